@@ -1,0 +1,81 @@
+# make demo    train a small T5, fuse it with itself, train on, and compare with a big one from scratch
+# make test    the tests: all of them with TensorFlow, then the library's again with JAX
+# make lint    style, formatting, and the arrows between the packages
+# make bench   every benchmark with its defaults
+# Each sets up .venv by itself, once, from setup.py and constraints.txt.
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input -c constraints.txt
+
+# Another interpreter: make test PYTHON=/usr/local/bin/python3.12
+PYTHON ?=
+PYTHONS := $(if $(PYTHON),$(PYTHON),python3.11 python3 python3.12 python3.13)
+# Run, not looked up: a version manager's shim may exist for a Python that is not there.
+PYTHON_IS_GOOD := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+
+DEMO_ARGS ?= --plan=baseline,self_fusion --size=tiny --corpus=docs --workdir=demo
+PYTEST_ARGS ?= -m "not slow"
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help install demo test test-slow lint format bench build-file clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+$(BIN)/python:
+	@for python in $(PYTHONS); do \
+	  if $$python -c '$(PYTHON_IS_GOOD)' >/dev/null 2>&1; then \
+	    echo "Creating $(VENV) with $$python."; exec $$python -m venv $(VENV); \
+	  fi; \
+	done; \
+	echo "Expected Python 3.11, 3.12 or 3.13 with its venv module. Received: none among $(PYTHONS)." \
+	  "Install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1
+
+# setuptools comes first, so that the project itself is also built with pinned tools.
+$(INSTALLED): setup.py constraints.txt | $(BIN)/python
+	@echo "Installing the pinned dependencies into $(VENV): one to three minutes."
+	$(PIP_INSTALL) --quiet setuptools wheel
+	$(PIP_INSTALL) --quiet --no-build-isolation --editable '.[test]'
+	@touch $@
+
+install: $(INSTALLED)
+
+demo: $(INSTALLED)
+	KERAS_BACKEND=tensorflow $(BIN)/python -m trainers.pretrain $(DEMO_ARGS)
+	@echo "The report: $(CURDIR)/demo/report/report.html"
+
+test: $(INSTALLED)
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest $(PYTEST_ARGS)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PYTEST_ARGS) tests/keras_fusion
+
+test-slow: $(INSTALLED)
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# All of them run, also when one fails; then make fails.
+bench: $(INSTALLED)
+	@status=0; \
+	for file in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do \
+	  name=$$(basename $$file .py); echo "== $$file"; \
+	  $(BIN)/python -m benchmarks.$$name || status=1; \
+	done; exit $$status
+
+build-file: $(INSTALLED)
+	$(BIN)/python -m tools.build_file
+
+clean:
+	rm -rf $(VENV) build dist keras_fusion.egg-info .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,76 @@
+"""Packaging of keras-fusion: `pip install -e .[test] -c constraints.txt` sets up a development machine.
+
+The ranges here say what the code works with; constraints.txt pins the versions known to work together.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+INSTALL_REQUIRES = [
+    "absl-py>=2.1",
+    "grain>=0.2.12",
+    "jinja2>=3.1.6",
+    "keras>=3.15.1",
+    "matplotlib>=3.9",
+    "ml_dtypes>=0.5.1",
+    "numpy>=2.0",
+    "safetensors>=0.5",
+    "sentencepiece>=0.2.2",
+    "tensorboard>=2.20,<2.22",
+    "tensorflow>=2.20,<2.22",
+    "tensorflow-datasets>=4.9.9",
+    "tensorflow-text>=2.20,<2.22",
+    "tqdm>=4.66.3",
+]
+
+JAX_REQUIRES = ["jax>=0.7"]
+
+TEST_REQUIRES = [
+    *JAX_REQUIRES,
+    "hypothesis>=6.100",
+    "import-linter>=2.5",
+    "keras-hub>=0.26",
+    "optax>=0.2.4",
+    "packaging>=24.0",
+    "pytest>=8.4",
+    "pytest-xdist>=3.6",
+    "ruff>=0.12",
+    "scipy>=1.14",
+]
+
+
+def long_description() -> str:
+    """The README, which package indexes show."""
+    readme = ROOT / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+
+
+setup(
+    name="keras-fusion",
+    version="0.1.0",
+    description="Deep fusion for Keras 3: combine trained networks into a wider one and train on",
+    long_description=long_description(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(
+        include=["keras_fusion", "keras_fusion.*", "trainers", "trainers.*", "glue", "glue.*"]
+    ),
+    package_data={"trainers.reports": ["templates/*"]},
+    install_requires=INSTALL_REQUIRES,
+    extras_require={"jax": JAX_REQUIRES, "test": TEST_REQUIRES},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
