@@ -1,0 +1,84 @@
+"""Learning-rate schedules of T5's pretraining."""
+
+import math
+import numbers
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_fusion")
+class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
+    """Flat, then falling with the inverse square root of the step.
+
+    `lr(n) = scale / sqrt(max(n + offset, warmup_steps))`, `n` counted from 0: T5's schedule, which
+    has no ramp. The offset is that of the paper's section 5.4: a positive one starts the run
+    further down the curve (`offset=50_000` starts at 0.00447), a negative one holds the maximum
+    for longer (`offset=-50_000` holds 0.01 until step 60,000). T5X's `step_offset` has the
+    opposite sign.
+
+    An integer step is added to the offset in integers, so that steps beyond 2^24, which float32
+    cannot tell apart, still come out as the exact sum rounded once.
+
+    Args:
+        warmup_steps: int >= 1. Steps for which the rate is flat (at `offset=0`), hence also what
+            sets its maximum, `scale / sqrt(warmup_steps)`.
+        offset: int, in steps.
+        scale: float > 0. Multiplies the whole curve.
+        name: optional string, kept for Keras' schedules' sake.
+
+    Raises:
+        ValueError: if an argument is of the wrong kind or out of range.
+
+    Example:
+
+    >>> round(float(InverseSquareRoot(10_000)(40_000)), 6)
+    0.005
+    """
+
+    def __init__(self, warmup_steps=10_000, offset=0, scale=1.0, name="inverse_square_root"):
+        super().__init__()
+        if not _is_int(warmup_steps) or warmup_steps < 1:
+            raise ValueError(
+                "`warmup_steps` must be an integer of at least 1 (1 means no flat part). "
+                f"Received: warmup_steps={warmup_steps!r}"
+            )
+        if not _is_int(offset):
+            raise ValueError(
+                "`offset` must be an integer number of steps (positive starts lower, negative "
+                f"holds the maximum longer). Received: offset={offset!r}"
+            )
+        if not isinstance(scale, numbers.Real) or not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"`scale` must be a finite number above 0. Received: scale={scale!r}")
+        self.warmup_steps = int(warmup_steps)
+        self.offset = int(offset)
+        self.scale = float(scale)
+        self.name = name
+
+    def __call__(self, step):
+        """Returns the learning rate of `step` (int, or a scalar or array of any number type)."""
+        if _is_int(step):
+            position = max(int(step) + self.offset, self.warmup_steps)
+            return ops.convert_to_tensor(self.scale / math.sqrt(position), dtype="float32")
+        step = ops.convert_to_tensor(step)
+        if keras.backend.standardize_dtype(step.dtype) in _NARROW:
+            step = ops.cast(step, "float32" if "float" in str(step.dtype) else "int32")
+        position = ops.maximum(step + self.offset, self.warmup_steps)
+        return self.scale / ops.sqrt(ops.cast(position, "float32"))
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {
+            "warmup_steps": self.warmup_steps,
+            "offset": self.offset,
+            "scale": self.scale,
+            "name": self.name,
+        }
+
+
+# Number types that cannot hold a usual step plus a usual offset.
+_NARROW = ("int8", "int16", "uint8", "uint16", "uint32", "uint64", "float16", "bfloat16")
+
+
+def _is_int(value):
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
