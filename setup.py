@@ -1,6 +1,6 @@
-"""Packaging of keras-fusion: `pip install -e .[test] -c constraints.txt` sets up a development machine.
+"""Packaging of keras-fusion: `pip install -e .[test] -c constraints.txt` sets up a machine.
 
-The ranges here say what the code works with; constraints.txt pins the versions known to work together.
+The ranges here say what the code works with; constraints.txt pins what is known to work together.
 """
 
 from pathlib import Path
