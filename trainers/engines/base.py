@@ -1,0 +1,218 @@
+"""What the training loop asks of an engine, and the names under which a run's state is kept."""
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol, runtime_checkable
+
+import keras
+import numpy as np
+
+from trainers.errors import UserError
+
+Batch = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSums:
+    """Host numbers of several steps (or evaluation batches), summed.
+
+    Attributes:
+        steps: how many batches were summed.
+        loss_sum: nats, cross-entropy plus z-loss, over all their targets.
+        tokens: number of non-pad targets.
+        correct: number of them that were predicted.
+        learning_rate: the rate of the last step; nan in an evaluation.
+        bad_step: index in 0..steps-1 of the first step whose loss was not finite; -1 if none.
+    """
+
+    steps: int
+    loss_sum: float
+    tokens: float
+    correct: float
+    learning_rate: float = float("nan")
+    bad_step: int = -1
+
+    @property
+    def loss(self) -> float:
+        """Loss summed over a batch, mean over the batches (the paper's "Loss")."""
+        return self.loss_sum / max(self.steps, 1)
+
+    @property
+    def loss_per_token(self) -> float:
+        return self.loss_sum / max(self.tokens, 1)
+
+    @property
+    def accuracy(self) -> float:
+        """Teacher-forced token accuracy, percent."""
+        return 100.0 * self.correct / max(self.tokens, 1)
+
+    def __add__(self, other: "StepSums") -> "StepSums":
+        bad = self.bad_step
+        if bad < 0 <= other.bad_step:
+            bad = self.steps + other.bad_step
+        return StepSums(
+            steps=self.steps + other.steps,
+            loss_sum=self.loss_sum + other.loss_sum,
+            tokens=self.tokens + other.tokens,
+            correct=self.correct + other.correct,
+            learning_rate=other.learning_rate,
+            bad_step=bad,
+        )
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Runs steps of one model and one optimizer on some devices.
+
+    Order of calls: build model and optimizer inside `scope()`, `compile` them, then any of the
+    others. Every number that the loop sees is global: summed over all replicas and all hosts.
+    """
+
+    def scope(self) -> contextlib.AbstractContextManager:
+        """Context in which model and optimizer must be built."""
+
+    def compile(self, model, optimizer) -> None:
+        """Takes model and optimizer, builds the slots and the step functions."""
+
+    def warm_up(self, batches: Iterator[Batch]) -> None:
+        """Compiles the training step for `batches` without changing the state."""
+
+    def train(self, batches: Iterator[Batch], num_steps: int) -> StepSums:
+        """Takes `num_steps` batches from `batches`, one step each; waits for the devices once.
+
+        The same iterator is passed again and again: an engine may read ahead of the steps.
+        """
+
+    def evaluate(self, batches: Iterable[Batch]) -> StepSums:
+        """Sums loss and counts over `batches`, without dropout; the state stays as it is."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Copies weights, slots, iterations and seeds to the host (`state_variables` names)."""
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Sets what `state` returned, on any engine and any number of devices."""
+
+
+def state_variables(model, optimizer=None) -> dict[str, keras.Variable]:
+    """Names every variable of a run's state, the same in every process, strategy and backend.
+
+    Keras' own paths carry counters of the process ("dense_7", "seed_generator_31"), so a second
+    model in one process would have other names. Here:
+
+        model/<path inside the model>                  weights
+        seeds/<path of the layer>/<k>                  seed generators, in order of creation
+        optimizer/<name>                               iterations, learning rate
+        optimizer/<path of the weight>/<slot name>     slots
+
+    Args:
+        model: a built `keras.Model`.
+        optimizer: a built Keras optimizer, or None.
+
+    Returns:
+        Dict from name to variable, in a fixed order.
+
+    Example:
+        weights = {name: v for name, v in state_variables(model).items()
+                   if name.startswith("model/")}
+    """
+    names: dict[str, keras.Variable] = {}
+    seen: set[int] = set()
+    for layer_path, layer in _layers(model, (), set()):
+        own = layer._trainable_variables + layer._non_trainable_variables
+        for variable in own:
+            if id(variable) not in seen:
+                seen.add(id(variable))
+                _put(names, "/".join(("model", *layer_path, variable.name)), variable)
+        for number, generator in enumerate(layer._seed_generators):
+            if id(generator.state) not in seen:
+                seen.add(id(generator.state))
+                _put(names, "/".join(("seeds", *layer_path, str(number))), generator.state)
+    missing = [v.path for v in model.variables if id(v) not in seen]
+    if missing:
+        raise UserError(
+            "Expected every variable of the model to belong to one of its layers. "
+            f"Received: variables={missing} without one. Create them with `add_weight`."
+        )
+    if optimizer is not None:
+        _name_optimizer(names, optimizer)
+    return names
+
+
+def _put(names: dict, name: str, variable) -> None:
+    """Adds under `name`, or name#2, name#3, … in order of creation where it is taken."""
+    unique, count = name, 1
+    while unique in names:
+        count += 1
+        unique = f"{name}#{count}"
+    names[unique] = variable
+
+
+def _layers(layer, path: tuple[str, ...], visited: set[int]):
+    """Walks a layer and the layers below it: (path of names, layer), parents first."""
+    visited.add(id(layer))
+    yield path, layer
+    taken: dict[str, int] = {}
+    for child in layer._flatten_layers(include_self=False, recursive=False):
+        # Counted also when visited already, so that a shared layer shifts no name.
+        name = _stable_name(child)
+        taken[name] = taken.get(name, 0) + 1
+        if taken[name] > 1:
+            name = f"{name}_{taken[name] - 1}"
+        if id(child) not in visited:
+            yield from _layers(child, (*path, name), visited)
+
+
+def _stable_name(layer) -> str:
+    """The name that the user gave, or the class name alone where Keras numbered it."""
+    # As Keras makes them: "MultiHeadAttention" is numbered as "multi_head_attention_3".
+    automatic = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", re.sub(r"\W+", "", type(layer).__name__))
+    automatic = re.sub(r"([a-z])([A-Z])", r"\1_\2", automatic).lower()
+    rest = layer.name.removeprefix(automatic)
+    return automatic if rest[:1] == "_" and rest[1:].isdigit() else layer.name
+
+
+def _name_optimizer(names: dict, optimizer) -> None:
+    weights = {
+        variable.path.replace("/", "_") + "_": name.removeprefix("model/")
+        for name, variable in names.items()
+        if name.startswith("model/")
+    }
+    # Longest first: the path of one weight may be the beginning of another's.
+    prefixes = sorted(weights, key=len, reverse=True)
+    for variable in optimizer.variables:
+        prefix = next((p for p in prefixes if variable.name.startswith(p)), None)
+        if prefix is None:
+            _put(names, f"optimizer/{variable.name}", variable)
+        else:
+            slot = variable.name.removeprefix(prefix)
+            _put(names, f"optimizer/{weights[prefix]}/{slot}", variable)
+
+
+def check_state(expected: Mapping[str, tuple], received: Mapping[str, tuple], what: str) -> None:
+    """Raises one error that lists every name and shape in which two states differ.
+
+    Args:
+        expected: name to shape, of the variables that will be set.
+        received: name to shape, of the values at hand.
+        what: where the values come from, for the message.
+
+    Raises:
+        UserError: on any difference; nothing has been set then.
+    """
+    missing = [name for name in expected if name not in received]
+    unknown = [name for name in received if name not in expected]
+    faults = [f"missing {name} {tuple(expected[name])}" for name in missing]
+    faults += [f"unknown {name} {tuple(received[name])}" for name in unknown]
+    faults += [
+        f"{name} expected {tuple(shape)}, got {tuple(received[name])}"
+        for name, shape in expected.items()
+        if name in received and tuple(received[name]) != tuple(shape)
+    ]
+    if faults:
+        raise UserError(
+            f"Expected the weights and shapes of this model in {what}. Received: "
+            f"{len(faults)} mismatches: {'; '.join(faults)}. Use the configuration that it was "
+            "saved with."
+        )

@@ -1,0 +1,156 @@
+"""What a training run writes down: metrics.jsonl, TensorBoard's event files, the progress bar."""
+
+import json
+import math
+import os
+import pathlib
+import socket
+import time
+from collections.abc import Mapping
+
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.summary.writer.record_writer import RecordWriter
+from tqdm import tqdm
+
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+
+
+class MetricsFile:
+    """metrics.jsonl: one JSON object a line, {"kind": "train" or "eval", "step": …, …}.
+
+    Opening it cuts it back to the step that the run goes on from, so that no step stands in it
+    twice, and drops a last line that a killed process left half written.
+
+    Args:
+        path: the file.
+        step: step that the run goes on from; a new run (0) begins an empty file.
+    """
+
+    def __init__(self, path: str | os.PathLike, step: int):
+        self.path = pathlib.Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in read_metrics(self.path) if step > 0 and line["step"] <= step]
+        beside = self.path.with_name(self.path.name + ".partial")
+        with open(beside, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in kept)
+        os.replace(beside, self.path)
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 closed by close()
+
+    def write(self, kind: str, values: Mapping) -> None:
+        """Appends one line; a value that is not finite becomes null, which JSON can say."""
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
+        }
+        self._file.write(json.dumps({"kind": kind, **finite}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_metrics(path: str | os.PathLike) -> list[dict]:
+    """Returns the lines of a metrics file up to the first that is not whole; [] without file."""
+    path = pathlib.Path(path)
+    lines = []
+    if path.exists():
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                break
+            if not isinstance(line, dict) or type(line.get("step")) is not int:
+                break
+            lines.append(line)
+    return lines
+
+
+class TensorBoard:
+    """Scalars for TensorBoard, through tensorboard's own records: imports no TensorFlow.
+
+    Args:
+        folder: folder of event files; each start of a run adds one.
+        step: step that the run goes on from; TensorBoard forgets what it read beyond it.
+    """
+
+    def __init__(self, folder: str | os.PathLike, step: int):
+        folder = pathlib.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._writer = RecordWriter(open(folder / name, "wb"))  # noqa: SIM115 closed by close()
+        self._write(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(event_pb2.Event(wall_time=time.time(), step=step, session_log=start))
+
+    def write(self, kind: str, step: int, values: Mapping) -> None:
+        """Adds numbers under "train/loss", "eval/accuracy", …"""
+        scalars = [
+            summary_pb2.Summary.Value(tag=f"{kind}/{name}", simple_value=float(value))
+            for name, value in values.items()
+            if isinstance(value, int | float) and name != "step"
+        ]
+        summary = summary_pb2.Summary(value=scalars)
+        self._write(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
+
+    def _write(self, event: event_pb2.Event) -> None:
+        self._writer.write(event.SerializeToString())
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class RunLog:
+    """The three together.
+
+    Args:
+        folder: the stage's folder.
+        step: step that the run goes on from.
+        steps: step that it ends at.
+        name: name before the progress bar.
+        progress: show the bar (on stderr).
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike, step: int, steps: int, name: str, progress: bool
+    ):
+        folder = pathlib.Path(folder)
+        self._metrics = MetricsFile(folder / METRICS_FILE, step)
+        self._board = TensorBoard(folder / TENSORBOARD_FOLDER, step)
+        self._bar = tqdm(
+            total=steps, initial=step, desc=name, unit="step", disable=not progress,
+            mininterval=0.5, dynamic_ncols=True, smoothing=0.1,
+        )
+
+    def advance(self, steps: int) -> None:
+        """Moves the bar on."""
+        self._bar.update(steps)
+
+    def train(self, values: Mapping) -> None:
+        """Logs training numbers: step, loss_per_token, accuracy, tokens_per_second, …"""
+        self._bar.set_postfix_str(
+            f"loss {values['loss_per_token']:.4f}, acc {values['accuracy']:.2f} %, "
+            f"{values['tokens_per_second']:,.0f} tokens/s",
+            refresh=False,
+        )
+        self._write("train", values)
+
+    def evaluation(self, values: Mapping) -> None:
+        """Logs a point of the validation curve."""
+        self._write("eval", values)
+
+    def _write(self, kind: str, values: Mapping) -> None:
+        self._metrics.write(kind, values)
+        self._board.write(kind, values["step"], values)
+
+    def close(self) -> None:
+        self._bar.close()
+        self._metrics.close()
+        self._board.close()
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()

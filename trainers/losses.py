@@ -1,0 +1,67 @@
+"""Pretraining loss and its counts: cross-entropy with z-loss, summed over the non-pad targets.
+
+Keras operations only, so that every engine (tf.distribute, a JAX mesh) shares this one definition.
+"""
+
+from typing import NamedTuple
+
+from keras import ops
+
+PAD_ID = 0
+Z_LOSS = 1e-4
+
+
+class LossSums(NamedTuple):
+    """Sums over the non-pad targets of one batch; adding those of two batches gives those of both.
+
+    Attributes:
+        loss: float32 scalar, nats: sum of cross-entropy plus z-loss.
+        tokens: int32 scalar: number of targets that count.
+        correct: int32 scalar: how many of them have the largest logit.
+    """
+
+    loss: object
+    tokens: object
+    correct: object
+
+
+def loss_sums(logits, targets, z_loss: float = Z_LOSS) -> LossSums:
+    """Returns the sums of T5's pretraining loss over one batch.
+
+    With log Z = log Σ_v exp(logits_v), one target t ≠ 0 adds
+    (log Z − logits_t) + z_loss · (log Z)². log Z is computed once and serves both terms. There is
+    no label smoothing.
+
+    Args:
+        logits: float (batch, length, vocabulary); computed in float32 whatever comes in.
+        targets: int (batch, length); 0 is padding and does not count.
+        z_loss: factor of (log Z)²; keeps log Z near 0, so that low precision stays accurate.
+
+    Returns:
+        `LossSums` of scalars.
+
+    Example:
+        sums = loss_sums(model(batch), batch["targets"])
+        loss_per_token = sums.loss / sums.tokens
+    """
+    logits = ops.cast(logits, "float32")
+    targets = ops.cast(targets, "int32")
+    counts = ops.not_equal(targets, PAD_ID)
+    # The largest logit is only a shift against overflow: exact whatever its value is, hence no
+    # gradient through it.
+    largest = ops.stop_gradient(ops.max(logits, axis=-1, keepdims=True))
+    shifted = logits - largest
+    log_sum = ops.log(ops.sum(ops.exp(shifted), axis=-1))
+    log_z = log_sum + ops.squeeze(largest, axis=-1)
+    # A mask instead of a gather: its gradient is a product, not a scatter, which is what TPUs and a
+    # vocabulary that is split over devices want.
+    classes = ops.arange(logits.shape[-1], dtype="int32")
+    is_target = ops.equal(classes, ops.expand_dims(targets, axis=-1))
+    target_shifted = ops.sum(ops.where(is_target, shifted, 0.0), axis=-1)
+    loss = (log_sum - target_shifted) + z_loss * ops.square(log_z)
+    hits = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), targets)
+    return LossSums(
+        loss=ops.sum(ops.where(counts, loss, 0.0)),
+        tokens=ops.sum(ops.cast(counts, "int32")),
+        correct=ops.sum(ops.cast(ops.logical_and(counts, hits), "int32")),
+    )
