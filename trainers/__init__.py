@@ -1,0 +1,1 @@
+"""Training programs: prepare text, pretrain, fuse, report."""

@@ -1,0 +1,1 @@
+"""From text to batches: corpora, vocabulary, token files, span corruption, batches."""

@@ -1,0 +1,180 @@
+"""Span corruption, the pretraining task of T5 (Raffel et al. 2020, section 3.1.4).
+
+Of L tokens, n = round(0.15 L) are noise, in s = round(n / 3) spans. Each span leaves one sentinel
+in the inputs; the targets are sentinel, span, sentinel, span, … Both end with EOS. The first
+sentinel is the highest id of the vocabulary, and they count down:
+
+    tokens   Thank you for inviting me to your party last week
+    inputs   Thank you <0> me to your party <1> week EOS
+    targets  <0> for inviting <1> last EOS
+
+Everything here is numpy and a pure function of the generator that it is given. A whole batch of
+equally long examples is corrupted at once: every example then has the same n and s, so that the
+results are rectangular and need no padding.
+"""
+
+import numpy as np
+
+NOISE_DENSITY = 0.15
+MEAN_SPAN_LENGTH = 3.0
+EOS_ID = 1
+
+
+def span_counts(length: int) -> tuple[int, int]:
+    """Returns (n, s): how many of `length` raw tokens are noise, and in how many spans.
+
+    Example:
+        >>> span_counts(568)
+        (85, 28)
+
+    Raises:
+        ValueError: if `length` is below 2; one token has to stay, and one has to go.
+    """
+    if length < 2:
+        raise ValueError(f"Expected at least 2 raw tokens. Received: length={length}.")
+    noise = min(max(round(length * NOISE_DENSITY), 1), length - 1)
+    spans = max(round(noise / MEAN_SPAN_LENGTH), 1)
+    return noise, spans
+
+
+def input_length(length: int) -> int:
+    """Returns how many encoder tokens `length` raw tokens become, EOS included: L - n + s + 1."""
+    noise, spans = span_counts(length)
+    return length - noise + spans + 1
+
+
+def target_length(length: int) -> int:
+    """Returns how many target tokens `length` raw tokens become, EOS included: n + s + 1."""
+    noise, spans = span_counts(length)
+    return noise + spans + 1
+
+
+def raw_length(inputs: int) -> int:
+    """Returns the largest number of raw tokens whose corrupted inputs fit `inputs` tokens.
+
+    Example:
+        >>> raw_length(512), target_length(raw_length(512))
+        (568, 114)
+
+    Raises:
+        ValueError: if `inputs` is below 3: one token, one sentinel and EOS.
+    """
+    if inputs < 3:
+        raise ValueError(f"Expected an input length of at least 3. Received: input_length={inputs}.")
+    length = max(inputs - 1, 2)
+    while input_length(length + 1) <= inputs:
+        length += 1
+    return length
+
+
+def random_segmentation(items: int, segments: int, rows: int, rng: np.random.Generator):
+    """Cuts `items` things into `segments` non-empty runs, each way of doing so equally likely.
+
+    Args:
+        items: how many things are in a row.
+        segments: into how many runs, at most `items`.
+        rows: how many independent segmentations.
+        rng: the source of randomness.
+
+    Returns:
+        int64 array (rows, segments) of lengths; each row adds up to `items`.
+    """
+    if segments == 1:
+        return np.full((rows, 1), items, np.int64)
+    # The gaps with the smallest random numbers are cut: a uniform choice without replacement.
+    gaps = rng.random((rows, items - 1))
+    chosen = np.argpartition(gaps, segments - 2, axis=1)[:, : segments - 1]
+    return np.diff(np.sort(chosen + 1, axis=1), axis=1, prepend=0, append=items)
+
+
+def corrupt_batch(tokens: np.ndarray, rng: np.random.Generator, first_sentinel: int):
+    """Corrupts every row of `tokens`.
+
+    Args:
+        tokens: integer array (batch, L), L >= 2.
+        rng: the source of randomness; the same state gives the same spans.
+        first_sentinel: id of the first sentinel; the next ones are the ids below.
+
+    Returns:
+        (inputs, targets): int32 arrays (batch, L - n + s + 1) and (batch, n + s + 1).
+    """
+    batch, length = tokens.shape
+    noise, spans = span_counts(length)
+    kept_runs = random_segmentation(length - noise, spans, batch, rng)
+    noise_runs = random_segmentation(noise, spans, batch, rng)
+    # Runs alternate and the first one is kept, so that a sentinel never opens the inputs.
+    noise_starts = np.cumsum(kept_runs, axis=1)
+    noise_starts[:, 1:] += np.cumsum(noise_runs, axis=1)[:, :-1]
+    noise_ends = noise_starts + noise_runs
+    sentinels = np.arange(first_sentinel, first_sentinel - spans, -1, dtype=np.int32)
+
+    rows = np.arange(batch)[:, None]
+    steps = np.zeros((batch, length + 1), np.int8)
+    steps[rows, noise_starts] = 1
+    steps[rows, noise_ends] = -1
+    is_noise = np.cumsum(steps[:, :length], axis=1, dtype=np.int8).astype(bool)
+
+    eos = np.full((batch, 1), EOS_ID, np.int32)
+    # Inputs: the kept tokens and the first token of every noise span, which becomes the sentinel.
+    visible = ~is_noise
+    visible[rows, noise_starts] = True
+    marked = tokens.astype(np.int32)
+    hidden = marked[is_noise].reshape(batch, noise)
+    marked[rows, noise_starts] = sentinels
+    inputs = np.concatenate([marked[visible].reshape(batch, -1), eos], axis=1)
+    # Targets: span k begins after the noise of the spans before it and k + 1 sentinels.
+    targets = np.empty((batch, noise + spans + 1), np.int32)
+    places = np.cumsum(noise_runs, axis=1) - noise_runs + np.arange(spans)
+    is_sentinel = np.zeros(targets.shape, bool)
+    is_sentinel[rows, places] = True
+    is_sentinel[:, -1] = True
+    targets[~is_sentinel] = hidden.ravel()
+    targets[rows, places] = sentinels
+    targets[:, -1] = EOS_ID
+    return inputs, targets
+
+
+def corrupt(tokens: np.ndarray, rng: np.random.Generator, first_sentinel: int):
+    """Corrupts one example.
+
+    Args:
+        tokens: integer array (L,), L >= 2, without sentinels.
+        rng: the source of randomness.
+        first_sentinel: id of the first sentinel, `Vocabulary.first_sentinel`.
+
+    Returns:
+        (inputs, targets): int32 arrays (L - n + s + 1,) and (n + s + 1,), both ending with EOS.
+
+    Example:
+        >>> inputs, targets = corrupt(np.arange(3, 13), np.random.default_rng(0), 511)
+    """
+    inputs, targets = corrupt_batch(np.asarray(tokens)[None], rng, first_sentinel)
+    return inputs[0], targets[0]
+
+
+def uncorrupt(inputs: np.ndarray, targets: np.ndarray, first_sentinel: int) -> np.ndarray:
+    """Puts the spans of `targets` back where the sentinels of `inputs` stand.
+
+    Args:
+        inputs: integer array, as `corrupt` returns it.
+        targets: integer array, as `corrupt` returns it.
+        first_sentinel: id of the first sentinel.
+
+    Returns:
+        int32 array (L,), the raw tokens.
+    """
+    inputs, targets = np.asarray(inputs)[:-1], np.asarray(targets)[:-1]
+    # The two lengths say how many spans there are: n + s targets, L - n + s inputs.
+    total = len(inputs) + len(targets)
+    spans = next(
+        s for s in range(1, len(targets)) if span_counts(total - 2 * s) == (len(targets) - s, s)
+    )
+    raw, rest, hidden = [], inputs, targets[1:]
+    for index in range(spans):
+        sentinel = first_sentinel - index
+        place = int(np.argmax(rest == sentinel))
+        last = index == spans - 1
+        end = len(hidden) if last else int(np.argmax(hidden == sentinel - 1))
+        raw += [rest[:place], hidden[:end]]
+        rest, hidden = rest[place + 1 :], hidden[end + 1 :]
+    return np.concatenate([*raw, rest]).astype(np.int32)

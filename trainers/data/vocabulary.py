@@ -1,0 +1,207 @@
+"""The vocabulary of T5: SentencePiece pieces, then sentinels, then padding.
+
+Ids: PAD 0, EOS 1, UNK 2, no BOS, the pieces, the sentinels above them. `size` counts pieces and
+sentinels (T5: 32,000 + 100 = 32,100), `padded_size` is the next multiple of 128 (32,128): the
+width of the model's embedding. The first sentinel is id `size - 1`, written `<extra_id_0>`.
+
+Two tokenizers give the same ids: tensorflow-text's inside a tf.data pass, which uses all cores
+and is taken where tensorflow is installed, and sentencepiece itself.
+"""
+
+import hashlib
+import importlib.util
+import io
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import sentencepiece
+
+from trainers.errors import UserError
+
+PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
+PADDING_MULTIPLE = 128
+
+
+class Vocabulary:
+    """A SentencePiece model with sentinels above its pieces.
+
+    Args:
+        model: bytes of a SentencePiece model whose PAD, EOS and UNK are 0, 1 and 2.
+        num_sentinels: how many sentinels to add.
+        source: what to call the model in an error message.
+
+    Raises:
+        UserError: if `model` is no SentencePiece model, or numbers its special pieces otherwise.
+
+    Example:
+        >>> vocabulary = Vocabulary(train(["some text", "more"], 40), num_sentinels=8)
+        >>> vocabulary.decode(vocabulary.encode(["some text"])[0])
+        'some text'
+    """
+
+    def __init__(self, model: bytes, num_sentinels: int = 100, source: str = "model"):
+        self.model = model
+        self.num_sentinels = num_sentinels
+        self._processor = _load(model, source)
+        self.num_pieces = self._processor.get_piece_size()
+
+    @classmethod
+    def from_file(cls, path: str | pathlib.Path, num_sentinels: int = 100) -> "Vocabulary":
+        """Loads a `.model` file, such as T5's own of 32,000 pieces."""
+        try:
+            model = pathlib.Path(path).read_bytes()
+        except OSError as error:
+            raise UserError(
+                f"Expected a SentencePiece model file ({error.strerror}). "
+                f"Received: vocabulary={path}. Leave --vocabulary out to train one."
+            ) from error
+        return cls(model, num_sentinels, source=str(path))
+
+    @property
+    def size(self) -> int:
+        """Pieces and sentinels."""
+        return self.num_pieces + self.num_sentinels
+
+    @property
+    def padded_size(self) -> int:
+        """`size` rounded up to a multiple of 128, the rows of the model's embedding."""
+        return -(-self.size // PADDING_MULTIPLE) * PADDING_MULTIPLE
+
+    @property
+    def first_sentinel(self) -> int:
+        """Id of `<extra_id_0>`; `<extra_id_k>` is k below."""
+        return self.size - 1
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the model's bytes, in hexadecimal."""
+        return hashlib.sha256(self.model).hexdigest()
+
+    def encode(self, texts: Sequence[str], tokenizer: str | None = None) -> list[np.ndarray]:
+        """Tokenises `texts`, without EOS and without sentinels.
+
+        Args:
+            texts: any strings.
+            tokenizer: "tensorflow_text", "sentencepiece", or None for the first where it is
+                installed and the second elsewhere.
+
+        Returns:
+            One int32 array per text.
+        """
+        return [ids for chunk in self.encode_chunks([list(texts)], tokenizer) for ids in chunk]
+
+    def encode_chunks(
+        self, chunks: Iterable[list[str]], tokenizer: str | None = None
+    ) -> Iterator[list[np.ndarray]]:
+        """Tokenises a stream of lists of texts; yields a list of int32 arrays for each."""
+        tokenizer = tokenizer or default_tokenizer()
+        return _TOKENIZERS[tokenizer](self, chunks)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Writes ids as text: sentinels as `<extra_id_k>`, PAD and ids above `size` left out.
+
+        EOS is left out as well; the text does not end there, as ids may hold several documents.
+        """
+        words, run = [], []
+        for token in map(int, ids):
+            if token < self.num_pieces:
+                run.append(token)
+            elif token < self.size:
+                words += [self._processor.decode(run), f"<extra_id_{self.first_sentinel - token}>"]
+                run = []
+        words.append(self._processor.decode(run))
+        return " ".join(word for word in words if word)
+
+    def _encode_sentencepiece(self, chunks: Iterable[list[str]]) -> Iterator[list[np.ndarray]]:
+        for chunk in chunks:
+            yield [np.array(ids, np.int32) for ids in self._processor.encode(chunk)]
+
+    def _encode_tensorflow(self, chunks: Iterable[list[str]]) -> Iterator[list[np.ndarray]]:
+        import tensorflow as tf
+        import tensorflow_text
+
+        tokenizer = tensorflow_text.SentencepieceTokenizer(model=self.model, out_type=tf.int32)
+
+        def tokenize(texts):
+            ragged = tokenizer.tokenize(texts)
+            return ragged.flat_values, ragged.row_splits
+
+        dataset = tf.data.Dataset.from_generator(
+            lambda: iter(chunks), output_signature=tf.TensorSpec([None], tf.string)
+        )
+        dataset = dataset.map(tokenize, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        for values, splits in dataset.prefetch(2).as_numpy_iterator():
+            yield np.split(values, splits[1:-1]) if len(splits) > 1 else []
+
+
+_TOKENIZERS = {
+    "tensorflow_text": Vocabulary._encode_tensorflow,
+    "sentencepiece": Vocabulary._encode_sentencepiece,
+}
+
+
+def default_tokenizer() -> str:
+    """Names the tokenizer that `Vocabulary.encode` takes by itself on this machine."""
+    if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorflow_text"):
+        return "tensorflow_text"
+    return "sentencepiece"
+
+
+def train(texts: Iterable[str], num_pieces: int) -> bytes:
+    """Trains a unigram model with T5's special ids; the same texts give the same bytes.
+
+    Args:
+        texts: the sample; each text is cut at line ends, as SentencePiece wants sentences.
+        num_pieces: pieces of the model, special ones included.
+
+    Returns:
+        The bytes of the model.
+
+    Raises:
+        UserError: if the texts have too few words, or too many letters, for that many pieces.
+    """
+    lines = (line for text in texts for line in text.splitlines() if line.strip())
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=lines,
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=num_pieces,
+            pad_id=PAD_ID,
+            eos_id=EOS_ID,
+            unk_id=UNK_ID,
+            bos_id=-1,
+            num_threads=1,  # with more, the order of a sum differs, and so do the pieces
+            max_sentence_length=1 << 16,
+            minloglevel=3,
+        )
+    except (RuntimeError, OSError) as error:
+        reason = str(error).rpartition("] ")[2] or "the sample is empty"
+        raise UserError(
+            f"Expected a number of pieces that fits the text: {reason} "
+            f"Received: vocabulary_pieces={num_pieces}. Give more text or another number."
+        ) from error
+    return model.getvalue()
+
+
+def _load(model: bytes, source: str) -> sentencepiece.SentencePieceProcessor:
+    try:
+        # Empty bytes load as a model without pieces, and every call on it then only warns.
+        if not model:
+            raise RuntimeError("the file is empty")
+        processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    except RuntimeError as error:
+        raise UserError(
+            "Expected a SentencePiece model (a .model file as spm_train writes it). "
+            f"Received: vocabulary={source}, which is none."
+        ) from error
+    ids = (processor.pad_id(), processor.eos_id(), processor.unk_id())
+    if ids != (PAD_ID, EOS_ID, UNK_ID):
+        raise UserError(
+            "Expected a SentencePiece model with PAD, EOS, UNK = 0, 1, 2, as T5's has. "
+            f"Received: vocabulary={source} with {ids}. Train it with "
+            "pad_id=0, eos_id=1, unk_id=2, bos_id=-1."
+        )
+    return processor
