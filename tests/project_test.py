@@ -1,0 +1,247 @@
+"""The project's files agree with one another: pins and ranges, commands, arrows, clean texts."""
+
+import ast
+import importlib.metadata
+import os
+import re
+import runpy
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import setuptools
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from tools import imports
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = [
+    name for name in ("keras_fusion", "trainers", "glue") if (ROOT / name / "__init__.py").exists()
+]
+# Imported only inside functions, where the user has installed them.
+OPTIONAL = {"torch", "transformers"}
+BACKENDS = {"jax", "tensorflow", "tensorflow_datasets", "tensorflow_text", "torch"}
+
+
+@pytest.fixture
+def metadata(monkeypatch) -> dict:
+    """The keywords that setup.py gives to `setup`."""
+    keywords = {}
+    monkeypatch.setattr(setuptools, "setup", keywords.update)
+    monkeypatch.chdir(ROOT)
+    runpy.run_path("setup.py")
+    return keywords
+
+
+@pytest.fixture
+def direct(metadata) -> dict[str, Requirement]:
+    """Every requirement of setup.py by its canonical name."""
+    lines = [*metadata["install_requires"], *sum(metadata["extras_require"].values(), [])]
+    requirements = [Requirement(line) for line in lines]
+    return {canonicalize_name(requirement.name): requirement for requirement in requirements}
+
+
+def pins() -> dict[str, tuple[str, str]]:
+    """Canonical name of each pinned distribution, with its version and the reason beside it."""
+    found = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        pin, _, reason = line.partition("#")
+        if pin.strip():
+            name, version = pin.strip().split("==")
+            assert canonicalize_name(name) not in found, f"{name} is pinned twice."
+            found[canonicalize_name(name)] = (version, reason.strip())
+    return found
+
+
+def tracked_texts() -> dict[str, str]:
+    """Path and text of every text file in the index of git."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z"]
+    if not (ROOT / ".git").exists():
+        pytest.skip("Not a git checkout.")
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    paths = [path for path in listed.split("\0") if path and (ROOT / path).is_file()]
+    texts = {}
+    for path in paths:
+        data = (ROOT / path).read_bytes()
+        if b"\0" not in data:
+            texts[path] = data.decode("utf-8")
+    return texts
+
+
+def toml() -> dict:
+    """The settings of pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def top_level_names(source: str) -> set[str]:
+    """Top-level packages that importing a module imports: all but what functions import later."""
+    names, waiting = set(), [*ast.parse(source).body]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            names.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            checking = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+            waiting.extend(node.orelse if checking else ast.iter_child_nodes(node))
+    return names
+
+
+def test_every_direct_dependency_is_pinned_within_its_range_and_explained(direct):
+    pinned = pins()
+    for name, requirement in direct.items():
+        assert name in pinned, f"constraints.txt lacks {name}."
+        version, reason = pinned[name]
+        assert requirement.specifier.contains(version), f"{name}=={version}, not {requirement}."
+        assert reason, f"constraints.txt does not say why {name} is there."
+
+
+def test_every_pin_is_required_and_every_requirement_is_pinned(direct):
+    waiting = [(str(requirement), "") for requirement in direct.values()]
+    waiting += [("setuptools", ""), ("wheel", "")]
+    seen = set()
+    while waiting:
+        line, extra = waiting.pop()
+        requirement = Requirement(line)
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        name = canonicalize_name(requirement.name)
+        for wanted in ["", *requirement.extras]:
+            if (name, wanted) not in seen:
+                seen.add((name, wanted))
+                needs = importlib.metadata.requires(name) or []
+                waiting += [(need, wanted) for need in needs]
+    assert {name for name, _ in seen} == set(pins())
+
+
+def test_third_party_imports_are_direct_dependencies(direct):
+    known = {imports.normalized(name) for name in direct} | OPTIONAL | {"grimp", "setuptools"}
+    for module, distributions in imports.third_party(ROOT).items():
+        assert distributions <= known, f"{module} imports {distributions - known}: add to setup.py."
+
+
+def test_python_versions_agree(metadata):
+    supported = SpecifierSet(metadata["python_requires"])
+    versions = [f"3.{minor}" for minor in range(8, 20) if f"3.{minor}" in supported]
+    label = "Programming Language :: Python :: "
+    listed = [line.removeprefix(label) for line in metadata["classifiers"] if label in line]
+    assert listed == ["3", *versions]
+    assert toml()["tool"]["ruff"]["target-version"] == "py" + versions[0].replace(".", "")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    first, last = (f"({version.replace('.', ', ')})" for version in (versions[0], versions[-1]))
+    assert f"{first} <= sys.version_info[:2] <= {last}" in makefile
+    assert f'python_version = "{versions[0]}"' in (ROOT / "MODULE.bazel").read_text("utf-8")
+
+
+def test_version_is_the_same_everywhere(metadata):
+    Version(metadata["version"])
+    assert f'version = "{metadata["version"]}"' in (ROOT / "MODULE.bazel").read_text("utf-8")
+    source = (ROOT / "keras_fusion" / "__init__.py").read_text(encoding="utf-8")
+    for declared in re.findall(r'^__version__ = "(.*)"', source, re.M):
+        assert declared == metadata["version"]
+
+
+def test_distribution_has_every_package_and_data_file(metadata):
+    folders = {path.parent for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
+    names = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert set(metadata["packages"]) == names, "A folder of modules lacks its __init__.py."
+    shipped = {
+        path
+        for package, patterns in metadata["package_data"].items()
+        for pattern in patterns
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    files = {path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.is_file()}
+    assert shipped == {path for path in files if path.suffix not in (".py", ".pyc")}
+
+
+def test_import_linter_knows_every_package():
+    assert toml()["tool"]["importlinter"]["root_packages"] == PACKAGES
+
+
+@pytest.mark.parametrize("path", ["README.md", *sorted((ROOT / "docs").glob("*.md"))])
+def test_documented_commands_exist(path):
+    if not (ROOT / path).exists():
+        pytest.skip(f"{path} is not there.")
+    text = (ROOT / path).read_text(encoding="utf-8")
+    modules = imports.modules(ROOT)
+    for name in re.findall(r"python -m ([\w.]+)", text):
+        ours = name.split(".")[0] in imports.FOLDERS
+        assert not ours or name in modules, f"{path}: `python -m {name}` is no module."
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"(?:`|^)make ([a-z][\w-]*)", text, re.M):
+        assert re.search(rf"^{target}:", makefile, re.M), f"{path}: no `make {target}`."
+
+
+def test_no_file_names_a_machine():
+    path = re.compile(r"(?<![\w.>}])/(?:work|root|home|Users|opt|mnt)/[\w.]")
+    host = re.compile(r"(?:index-url|find-links|trusted-host|pythonhosted|simple/)[=\s\w/]", re.I)
+    for name, text in tracked_texts().items():
+        for number, line in enumerate(text.splitlines(), start=1):
+            found = path.search(line) or (name != "tests/project_test.py" and host.search(line))
+            assert not found, f"{name}:{number} names a machine or a registry: {line.strip()}"
+
+
+@pytest.mark.parametrize(
+    ("folder", "banned"),
+    [("keras_fusion", BACKENDS), ("trainers/data", BACKENDS)],
+)
+def test_no_backend_is_imported_at_the_top_level(folder, banned):
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        names = top_level_names(path.read_text(encoding="utf-8"))
+        assert not names & banned, f"{path.relative_to(ROOT)}: import {names & banned} later."
+
+
+def test_top_level_names_sees_what_runs_on_import():
+    source = "try:\n    import jax\nexcept ImportError:\n    import os.path\n"
+    source += "if TYPE_CHECKING:\n    import torch\nclass A:\n    import numpy as np\n"
+    source += "def f():\n    import tensorflow\nfrom . import x\n"
+    assert top_level_names(source) == {"jax", "os", "numpy"}
+
+
+def test_library_and_data_need_no_tensorflow_with_jax():
+    """Imports every module of both where any import of TensorFlow fails."""
+    names = [n for n in imports.modules(ROOT) if n.startswith(("keras_fusion", "trainers.data"))]
+    blocked = ("tensorflow", "tensorflow_text", "tensorflow_datasets")
+    program = (
+        f"import importlib, sys\nsys.modules.update(dict.fromkeys({blocked!r}))\n"
+        f"for name in {names!r}:\n    importlib.import_module(name)\n"
+    )
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_module_is_imported_by_some_test():
+    graph = imports.import_graph(ROOT)
+    seen, waiting = set(), [name for name in graph if name.endswith("_test")]
+    while waiting:
+        module = waiting.pop()
+        if module not in seen:
+            seen.add(module)
+            parents = {module.rpartition(".")[0]} & set(graph)
+            waiting.extend(graph[module] | parents)
+    untested = [name for name in graph if name not in seen and name.split(".")[0] in PACKAGES]
+    assert not untested, f"No test imports {untested}."
+
+
+def test_ci_runs_the_tests_and_the_linters():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    text = script.read_text(encoding="utf-8")
+    assert "set -euo pipefail" in text
+    assert re.findall(r"^make (\w+)$", text, re.M) == ["test", "lint"]
+
+
+def test_license_is_apache_2():
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert text.split()[:4] == ["Apache", "License", "Version", "2.0,"]
+    assert "END OF TERMS AND CONDITIONS" in text
