@@ -60,7 +60,9 @@ def raw_length(inputs: int) -> int:
         ValueError: if `inputs` is below 3: one token, one sentinel and EOS.
     """
     if inputs < 3:
-        raise ValueError(f"Expected an input length of at least 3. Received: input_length={inputs}.")
+        raise ValueError(
+            f"Expected an input length of at least 3. Received: input_length={inputs}."
+        )
     length = max(inputs - 1, 2)
     while input_length(length + 1) <= inputs:
         length += 1

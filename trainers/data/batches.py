@@ -1,0 +1,117 @@
+"""Pretraining batches as a pure function of (seed, step).
+
+The tokens of a split are one long row, cut into examples of L raw tokens, where L is the largest
+number whose corrupted inputs fit (568 for 512). Every epoch visits the examples in another order.
+A run that stops at any step goes on with the very batch that would have come.
+"""
+
+import pathlib
+import sys
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+
+from trainers.data import manifest, spans, vocabulary
+from trainers.data.corpora import TRAIN, VALIDATION
+from trainers.errors import UserError
+
+# Prefetching: one thread prepares a batch in a fraction of a step; the buffer hides its hiccups.
+_READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
+
+
+class PretrainingBatches:
+    """Span corruption batches from a prepared data folder.
+
+    A batch is a dict of int32 arrays without padding: `encoder_token_ids` (batch, input_length),
+    `decoder_token_ids` and `targets` (batch, target_length); the decoder's tokens are the targets
+    shifted right, starting with 0.
+
+    Args:
+        data_dir: folder of `trainers.data.prepare.prepare`.
+        split: "train" or "validation". Validation ignores `seed`: its batches are the same for
+            every run on this data, `num_batches` of them before they repeat.
+        batch_size: examples a batch.
+        input_length: encoder tokens, EOS included.
+        seed: of the order and of the spans.
+
+    Raises:
+        UserError: a damaged folder, too few sentinels for the length, or less text than a batch.
+
+    Example:
+        >>> batches = PretrainingBatches(folder, "train", 32, 128, seed=0)
+        >>> batches.batch(7)["encoder_token_ids"].shape
+        (32, 128)
+        >>> for batch in batches.from_step(7): ...
+    """
+
+    def __init__(
+        self, data_dir: str | pathlib.Path, split: str, batch_size: int, input_length: int, seed=0
+    ):
+        if split not in (TRAIN, VALIDATION):
+            raise UserError(f"Expected the split {TRAIN} or {VALIDATION}. Received: split={split}.")
+        if batch_size < 1:
+            raise UserError(f"Expected a batch of at least 1. Received: batch_size={batch_size}.")
+        if input_length < 3:
+            raise UserError(f"Expected at least 3 tokens. Received: input_length={input_length}.")
+        self._folder = folder = pathlib.Path(data_dir)
+        self.manifest = manifest.read(folder)
+        facts = self.manifest["vocabulary"]
+        self.batch_size = batch_size
+        self.raw_length = spans.raw_length(input_length)
+        self.input_length = spans.input_length(self.raw_length)
+        self.target_length = spans.target_length(self.raw_length)
+        self.vocabulary_size = facts["padded_size"]
+        self._first_sentinel = facts["size"] - 1
+        needed = spans.span_counts(self.raw_length)[1]
+        if needed > facts["sentinels"]:
+            raise UserError(
+                f"Expected {needed} sentinels for this length. Received: input_length="
+                f"{input_length} with {facts['sentinels']} sentinels in {folder}. Prepare with "
+                f"--num_sentinels={needed} or more, or take a shorter input."
+            )
+        tokens = np.memmap(folder / manifest.token_file(split), self.manifest["dtype"], mode="r")
+        self.num_examples = len(tokens) // self.raw_length
+        if self.num_examples < batch_size:
+            raise UserError(
+                f"Expected text for one {split} batch of {batch_size} × {self.raw_length} tokens. "
+                f"Received: data_dir={folder} with {len(tokens)} {split} tokens. Take a smaller "
+                "batch, more text or another validation_fraction."
+            )
+        self._examples = tokens[: self.num_examples * self.raw_length].reshape(
+            self.num_examples, self.raw_length
+        )
+        self._seed = 0 if split == VALIDATION else seed
+        order = grain.MapDataset.range(self.num_examples).seed(self._seed % 2**32).shuffle()
+        self._indices = order.repeat().batch(batch_size)
+
+    @property
+    def num_batches(self) -> int:
+        """Whole batches of different examples: an epoch, but for a remainder."""
+        return self.num_examples // self.batch_size
+
+    @property
+    def tokens_per_batch(self) -> int:
+        """Input and target tokens of a batch, what a training step is counted by."""
+        return self.batch_size * (self.input_length + self.target_length)
+
+    @property
+    def vocabulary(self) -> vocabulary.Vocabulary:
+        """The vocabulary of the data, to read batches with."""
+        return vocabulary.Vocabulary.from_file(
+            self._folder / manifest.VOCABULARY, self.manifest["vocabulary"]["sentinels"]
+        )
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """Returns the batch of a step, whatever was asked for before."""
+        rng = np.random.default_rng([self._seed, step])
+        tokens = self._examples[self._indices[step]]
+        inputs, targets = spans.corrupt_batch(tokens, rng, self._first_sentinel)
+        shifted = np.zeros_like(targets)
+        shifted[:, 1:] = targets[:, :-1]
+        return {"encoder_token_ids": inputs, "decoder_token_ids": shifted, "targets": targets}
+
+    def from_step(self, start: int) -> Iterator[dict[str, np.ndarray]]:
+        """Returns an endless iterator of `batch(start)`, `batch(start + 1)`, …, made ahead."""
+        steps = grain.MapDataset.range(start, sys.maxsize // 2).map(self.batch)
+        return iter(steps.to_iter_dataset(_READ_OPTIONS))

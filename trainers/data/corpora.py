@@ -1,0 +1,254 @@
+"""Corpora: where documents come from, and which of them are for validation.
+
+`docs` is the English that every machine with Python already has: the docstrings of the standard
+library and of the installed packages. `text` reads the user's files, `c4` the C4 corpus through
+TensorFlow Datasets. Each is a class, listed in `CORPORA`, made from a `DataConfig`, with
+
+    documents()  iterator of `Document`, in an order that depends on the settings alone
+    sha256       hash of the contents, "" where only the name of the source is known
+    size         about how many bytes of text there are, None where reading alone can tell
+    facts()      what the manifest records about the source
+
+Train and validation never share a document: where a corpus has no validation split of its own, a
+hash of the document's content decides, so that equal documents fall on the same side.
+"""
+
+import glob
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from trainers.data.config import DataConfig
+from trainers.data.docstrings import Sources, module_documents
+from trainers.errors import UserError
+
+TRAIN, VALIDATION = "train", "validation"
+DOCS_MAX_BYTES = 16_000_000
+
+
+class Document(NamedTuple):
+    """A text and the split that it belongs to."""
+
+    split: str
+    text: str
+
+
+def content_fraction(text: str, seed: int, purpose: str) -> float:
+    """Returns a number in [0, 1) that depends on the text's words, `seed` and `purpose` alone.
+
+    White space does not count, because SentencePiece does not tell it apart either.
+    """
+    content = f"{purpose}:{seed}:{' '.join(text.split())}".encode()
+    return int.from_bytes(hashlib.sha256(content).digest()[:7], "big") / 2**56
+
+
+def split_of(text: str, config: DataConfig) -> str:
+    """Returns the split of a document, by its content."""
+    fraction = content_fraction(text, config.seed, "split")
+    return VALIDATION if fraction < config.validation_fraction else TRAIN
+
+
+class DocsCorpus:
+    """Docstrings of Python and the installed packages; a document is a module."""
+
+    sha256 = ""
+    size = None
+
+    def __init__(self, config: DataConfig):
+        if config.corpus_path is not None:
+            raise UserError(
+                "Expected no path with the corpus docs, which reads what is installed. "
+                f"Received: corpus_path={config.corpus_path}. For files take the corpus text."
+            )
+        self._config = config
+        self._sources = None
+        self._documents = None
+
+    def documents(self) -> Iterator[Document]:
+        """Yields the documents; the sources are parsed once, however often this is called."""
+        if self._documents is None:
+            self._sources = Sources(self._config.packages)
+            files = self._sources.shuffled(self._config.seed)
+            texts = module_documents(files, self._config.max_bytes or DOCS_MAX_BYTES)
+            self._documents = [Document(split_of(text, self._config), text) for text in texts]
+        return iter(self._documents)
+
+    def facts(self) -> dict:
+        """Name and version of every package that was read."""
+        return {"packages": self._sources.versions}
+
+
+class TextCorpus:
+    """UTF-8 files; a document is a line or a paragraph between blank lines."""
+
+    def __init__(self, config: DataConfig):
+        self._config = config
+        self._files = expand(config.corpus_path)
+        self._sha256 = {path: _file_sha256(path) for path in self._files}
+        self.sha256 = hashlib.sha256("".join(self._sha256.values()).encode()).hexdigest()
+        self.size = sum(path.stat().st_size for path in self._files)
+        if config.max_bytes:
+            self.size = min(self.size, config.max_bytes)
+
+    def documents(self) -> Iterator[Document]:
+        """Yields the documents of the files, in the order of their names."""
+        texts = (text for path in self._files for text in self._texts(path))
+        for text in _take_bytes(texts, self._config.max_bytes):
+            yield Document(split_of(text, self._config), text)
+
+    def facts(self) -> dict:
+        """Name, size and hash of every file."""
+        return {
+            "files": [
+                {"name": path.name, "bytes": path.stat().st_size, "sha256": digest}
+                for path, digest in self._sha256.items()
+            ]
+        }
+
+    def _texts(self, path: pathlib.Path) -> Iterator[str]:
+        lines = _read_lines(path)
+        if self._config.document == "line":
+            yield from (line for line in lines if line)
+            return
+        paragraph = []
+        for line in lines:
+            if line:
+                paragraph.append(line)
+            elif paragraph:
+                yield "\n".join(paragraph)
+                paragraph = []
+        if paragraph:
+            yield "\n".join(paragraph)
+
+
+class C4Corpus:
+    """TFDS `c4/en`, feature `text`, with its own validation split."""
+
+    sha256 = ""
+    NAME = "c4/en"
+
+    def __init__(self, config: DataConfig):
+        self._config = config
+        self.size = config.max_bytes
+        self._builder = None
+
+    def documents(self) -> Iterator[Document]:
+        """Yields validation documents, then training documents, in TFDS's order.
+
+        With `max_bytes` both are limited, validation to its share.
+        """
+        limit = self._config.max_bytes
+        share = max(1, int(limit * self._config.validation_fraction)) if limit else None
+        limits = {VALIDATION: share, TRAIN: limit - share if limit else None}
+        for split, most in limits.items():
+            for text in _take_bytes(self._texts(split), most):
+                yield Document(split, text)
+
+    def facts(self) -> dict:
+        """Name and version of the TFDS data set."""
+        return {"tfds": self._builder.info.full_name}
+
+    def _texts(self, split: str) -> Iterator[str]:
+        try:
+            import tensorflow_datasets as tfds
+        except ImportError as error:
+            raise UserError(
+                f"Expected tensorflow_datasets for the corpus c4. Received: {error}. Install it."
+            ) from error
+
+        folder = self._config.corpus_path
+        try:
+            self._builder = tfds.builder(self.NAME, data_dir=folder)
+            # Files in their order: the default shuffles them anew each time.
+            dataset = self._builder.as_dataset(split=split, shuffle_files=False)
+        except (AssertionError, FileNotFoundError, tfds.core.DatasetNotFoundError) as error:
+            raise UserError(
+                f"Expected {self.NAME} prepared by TensorFlow Datasets. Received: corpus_path="
+                f"{folder or '(the default of TFDS)'}, where it is not. Build it with `tfds build "
+                "c4/en` (hundreds of GB), or take the corpus docs or text."
+            ) from error
+        for example in tfds.as_numpy(dataset):
+            yield example["text"].decode("utf-8", "replace")
+
+
+CORPORA = {"docs": DocsCorpus, "text": TextCorpus, "c4": C4Corpus}
+
+
+def make_corpus(config: DataConfig):
+    """Makes the corpus that `config` names.
+
+    Raises:
+        UserError: an unknown name, listing the known ones, or a path that cannot be read.
+    """
+    if config.corpus not in CORPORA:
+        raise UserError(
+            f"Expected a corpus of {', '.join(CORPORA)}. Received: corpus={config.corpus}."
+        )
+    return CORPORA[config.corpus](config)
+
+
+def expand(paths: str | None) -> list[pathlib.Path]:
+    """Finds the files of a comma list of paths and glob patterns.
+
+    Args:
+        paths: such as "a.txt,books/*.txt"; "**" also descends.
+
+    Returns:
+        The files, each once, sorted by path.
+
+    Raises:
+        UserError: no path, a path or a pattern without a file.
+    """
+    if not paths:
+        raise UserError(
+            f"Expected files for the corpus text. Received: corpus_path={paths}. "
+            "Give --corpus_path='FOLDER/*.txt'."
+        )
+    found = set()
+    for part in filter(None, (part.strip() for part in paths.split(","))):
+        matches = glob.glob(os.path.expanduser(part), recursive=True)
+        files = [match for match in matches if os.path.isfile(match)]
+        if not files:
+            reason = "a folder; add /*.txt" if matches else "but no file is there"
+            raise UserError(f"Expected text files. Received: corpus_path={part}, {reason}.")
+        found.update(files)
+    return [pathlib.Path(path) for path in sorted(found)]
+
+
+def _read_lines(path: pathlib.Path) -> Iterator[str]:
+    """Yields stripped lines; blank ones are empty."""
+    offset = 0
+    with path.open("rb") as file:
+        for raw in file:
+            try:
+                # A byte order mark can only stand at the very beginning.
+                yield raw.decode("utf-8-sig" if offset == 0 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"Expected UTF-8 text. Received: corpus_path={path} with the byte "
+                    f"0x{raw[error.start]:02x} at offset {offset + error.start}. Convert the file "
+                    "(iconv -t utf-8) or leave it out."
+                ) from error
+            offset += len(raw)
+
+
+def _take_bytes(texts: Iterator[str], limit: int | None) -> Iterator[str]:
+    """Yields texts until `limit` bytes of UTF-8 are reached."""
+    total = 0
+    for text in texts:
+        yield text
+        total += len(text.encode())
+        if limit and total >= limit:
+            return
+
+
+def _file_sha256(path: pathlib.Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"Expected a file that can be read ({error.strerror}). Received: corpus_path={path}."
+        ) from error

@@ -1,0 +1,142 @@
+"""Docstrings of the standard library and of the installed packages, without importing them.
+
+One document is all docstrings of one module, in the order of its source: neighbours speak of the
+same subject, and siblings that share whole paragraphs fall on the same side of the split.
+A docstring that was met before is left out, as packages re-export, vendor and repeat theirs.
+Modules come in an order that a hash of their names fixes, so that a limited amount of text is a
+sample of all packages.
+"""
+
+import ast
+import difflib
+import hashlib
+import importlib.metadata
+import pathlib
+import platform
+import re
+import sysconfig
+import warnings
+from collections.abc import Iterator, Sequence
+
+from tqdm import tqdm
+
+from trainers.errors import UserError
+
+STANDARD_LIBRARY = "python"
+_OWN_PACKAGE = "keras-fusion"  # text that changes as this project does is no corpus for it
+_SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "__pycache__"}
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+class Sources:
+    """The Python source files of the standard library and the installed packages.
+
+    Args:
+        packages: names to keep, "python" for the standard library; empty for all.
+
+    Raises:
+        UserError: a name is not installed.
+    """
+
+    def __init__(self, packages: Sequence[str] = ()):
+        installed = {
+            _normalise(found.name): found
+            # The first one on the path is the one that is imported; reversed, it is kept.
+            for found in reversed(list(importlib.metadata.distributions()))
+            if found.name
+        }
+        installed.pop(_OWN_PACKAGE, None)
+        known = [STANDARD_LIBRARY, *sorted(installed)]
+        wanted = {_normalise(name) for name in packages} or set(known)
+        for name in sorted(wanted.difference(known)):
+            close = difflib.get_close_matches(name, known, n=3) or known[:3]
+            raise UserError(
+                f"Expected packages that are installed here, such as {', '.join(close)}. "
+                f"Received: packages={name}. Install it or leave it out."
+            )
+        self.versions = {name: installed[name].version for name in known[1:] if name in wanted}
+        self.files = [item for name in self.versions for item in _package_files(installed[name])]
+        if STANDARD_LIBRARY in wanted:
+            self.versions[STANDARD_LIBRARY] = platform.python_version()
+            self.files += _standard_library_files()
+
+    def shuffled(self, seed: int) -> list[pathlib.Path]:
+        """The files in an order that depends on their names and `seed` only."""
+        keyed = {f"{seed}:{name}".encode(): path for name, path in self.files}
+        return [keyed[k] for k in sorted(keyed, key=lambda k: (hashlib.sha256(k).digest(), k))]
+
+
+def module_documents(files: Sequence[pathlib.Path], max_bytes: int) -> list[str]:
+    """Reads files until there are `max_bytes` of docstrings that were not met before.
+
+    Args:
+        files: Python source files; those that do not parse are passed over.
+        max_bytes: where to stop, in bytes of UTF-8.
+
+    Returns:
+        One text per module that has docstrings of its own.
+    """
+    seen, documents, total = set(), [], 0
+    with tqdm(total=max_bytes, unit="B", unit_scale=True, desc="reading", disable=None) as bar:
+        for path in files:
+            fresh = [doc for doc in _docstrings(path) if doc not in seen and not seen.add(doc)]
+            if not fresh:
+                continue
+            documents.append("\n\n".join(fresh))
+            total += len(documents[-1].encode("utf-8", "replace"))
+            bar.update(min(total, max_bytes) - bar.n)
+            if total >= max_bytes:
+                break
+    return documents
+
+
+def _docstrings(path: pathlib.Path) -> Iterator[str]:
+    try:
+        source = path.read_bytes()
+        if b'"""' not in source and b"'''" not in source:
+            return  # parsing is the cost here; docstrings in single quotes are too few to matter
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            waiting = [ast.parse(source)]
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, _DOCUMENTED):
+            text = ast.get_docstring(node)
+            if text and text.strip():
+                # A lone surrogate, from an escape in the source, has no UTF-8.
+                yield text.encode("utf-8", "replace").decode()
+        # Only statements can hold definitions; expressions, most of the tree, are passed over.
+        inner = []
+        for field in ("body", "orelse", "handlers", "finalbody", "cases"):
+            inner += getattr(node, field, None) or () if isinstance(node, _BLOCKS) else ()
+        waiting += reversed(inner)
+
+
+_BLOCKS = (
+    *_DOCUMENTED,
+    *(ast.If, ast.Try, ast.With, ast.For, ast.While, ast.ExceptHandler, ast.Match, ast.match_case),
+)
+
+
+def _normalise(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower().strip()
+
+
+def _package_files(package: importlib.metadata.Distribution) -> list[tuple[str, pathlib.Path]]:
+    return [
+        (f"{_normalise(package.name)}/{file.as_posix()}", pathlib.Path(package.locate_file(file)))
+        for file in package.files or ()
+        if file.suffix == ".py" and not _SKIPPED_FOLDERS.intersection(file.parts)
+    ]
+
+
+def _standard_library_files() -> list[tuple[str, pathlib.Path]]:
+    root = pathlib.Path(sysconfig.get_paths()["stdlib"])
+    names = [path.relative_to(root) for path in root.rglob("*.py")]
+    return [
+        (f"{STANDARD_LIBRARY}/{name.as_posix()}", root / name)
+        for name in names
+        if not _SKIPPED_FOLDERS.intersection(name.parts)
+    ]

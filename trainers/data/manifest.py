@@ -1,0 +1,95 @@
+"""The manifest of a prepared data folder: what is in it, and whether it still is."""
+
+import hashlib
+import json
+import pathlib
+
+import numpy as np
+
+from trainers.errors import UserError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+VOCABULARY = "vocabulary.model"
+# Hashing is free beside training for files up to here; of larger ones only the size is compared
+# each time that they are opened.
+FULL_CHECK_BYTES = 256 << 20
+
+
+def token_file(split: str) -> str:
+    """Name of the token file of a split."""
+    return f"{split}.tokens"
+
+
+def token_dtype(size: int) -> np.dtype:
+    """The little-endian type that holds ids below `size`."""
+    return np.dtype("<u2" if size <= 1 << 16 else "<u4")
+
+
+def sha256_of(path: pathlib.Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_files(folder: pathlib.Path, names: list[str]) -> dict:
+    """Returns name → {bytes, sha256} of files of `folder`."""
+    return {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
+        for name in names
+    }
+
+
+def write(folder: pathlib.Path, manifest: dict):
+    """Writes the manifest of `folder`."""
+    text = json.dumps({"format": FORMAT} | manifest, indent=2, sort_keys=True)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def read(folder: str | pathlib.Path) -> dict:
+    """Reads the manifest of `folder` and compares the folder's files with it.
+
+    Raises:
+        UserError: no manifest, one of another format, or a file that is missing, truncated or
+            changed; the message names it.
+    """
+    folder = pathlib.Path(folder)
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise ValueError(f"format {manifest['format']}")
+        files = {name: (f["bytes"], f["sha256"]) for name, f in manifest["files"].items()}
+    except FileNotFoundError as error:
+        raise UserError(
+            f"Expected a prepared data folder with {MANIFEST}. Received: data_dir={folder}. "
+            "Make one with `python -m trainers.prepare`."
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"Expected a manifest of format {FORMAT}. Received: {path} ({error!r}). {_way_out(folder)}"
+        ) from error
+    for name, (size, digest) in files.items():
+        _check_file(folder, name, size, digest)
+    return manifest
+
+
+def _check_file(folder: pathlib.Path, name: str, size: int, digest: str):
+    path = folder / name
+    found = path.stat().st_size if path.is_file() else None
+    if found != size:
+        state = "which is missing" if found is None else f"of {found} bytes"
+        raise UserError(
+            f"Expected {name} of {size} bytes, as {MANIFEST} says. Received: {path}, {state}. "
+            f"{_way_out(folder)}"
+        )
+    if size <= FULL_CHECK_BYTES and sha256_of(path) != digest:
+        what = "another vocabulary than the tokens" if name == VOCABULARY else "other contents"
+        raise UserError(
+            f"Expected {name} with the SHA-256 {digest[:12]}… of {MANIFEST}. "
+            f"Received: {path} with {what}. {_way_out(folder)}"
+        )
+
+
+def _way_out(folder: pathlib.Path) -> str:
+    return f"Delete {folder} and prepare again."

@@ -1,0 +1,212 @@
+"""From a corpus to a data folder: vocabulary, token files, manifest.
+
+    <root>/<corpus>-<first 12 of the settings' hash>/
+        vocabulary.model     SentencePiece model
+        train.tokens         little-endian uint16 (uint32 above 65,536 ids), documents end with EOS
+        validation.tokens    the same
+        manifest.json        hashes, counts, settings, versions
+
+The folder is written beside its place and renamed when it is complete, under a lock, so that
+nobody ever sees half of one and two processes do not do the work twice.
+"""
+
+import collections
+import contextlib
+import fcntl
+import importlib.metadata
+import pathlib
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from trainers.data import manifest, vocabulary
+from trainers.data.config import DataConfig, identity_sha256
+from trainers.data.corpora import TRAIN, VALIDATION, content_fraction, make_corpus
+from trainers.errors import UserError
+
+CHUNK_BYTES = 1 << 18  # text per element of the tokenising pass
+_TOOLS = ("numpy", "sentencepiece", "tensorflow", "tensorflow-text", "tensorflow-datasets")
+
+
+def prepare(config: DataConfig) -> pathlib.Path:
+    """Makes the data folder of `config`, or finds it.
+
+    Args:
+        config: what to prepare, and below which root.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: an input that cannot be used, or a folder that is there but damaged.
+
+    Example:
+        >>> folder = prepare(DataConfig(corpus="docs", vocabulary_pieces=480, num_sentinels=32))
+    """
+    corpus = make_corpus(config)
+    given = None
+    if config.vocabulary_path:
+        given = vocabulary.Vocabulary.from_file(config.vocabulary_path, config.num_sentinels)
+    identity = config.identity(corpus.sha256, given.sha256 if given else None)
+    digest = identity_sha256(identity)
+    folder = pathlib.Path(config.root) / f"{config.corpus}-{digest[:12]}"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.with_name(f".{folder.name}.lock")):
+            if folder.exists():
+                manifest.read(folder)
+                logging.info("found %s", folder)
+            else:
+                with _temporary(folder) as unfinished:
+                    _build(unfinished, config, corpus, given, identity)
+                    unfinished.rename(folder)
+                logging.info("wrote %s", folder)
+    except OSError as error:
+        raise UserError(
+            f"Expected a data folder that can be written ({error.strerror}). "
+            f"Received: data_dir={error.filename or config.root}. Give another --data_dir."
+        ) from error
+    return folder
+
+
+def _build(folder: pathlib.Path, config: DataConfig, corpus, given, identity: dict):
+    """Writes everything into `folder`."""
+    started = time.monotonic()
+    words, sample_bytes = given, None
+    if words is None:
+        sample = _sample(corpus, config)
+        sample_bytes = sum(len(text.encode()) for text in sample)
+        logging.info("training %d pieces on %d bytes", config.vocabulary_pieces, sample_bytes)
+        model = vocabulary.train(sample, config.vocabulary_pieces)
+        words = vocabulary.Vocabulary(model, config.num_sentinels)
+    (folder / manifest.VOCABULARY).write_bytes(words.model)
+    splits = _tokenise(folder, config, corpus, words)
+    for split, counts in splits.items():
+        if not counts["documents"]:
+            raise UserError(
+                f"Expected text for both splits, but {split} got no document. Received: "
+                f"corpus={config.corpus} with {sum(c['bytes'] for c in splits.values())} bytes in "
+                f"{sum(c['documents'] for c in splits.values())} documents. Give more text, or "
+                "another validation_fraction."
+            )
+    files = [manifest.VOCABULARY, *map(manifest.token_file, splits)]
+    manifest.write(
+        folder,
+        {
+            "config": identity,
+            "config_sha256": identity_sha256(identity),
+            "corpus": corpus.facts(),
+            "dtype": manifest.token_dtype(words.size).name,
+            "files": manifest.describe_files(folder, files),
+            "seconds": round(time.monotonic() - started, 1),
+            "splits": splits,
+            "versions": _versions(),
+            "vocabulary": {
+                "sha256": words.sha256,
+                "pieces": words.num_pieces,
+                "sentinels": words.num_sentinels,
+                "size": words.size,
+                "padded_size": words.padded_size,
+                "trained_on_bytes": sample_bytes,
+            },
+        },
+    )
+
+
+def _sample(corpus, config: DataConfig) -> list[str]:
+    """Training documents for the vocabulary, spread over the corpus; more for more pieces."""
+    most = max(2_000_000, 2000 * config.vocabulary_pieces)
+    documents = corpus.documents()
+    share = min(1.0, 1.1 * most / corpus.size) if corpus.size else 1.0
+    sample, total = [], 0
+    for document in documents:
+        chosen = content_fraction(document.text, config.seed, "vocabulary") < share
+        if document.split == TRAIN and chosen:
+            sample.append(document.text)
+            total += len(document.text.encode())
+            if total >= most:
+                break
+    return sample
+
+
+def _tokenise(folder: pathlib.Path, config: DataConfig, corpus, words) -> dict:
+    """Writes the token files and returns documents, bytes and tokens of each split."""
+    counts = {split: dict(documents=0, bytes=0, tokens=0) for split in (TRAIN, VALIDATION)}
+    dtype = manifest.token_dtype(words.size)
+    waiting = collections.deque()  # what the tokenizer has taken, in its order
+
+    def chunks() -> Iterator[list[str]]:
+        for chunk in _chunks(corpus.documents()):
+            waiting.append(chunk)
+            yield [document.text for document in chunk]
+
+    with contextlib.ExitStack() as stack:
+        files = {
+            split: stack.enter_context((folder / manifest.token_file(split)).open("wb"))
+            for split in counts
+        }
+        bar = stack.enter_context(
+            tqdm(total=corpus.size, unit="B", unit_scale=True, desc="tokenising", disable=None)
+        )
+        for encoded in words.encode_chunks(chunks()):
+            for document, ids in zip(waiting.popleft(), encoded, strict=True):
+                count = counts[document.split]
+                tokens = np.append(ids, vocabulary.EOS_ID).astype(dtype)
+                tokens.tofile(files[document.split])
+                size = len(document.text.encode())
+                count["documents"] += 1
+                count["bytes"] += size
+                count["tokens"] += len(tokens)
+                bar.update(size)
+            if config.max_tokens and counts[TRAIN]["tokens"] >= config.max_tokens:
+                break
+    return counts
+
+
+def _chunks(documents) -> Iterator[list]:
+    """Groups documents into lists of about `CHUNK_BYTES`."""
+    chunk, size = [], 0
+    for document in documents:
+        chunk.append(document)
+        size += len(document.text)
+        if size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+    """Holds an exclusive lock, which the system releases even if this process is killed."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _temporary(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Makes a folder beside `folder`, and removes it unless it was renamed."""
+    prefix = f".{folder.name}.unfinished-"
+    for left_over in folder.parent.glob(f"{prefix}*"):
+        shutil.rmtree(left_over, ignore_errors=True)  # of a killed run: the lock is ours
+    path = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _versions() -> dict:
+    found = {"python": platform.python_version()}
+    for tool in _TOOLS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[tool] = importlib.metadata.version(tool)
+    return found
