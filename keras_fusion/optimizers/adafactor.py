@@ -120,40 +120,38 @@ class Adafactor(keras.optimizers.Optimizer):
         if not isinstance(learning_rate, tuple):
             learning_rate = self._step_scalars(learning_rate)
         learning_rate, decay, complement = learning_rate
-        # Dense from here on: TensorFlow hands the gradient of a lookup over as IndexedSlices, whose
-        # repeated rows have to be added before they are squared.
-        gradient = ops.cast(ops.convert_to_tensor(gradient), "float32")
-        squares = ops.square(gradient) + self.epsilon1
+        gradient = ops.cast(_dense(gradient, variable.shape), "float32")
+        squares = ops.square(gradient)
         slots = self._slots[self._get_variable_index(variable)]
 
         def averaged(key, value):
-            value = decay * ops.convert_to_tensor(slots[key]) + complement * value
+            # epsilon1 is added behind the mean of r and c: the same number, a much smaller array.
+            value = complement * (value + self.epsilon1)
+            value = decay * ops.convert_to_tensor(slots[key]) + value
             self.assign(slots[key], value)
             return value
 
         if "v" in slots:
             update = gradient * ops.rsqrt(averaged("v", squares))
         else:
-            row_axis, column_axis = factored_axes(variable.shape, self.min_dim_size_to_factor)
-            r = averaged("r", ops.mean(squares, axis=column_axis))
-            c = averaged("c", ops.mean(squares, axis=row_axis))
-            # `r` has lost column_axis, so axes behind it have moved up by one.
-            mean_axis = row_axis - 1 if row_axis > column_axis else row_axis
-            r = ops.rsqrt(r / ops.mean(r, axis=mean_axis, keepdims=True))
+            row, column = factored_axes(variable.shape, self.min_dim_size_to_factor)
+            r = averaged("r", ops.mean(squares, axis=column, keepdims=True))
+            c = averaged("c", ops.mean(squares, axis=row, keepdims=True))
             # Two factors, not the root of their product, which may underflow.
-            update = gradient * ops.expand_dims(r, column_axis)
-            update = update * ops.expand_dims(ops.rsqrt(c), row_axis)
+            update = gradient * ops.rsqrt(r / ops.mean(r, axis=row, keepdims=True)) * ops.rsqrt(c)
         self._assign_update(variable, update, learning_rate)
 
     def _assign_update(self, variable, update, learning_rate):
         value = ops.cast(ops.convert_to_tensor(variable), "float32")
-        step_size = learning_rate
+        # Squares first, then one root of their quotient: with many small variables, operations
+        # are what a step costs.
+        scale = excess = 1.0
         if self.multiply_by_parameter_scale:
-            scale = ops.sqrt(ops.mean(ops.square(value)))
-            step_size = step_size * ops.maximum(scale, self.epsilon2)
+            scale = ops.maximum(ops.mean(ops.square(value)), self.epsilon2**2)
         if self.clipping_threshold is not None:
-            excess = ops.sqrt(ops.mean(ops.square(update))) / self.clipping_threshold
-            step_size = step_size / ops.maximum(excess, 1.0)
+            limit = self.clipping_threshold**2
+            excess = ops.maximum(ops.mean(ops.square(update)), limit) / limit
+        step_size = learning_rate * ops.sqrt(scale / excess)
         update = step_size * update
         dtype = keras.backend.standardize_dtype(variable.dtype)
         if dtype in ("float16", "bfloat16"):
@@ -202,6 +200,8 @@ def factored_axes(shape, min_dim_size_to_factor=128):
 def slot_shapes(shape, min_dim_size_to_factor=128):
     """Returns the shapes of a parameter's float32 slots by name, `{"r", "c"}` or `{"v"}`.
 
+    `r` and `c` keep the axis that they are means over, with size 1: they broadcast as they are.
+
     Args:
         shape: tuple of ints, the parameter's.
         min_dim_size_to_factor: int, see `Adafactor`.
@@ -209,7 +209,7 @@ def slot_shapes(shape, min_dim_size_to_factor=128):
     Example:
 
     >>> slot_shapes((512, 1024)), slot_shapes((512,))
-    ({'r': (512,), 'c': (1024,)}, {'v': (512,)})
+    ({'r': (512, 1), 'c': (1, 1024)}, {'v': (512,)})
     """
     shape = tuple(shape)
     axes = factored_axes(shape, min_dim_size_to_factor)
@@ -217,9 +217,16 @@ def slot_shapes(shape, min_dim_size_to_factor=128):
         return {"v": shape}
     row, column = axes
     return {
-        "r": shape[:column] + shape[column + 1 :],
-        "c": shape[:row] + shape[row + 1 :],
+        "r": shape[:column] + (1,) + shape[column + 1 :],
+        "c": shape[:row] + (1,) + shape[row + 1 :],
     }
+
+
+def _dense(gradient, shape):
+    """TensorFlow's gradient of a lookup is IndexedSlices, whose repeated rows are to be added."""
+    if hasattr(gradient, "indices") and hasattr(gradient, "values"):
+        return ops.segment_sum(gradient.values, gradient.indices, num_segments=shape[0])
+    return ops.convert_to_tensor(gradient)
 
 
 def _check_positive(name, value, alternative=""):

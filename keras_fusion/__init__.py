@@ -1,0 +1,8 @@
+"""Fuse trained networks into a bigger one that computes exactly their average, and train on."""
+
+from keras_fusion import layers as layers
+from keras_fusion import models as models
+from keras_fusion import optimizers as optimizers
+from keras_fusion import schedules as schedules
+from keras_fusion.errors import FusionError as FusionError
+from keras_fusion.errors import SymmetryWarning as SymmetryWarning

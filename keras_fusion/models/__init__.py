@@ -1,0 +1,5 @@
+"""Models made of fusable layers."""
+
+from keras_fusion.models.config import T5Config as T5Config
+from keras_fusion.models.t5 import T5 as T5
+from keras_fusion.models.t5 import parameter_count as parameter_count

@@ -1,0 +1,214 @@
+"""T5, v1.1 and v1.0, made of fusable layers; `T5.fuse` is Deep Fusion (section 3.2)."""
+
+import keras
+from keras import ops
+
+from keras_fusion.checks import differing_fields
+from keras_fusion.layers.dense import FusableDense, FusableEmbedding
+from keras_fusion.layers.fusable import Fusable, FusionOptions, fuse_layers
+from keras_fusion.models.config import GROWING, T5Config
+from keras_fusion.models.generation import generate
+from keras_fusion.models.t5_layers import SeedSequence, T5Stack, fan_in, normal
+from keras_fusion.operator import Noise
+
+
+@keras.saving.register_keras_serializable(package="keras_fusion")
+class T5(Fusable, keras.Model):
+    """A T5 encoder-decoder that can be fused with others.
+
+    Args:
+        config: A `T5Config`.
+        seed: Seed of the initialisers and dropouts; None draws one.
+        build: Whether to create the weights now.
+
+    Call arguments:
+        inputs: Dictionary of integer tensors (batch, length): `encoder_token_ids`,
+            `decoder_token_ids`, and optionally `encoder_padding_mask` and `decoder_padding_mask`,
+            1 where there is a token. Without a mask every position counts.
+        training: Whether dropout acts.
+
+    Returns:
+        Float32 logits (batch, target length, vocabulary_size).
+
+    Example:
+        >>> a = T5(T5Config.from_size("tiny_s"), seed=0)
+        >>> b = T5(T5Config.from_size("tiny_s"), seed=1)
+        >>> big = a.fuse(b, norm="property")   # logits: the mean of a's and b's
+    """
+
+    def __init__(self, config, seed=None, build=True, **kwargs):
+        kwargs.pop("axes", None), kwargs.pop("blocks", None)
+        super().__init__(blocks=config.blocks, **kwargs)
+        self.config = config
+        self.seed = seed
+        seeds = SeedSequence(seed)
+        policy = self.dtype_policy
+        self.token_embedding = FusableEmbedding(
+            config.vocabulary_size,
+            config.hidden_dim,
+            embeddings_initializer=normal(1.0, seeds),
+            axes=("vocab", "hidden"),
+            dtype=policy,
+            name="token_embedding",
+        )
+        self.encoder = T5Stack(config, seeds, is_decoder=False, dtype=policy, name="encoder")
+        self.decoder = T5Stack(config, seeds, is_decoder=True, dtype=policy, name="decoder")
+        self.head = None
+        if not config.tie_embedding_weights:
+            self.head = FusableDense(
+                config.vocabulary_size,
+                use_bias=False,
+                kernel_initializer=fan_in(seeds),
+                axes=("hidden", "vocab"),
+                dtype=_wide(policy),
+                name="head",
+            )
+        if build:
+            self.build()
+
+    def build(self, input_shape=None):
+        """Creates the weights; their shapes follow from the configuration alone."""
+        del input_shape
+        self.token_embedding.build()
+        self.encoder.build(None)
+        self.decoder.build(None)
+        if self.head is not None:
+            self.head.build((None, None, self.config.hidden_dim))
+        self.built = True
+
+    def call(self, inputs, training=None):
+        encoded_mask = inputs.get("encoder_padding_mask")
+        encoded = self.encode(inputs["encoder_token_ids"], encoded_mask, training)
+        decoded = self.decoder(
+            self.token_embedding(inputs["decoder_token_ids"]),
+            inputs.get("decoder_padding_mask"),
+            encoded,
+            encoded_mask,
+            training=training,
+        )
+        return self.logits(decoded)
+
+    def encode(self, token_ids, padding_mask=None, training=None):
+        """The encoder's output (batch, length, hidden_dim) for token ids (batch, length)."""
+        return self.encoder(self.token_embedding(token_ids), padding_mask, training=training)
+
+    def logits(self, decoded):
+        """Logits from the decoder's output (batch, length, hidden_dim), at least in float32."""
+        wide = keras.backend.result_type(decoded.dtype, "float32")
+        decoded = ops.cast(decoded, wide)
+        if self.head is not None:
+            return self.head(decoded)
+        table = ops.cast(self.token_embedding.embeddings, wide)
+        return ops.matmul(decoded * self.config.hidden_dim**-0.5, ops.transpose(table))
+
+    def fuse(self, *others, norm="property", noise=0.0, noise_kind="gaussian", seed=0):
+        """Fuses this network with others into one that computes the mean of their logits.
+
+        With `norm="property"` the fused logits equal the mean of the sources' logits. With
+        `"rule"` they do so only where the sources are equal; `fusion_gap` measures the rest.
+
+        Args:
+            others: One or more T5s of the same depth, vocabulary and kind; widths may differ.
+            norm: `"property"` or `"rule"` (section 3.2).
+            noise: Standard deviation of η over the root mean square of each weight.
+            noise_kind: `"gaussian"` or `"balanced"`, see `keras_fusion.operator.Noise`.
+            seed: Seed of the noise, and of the fused network's dropout.
+
+        Returns:
+            A built T5.
+
+        Raises:
+            FusionError: Naming every mismatch at once, before anything is allocated.
+
+        Example:
+            >>> big = a.fuse(b, c, norm="property")
+        """
+        options = FusionOptions(frozenset(GROWING), norm, Noise(noise, noise_kind, seed))
+        return fuse_layers([self, *others], options)
+
+    def self_fuse(self, n=2, **options):
+        """Fuses this network with itself n times (section 3.1): the loss stays what it is.
+
+        Args:
+            n: How many copies, at least 2.
+            **options: Those of `fuse`.
+
+        Example:
+            >>> big = small.self_fuse(2, noise=0.1, seed=0)
+        """
+        return self.fuse(*[self] * (n - 1), **options)
+
+    def generate(self, token_ids, padding_mask=None, max_length=64, **options):
+        """Generates token ids; see `keras_fusion.models.generation.generate`."""
+        return generate(self, token_ids, padding_mask, max_length=max_length, **options)
+
+    def widened_config(self, sources, options):
+        fused = self.config.fused([source.config for source in sources[1:]], options.norm)
+        return self.get_config() | {
+            "config": fused.to_dict(),
+            "build": False,
+            "name": None,
+            "seed": options.noise.seed,
+        }
+
+    def config_mismatches(self, sources, options):
+        del options
+        configs = [
+            source.config.to_dict() | {"dtype": source.dtype_policy.name} for source in sources
+        ]
+        return differing_fields(configs, (*GROWING.values(), "norm_groups", "blocks", "dropout"))
+
+    def weight_factors(self, sources):
+        """Where AVG goes when the head is the embedding: into the decoder's final norm.
+
+        The tied table is both input and output, so it cannot be divided by n. The final norm's
+        scale feeds nothing but the head; scaling source i's part by √(D / d_i) / n, with D the
+        fused and d_i the source's hidden_dim, gives the mean of the sources' logits under v1.0's
+        own factor D^-0.5, for any widths, without a change to the architecture.
+        """
+        if not self.config.tie_embedding_weights:
+            return {}
+        widths = [source.config.hidden_dim for source in sources]
+        factors = [(sum(widths) / width) ** 0.5 / len(sources) for width in widths]
+        return {"decoder/final_norm/scale": factors}
+
+    def build_fused(self, sources, options):
+        del sources, options
+        self.build()
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+            "config": self.config.to_dict(),
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        return cls(T5Config.from_dict(config.pop("config")), **config)
+
+
+def _wide(policy):
+    """The policy of the head: computes in float32 where the network computes in less."""
+    wide = keras.backend.result_type(policy.compute_dtype, "float32")
+    return keras.dtype_policies.DTypePolicy(wide) if wide == policy.variable_dtype else policy
+
+
+def parameter_count(config):
+    """Number of weights of a T5 of this configuration, without creating them.
+
+    Example:
+        >>> parameter_count(T5Config.from_size("t5_l"))
+        1138316800
+    """
+    hidden, mlp = config.hidden_dim, config.intermediate_dim
+    inner = config.num_heads * config.key_value_dim
+    attention = 4 * hidden * inner + hidden
+    feed_forward = (3 if config.use_gated_activation else 2) * hidden * mlp + hidden
+    stacks = config.num_layers * (3 * attention + 2 * feed_forward) + 2 * hidden
+    bias = 2 * config.relative_attention_num_buckets * config.num_heads
+    tables = 1 if config.tie_embedding_weights else 2
+    return stacks + bias + tables * config.vocabulary_size * hidden
