@@ -1,0 +1,235 @@
+"""Compares plans with the baseline: at which share of its compute do they reach its accuracy?
+
+The definition, the same for both arms, so that neither gains by the noise of single evaluations:
+
+- The accuracy to reach is the baseline's *last* evaluation (not its best one).
+- An arm reaches it where the *running best* of its evaluations first does, on the straight line
+  between two evaluations. The baseline's compute is likewise taken where its running best gets
+  there, which is before its end if it stood still.
+- `lasting` ratios ask more: the point from which no later evaluation falls below. Where the two
+  ratios differ much, the curves are too noisy for the comparison.
+- A fused stage's compute starts at the sum of the costs of all stages that it comes from, each
+  counted once.
+"""
+
+import dataclasses
+
+BASELINE = "baseline"
+
+DEFINITION = (
+    "The accuracy to reach is that of the baseline's last evaluation. Either arm reaches it where "
+    "the running best of its evaluations first does, on the straight line between two evaluations; "
+    "the baseline's compute is taken at that point too. The lasting ratios take the point from "
+    "which no later evaluation falls below it, for both arms. The compute of a fused stage starts "
+    "at the sum of all the stages that it comes from, each counted once. A ratio below 1: the plan "
+    "is cheaper than training from scratch."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Compute: floating-point operations, and seconds times devices."""
+
+    flops: float = 0.0
+    device_seconds: float = 0.0
+
+    def __add__(self, other):
+        return Cost(self.flops + other.flops, self.device_seconds + other.device_seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Crossing:
+    """Where a curve reaches an accuracy: steps and cost of its own stage, without its sources."""
+
+    step: float
+    cost: Cost
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One plan against the baseline.
+
+    Args:
+        plan: name of the plan's last stage.
+        baseline: name of the stage that it is compared with.
+        accuracy: what is to be reached, in per cent; None while the baseline is not finished.
+        flops_ratio: FLOPs of the plan, all stages counted, over the baseline's; None: not reached.
+        device_seconds_ratio: the same in device-seconds.
+        lasting_flops_ratio, lasting_device_seconds_ratio: the same where the accuracy is kept.
+        crossing, baseline_crossing: where either reaches it.
+        before: cost of the stages that the plan's last stage comes from.
+        reason: why there is no ratio; empty where there is one.
+    """
+
+    plan: str
+    baseline: str
+    accuracy: float | None = None
+    flops_ratio: float | None = None
+    device_seconds_ratio: float | None = None
+    lasting_flops_ratio: float | None = None
+    lasting_device_seconds_ratio: float | None = None
+    crossing: Crossing | None = None
+    baseline_crossing: Crossing | None = None
+    before: Cost | None = None
+    reason: str = ""
+
+    def to_dict(self):
+        """The comparison as an element of `results.json`."""
+        return {
+            "plan": self.plan,
+            "baseline": self.baseline,
+            "accuracy": self.accuracy,
+            "flops_ratio": self.flops_ratio,
+            "device_seconds_ratio": self.device_seconds_ratio,
+        }
+
+
+def own_cost(stage):
+    """What the stage itself has cost so far; None where its record does not say."""
+    if stage.flops is None or stage.device_seconds is None:
+        return None if stage.finished or stage.curve else Cost()
+    return Cost(stage.flops, stage.device_seconds)
+
+
+def ancestors(run, name):
+    """Names of all stages that a stage comes from, each once, sources before what they made."""
+    found = []
+
+    def visit(current):
+        for source in run.stages[current].sources if current in run.stages else ():
+            visit(source)
+            if source not in found:
+                found.append(source)
+
+    visit(name)
+    return tuple(found)
+
+
+def cost_before(run, name):
+    """Cost of everything that a stage comes from; None where one of them has no record here."""
+    total = Cost()
+    for source in ancestors(run, name):
+        cost = own_cost(run.stages[source]) if source in run.stages else None
+        if cost is None:
+            return None
+        total += cost
+    return total
+
+
+def first_crossing(curve, accuracy):
+    """Where the running best of a curve first reaches an accuracy.
+
+    Args:
+        curve: sequence of `Point`, in the order of their steps.
+        accuracy: per cent.
+
+    Returns:
+        A `Crossing`, or None if the curve never reaches it.
+
+    Example: evaluations 30, 50, 40, 60 at the steps 0, 1, 2, 3 reach 55 at step 2.5, since the
+    running best is 30, 50, 50, 60.
+    """
+    best = previous = None
+    for point in _with_accuracy(curve):
+        if point.accuracy >= accuracy:
+            return _between(previous, best, point, accuracy)
+        best = point.accuracy if best is None else max(best, point.accuracy)
+        previous = point
+    return None
+
+
+def lasting_crossing(curve, accuracy):
+    """Where a curve reaches an accuracy for good: no later evaluation falls below it."""
+    points = _with_accuracy(curve)
+    below = [index for index, point in enumerate(points) if point.accuracy < accuracy]
+    if not points or (below and below[-1] == len(points) - 1):
+        return None
+    if not below:
+        return _between(None, None, points[0], accuracy)
+    last = points[below[-1]]
+    return _between(last, last.accuracy, points[below[-1] + 1], accuracy)
+
+
+def compare(run):
+    """Compares every fused stage of the baseline's size with the baseline.
+
+    Args:
+        run: a `Run`.
+
+    Returns:
+        A tuple of `Comparison`; empty without a baseline or without such a stage.
+    """
+    if BASELINE not in run.stages:
+        return ()
+    baseline = run.stages[BASELINE]
+    return tuple(
+        _compare(run, baseline, stage)
+        for stage in run.stages.values()
+        if stage.sources and stage.size == baseline.size
+    )
+
+
+def _compare(run, baseline, plan):
+    result = Comparison(plan.name, baseline.name, before=cost_before(run, plan.name))
+    if not baseline.finished:
+        return dataclasses.replace(result, reason="the baseline is not finished")
+    accuracies = [point.accuracy for point in _with_accuracy(baseline.curve)]
+    if not accuracies:
+        return dataclasses.replace(result, reason="the baseline has no evaluation")
+    accuracy = accuracies[-1]
+    result = dataclasses.replace(
+        result,
+        accuracy=accuracy,
+        crossing=first_crossing(plan.curve, accuracy),
+        baseline_crossing=first_crossing(baseline.curve, accuracy),
+    )
+    if result.before is None:
+        return dataclasses.replace(result, reason="the cost of one of its sources is not known")
+    if result.crossing is None:
+        return dataclasses.replace(
+            result, reason="not reached" if plan.finished else "not reached yet"
+        )
+    flops, seconds = _ratios(result.before, result.crossing, result.baseline_crossing)
+    if flops is None or seconds is None:
+        return dataclasses.replace(result, reason="the baseline's compute is zero at that point")
+    lasting = _ratios(
+        result.before,
+        lasting_crossing(plan.curve, accuracy),
+        lasting_crossing(baseline.curve, accuracy),
+    )
+    return dataclasses.replace(
+        result,
+        flops_ratio=flops,
+        device_seconds_ratio=seconds,
+        lasting_flops_ratio=lasting[0],
+        lasting_device_seconds_ratio=lasting[1],
+    )
+
+
+def _ratios(before, crossing, baseline):
+    if crossing is None or baseline is None:
+        return None, None
+    total = before + crossing.cost
+    return (
+        total.flops / baseline.cost.flops if baseline.cost.flops else None,
+        total.device_seconds / baseline.cost.device_seconds
+        if baseline.cost.device_seconds
+        else None,
+    )
+
+
+def _with_accuracy(curve):
+    return [point for point in curve if point.accuracy is not None]
+
+
+def _between(previous, best, point, accuracy):
+    """The place between two evaluations where the line from `best` up to `point` is `accuracy`."""
+    if previous is None:
+        return Crossing(point.step, Cost(point.flops, point.device_seconds))
+    share = (accuracy - best) / (point.accuracy - best)
+
+    def at(field):
+        start = getattr(previous, field)
+        return start + share * (getattr(point, field) - start)
+
+    return Crossing(at("step"), Cost(at("flops"), at("device_seconds")))

@@ -1,0 +1,68 @@
+"""How numbers are written in the reports."""
+
+import math
+
+
+def letter(index):
+    """0 → "a", 25 → "z", 26 → "aa": the marks of footnotes."""
+    text = ""
+    index += 1
+    while index:
+        index, rest = divmod(index - 1, 26)
+        text = chr(ord("a") + rest) + text
+    return text
+
+
+def count(value):
+    """A number of things: 1234567 → "1,234,567"."""
+    return f"{round(value):,}"
+
+
+def scientific(value):
+    """Three digits: 1234567 → "1.23e+6", in the paper's way of writing."""
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    mantissa = f"{value / 10**exponent:.2f}"
+    if mantissa in ("10.00", "-10.00"):
+        exponent, mantissa = exponent + 1, mantissa.replace("10.00", "1.00")
+    return f"{mantissa}e{exponent:+d}"
+
+
+def seconds(value):
+    """Device-seconds: "42.1 s", "1,234 s"."""
+    return f"{value:,.1f} s" if abs(value) < 100 else f"{value:,.0f} s"
+
+
+def percent(value):
+    """An accuracy that is in per cent already: 45.123 → "45.12"."""
+    return f"{value:.2f}"
+
+
+def loss(value):
+    """A loss: four digits below ten thousand, scientific above, as the paper's 4.53e+4."""
+    return scientific(value) if abs(value) >= 1e4 else f"{value:,.4g}"
+
+
+def ratio(value):
+    """A share of the baseline's compute: 0.8249 → "0.82"."""
+    return f"{value:.2f}"
+
+
+def terms(parts, style):
+    """The parts of a sum and what they add up to: "1 s + 2 s = 3 s"; a single part alone."""
+    if len(parts) == 1:
+        return style(parts[0])
+    return " + ".join(map(style, parts)) + f" = {style(sum(parts))}"
+
+
+def schedule(settings):
+    """The inverse square root schedule of a record as a formula; n is the step from 0.
+
+    Example: {"warmup_steps": 300, "offset": 0, "scale": 1.0} → "1/√max(n, 300)".
+    """
+    steps, offset = settings.get("warmup_steps"), settings.get("offset", 0)
+    if steps is None:
+        return ", ".join(f"{name}={value}" for name, value in settings.items())
+    moved = "n" if not offset else f"n {'+' if offset > 0 else '−'} {abs(offset):g}"
+    return f"{settings.get('scale', 1.0):g}/√max({moved}, {steps:g})"

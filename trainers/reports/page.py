@@ -1,0 +1,165 @@
+"""The report as a whole: what goes into it, and its three forms (HTML, Markdown, JSON)."""
+
+import base64
+import dataclasses
+import importlib.metadata
+import json
+import math
+import platform
+
+import markupsafe
+
+from trainers.reports import comparisons, dag, figures, paper, pretraining, runs, summary, tables
+
+_PACKAGES = ("keras", "tensorflow", "jax", "numpy", "grain", "sentencepiece")
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A heading, paragraphs, and the tables and pictures under it."""
+
+    title: str
+    blocks: tuple = ()
+    paragraphs: tuple[str, ...] = ()
+    items: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Everything that a report says.
+
+    Args:
+        title: of the page.
+        summary: paragraphs.
+        sections: in their order.
+        stages, compared: elements of `results.json`.
+        facts: (name, text) pairs about the run: its command, its versions.
+    """
+
+    title: str
+    summary: tuple[str, ...]
+    sections: tuple[Section, ...]
+    stages: tuple[dict, ...]
+    compared: tuple[dict, ...]
+    facts: tuple[tuple[str, str], ...]
+
+    def blocks(self, kind):
+        """All blocks of a type (`Table` or `Picture`), in their order."""
+        found = [block for section in self.sections for block in section.blocks]
+        return [block for block in found if isinstance(block, kind)]
+
+
+def pretraining_report(run):
+    """The report of a pretraining run.
+
+    Args:
+        run: a `Run`.
+
+    Returns:
+        A `Report`.
+    """
+    compared = comparisons.compare(run)
+    sections = (
+        Section(
+            "Comparison",
+            (pretraining.comparison_table(run, compared),),
+            (comparisons.DEFINITION,),
+        ),
+        Section(
+            "The paper's tables, with the figures of this run",
+            (pretraining.table_1(run), pretraining.table_2(run, compared)),
+            (f"The paper: “{paper.TITLE}”. What was not run says so.",),
+        ),
+        Section("Learning curves", figures.figure_1(run, compared)),
+        Section(
+            "Stages",
+            (pretraining.stages_table(run), pretraining.results_table(run), dag.fusion_graph(run)),
+        ),
+        Section("Where the paper contradicts itself", items=paper.CONTRADICTIONS),
+    )
+    return Report(
+        "Deep Fusion: report of a pretraining run",
+        summary.summarize(run, compared),
+        sections,
+        tuple(stage.to_dict() for stage in run.stages.values()),
+        tuple(comparison.to_dict() for comparison in compared),
+        _facts(run.settings),
+    )
+
+
+def to_html(report):
+    """The report as one HTML file: pictures inside it, no script, nothing loaded from elsewhere."""
+    return _render("html", report)
+
+
+def to_markdown(report):
+    """The report in Markdown; its pictures are the PNG files beside it."""
+    return _render("md", report)
+
+
+def to_json(report):
+    """The text of `results.json`; what is not a finite number is null."""
+    results = {
+        "format": runs.FORMAT,
+        "summary": list(report.summary),
+        "stages": list(report.stages),
+        "comparisons": list(report.compared),
+        "tables": {table.key: table.to_dict() for table in report.blocks(tables.Table)},
+        "figures": {picture.key: picture.data for picture in report.blocks(figures.Picture)},
+        "facts": dict(report.facts),
+    }
+    return json.dumps(_finite(results), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _render(form, report):
+    return (
+        tables.environment()
+        .get_template(f"page.{form}.j2")
+        .render(
+            report=report,
+            render_table=tables.render,
+            is_table=lambda block: isinstance(block, tables.Table),
+            data_uri=_data_uri,
+            themes=(figures.LIGHT, figures.DARK),
+        )
+    )
+
+
+def _data_uri(picture, theme):
+    encoded = base64.b64encode(picture.png(theme)).decode("ascii")
+    return markupsafe.Markup(f"data:image/png;base64,{encoded}")
+
+
+def _facts(settings):
+    command = settings.get("command")
+    if isinstance(command, list):
+        command = " ".join(map(str, command))
+    versions = settings.get("versions")
+    if isinstance(versions, dict):
+        named = "Versions", ", ".join(f"{name} {number}" for name, number in versions.items())
+    else:
+        named = "Versions where this report was written", _installed()
+    return (
+        ("Command", str(command) if command else "not recorded in run.json"),
+        ("Corpus", summary.corpus(settings)),
+        ("Learning rates", summary.tuning(settings)),
+        named,
+    )
+
+
+def _installed():
+    versions = [f"python {platform.python_version()}"]
+    for package in _PACKAGES:
+        try:
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join(versions)
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,146 @@
+"""What a run shows, in plain words."""
+
+from trainers.reports import numbers, paper
+from trainers.reports.comparisons import BASELINE, ancestors
+
+_CORPORA = {
+    "docs": "the English docstrings of Python and of the installed packages (corpus “docs”)",
+    "c4": "C4 (corpus “c4”)",
+}
+
+
+def summarize(run, comparisons):
+    """The summary of a run.
+
+    Args:
+        run: a `Run`.
+        comparisons: what `compare(run)` gave.
+
+    Returns:
+        A tuple of paragraphs.
+    """
+    opening = f"T5 models were trained on {corpus(run.settings)}."
+    plans = " ".join(_plan(run, comparison) for comparison in comparisons)
+    if not plans:
+        plans = _nothing_compared(run)
+    return (f"{opening} {plans}", " ".join([*_unfinished(run), tuning(run.settings), _spread(run)]))
+
+
+def corpus(settings):
+    """The corpus of a run, in words."""
+    name = settings.get("corpus")
+    if name is None:
+        return "a corpus that run.json does not name"
+    if name == "text":
+        path = settings.get("corpus_path")
+        return f"the text of {path} (corpus “text”)" if path else "text files (corpus “text”)"
+    return _CORPORA.get(name, f"the corpus “{name}”")
+
+
+def tuning(settings):
+    """Which sweep chose the learning rates, or that none did."""
+    chosen = settings.get("tuning")
+    if chosen:
+        return f"Learning rates: {str(chosen).strip().rstrip('.')}."
+    return (
+        "Learning rates: no sweep chose them. An untuned baseline flatters every way of growing "
+        "a model, so these ratios say little."
+    )
+
+
+def _plan(run, comparison):
+    stage = run.stages[comparison.plan]
+    sources = [run.stages.get(name) for name in ancestors(run, comparison.plan)]
+    return f"{_origin(stage, sources)} {_outcome(run, stage, comparison)}"
+
+
+def _origin(stage, sources):
+    trained = f"was trained on for {numbers.count(stage.steps)} steps"
+    if not stage.finished:
+        trained = f"has been trained on for {numbers.count(stage.steps)} steps so far"
+    if None in sources:
+        return f"{stage.name} {trained}; not all stages that it was fused from are in this folder."
+    small = sources[0]
+    steps = f"trained for {numbers.count(small.steps)} steps"
+    size = f" with {numbers.count(small.parameters)} parameters" if small.parameters else ""
+    wide = f", now with {numbers.count(stage.parameters)} parameters," if stage.parameters else ""
+    if stage.init == "self_fusion" and len(sources) == 1:
+        return (
+            f"{stage.name}: a small T5{size} was {steps}, fused with itself, and{wide} {trained}."
+        )
+    names = ", ".join(source.name for source in sources)
+    return f"{stage.name}: the small T5 models {names} were fused, and the result{wide} {trained}."
+
+
+def _outcome(run, stage, comparison):
+    baseline = run.stages[BASELINE]
+    if comparison.accuracy is None or comparison.before is None:
+        return f"It cannot be compared with the baseline: {comparison.reason}."
+    goal = (
+        f"the baseline's final accuracy ({numbers.percent(comparison.accuracy)} %, from scratch in "
+        f"{numbers.count(baseline.steps)} steps)"
+    )
+    if comparison.crossing is None:
+        best = max((p.accuracy for p in stage.curve if p.accuracy is not None), default=None)
+        best = "it has no evaluation" if best is None else f"its best is {numbers.percent(best)} %"
+        reached = "It did not reach" if stage.finished else "It has not yet reached"
+        return f"{reached} {goal}: {best}."
+    if comparison.flops_ratio is None:
+        return f"It cannot be compared with the baseline: {comparison.reason}."
+    flops = numbers.ratio(comparison.flops_ratio)
+    seconds = numbers.ratio(comparison.device_seconds_ratio)
+    return (
+        f"It reached {goal} with {flops} of the baseline's FLOPs and {seconds} of its "
+        f"device-seconds, every stage counted. {_verdict(comparison)}"
+    )
+
+
+def _verdict(comparison):
+    # As printed: a ratio of 0.997 reads "1.00" and is called no saving.
+    flops, seconds = round(comparison.flops_ratio, 2), round(comparison.device_seconds_ratio, 2)
+    if flops < 1 and seconds < 1:
+        return f"So it saved {_less(flops)} of the FLOPs and {_less(seconds)} of the device time."
+    if flops >= 1 and seconds >= 1:
+        return "So it saved nothing here: training from scratch was no dearer."
+    kind, other = ("FLOPs", "device time") if flops < 1 else ("device time", "FLOPs")
+    return f"So it saved {kind}, but no {other}."
+
+
+def _less(ratio):
+    return f"{100 * (1 - ratio):.0f} %"
+
+
+def _nothing_compared(run):
+    fused = [stage for stage in run.stages.values() if stage.sources]
+    if BASELINE not in run.stages:
+        what = "there is no baseline in this run"
+    elif not fused:
+        what = "no fused model is in this run"
+    else:
+        what = "no fused model has the baseline's size"
+    return f"Nothing can be compared: {what}. Trained: {', '.join(run.stages)}."
+
+
+def _unfinished(run):
+    running = [stage.name for stage in run.stages.values() if not stage.finished]
+    absent = [
+        plan for plan in (BASELINE, *(row.plan for row in paper.TABLE_1)) if plan not in run.stages
+    ]
+    sentences = []
+    if running:
+        sentences.append(
+            f"Unfinished: {', '.join(running)} (marked as running); its figures are provisional."
+            if len(running) == 1
+            else f"Unfinished: {', '.join(running)} (marked as running); their figures are provisional."
+        )
+    if absent:
+        sentences.append(f"Not run: {', '.join(absent)}.")
+    return sentences
+
+
+def _spread(run):
+    return (
+        "Each stage was trained once, so the spread over seeds is not known from this run alone."
+        if len(run.stages) > 1
+        else "It was trained once."
+    )

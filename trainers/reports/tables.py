@@ -1,0 +1,184 @@
+"""One small table type, rendered to HTML, Markdown and JSON by one code path.
+
+A cell knows its value, the text that shows it and whose figure it is: the run's or the paper's.
+Footnotes hang on cells and columns; the table numbers them. A new form of output is one more
+template `templates/table.FORM.j2`, never another copy of a table.
+"""
+
+import dataclasses
+import functools
+import itertools
+from pathlib import Path
+
+import jinja2
+
+from trainers.reports import numbers
+
+RUN = "run"
+PAPER = "paper"
+LABEL = "label"
+NOT_RUN = "not run"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Args:
+        text: what is shown.
+        value: the number behind it, or None.
+        origin: `RUN`, `PAPER` or `LABEL` (neither's figure: a name).
+        missing: whether the text says why there is no figure.
+        note: text of its footnote, or empty.
+    """
+
+    text: str
+    value: float | int | str | None = None
+    origin: str = RUN
+    missing: bool = False
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One column; neighbours of the same `group` share a heading above theirs.
+
+    Args:
+        origin: `PAPER` for a column of the paper's figures.
+    """
+
+    key: str
+    title: str
+    group: str = ""
+    align: str = "right"
+    origin: str = RUN
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table: `rows` are tuples of one cell a column.
+
+    Raises:
+        ValueError: a row that has not one cell a column.
+    """
+
+    key: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    caption: str = ""
+
+    def __post_init__(self):
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(
+                    f"Expected {len(self.columns)} cells in each row of table {self.key!r}. "
+                    f"Received: {len(row)} cells, the first {row[0] if row else None!r}."
+                )
+
+    @property
+    def footnotes(self):
+        """The texts of all footnotes, each once, in the order in which they are met."""
+        noted = [*self.columns, *(cell for row in self.rows for cell in row)]
+        return tuple(dict.fromkeys(item.note for item in noted if item.note))
+
+    def mark(self, item):
+        """The footnote letter of a cell or column; empty if it has none."""
+        return numbers.letter(self.footnotes.index(item.note)) if item.note else ""
+
+    @property
+    def marked_footnotes(self):
+        """(letter, text) of each footnote."""
+        return tuple((numbers.letter(i), note) for i, note in enumerate(self.footnotes))
+
+    @property
+    def groups(self):
+        """(heading, origin, number of columns) of each row of neighbours with the same group."""
+        runs = itertools.groupby(self.columns, key=lambda column: (column.group, column.origin))
+        return tuple((group, origin, len(list(columns))) for (group, origin), columns in runs)
+
+    def to_dict(self):
+        """The table as data: each cell with its value, its text and whose figure it is."""
+        return {
+            "title": self.title,
+            "caption": self.caption,
+            "columns": [
+                {"key": column.key, "title": column.title, "group": column.group}
+                for column in self.columns
+            ],
+            "rows": [
+                {
+                    column.key: {"value": cell.value, "text": cell.text, "origin": cell.origin}
+                    for column, cell in zip(self.columns, row, strict=True)
+                }
+                for row in self.rows
+            ],
+            "footnotes": list(self.footnotes),
+        }
+
+
+def label(text, note=""):
+    """A cell that names something."""
+    return Cell(text, text, LABEL, note=note)
+
+
+def paper(text, value=None, note=""):
+    """A cell with a figure of the paper, shown as printed."""
+    return Cell(text, text if value is None else value, PAPER, note=note)
+
+
+def not_in_paper(text="not given"):
+    """A cell of the paper's columns for which it prints nothing."""
+    return Cell(text, None, PAPER, missing=True)
+
+
+def missing(text=NOT_RUN):
+    """A cell of the run for which there is no figure, and why."""
+    return Cell(text, None, RUN, missing=True)
+
+
+def figure(value, style, note="", otherwise="not recorded"):
+    """A cell with a figure of the run.
+
+    Args:
+        value: the number; None where there is none.
+        style: function from the number to its text.
+        note: footnote.
+        otherwise: what to say where there is no number.
+    """
+    return missing(otherwise) if value is None else Cell(style(value), value, RUN, note=note)
+
+
+def _escape_markdown(text):
+    for character in "\\|*_<>[]`":
+        text = str(text).replace(character, "\\" + character)
+    return " ".join(text.split())
+
+
+@functools.cache
+def environment():
+    """The Jinja2 environment of all templates: HTML escapes by itself, Markdown with `md`."""
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters["md"] = _escape_markdown
+    return templates
+
+
+def render(table, form):
+    """Renders a table.
+
+    Args:
+        table: a `Table`.
+        form: "html" or "md".
+
+    Returns:
+        Text, or safe markup for HTML.
+    """
+    return environment().get_template(f"table.{form}.j2").render(table=table)

@@ -1,0 +1,96 @@
+"""Writes a report: into a folder beside, then swapped in, so that no half-written one is ever seen."""
+
+import json
+import shutil
+import uuid
+from pathlib import Path
+
+from trainers.errors import UserError
+from trainers.reports import page, runs
+from trainers.reports.figures import Picture
+
+FOLDER = "report"
+_TEXTS = {"report.html": page.to_html, "report.md": page.to_markdown, "results.json": page.to_json}
+
+
+def write_report(workdir):
+    """Reads a run and writes its report.
+
+    Args:
+        workdir: folder of the run. The report goes to its `report/`: report.html (one file),
+            report.md, results.json and a PNG a figure. Files of other names that lie there stay.
+
+    Returns:
+        Path of report.html.
+
+    Raises:
+        UserError: the run cannot be read, or a report of another version lies there; nothing is
+            changed then.
+    """
+    workdir = Path(workdir)
+    report = page.pretraining_report(runs.read_run(workdir))
+    target = workdir / FOLDER
+    _check_replaceable(target)
+    new = workdir / f".{FOLDER}-{uuid.uuid4().hex}"
+    try:
+        new.mkdir()
+        for name, form in _TEXTS.items():
+            (new / name).write_text(form(report), encoding="utf-8")
+        for picture in report.blocks(Picture):
+            (new / f"{picture.key}.png").write_bytes(picture.png())
+        _keep_others(target, new)
+        _swap(new, target)
+    except OSError as error:
+        raise UserError(
+            f"Expected to write the report to {target}. Received: {error.strerror or error}. "
+            "Make room or give write permission, and run trainers.report again."
+        ) from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return target / "report.html"
+
+
+def _check_replaceable(target):
+    """Refuses what is no folder, and results that another version of this code has written."""
+    if target.exists() and not target.is_dir():
+        raise UserError(
+            f"Expected {target} to be a folder for the report. Received: a file. Move it away."
+        )
+    results = target / "results.json"
+    if not results.exists():
+        return
+    try:
+        found = json.loads(results.read_text(encoding="utf-8")).get("format")
+    except (OSError, ValueError, AttributeError):
+        found = "unreadable"
+    if found != runs.FORMAT:
+        raise UserError(
+            f"Expected format {runs.FORMAT} in {results}, which this report would replace. "
+            f"Received: format={found!r}, of another version. Move {target} away first."
+        )
+
+
+def _keep_others(target, new):
+    """Takes along what a user has put beside the old report; its pictures are replaced."""
+    for item in target.iterdir() if target.is_dir() else ():
+        if item.suffix == ".png" or item.name in _TEXTS:
+            continue
+        if item.is_dir():
+            shutil.copytree(item, new / item.name, symlinks=True)
+        else:
+            shutil.copy2(item, new / item.name, follow_symlinks=False)
+
+
+def _swap(new, target):
+    """Puts the new folder in the place of the old one, which returns if that fails."""
+    if not target.exists():
+        new.rename(target)
+        return
+    old = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
+    target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
