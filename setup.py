@@ -14,6 +14,7 @@ INSTALL_REQUIRES = [
     "grain>=0.2.12",
     "jinja2>=3.1.6",
     "keras>=3.15.1",
+    "markupsafe>=2.1",
     "matplotlib>=3.9",
     "ml_dtypes>=0.5.1",
     "numpy>=2.0",
@@ -30,6 +31,7 @@ JAX_REQUIRES = ["jax>=0.7"]
 
 TEST_REQUIRES = [
     *JAX_REQUIRES,
+    "grimp>=3.9",
     "hypothesis>=6.100",
     "import-linter>=2.5",
     "keras-hub>=0.26",

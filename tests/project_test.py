@@ -121,7 +121,7 @@ def test_every_pin_is_required_and_every_requirement_is_pinned(direct):
 
 
 def test_third_party_imports_are_direct_dependencies(direct):
-    known = {imports.normalized(name) for name in direct} | OPTIONAL | {"grimp", "setuptools"}
+    known = {imports.normalized(name) for name in direct} | OPTIONAL | {"setuptools"}
     for module, distributions in imports.third_party(ROOT).items():
         assert distributions <= known, f"{module} imports {distributions - known}: add to setup.py."
 
