@@ -71,7 +71,7 @@ bench: $(INSTALLED)
 	@status=0; \
 	for file in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do \
 	  name=$$(basename $$file .py); echo "== $$file"; \
-	  $(BIN)/python -m benchmarks.$$name || status=1; \
+	  KERAS_BACKEND=tensorflow $(BIN)/python -m benchmarks.$$name || status=1; \
 	done; exit $$status
 
 build-file: $(INSTALLED)

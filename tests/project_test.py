@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = [
     name for name in ("keras_fusion", "trainers", "glue") if (ROOT / name / "__init__.py").exists()
 ]
-# Imported only inside functions, where the user has installed them.
-OPTIONAL = {"torch", "transformers"}
+# What the packages may import inside functions, where the user has installed it.
+OPTIONAL = {"jax", "keras_hub", "torch", "transformers"}
 BACKENDS = {"jax", "tensorflow", "tensorflow_datasets", "tensorflow_text", "torch"}
 
 
@@ -120,10 +120,13 @@ def test_every_pin_is_required_and_every_requirement_is_pinned(direct):
     assert {name for name, _ in seen} == set(pins())
 
 
-def test_third_party_imports_are_direct_dependencies(direct):
-    known = {imports.normalized(name) for name in direct} | OPTIONAL | {"setuptools"}
+def test_third_party_imports_are_direct_dependencies(direct, metadata):
+    installed = {imports.normalized(Requirement(r).name) for r in metadata["install_requires"]}
+    development = {imports.normalized(name) for name in direct} | {"setuptools"}
     for module, distributions in imports.third_party(ROOT).items():
-        assert distributions <= known, f"{module} imports {distributions - known}: add to setup.py."
+        ours = module.split(".")[0] in PACKAGES
+        unknown = distributions - OPTIONAL - (installed if ours else development)
+        assert not unknown, f"{module} imports {unknown}: add to setup.py."
 
 
 def test_python_versions_agree(metadata):
