@@ -10,12 +10,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_fusion.layers.dropout import fold_seed
 from trainers.engines.base import Batch, StepSums, check_state, state_variables
 from trainers.errors import UserError
 from trainers.losses import LossSums, loss_sums
 
 # Batches that wait on the host while the devices work.
 _PREFETCH = 4
+_SEED_SHIFT = 2654435761
 
 
 class TensorFlowEngine:
@@ -179,6 +181,9 @@ class TensorFlowEngine:
                 tokens = replica.all_reduce(tf.distribute.ReduceOp.SUM, tokens)
             loss = sums.loss / tf.cast(tf.maximum(tokens, 1), tf.float32)
         gradients = tape.gradient(loss, [v.value for v in weights])
+        # A lookup's gradient comes as rows with repeats: summed here, so that every optimizer sees
+        # an ordinary array and every strategy reduces it in the same way.
+        gradients = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
         rate = tf.cast(optimizer.learning_rate, tf.float32)
         optimizer.apply(gradients, weights)
         return sums, rate
@@ -188,7 +193,26 @@ class TensorFlowEngine:
 
     def _forward(self, batch, training: bool) -> LossSums:
         inputs = {name: value for name, value in batch.items() if name != "targets"}
-        return loss_sums(self._model(inputs, training=training), batch["targets"])
+        with self._seeds_of_replica():
+            logits = self._model(inputs, training=training)
+        return loss_sums(logits, batch["targets"])
+
+    def _seeds_of_replica(self) -> contextlib.AbstractContextManager:
+        """Context in which each replica draws dropout masks of its own.
+
+        Seed generators are mirrored, so all replicas would draw the same mask. Replica 0 keeps the
+        seed that a single device has.
+        """
+        if self.num_replicas == 1:
+            return contextlib.nullcontext()
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+
+        def fold(seed):
+            # Far apart, because the layers' own seeds may be neighbours.
+            shift = _SEED_SHIFT * tf.cast(replica, seed.dtype)
+            return seed + tf.stack([shift, tf.zeros_like(shift)])
+
+        return fold_seed(fold)
 
     # ---- state ----
 
