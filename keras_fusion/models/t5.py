@@ -81,16 +81,17 @@ class T5(Fusable, keras.Model):
         encoded = self.encode(inputs["encoder_token_ids"], encoded_mask, training)
         decoded = self.decoder(
             self.token_embedding(inputs["decoder_token_ids"]),
-            inputs.get("decoder_padding_mask"),
-            encoded,
-            encoded_mask,
+            padding_mask=inputs.get("decoder_padding_mask"),
+            encoded=encoded,
+            encoded_mask=encoded_mask,
             training=training,
         )
         return self.logits(decoded)
 
     def encode(self, token_ids, padding_mask=None, training=None):
         """The encoder's output (batch, length, hidden_dim) for token ids (batch, length)."""
-        return self.encoder(self.token_embedding(token_ids), padding_mask, training=training)
+        embedded = self.token_embedding(token_ids)
+        return self.encoder(embedded, padding_mask=padding_mask, training=training)
 
     def logits(self, decoded):
         """Logits from the decoder's output (batch, length, hidden_dim), at least in float32."""
