@@ -5,6 +5,7 @@ number whose corrupted inputs fit (568 for 512). Every epoch visits the examples
 A run that stops at any step goes on with the very batch that would have come.
 """
 
+import hashlib
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -54,6 +55,8 @@ class PretrainingBatches:
             raise UserError(f"Expected a batch of at least 1. Received: batch_size={batch_size}.")
         if input_length < 3:
             raise UserError(f"Expected at least 3 tokens. Received: input_length={input_length}.")
+        if seed < 0:
+            raise UserError(f"Expected a seed of at least 0. Received: seed={seed}.")
         self._folder = folder = pathlib.Path(data_dir)
         self.manifest = manifest.read(folder)
         facts = self.manifest["vocabulary"]
@@ -70,7 +73,8 @@ class PretrainingBatches:
                 f"{input_length} with {facts['sentinels']} sentinels in {folder}. Prepare with "
                 f"--num_sentinels={needed} or more, or take a shorter input."
             )
-        tokens = np.memmap(folder / manifest.token_file(split), self.manifest["dtype"], mode="r")
+        dtype = manifest.token_dtype(facts["size"])
+        tokens = np.memmap(folder / manifest.token_file(split), dtype, mode="r")
         self.num_examples = len(tokens) // self.raw_length
         if self.num_examples < batch_size:
             raise UserError(
@@ -94,6 +98,12 @@ class PretrainingBatches:
     def tokens_per_batch(self) -> int:
         """Input and target tokens of a batch, what a training step is counted by."""
         return self.batch_size * (self.input_length + self.target_length)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of tokens and vocabulary: two runs with the same one trained on the same data."""
+        digests = [self.manifest["files"][name]["sha256"] for name in manifest.FILES]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     @property
     def vocabulary(self) -> vocabulary.Vocabulary:

@@ -73,6 +73,7 @@ class DocsCorpus:
             files = self._sources.shuffled(self._config.seed)
             texts = module_documents(files, self._config.max_bytes or DOCS_MAX_BYTES)
             self._documents = [Document(split_of(text, self._config), text) for text in texts]
+            self.size = sum(len(text.encode()) for text in texts)
         return iter(self._documents)
 
     def facts(self) -> dict:

@@ -8,9 +8,10 @@ import numpy as np
 
 from trainers.errors import UserError
 
-FORMAT = 1
+FORMAT = 1  # of the folder and of how a corpus is read: another one makes another folder
 MANIFEST = "manifest.json"
 VOCABULARY = "vocabulary.model"
+FILES = (VOCABULARY, "train.tokens", "validation.tokens")
 # Hashing is free beside training for files up to here; of larger ones only the size is compared
 # each time that they are opened.
 FULL_CHECK_BYTES = 256 << 20
@@ -32,11 +33,11 @@ def sha256_of(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def describe_files(folder: pathlib.Path, names: list[str]) -> dict:
-    """Returns name → {bytes, sha256} of files of `folder`."""
+def describe_files(folder: pathlib.Path) -> dict:
+    """Returns name → {bytes, sha256} of the files of `folder`."""
     return {
         name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
-        for name in names
+        for name in FILES
     }
 
 
@@ -59,7 +60,10 @@ def read(folder: str | pathlib.Path) -> dict:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise ValueError(f"format {manifest['format']}")
-        files = {name: (f["bytes"], f["sha256"]) for name, f in manifest["files"].items()}
+        # The names are ours: no path that stands in a file is ever opened.
+        files = {name: manifest["files"][name] for name in FILES}
+        expected = {name: (int(f["bytes"]), str(f["sha256"])) for name, f in files.items()}
+        _check_counts(manifest, expected)
     except FileNotFoundError as error:
         raise UserError(
             f"Expected a prepared data folder with {MANIFEST}. Received: data_dir={folder}. "
@@ -67,11 +71,27 @@ def read(folder: str | pathlib.Path) -> dict:
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"Expected a manifest of format {FORMAT}. Received: {path} ({error!r}). {_way_out(folder)}"
+            f"Expected a manifest of format {FORMAT}. Received: {path} ({error!r}). "
+            f"{_way_out(folder)}"
         ) from error
-    for name, (size, digest) in files.items():
+    for name, (size, digest) in expected.items():
         _check_file(folder, name, size, digest)
     return manifest
+
+
+def _check_counts(manifest: dict, files: dict[str, tuple[int, str]]):
+    """Checks what the manifest says against itself; raises ValueError or KeyError."""
+    words = manifest["vocabulary"]
+    if (
+        words["pieces"] + words["sentinels"] != words["size"]
+        or words["size"] > words["padded_size"]
+    ):
+        raise ValueError("sizes of the vocabulary")
+    if words["sha256"] != files[VOCABULARY][1]:
+        raise ValueError("two hashes of the vocabulary")
+    for split, counts in manifest["splits"].items():
+        if counts["tokens"] * token_dtype(words["size"]).itemsize != files[token_file(split)][0]:
+            raise ValueError(f"tokens of {split}")
 
 
 def _check_file(folder: pathlib.Path, name: str, size: int, digest: str):

@@ -14,6 +14,7 @@ import collections
 import contextlib
 import fcntl
 import importlib.metadata
+import itertools
 import pathlib
 import platform
 import shutil
@@ -54,6 +55,7 @@ def prepare(config: DataConfig) -> pathlib.Path:
     if config.vocabulary_path:
         given = vocabulary.Vocabulary.from_file(config.vocabulary_path, config.num_sentinels)
     identity = config.identity(corpus.sha256, given.sha256 if given else None)
+    identity["format"] = manifest.FORMAT
     digest = identity_sha256(identity)
     folder = pathlib.Path(config.root) / f"{config.corpus}-{digest[:12]}"
     try:
@@ -69,8 +71,9 @@ def prepare(config: DataConfig) -> pathlib.Path:
                 logging.info("wrote %s", folder)
     except OSError as error:
         raise UserError(
-            f"Expected a data folder that can be written ({error.strerror}). "
-            f"Received: data_dir={error.filename or config.root}. Give another --data_dir."
+            f"Expected to read and write files ({error.strerror}). "
+            f"Received: {error.filename or f'data_dir={config.root}'}. Mend it, or give another "
+            "data folder."
         ) from error
     return folder
 
@@ -95,15 +98,14 @@ def _build(folder: pathlib.Path, config: DataConfig, corpus, given, identity: di
                 f"{sum(c['documents'] for c in splits.values())} documents. Give more text, or "
                 "another validation_fraction."
             )
-    files = [manifest.VOCABULARY, *map(manifest.token_file, splits)]
     manifest.write(
         folder,
         {
             "config": identity,
             "config_sha256": identity_sha256(identity),
             "corpus": corpus.facts(),
-            "dtype": manifest.token_dtype(words.size).name,
-            "files": manifest.describe_files(folder, files),
+            "dtype": f"little-endian {manifest.token_dtype(words.size).name}",
+            "files": manifest.describe_files(folder),
             "seconds": round(time.monotonic() - started, 1),
             "splits": splits,
             "versions": _versions(),
@@ -125,13 +127,16 @@ def _sample(corpus, config: DataConfig) -> list[str]:
     documents = corpus.documents()
     share = min(1.0, 1.1 * most / corpus.size) if corpus.size else 1.0
     sample, total = [], 0
-    for document in documents:
-        chosen = content_fraction(document.text, config.seed, "vocabulary") < share
-        if document.split == TRAIN and chosen:
-            sample.append(document.text)
-            total += len(document.text.encode())
-            if total >= most:
-                break
+    with tqdm(total=most, unit="B", unit_scale=True, desc="sampling", disable=None) as bar:
+        for document in documents:
+            chosen = content_fraction(document.text, config.seed, "vocabulary") < share
+            if document.split == TRAIN and chosen:
+                sample.append(document.text)
+                size = len(document.text.encode())
+                total += size
+                bar.update(size)
+                if total >= most:
+                    break
     return sample
 
 
@@ -143,7 +148,7 @@ def _tokenise(folder: pathlib.Path, config: DataConfig, corpus, words) -> dict:
 
     def chunks() -> Iterator[list[str]]:
         for chunk in _chunks(corpus.documents()):
-            waiting.append(chunk)
+            waiting.extend(chunk)
             yield [document.text for document in chunk]
 
     with contextlib.ExitStack() as stack:
@@ -154,16 +159,16 @@ def _tokenise(folder: pathlib.Path, config: DataConfig, corpus, words) -> dict:
         bar = stack.enter_context(
             tqdm(total=corpus.size, unit="B", unit_scale=True, desc="tokenising", disable=None)
         )
-        for encoded in words.encode_chunks(chunks()):
-            for document, ids in zip(waiting.popleft(), encoded, strict=True):
-                count = counts[document.split]
-                tokens = np.append(ids, vocabulary.EOS_ID).astype(dtype)
-                tokens.tofile(files[document.split])
-                size = len(document.text.encode())
-                count["documents"] += 1
-                count["bytes"] += size
-                count["tokens"] += len(tokens)
-                bar.update(size)
+        for ids in itertools.chain.from_iterable(words.encode_chunks(chunks())):
+            document = waiting.popleft()
+            tokens = np.append(ids, vocabulary.EOS_ID).astype(dtype)
+            tokens.tofile(files[document.split])
+            size = len(document.text.encode())
+            count = counts[document.split]
+            count["documents"] += 1
+            count["bytes"] += size
+            count["tokens"] += len(tokens)
+            bar.update(size)
             if config.max_tokens and counts[TRAIN]["tokens"] >= config.max_tokens:
                 break
     return counts
@@ -186,7 +191,11 @@ def _chunks(documents) -> Iterator[list]:
 def _locked(path: pathlib.Path) -> Iterator[None]:
     """Holds an exclusive lock, which the system releases even if this process is killed."""
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logging.info("waiting for another process to finish %s", path)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -5,12 +5,13 @@ sentinels (T5: 32,000 + 100 = 32,100), `padded_size` is the next multiple of 128
 width of the model's embedding. The first sentinel is id `size - 1`, written `<extra_id_0>`.
 
 Two tokenizers give the same ids: tensorflow-text's inside a tf.data pass, which uses all cores
-and is taken where tensorflow is installed, and sentencepiece itself.
+and is taken where Keras runs on TensorFlow, and sentencepiece itself.
 """
 
 import hashlib
 import importlib.util
 import io
+import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -83,8 +84,7 @@ class Vocabulary:
 
         Args:
             texts: any strings.
-            tokenizer: "tensorflow_text", "sentencepiece", or None for the first where it is
-                installed and the second elsewhere.
+            tokenizer: "tensorflow_text", "sentencepiece", or None for `default_tokenizer()`.
 
         Returns:
             One int32 array per text.
@@ -123,16 +123,27 @@ class Vocabulary:
 
         tokenizer = tensorflow_text.SentencepieceTokenizer(model=self.model, out_type=tf.int32)
 
+        # What a generator raises inside tf.data arrives as an error of TensorFlow, so it is kept.
+        failures = []
+
+        def guarded():
+            try:
+                yield from chunks
+            except Exception as error:
+                failures.append(error)
+
         def tokenize(texts):
             ragged = tokenizer.tokenize(texts)
             return ragged.flat_values, ragged.row_splits
 
         dataset = tf.data.Dataset.from_generator(
-            lambda: iter(chunks), output_signature=tf.TensorSpec([None], tf.string)
+            guarded, output_signature=tf.TensorSpec([None], tf.string)
         )
         dataset = dataset.map(tokenize, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         for values, splits in dataset.prefetch(2).as_numpy_iterator():
             yield np.split(values, splits[1:-1]) if len(splits) > 1 else []
+        if failures:
+            raise failures[0]
 
 
 _TOKENIZERS = {
@@ -142,7 +153,12 @@ _TOKENIZERS = {
 
 
 def default_tokenizer() -> str:
-    """Names the tokenizer that `Vocabulary.encode` takes by itself on this machine."""
+    """Names the tokenizer that `Vocabulary.encode` takes by itself.
+
+    Where Keras runs on another backend, TensorFlow stays unloaded: it would claim the accelerator.
+    """
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        return "sentencepiece"
     if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorflow_text"):
         return "tensorflow_text"
     return "sentencepiece"
