@@ -96,6 +96,9 @@ class Workdir:
     def check(self, settings: Mapping[str, object]) -> None:
         """Checks that the folder may be used by a run with these settings; writes nothing.
 
+        Args:
+            settings: some of the run's settings, as far as they are known.
+
         Raises:
             UserError: it is a file, holds something else than a run, or is the workdir of a run
                 with other settings; every field that differs is named with both values.
@@ -109,7 +112,8 @@ class Workdir:
             self._check_unused()
             return
         before = read_json(self.path / RUN_FILE).get("settings", {})
-        wrong = differences(before, json.loads(json.dumps(settings)))
+        now = json.loads(json.dumps(settings))
+        wrong = differences({name: before[name] for name in before if name in now}, now)
         if wrong:
             raise UserError(
                 "Expected the workdir of this run or a new one. Received: "

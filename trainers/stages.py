@@ -1,0 +1,249 @@
+"""Trains one stage of a plan: builds or fuses its model, calls the loop, records what it reached.
+
+What a stage is (its node of the plan, its settings, its model) is written to stage.json when it
+starts and compared whenever it is asked for again: a finished stage is not trained again, a
+started one goes on, and one with other settings is refused.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+import keras
+
+import keras_fusion as kf
+from keras_fusion.optimizers import Adafactor
+from keras_fusion.schedules import InverseSquareRoot
+from trainers import checkpoints, loop
+from trainers.data.batches import PretrainingBatches
+from trainers.errors import UserError
+from trainers.flops import StepFlops, step_flops
+from trainers.model_files import load_model
+from trainers.plans import Stage
+from trainers.settings import StageSettings
+from trainers.sizes import Size
+from trainers.workdir import STAGE_FILE, Workdir, read_json
+
+# The validation set is the same for every stage and every run on the same tokens.
+VALIDATION_SEED = 0
+
+
+def _adafactor(schedule):
+    return Adafactor(schedule)
+
+
+def _adamw(schedule):
+    return keras.optimizers.AdamW(schedule, weight_decay=0.0)
+
+
+OPTIMIZERS = {"adafactor": _adafactor, "adamw": _adamw}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What all stages of a run share.
+
+    Args:
+        workdir: the run's folder.
+        size: what S, M and L are.
+        data_dir: folder of the prepared tokens.
+        vocabulary_size: rows of the embedding.
+        batch_size: sequences a batch.
+        input_length: tokens that the encoder sees in a sequence.
+        eval_batches: batches of the fixed validation set.
+        make_engine: returns a new engine; a stage takes its own.
+        progress: whether to show a progress bar.
+    """
+
+    workdir: Workdir
+    size: Size
+    data_dir: pathlib.Path
+    vocabulary_size: int
+    batch_size: int
+    input_length: int
+    eval_batches: int
+    make_engine: object
+    progress: bool = True
+
+    def config(self, letter: str, dropout: float = 0.0) -> "kf.models.T5Config":
+        """Configuration of the model of a size before any fusion."""
+        return model_config(self.size, letter, self.vocabulary_size, dropout)
+
+    def batches(self, split: str, seed: int) -> PretrainingBatches:
+        """The batches of a split."""
+        return PretrainingBatches(
+            self.data_dir, split, self.batch_size, self.input_length, seed=seed
+        )
+
+
+def model_config(
+    size: Size, letter: str, vocabulary_size: int, dropout: float = 0.0
+) -> "kf.models.T5Config":
+    """Configuration of the model that a size has under a letter, before any fusion."""
+    return kf.models.T5Config.from_size(
+        size.models[letter], vocabulary_size=vocabulary_size, dropout=dropout
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class StepCosts:
+    """Tokens and FLOPs of one step, as the loop counts them."""
+
+    tokens_per_step: int
+    flops_per_step: float
+
+
+def identity(stage: Stage, settings: StageSettings, run: Run) -> dict:
+    """What makes a stage what it is, flat: two runs of the stage compare by it."""
+    model = run.config(stage.size, settings.dropout).to_dict()
+    return {
+        "size": stage.size,
+        "init": stage.init,
+        "sources": list(stage.sources),
+        "copies": stage.copies,
+        **settings.identity(),
+        **{f"model.{name}": value for name, value in model.items()},
+    }
+
+
+def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
+    """Trains a stage unless it is finished, and returns its record.
+
+    Args:
+        stage: node of a plan.
+        settings: how it is trained.
+        run: what it shares with the other stages.
+
+    Returns:
+        What W/STAGE/record.json holds.
+
+    Raises:
+        UserError: it was started with other settings, a source is not finished, or training
+            came to a loss that is not finite.
+    """
+    what = identity(stage, settings, run)
+    run.workdir.check_stage(stage.name, what)
+    record = run.workdir.record(stage.name)
+    if record is not None:
+        return record
+    check_sources(stage, run)
+    engine = run.make_engine()
+    with engine.scope():
+        model = make_model(stage, settings, run)
+        optimizer = OPTIMIZERS[settings.optimizer](
+            InverseSquareRoot(
+                warmup_steps=settings.warmup_steps,
+                offset=settings.learning_rate_offset,
+                scale=settings.learning_rate_scale,
+            )
+        )
+    batches = run.batches("train", settings.seed)
+    flops = step_flops(model, run.batch_size, batches.input_length, batches.target_length)
+    known = _describe(stage, settings, model, flops)
+    folder = run.workdir.start_stage(
+        stage.name, what, known | {"model": model.config.to_dict(), "plan": stage.to_dict()}
+    )
+    result = loop.train(
+        engine=engine,
+        model=model,
+        optimizer=optimizer,
+        batches=batches,
+        validation=run.batches("validation", VALIDATION_SEED),
+        config=_train_config(settings, run),
+        folder=folder,
+        costs=StepCosts(batches.tokens_per_batch, flops.total),
+        settings={"model": model.config.to_dict(), "stage": what},
+        monitors={"symmetry": kf.symmetry} if stage.is_fused else {},
+        name=stage.name,
+        progress=run.progress,
+    )
+    run.workdir.write_record(stage.name, known | _reached(result, engine))
+    return run.workdir.record(stage.name)
+
+
+def check_sources(stage: Stage, run: Run) -> None:
+    """Checks that everything that the stage is fused from is trained.
+
+    Raises:
+        UserError: it is not; the message has the command that trains it.
+    """
+    for source in stage.sources:
+        if run.workdir.record(source) is None:
+            raise UserError(
+                f"Expected the sources of stage {stage.name!r} to be finished. Received: "
+                f"source={source!r}, which is not. Run first, with the same other flags: "
+                f"python -m trainers.pretrain --stage={source} --workdir={run.workdir.path}"
+            )
+
+
+def make_model(stage: Stage, settings: StageSettings, run: Run) -> "kf.models.T5":
+    """Builds a stage's model: from random weights, or fused from its sources' checkpoints.
+
+    A stage that has checkpoints is only built: the loop sets its weights.
+
+    Args:
+        stage: node of a plan.
+        settings: how it is trained.
+        run: what it shares with the other stages.
+    """
+    folder = run.workdir.stage_dir(stage.name)
+    if checkpoints.steps(folder / loop.CHECKPOINT_FOLDER):
+        fused = read_json(folder / STAGE_FILE)["model"]
+        return kf.models.T5(kf.models.T5Config.from_dict(fused), seed=settings.seed)
+    if not stage.is_fused:
+        return kf.models.T5(run.config(stage.size, settings.dropout), seed=settings.seed)
+    sources = [
+        load_model(run.workdir.stage_dir(source), settings.dropout)[0] for source in stage.sources
+    ]
+    how = {
+        "norm": settings.norm,
+        "noise": settings.noise,
+        "noise_kind": settings.noise_kind,
+        "seed": settings.seed,
+    }
+    if stage.copies > 1:
+        return sources[0].self_fuse(stage.copies, **how)
+    return sources[0].fuse(*sources[1:], **how)
+
+
+def _train_config(settings: StageSettings, run: Run) -> loop.TrainConfig:
+    return loop.TrainConfig(
+        steps=settings.steps,
+        eval_every=settings.eval_every,
+        eval_batches=run.eval_batches,
+        checkpoint_every=settings.checkpoint_every,
+        steps_per_call=settings.steps_per_call,
+    )
+
+
+def _describe(stage: Stage, settings: StageSettings, model, flops: StepFlops) -> dict:
+    """The part of a record that is known before the first step."""
+    return {
+        "name": stage.name,
+        "size": stage.size,
+        "init": stage.init,
+        "sources": list(stage.sources),
+        "steps": settings.steps,
+        "parameters": int(model.count_params()),
+        "flops_method": flops.method,
+        "learning_rate": {
+            "warmup_steps": settings.warmup_steps,
+            "offset": settings.learning_rate_offset,
+            "scale": settings.learning_rate_scale,
+        },
+        "seed": settings.seed,
+        "settings": dataclasses.asdict(settings),
+    }
+
+
+def _reached(result: loop.TrainResult, engine) -> Mapping:
+    """The part of a record that training gives: the last point of the curve is the result."""
+    last = result.curve[-1]
+    totals = ("tokens", "flops", "device_seconds", "loss", "loss_per_token", "accuracy")
+    return {
+        **{name: last[name] for name in totals},
+        "steps": result.steps,
+        "devices": getattr(engine, "num_replicas", 1),
+        "checkpoint": result.checkpoint.name,
+        "curve": result.curve,
+    }
