@@ -1,0 +1,214 @@
+"""Optimizer state of a fused network, grown from its sources' by the map of the weights.
+
+Self-fusion of n equal copies (Lemmas 1 and 2). Every representation is `(y, …, y)`, and the head,
+divided by n, sends back `(δ/n, …, δ/n)`. A weight with an output axis that grows sees input y and
+output gradient δ/n in all of its blocks, diagonal or not, so each block's gradient is g/n with g
+the source's. A weight with none (the head) sees y and the undivided δ: each block's gradient is g,
+though its value is w/n. With `s = divisor / n`, where `divisor` is that of AVG (n at the head, else
+1), both cases read
+
+    m → s m,    v → s² v    in every block.
+
+Adafactor's r and c are the means of v over one axis. They are computed from the grown v, which for
+equal copies makes them s² r and s² c, concatenated, and their estimate r c / mean(r) makes the
+same s² v: the mean of r scales as r does, so no further constant appears. Where only the fused
+weight is large enough to be factored, the same means start from the source's full v.
+
+Different sources. Block (i, j) pairs source i's inputs with source j's output gradients. On the
+diagonal the rule stays, exact as far as the mean of the outputs has the gradient of each. Off it,
+inputs and gradients of networks trained apart have signs that are not aligned, so m is zero; and
+E[(y_i δ_j)²] = E[y_i²] E[δ_j²] if they are independent, so v is the product of the marginals of
+v_i over the input axis and of v_j over the output axis. How a v splits its size between y and δ
+cannot be known; half each, in logarithms, gives
+
+    v_ij = s² · mean_out(v_i) · mean_in(v_j) / sqrt(mean(v_i) mean(v_j)),
+
+the geometric mean of the two sizes, and for i = j Adafactor's own estimate of v_i. A weight without
+a growing axis (an output bias) takes the mean.
+
+The state belongs to a step count: keep it (`write_state(…, iterations=…)`). At step 0 Adafactor's
+beta2 is 0, which forgets everything grown, and Adam's bias correction would take ten times m. To
+restart the learning rate all the same, give the schedule the offset `-iterations`.
+"""
+
+import itertools
+
+import keras
+import numpy as np
+
+from keras_fusion.errors import FusionError
+from keras_fusion.operator import block_widths, fused_shape
+from keras_fusion.optimizers.adafactor import Adafactor, factored_axes
+
+
+def read_state(optimizer, variables):
+    """Returns an optimizer's slots as arrays: `{name: {"r", "c"}, {"v"} or {"m", "v"}}`.
+
+    Args:
+        optimizer: a built `Adafactor`, `keras.optimizers.Adam` or `AdamW`.
+        variables: `{name: variable}`, the names being the keys of the model's `weight_axes()`.
+
+    Raises:
+        FusionError: if the optimizer is of another class.
+    """
+    return {
+        name: {key: keras.ops.convert_to_numpy(slot) for key, slot in slots.items()}
+        for name, slots in _slots(optimizer, variables).items()
+    }
+
+
+def write_state(optimizer, variables, state, iterations):
+    """Sets an optimizer's slots and its step count.
+
+    Args:
+        optimizer: built on the fused model's variables.
+        variables: `{name: variable}`.
+        state: what `grow_state` returned.
+        iterations: int, the step count that the sources' state had reached.
+
+    Raises:
+        FusionError: if names, slots or shapes differ; nothing is written then.
+    """
+    slots = _slots(optimizer, variables)
+    wanted = {(n, k): tuple(s.shape) for n, each in slots.items() for k, s in each.items()}
+    given = {(n, k): a.shape for n, each in state.items() for k, a in each.items()}
+    _raise_if(
+        [
+            f"{name} {key}: expected shape {wanted.get((name, key))}, "
+            f"Received: {given.get((name, key))}"
+            for name, key in sorted(wanted.keys() | given.keys())
+            if wanted.get((name, key)) != given.get((name, key))
+        ]
+    )
+    for (name, key), _ in wanted.items():
+        slots[name][key].assign(state[name][key])
+    optimizer.iterations.assign(iterations)
+
+
+def grow_state(axes, grow, source_states, min_dim_size_to_factor=128):
+    """Returns the fused model's optimizer state, see the module's text for the rule.
+
+    Args:
+        axes: `{name: Axes}`, the model's `weight_axes()`.
+        grow: names of the axes that grow.
+        source_states: list of what `read_state` returned, one a source, n ≥ 2; for a self-fusion
+            the same state n times.
+        min_dim_size_to_factor: int, that of the fused model's `Adafactor`.
+
+    Raises:
+        FusionError: fewer than two sources, or weights or slots that not all sources have.
+
+    Example:
+
+    >>> state = read_state(optimizer, variables)
+    >>> grown = grow_state(model.weight_axes(), {"hidden", "heads", "mlp"}, [state, state])
+    >>> write_state(big_optimizer, big_variables, grown, iterations=1000)
+    """
+    if len(source_states) < 2:
+        raise FusionError(
+            f"growing optimizer state takes at least two sources. Received: {len(source_states)}"
+        )
+    _raise_if(
+        [
+            f"source {index} has other weights than `axes` names: {sorted(state.keys() ^ axes.keys())}"
+            for index, state in enumerate(source_states)
+            if state.keys() != axes.keys()
+        ]
+    )
+    return {
+        name: _grow_slots(
+            name, axes[name], grow, [state[name] for state in source_states], min_dim_size_to_factor
+        )
+        for name in axes
+    }
+
+
+def _grow_slots(name, axes, grow, slots, min_dim):
+    momentum = ["m" in each for each in slots]
+    if len(set(momentum)) > 1:
+        raise FusionError(
+            f"{name}: the sources' optimizers must be of one class. "
+            f"Received: slots={[sorted(each) for each in slots]}"
+        )
+    scale = axes.divisor(grow, len(slots)) / len(slots)
+    squares = [_full_second_moment(each) for each in slots]
+    second = _grow_array(squares, axes, grow, scale**2, _product_of_marginals)
+    if momentum[0]:
+        first = _grow_array([each["m"] for each in slots], axes, grow, scale, _zeros)
+        return {"m": first, "v": second}
+    factored = factored_axes(second.shape, min_dim)
+    if factored is None:
+        return {"v": second}
+    row, column = factored
+    return {"r": _mean(second, (column,)), "c": _mean(second, (row,))}
+
+
+def _grow_array(arrays, axes, grow, scale, off_diagonal):
+    """Fills every block: `scale` times the source's where they agree, else `off_diagonal`."""
+    shapes = [array.shape for array in arrays]
+    growing = axes.growing(grow)
+    if not growing:
+        mean = sum(array.astype(np.float64) for array in arrays) / len(arrays)
+        return (scale * mean).astype(arrays[0].dtype)
+    fused = np.empty(fused_shape(shapes, axes, grow), arrays[0].dtype)
+    positions = axes.slices(fused.shape, block_widths(shapes, axes, grow))
+    dims = tuple(axes.names.index(name) for name in growing)
+    for choice in itertools.product(range(len(arrays)), repeat=len(growing)):
+        source = dict(zip(dims, choice, strict=True))
+        block = tuple(positions[source.get(dim, 0)][dim] for dim in range(fused.ndim))
+        chosen = [arrays[index] for index in choice]
+        if all(_same(chosen[0], other) for other in chosen[1:]):
+            fused[block] = scale * chosen[0]
+        else:
+            fused[block] = scale * off_diagonal(chosen, dims)
+    return fused
+
+
+def _same(a, b):
+    return a is b or np.array_equal(a, b)
+
+
+def _zeros(chosen, dims):
+    return np.zeros((), chosen[0].dtype)
+
+
+def _product_of_marginals(chosen, dims):
+    """Π over growing axes of the chosen source's marginal, less the sizes counted too often."""
+    product, size = 1.0, 1.0
+    for array, dim in zip(chosen, dims, strict=True):
+        product = product * _mean(array, tuple(d for d in dims if d != dim), np.float64)
+        size = size * _mean(array, dims, np.float64) ** ((len(dims) - 1) / len(dims))
+    # A source that has seen no gradient yet has size 0, and so has all its product.
+    return product / np.where(size > 0, size, 1.0)
+
+
+def _mean(array, dims, dtype=np.float32):
+    return np.mean(array, axis=dims, keepdims=True, dtype=np.float64).astype(dtype)
+
+
+def _full_second_moment(slots):
+    if "v" in slots:
+        return slots["v"]
+    r, c = slots["r"], slots["c"]
+    row, _ = factored_axes(np.broadcast_shapes(r.shape, c.shape), min_dim_size_to_factor=1)
+    return r / np.mean(r, axis=row, keepdims=True) * c
+
+
+def _slots(optimizer, variables):
+    if isinstance(optimizer, Adafactor):
+        return {name: optimizer.slots_of(variable) for name, variable in variables.items()}
+    if isinstance(optimizer, keras.optimizers.Adam):
+        index = {name: optimizer._get_variable_index(v) for name, v in variables.items()}
+        return {
+            name: {"m": optimizer._momentums[i], "v": optimizer._velocities[i]}
+            for name, i in index.items()
+        }
+    raise FusionError(
+        "only the state of Adafactor, Adam and AdamW can grow. "
+        f"Received: optimizer={type(optimizer).__name__}; start a new one on the fused model"
+    )
+
+
+def _raise_if(problems):
+    if problems:
+        raise FusionError("; ".join(problems))

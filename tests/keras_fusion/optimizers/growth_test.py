@@ -1,0 +1,175 @@
+"""Grown optimizer state against the state that the fused network accumulates by itself.
+
+The oracle is a network of matrices and ReLUs in numpy, with its gradients by hand: sources and
+fused network see the same batches with frozen weights, each with an optimizer of its own.
+"""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_fusion.axes import Axes
+from keras_fusion.errors import FusionError
+from keras_fusion.operator import fuse_arrays
+from keras_fusion.optimizers import Adafactor
+from keras_fusion.optimizers.growth import grow_state, read_state, write_state
+
+AXES = {
+    "input": Axes(("features", "hidden"), sums=("features",)),
+    "bias": Axes(("hidden",)),
+    "body": Axes(("hidden", "mlp"), sums=("hidden",)),
+    "head": Axes(("mlp", "classes"), sums=("mlp",)),
+    "offset": Axes(("classes",)),
+}
+GROW = {"hidden", "mlp"}
+
+
+def network(rng, hidden, mlp, features=5, classes=3):
+    shapes = {
+        "input": (features, hidden),
+        "bias": (hidden,),
+        "body": (hidden, mlp),
+        "head": (mlp, classes),
+        "offset": (classes,),
+    }
+    return {name: rng.normal(size=shape) / 4 for name, shape in shapes.items()}
+
+
+def gradients(weights, x, target):
+    """Gradients of half the squared error, by hand, in double precision."""
+    first = x @ weights["input"] + weights["bias"]
+    h = np.maximum(first, 0)
+    second = h @ weights["body"]
+    m = np.maximum(second, 0)
+    error = m @ weights["head"] + weights["offset"] - target
+    back = (error @ weights["head"].T) * (second > 0)
+    early = (back @ weights["body"].T) * (first > 0)
+    return {
+        "input": x.T @ early,
+        "bias": early.sum(0),
+        "body": h.T @ back,
+        "head": m.T @ error,
+        "offset": error.sum(0),
+    }
+
+
+def fuse(sources):
+    return {name: fuse_arrays([s[name] for s in sources], AXES[name], GROW) for name in AXES}
+
+
+def accumulate(optimizer, weights, steps=4, seed=0):
+    """The state after some batches at frozen weights (learning rate 0)."""
+    rng = np.random.default_rng(seed)
+    variables = {name: keras.Variable(value.astype("float32")) for name, value in weights.items()}
+    optimizer.build(list(variables.values()))
+    for _ in range(steps):
+        grads = gradients(weights, rng.normal(size=(7, 5)), rng.normal(size=(7, 3)))
+        optimizer.apply([ops.cast(g, "float32") for g in grads.values()])
+    return read_state(optimizer, variables), variables
+
+
+def assert_same_state(grown, expected, **tolerance):
+    assert grown.keys() == expected.keys()
+    for name, slots in expected.items():
+        assert grown[name].keys() == slots.keys()
+        for key, slot in slots.items():
+            np.testing.assert_allclose(grown[name][key], slot, err_msg=f"{name} {key}", **tolerance)
+
+
+def adafactor(limit):
+    return lambda: Adafactor(0.0, min_dim_size_to_factor=limit)
+
+
+@pytest.mark.parametrize("copies", [2, 3])
+@pytest.mark.parametrize(
+    ("make", "limit"),
+    [
+        (lambda: keras.optimizers.AdamW(0.0), 128),
+        (adafactor(128), 128),  # full v in the source and in the fused network
+        (adafactor(8), 8),  # factored in both
+        (adafactor(12), 12),  # factored in the fused network only
+    ],
+)
+def test_self_fusion_has_the_state_that_the_fused_network_accumulates(make, limit, copies):
+    source = network(np.random.default_rng(1), hidden=9, mlp=8)
+    state, _ = accumulate(make(), source)
+    expected, variables = accumulate(make(), fuse([source] * copies))
+    grown = grow_state(AXES, GROW, [state] * copies, limit)
+    scale = max(np.abs(slot).max() for each in expected.values() for slot in each.values())
+    assert_same_state(grown, expected, rtol=1e-4, atol=1e-7 * scale)
+    optimizer = make()
+    optimizer.build(list(variables.values()))
+    write_state(optimizer, variables, grown, iterations=4)
+    assert_same_state(read_state(optimizer, variables), grown, rtol=0)
+    assert int(ops.convert_to_numpy(optimizer.iterations)) == 4
+
+
+def test_grown_fused_state_grows_again():
+    source = network(np.random.default_rng(2), hidden=4, mlp=6)
+    state, _ = accumulate(keras.optimizers.Adam(0.0), source)
+    pair = fuse([source] * 2)
+    pair_state = grow_state(AXES, GROW, [state] * 2)
+    expected, _ = accumulate(keras.optimizers.Adam(0.0), fuse([pair] * 2))
+    assert_same_state(grow_state(AXES, GROW, [pair_state] * 2), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_different_sources_of_unequal_widths():
+    rng = np.random.default_rng(3)
+    widths = [(4, 6), (3, 2)]
+    slots = []
+    for hidden, mlp in widths:
+        # Rank one, its size split evenly between the two factors: what the rule assumes.
+        a, b = rng.uniform(0.5, 2, size=hidden), rng.uniform(0.5, 2, size=mlp)
+        b *= a.mean() / b.mean()
+        slots.append({"a": a, "b": b, "m": rng.normal(size=(hidden, mlp)), "v": np.outer(a, b)})
+    axes = {"body": AXES["body"]}
+    states = [{"body": {"m": each["m"], "v": each["v"]}} for each in slots]
+    grown = grow_state(axes, GROW, states)["body"]
+    whole = np.outer(*(np.concatenate([each[k] for each in slots]) for k in "ab"))
+    np.testing.assert_allclose(grown["v"], whole / 4)
+    np.testing.assert_allclose(grown["m"][:4, :6], slots[0]["m"] / 2)
+    np.testing.assert_allclose(grown["m"][4:, 6:], slots[1]["m"] / 2)
+    assert not np.any(grown["m"][4:, :6]) and not np.any(grown["m"][:4, 6:])
+
+
+def test_head_and_weights_without_a_growing_axis_keep_their_gradient():
+    states = [
+        {"head": {"v": np.full((w, 3), float(w))}, "offset": {"v": np.full(3, float(w))}}
+        for w in (2, 4)
+    ]
+    axes = {name: AXES[name] for name in ("head", "offset")}
+    grown = grow_state(axes, GROW, states)
+    np.testing.assert_allclose(grown["head"]["v"][:, 0], [2, 2, 4, 4, 4, 4])
+    np.testing.assert_allclose(grown["offset"]["v"], 3)
+
+
+def test_source_without_gradients_yet_grows_to_finite_state():
+    axes = {"body": AXES["body"]}
+    states = [{"body": {"v": np.full((2, 2), value)}} for value in (0.0, 4.0)]
+    grown = grow_state(axes, GROW, states)["body"]["v"]
+    np.testing.assert_allclose(grown, np.kron([[0, 0], [0, 1]], np.ones((2, 2))))
+
+
+def test_what_cannot_grow_is_named():
+    state = {"body": {"v": np.ones((2, 2))}}
+    axes = {"body": AXES["body"]}
+    with pytest.raises(FusionError, match="at least two sources. Received: 1"):
+        grow_state(axes, GROW, [state])
+    with pytest.raises(FusionError, match=r"source 1 .*\['body', 'other'\]"):
+        grow_state(axes, GROW, [state, {"other": state["body"]}])
+    with pytest.raises(FusionError, match="one class. Received: slots="):
+        grow_state(axes, GROW, [state, {"body": {"m": np.ones((2, 2)), "v": np.ones((2, 2))}}])
+    with pytest.raises(FusionError, match="Received: optimizer=SGD"):
+        read_state(keras.optimizers.SGD(0.1), {})
+
+
+def test_nothing_is_written_when_shapes_differ():
+    variables = {name: keras.Variable(np.ones(3, "float32")) for name in ("a", "b")}
+    optimizer = Adafactor(0.0)
+    optimizer.build(list(variables.values()))
+    state = {"a": {"v": np.ones(3, "float32")}, "b": {"v": np.ones(4, "float32")}}
+    with pytest.raises(FusionError, match=r"b v: expected shape \(3,\), Received: \(4,\)"):
+        write_state(optimizer, variables, state, iterations=5)
+    assert not np.any(read_state(optimizer, variables)["a"]["v"])
+    assert int(ops.convert_to_numpy(optimizer.iterations)) == 0
