@@ -36,7 +36,7 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
         broadcast_dropout: Whether one dropout mask serves all query positions, as in T5.
         initializers: Optional `{"query" | "key" | "value" | "output": initializer}` that override
             `kernel_initializer`.
-        axes: Names of the input's and the heads' axes.
+        axes: Names of the input's, the heads' and the output's axes.
 
     Call arguments:
         query, value, key: Tensors (batch, length, features).
@@ -55,7 +55,7 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
         ((1, 5, 8), (1, 5, 8), 5)
     """
 
-    default_axes = ("input", "heads")
+    default_axes = ("input", "heads", "output")
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
             "kernel_constraint": keras.constraints.get(kernel_constraint),
             "bias_constraint": keras.constraints.get(bias_constraint),
         }
-        into, heads = self.axes
+        into, heads, out = self.axes
         self.query = self._projection("query", num_heads * key_dim, (into, heads))
         self.key = self._projection("key", num_heads * key_dim, (into, heads))
         self.value = self._projection("value", num_heads * self.value_dim, (into, heads))
@@ -111,9 +111,7 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
         # Without an `output_shape` the size of the output is known when the query's is.
         self.attention_output = None
         if output_shape is not None:
-            self.attention_output = self._projection(
-                "attention_output", output_shape, (heads, into)
-            )
+            self.attention_output = self._projection("attention_output", output_shape, (heads, out))
 
     def _projection(self, name, units, axes):
         options = {
@@ -128,10 +126,10 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
         )
 
     def build(self, query_shape, value_shape, key_shape=None):
-        into, heads = self.axes
+        _, heads, out = self.axes
         if self.attention_output is None:
             self.attention_output = self._projection(
-                "attention_output", query_shape[-1], (heads, into)
+                "attention_output", query_shape[-1], (heads, out)
             )
         self.query.build(query_shape)
         self.value.build(value_shape)
@@ -139,13 +137,16 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
         self.attention_output.build((*query_shape[:-1], self.num_heads * self.value_dim))
 
     def sizes(self):
-        return {"num_heads": self.axes[1], "output_shape": self.axes[0]}
+        return {"num_heads": self.axes[1], "output_shape": self.axes[2]}
 
     def widened_config(self, sources, options):
         config = super().widened_config(sources, options)
         outputs = [source.attention_output.units for source in sources]
-        grows = self.axes[0] in options.grow
+        grows = self.axes[2] in options.grow
         return config | {"output_shape": sum(outputs) if grows else outputs[0]}
+
+    def flow(self):
+        return {self.axes[0]}, {self.axes[2]}
 
     def input_axes(self):
         return dict.fromkeys(("query_shape", "value_shape", "key_shape"), self.axes[:1])

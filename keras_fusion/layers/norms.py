@@ -60,6 +60,9 @@ class _GroupedNorm(Fusable):
     def input_axes(self):
         return {"input_shape": self.axes}
 
+    def flow(self):
+        return set(self.axes), set(self.axes)
+
     def fused_groups(self, sources, options):
         """The groups of the fused norm: one a source (property), or one (rule)."""
         if self.axes[0] not in options.grow:

@@ -5,7 +5,8 @@ from keras import ops
 
 from keras_fusion.checks import differing_fields
 from keras_fusion.layers.dense import FusableDense, FusableEmbedding
-from keras_fusion.layers.fusable import Fusable, FusionOptions, fuse_layers
+from keras_fusion.layers.fusable import Fusable
+from keras_fusion.layers.fusing import FusionOptions, fuse_layers
 from keras_fusion.models.config import GROWING, T5Config
 from keras_fusion.models.generation import generate
 from keras_fusion.models.t5_layers import SeedSequence, T5Stack, fan_in, normal
@@ -148,7 +149,6 @@ class T5(Fusable, keras.Model):
         return self.get_config() | {
             "config": fused.to_dict(),
             "build": False,
-            "name": None,
             "seed": options.noise.seed,
         }
 

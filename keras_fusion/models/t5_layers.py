@@ -94,7 +94,7 @@ def attention(config, name, policy, seeds):
         initializers=initializers,
         seed=seeds(),
         output_shape=config.hidden_dim,
-        axes=("hidden", "heads"),
+        axes=("hidden", "heads", "hidden"),
         dtype=policy,
         name=name,
     )

@@ -1,0 +1,54 @@
+"""Walking a layer or model: its leaves, their own weights, and the axes these declare."""
+
+import numpy as np
+from keras import ops
+
+
+def is_fusable(layer):
+    """Whether a layer declares its axes, and so can be fused."""
+    return hasattr(layer, "weight_axes")
+
+
+def children(layer):
+    """The layers directly inside a layer, in the order they were assigned."""
+    return layer._flatten_layers(include_self=False, recursive=False)
+
+
+def own_weights(layer):
+    """`{name: variable}` of the weights that a layer holds itself, not through a sublayer."""
+    inner = {id(weight) for child in children(layer) for weight in child.weights}
+    return {weight.name: weight for weight in layer.weights if id(weight) not in inner}
+
+
+def leaves(layer, path=""):
+    """`{path: layer}` of every layer that declares or owns weights, the layer itself at ""."""
+    found = {}
+    if declared_axes(layer) or own_weights(layer):
+        found[path] = layer
+    for child in children(layer):
+        found |= leaves(child, f"{path}/{child.name}".lstrip("/"))
+    return found
+
+
+def join(path, name):
+    """The path of a weight from those of its layer and its own."""
+    return f"{path}/{name}".lstrip("/")
+
+
+def to_numpy(variable):
+    """A variable's value as a numpy array; not to be written to, it may share memory."""
+    return np.asarray(ops.convert_to_numpy(variable))
+
+
+def weight_axes(layer):
+    """`{path: Axes}` of every weight inside a layer or model."""
+    return {
+        join(path, name): axes
+        for path, leaf in leaves(layer).items()
+        for name, axes in declared_axes(leaf).items()
+    }
+
+
+def declared_axes(leaf):
+    """`{weight name: Axes}` that a layer declares of its own weights; none if not fusable."""
+    return leaf.weight_axes() if is_fusable(leaf) else {}
