@@ -81,7 +81,9 @@ class TensorBoard:
         self._writer = RecordWriter(open(folder / name, "wb"))  # noqa: SIM115 closed by close()
         self._write(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._write(event_pb2.Event(wall_time=time.time(), step=step, session_log=start))
+        # From this step on TensorBoard drops what earlier files say.
+        first = step + 1 if step > 0 else 0
+        self._write(event_pb2.Event(wall_time=time.time(), step=first, session_log=start))
 
     def write(self, kind: str, step: int, values: Mapping) -> None:
         """Adds numbers under "train/loss", "eval/accuracy", …"""
