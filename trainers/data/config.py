@@ -50,9 +50,7 @@ class DataConfig:
     max_tokens: int | None = None
 
     def __post_init__(self):
-        _check(
-            self.document in DOCUMENT_FORMS, "document to be line or paragraph", self, "document"
-        )
+        _check(self.document in DOCUMENT_FORMS, "a line or a paragraph", self, "document")
         _check(self.vocabulary_pieces > 3, "more than 3 pieces", self, "vocabulary_pieces")
         _check(self.num_sentinels > 0, "at least one sentinel", self, "num_sentinels")
         _check(self.seed >= 0, "a seed of at least 0", self, "seed")

@@ -8,8 +8,10 @@ sample of all packages.
 """
 
 import ast
+import contextlib
 import csv
 import difflib
+import gc
 import hashlib
 import importlib.metadata
 import pathlib
@@ -82,7 +84,8 @@ def module_documents(files: Sequence[pathlib.Path], max_bytes: int) -> list[str]
         One text per module that has docstrings of its own.
     """
     seen, documents, total = set(), [], 0
-    with tqdm(total=max_bytes, unit="B", unit_scale=True, desc="reading", disable=None) as bar:
+    bar = tqdm(total=max_bytes, unit="B", unit_scale=True, desc="reading", disable=None)
+    with bar, _no_garbage_collection():
         for path in files:
             fresh = [doc for doc in _docstrings(path) if doc not in seen and not seen.add(doc)]
             if not fresh:
@@ -93,6 +96,18 @@ def module_documents(files: Sequence[pathlib.Path], max_bytes: int) -> list[str]
             if total >= max_bytes:
                 break
     return documents
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    # Syntax trees are many objects without cycles: looking for some takes a third of the time.
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _docstrings(path: pathlib.Path) -> Iterator[str]:

@@ -60,9 +60,7 @@ def raw_length(inputs: int) -> int:
         ValueError: if `inputs` is below 3: one token, one sentinel and EOS.
     """
     if inputs < 3:
-        raise ValueError(
-            f"Expected an input length of at least 3. Received: input_length={inputs}."
-        )
+        raise ValueError(f"Expected inputs of at least 3 tokens. Received: inputs={inputs}.")
     length = max(inputs - 1, 2)
     while input_length(length + 1) <= inputs:
         length += 1

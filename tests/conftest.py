@@ -1,0 +1,62 @@
+"""Fixtures for all tests: backend, seeds, data beside the repository, a tiny prepared corpus."""
+
+import os
+import pathlib
+import random
+import sys
+
+# Before anything imports keras or tensorflow.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+
+SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _seeds():
+    """The same randomness in every test, whichever ran before."""
+    random.seed(0)
+    np.random.seed(0)
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> pathlib.Path:
+    """The folder with the paper and real text beside the repository; skips where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"There is no {SHARED}.")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def words_file(tmp_path_factory) -> pathlib.Path:
+    """A UTF-8 file of 400 paragraphs, about 60 kB, of made-up words."""
+    rng = np.random.default_rng(0)
+    syllables = [consonant + vowel for consonant in "bdfgklmnprstv" for vowel in "aeiou"]
+    words = ["".join(rng.choice(syllables, rng.integers(1, 4))) for _ in range(300)]
+    paragraphs = [" ".join(rng.choice(words, rng.integers(10, 50))) + "." for _ in range(400)]
+    path = tmp_path_factory.mktemp("corpus") / "words.txt"
+    path.write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def prepared_dir(words_file, tmp_path_factory) -> pathlib.Path:
+    """`words_file` prepared with 96 pieces and 32 sentinels, so a vocabulary of 128."""
+    from trainers.data.config import DataConfig
+    from trainers.data.prepare import prepare
+
+    root = tmp_path_factory.mktemp("prepared")
+    config = DataConfig(
+        corpus="text",
+        corpus_path=str(words_file),
+        vocabulary_pieces=96,
+        num_sentinels=32,
+        root=str(root),
+        validation_fraction=0.1,
+    )
+    return prepare(config)
