@@ -14,7 +14,7 @@ Example:
 import dataclasses
 import math
 
-from keras_fusion.layers.fusable import weight_axes
+from keras_fusion.layers.tree import weight_axes
 from trainers.engines.base import state_variables
 
 METHOD = (

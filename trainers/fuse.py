@@ -5,8 +5,8 @@
 Each source is the folder of a stage (its newest good checkpoint is taken) or of one checkpoint;
 one that is named twice is fused with itself. The output is a new folder with the checkpoint of
 step 0, which can be a source again. With `--check_data_dir` it also says by how much the loss on a
-validation batch moved: nothing for `--norm=property` without noise, where the logits are the mean
-of the sources'; something for `--norm=rule` with different sources. Takes seconds at tiny size and
+validation batch moved from that of the sources' mean logits: nothing for `--norm=property`
+without noise; something for `--norm=rule` with different sources. Takes seconds at tiny size and
 about twice as long as writing the output at any other.
 """
 
@@ -14,14 +14,12 @@ import dataclasses
 import os
 import pathlib
 
-import keras
 from absl import flags
 
 import keras_fusion as kf
 from trainers import errors
 from trainers.data.batches import PretrainingBatches
 from trainers.errors import UserError
-from trainers.losses import loss_sums
 from trainers.model_files import load_model, save_model
 
 NORMS = ("property", "rule")
@@ -155,25 +153,10 @@ def _validation_batch(config: FuseConfig) -> dict | None:
 
 def _print_losses(config: FuseConfig, models: list, fused: "kf.models.T5", batch: dict):
     """Prints the loss of each source, of their ensemble (Eq. 8), and of the fused model."""
-    logits = {
-        path: _logits(model, batch) for path, model in zip(config.sources, models, strict=True)
-    }
-    for path, own in logits.items():
-        print(f"loss a token of {path}: {_loss(own, batch):.6f}")
-    ensemble = sum(logits[path] for path in config.sources) / len(config.sources)
-    before, after = _loss(ensemble, batch), _loss(_logits(fused, batch), batch)
-    print(f"loss a token of the sources' mean logits: {before:.6f}")
-    print(f"loss a token of the fused model: {after:.6f}, moved by {after - before:+.6f}")
-
-
-def _logits(model, batch: dict):
-    inputs = {name: value for name, value in batch.items() if name != "targets"}
-    return keras.ops.convert_to_numpy(model(inputs, training=False))
-
-
-def _loss(logits, batch: dict) -> float:
-    sums = loss_sums(logits, batch["targets"])
-    return float(sums.loss) / float(sums.tokens)
+    gap = kf.fusion_gap(fused, models, batch)
+    for path, loss in dict(zip(config.sources, gap.sources, strict=True)).items():
+        print(f"loss a token of {path}: {loss:.4f}")
+    print(f"fused, on one validation batch: {gap}")
 
 
 # How a flag is declared, its name, default, and what --help says of it.

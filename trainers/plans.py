@@ -1,8 +1,8 @@
 """Plans: which models are trained, and what each of them is fused from.
 
 A plan is data: a tuple of stages, each naming the stages that it is fused from. Several plans
-together are one directed acyclic graph, in which a stage that two plans need stands once. The
-four plans below are the experiments of section 5.1 of the paper (Tables 1 and 2, Figure 1).
+together are one graph, in which a stage that two plans need stands once. The four plans below are
+the experiments of section 5.1 of the paper (Tables 1 and 2, Figure 1).
 
 Example:
     >>> [stage.name for stage in stages_of(["baseline", "self_fusion"])]
@@ -10,125 +10,10 @@ Example:
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 from trainers.errors import UserError
-
-SIZE_LETTERS = ("S", "M", "L")
-
-# How a stage gets its first weights: the norm that its fusion keeps, and how many different
-# sources it takes (at least, at most; None: no limit).
-INITS = MappingProxyType(
-    {
-        "scratch": (None, 0, 0),
-        "self_fusion": ("rule", 1, 1),
-        "fusion_property": ("property", 2, None),
-        "fusion_rule": ("rule", 2, None),
-    }
-)
-
-# Fields of a model's config that a fusion adds up; those that may differ between a fused model
-# and its sources for other reasons. Everything else has to be equal.
-GROWING_FIELDS = ("hidden_dim", "num_heads", "intermediate_dim")
-FREE_FIELDS = ("dropout", "norm_groups", "blocks")
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """One model of a plan: what it starts from; it is then trained for a number of steps.
-
-    A self-fused stage keeps one norm over the whole width (`norm="rule"`) unless told otherwise:
-    copies of one model have equal statistics, so this too preserves its function, and what is
-    trained on is a plain T5 like the baseline, to which the two compare by their start alone.
-
-    Args:
-        name: folder of the stage in the workdir, and its name in reports and flags.
-        size: "S", "M" or "L"; what they are is said by `--size`.
-        init: "scratch", "self_fusion", "fusion_property" or "fusion_rule".
-        sources: names of the stages that it is fused from.
-        copies: how many copies of its only source a self-fusion takes.
-        norm: "property" or "rule" (section 3.2); None takes what `init` says.
-        seed: of weights, noise, dropout and batches, within a run's seed.
-        settings: settings that the plan fixes for this stage (see trainers/settings.py).
-
-    Raises:
-        UserError: a value is unknown, or the sources do not go with `init`.
-    """
-
-    name: str
-    size: str
-    init: str = "scratch"
-    sources: tuple[str, ...] = ()
-    copies: int = 1
-    norm: str | None = None
-    seed: int = 0
-    settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self):
-        where = f"stage {self.name!r}"
-        if not self.name or not self.name.replace("_", "").replace("-", "").isalnum():
-            raise UserError(
-                "Expected a stage name of letters, digits, '_' and '-'. "
-                f"Received: name={self.name!r}. Rename the stage."
-            )
-        if self.name in SIZE_LETTERS:
-            raise UserError(
-                f"Expected a stage name that is not a size. Received: name={self.name!r}. Rename "
-                "the stage: in flags, S, M and L stand for all stages of a size."
-            )
-        if self.size not in SIZE_LETTERS:
-            raise UserError(
-                f"Expected the size of {where} to be one of {', '.join(SIZE_LETTERS)}. "
-                f"Received: size={self.size!r}. Correct the plan."
-            )
-        if self.init not in INITS:
-            raise UserError(
-                f"Expected the init of {where} to be one of {', '.join(INITS)}. "
-                f"Received: init={self.init!r}. Correct the plan."
-            )
-        norm, fewest, most = INITS[self.init]
-        if len(self.sources) < fewest or (most is not None and len(self.sources) > most):
-            expected = str(fewest) if most == fewest else f"at least {fewest}"
-            raise UserError(
-                f"Expected {where} with init {self.init!r} to name {expected} source(s). "
-                f"Received: sources={list(self.sources)}. Correct the plan."
-            )
-        if (self.init == "self_fusion") != (self.copies > 1):
-            expected = "two or more" if self.init == "self_fusion" else "1"
-            raise UserError(
-                f"Expected {where} with init {self.init!r} to take {expected} copies. "
-                f"Received: copies={self.copies}. Correct the plan."
-            )
-        object.__setattr__(self, "norm", self.norm or norm)
-        self._check_norm(norm)
-
-    def _check_norm(self, of_init: str | None):
-        if self.init == "self_fusion":
-            known = ("property", "rule")
-        else:
-            known = (of_init,)
-        if self.norm not in known:
-            raise UserError(
-                f"Expected the norm of stage {self.name!r} with init {self.init!r} to be "
-                f"{' or '.join(map(str, known))}. Received: norm={self.norm!r}. "
-                "Choose the init that keeps that norm."
-            )
-
-    @property
-    def is_fused(self) -> bool:
-        """Whether the stage starts from other stages' weights."""
-        return self.init != "scratch"
-
-    @property
-    def parents(self) -> tuple[str, ...]:
-        """The models that the fusion places side by side, a copy for each time it is taken."""
-        return self.sources * self.copies
-
-    def to_dict(self) -> dict:
-        """The stage as JSON holds it."""
-        found = dataclasses.asdict(self)
-        return found | {"sources": list(self.sources), "settings": dict(self.settings)}
+from trainers.graphs import Stage, in_order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,95 +115,3 @@ def stages_of(plan_names: Sequence[str]) -> tuple[Stage, ...]:
                     f"plan={plan.name!r}, which declares it differently. Run it in another workdir."
                 )
     return in_order(found.values())
-
-
-def in_order(stages: Iterable[Stage]) -> tuple[Stage, ...]:
-    """Sorts stages so that every one comes after its sources, else as they were given.
-
-    Raises:
-        UserError: a name stands twice; a source is no stage; a stage needs itself.
-    """
-    by_name: dict[str, Stage] = {}
-    for stage in stages:
-        if stage.name in by_name:
-            raise UserError(
-                "Expected each stage name once in a plan. "
-                f"Received: name={stage.name!r} twice. Rename one of them."
-            )
-        by_name[stage.name] = stage
-    done: dict[str, Stage] = {}
-
-    def visit(name: str, path: tuple[str, ...]):
-        if name in done:
-            return
-        if name in path:
-            cycle = " <- ".join((*path[path.index(name) :], name))
-            raise UserError(
-                f"Expected stages that do not need themselves. Received: cycle={cycle}. "
-                "Correct the sources of one of them."
-            )
-        if name not in by_name:
-            raise UserError(
-                f"Expected the sources of stage {path[-1]!r} among {', '.join(by_name)}. "
-                f"Received: source={name!r}. Correct it or add that stage."
-            )
-        for source in by_name[name].sources:
-            visit(source, (*path, name))
-        done[name] = by_name[name]
-
-    for name in by_name:
-        visit(name, ())
-    return tuple(done.values())
-
-
-def ancestors(stages: Sequence[Stage], name: str) -> tuple[Stage, ...]:
-    """The stages that have to be trained for the stage `name`, itself included, in order."""
-    needed = {name}
-    for stage in reversed(in_order(stages)):
-        if stage.name in needed:
-            needed.update(stage.sources)
-    return tuple(stage for stage in in_order(stages) if stage.name in needed)
-
-
-def check_widths(stages: Sequence[Stage], configs: Mapping[str, Mapping[str, object]]):
-    """Checks, before anything is trained, that every fusion gives the size that its stage has.
-
-    Args:
-        stages: a whole graph.
-        configs: size letter to the config of its model as a dict.
-
-    Raises:
-        UserError: a size is not defined, the widths of the sources do not add up to those of the
-            stage, or another field differs. All fields that do not fit are named.
-    """
-    by_name = {stage.name: stage for stage in stages}
-    for stage in stages:
-        if stage.size not in configs:
-            raise UserError(
-                f"Expected the sizes of all stages among {', '.join(configs)}. Received: "
-                f"size={stage.size!r} of stage {stage.name!r}. Choose a --size that defines it."
-            )
-    for stage in stages:
-        if not stage.is_fused:
-            continue
-        parents = [configs[by_name[name].size] for name in stage.parents]
-        wrong = _misfits(parents, configs[stage.size])
-        if wrong:
-            raise UserError(
-                f"Expected what stage {stage.name!r} is fused from "
-                f"({' + '.join(stage.parents)}) to give its size {stage.size}. "
-                f"Received: {'; '.join(wrong)}. Change its sources or its size."
-            )
-
-
-def _misfits(parents: Sequence[Mapping[str, object]], target: Mapping[str, object]) -> list[str]:
-    """Descriptions of the fields of `target` that fusing `parents` would not give."""
-    wrong = []
-    for field, wanted in target.items():
-        values = [parent[field] for parent in parents]
-        if field in GROWING_FIELDS:
-            if sum(values) != wanted:
-                wrong.append(f"{field}={'+'.join(map(str, values))}, not {wanted}")
-        elif field not in FREE_FIELDS and any(value != wanted for value in values):
-            wrong.append(f"{field}={'/'.join(map(str, dict.fromkeys(values)))}, not {wanted}")
-    return wrong

@@ -14,28 +14,24 @@ size: `--steps=S:3000,M:4000 --learning_rate_offset=self_fusion:-500`.
 """
 
 import dataclasses
-import os
 import pathlib
 import time
-from collections.abc import Mapping
 
 import keras
 from absl import flags
 
 import keras_fusion as kf
-from trainers import errors, plans, reports, settings, sizes, stages
+from trainers import errors, graphs, plans, reports, settings, sizes, stages
 from trainers.data import manifest
 from trainers.data.batches import PretrainingBatches
 from trainers.data.config import DataConfig
 from trainers.data.prepare import prepare
 from trainers.errors import UserError
-from trainers.plans import Stage
+from trainers.graphs import Stage
+from trainers.pretrain_config import CORPORA, STRATEGIES, PretrainConfig
 from trainers.settings import StageSettings
 from trainers.sizes import Size
 from trainers.workdir import Workdir
-
-STRATEGIES = ("one_device", "mirrored")
-CORPORA = ("docs", "text", "c4")
 
 _NAMED_FLAGS = {
     "steps": "training steps",
@@ -54,123 +50,6 @@ _NAMED_FLAGS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class PretrainConfig:
-    """What a run was asked for; checks itself.
-
-    Args:
-        plan: names of plans.
-        size: "tiny", "table8" or "table9".
-        workdir: the run's folder.
-        stage: name of the only stage to train, or None for all.
-        corpus: "docs", "text" or "c4".
-        corpus_path: files of the corpus (a pattern), or where TFDS keeps it.
-        vocabulary: a SentencePiece model to use; None trains one on the corpus.
-        data_dir: folder of tokens that are prepared already; None prepares them in the workdir.
-        batch_size: sequences a batch; None takes the size's.
-        input_length: tokens that the encoder sees; None takes the size's.
-        eval_batches: batches of the validation set; None takes the size's.
-        strategy: "one_device" or "mirrored".
-        stage_flags: setting to what `settings.parse` found in its flag.
-        progress: whether to show progress bars.
-
-    Raises:
-        UserError: a value is unknown or does not go with the others.
-    """
-
-    plan: tuple[str, ...]
-    size: str
-    workdir: str
-    stage: str | None = None
-    corpus: str = "docs"
-    corpus_path: str | None = None
-    vocabulary: str | None = None
-    data_dir: str | None = None
-    batch_size: int | None = None
-    input_length: int | None = None
-    eval_batches: int | None = None
-    strategy: str = "one_device"
-    stage_flags: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
-    progress: bool = True
-
-    def __post_init__(self):
-        size = sizes.get_size(self.size)
-        for name in ("batch_size", "input_length", "eval_batches"):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, getattr(size, name))
-            elif getattr(self, name) < 1:
-                raise UserError(
-                    f"Expected --{name} to be at least 1. Received: {name}={getattr(self, name)}. "
-                    "Give a larger number, or leave it out for the size's own."
-                )
-        if not self.workdir:
-            raise UserError(
-                "Expected --workdir to name the folder of the run. Received: workdir=''. "
-                "Add --workdir=FOLDER."
-            )
-        _check_choice("corpus", self.corpus, CORPORA)
-        _check_choice("strategy", self.strategy, STRATEGIES)
-        _check_files(self)
-        names = [stage.name for stage in self.stages]
-        if self.stage is not None and self.stage not in names:
-            raise UserError(
-                f"Expected --stage to be one of the plan's stages ({', '.join(names)}). "
-                f"Received: stage={self.stage!r}. Choose one of them, or add its --plan."
-            )
-        settings.check_names(self.stage_flags, self.stages, size)
-        for stage in self.stages:
-            settings.resolve(stage, size, self.stage_flags)
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """All stages of the plans, sources first."""
-        return plans.stages_of(self.plan)
-
-    @property
-    def wanted(self) -> tuple[Stage, ...]:
-        """The stages to train."""
-        return tuple(s for s in self.stages if self.stage in (None, s.name))
-
-    def settings_of(self, stage: Stage) -> StageSettings:
-        """Settings of a stage."""
-        return settings.resolve(stage, sizes.get_size(self.size), self.stage_flags)
-
-    def identity(self) -> dict:
-        """What makes the run what it is, apart from its tokens; plans may be added to a run."""
-        return {
-            "size": self.size,
-            "batch_size": self.batch_size,
-            "input_length": self.input_length,
-            "eval_batches": self.eval_batches,
-        }
-
-
-def _check_choice(name: str, value: str, known: tuple[str, ...]):
-    if value not in known:
-        raise UserError(
-            f"Expected --{name} to be one of {', '.join(known)}. "
-            f"Received: {name}={value!r}. Choose one of these."
-        )
-
-
-def _check_files(config: PretrainConfig):
-    if config.corpus == "text" and not config.corpus_path and not config.data_dir:
-        raise UserError(
-            "Expected --corpus_path=FILES with --corpus=text. Received: corpus_path=None. "
-            "Name a file or a quoted pattern such as 'texts/*.txt'."
-        )
-    if config.vocabulary and not os.path.isfile(config.vocabulary):
-        raise UserError(
-            "Expected --vocabulary to be a SentencePiece model. "
-            f"Received: vocabulary={config.vocabulary!r}, which is no file. Check the path."
-        )
-    if config.data_dir and not os.path.isdir(config.data_dir):
-        raise UserError(
-            "Expected --data_dir to be a folder that trainers.prepare wrote. "
-            f"Received: data_dir={config.data_dir!r}, which is no folder. Check the path."
-        )
-
-
 def pretrain(config: PretrainConfig) -> pathlib.Path | None:
     """Trains what the configuration asks for and writes the report.
 
@@ -187,6 +66,8 @@ def pretrain(config: PretrainConfig) -> pathlib.Path | None:
     _check_plan(config, size)
     workdir = Workdir(config.workdir)
     workdir.check(config.identity())
+    if config.stage is not None:
+        stages.check_sources(*config.wanted, workdir)
     engine_of(config.strategy)
     data_dir = _data(config, size)
     run = _run(config, size, workdir, data_dir)
@@ -207,7 +88,7 @@ def _check_plan(config: PretrainConfig, size: Size):
         letter: stages.model_config(size, letter, vocabulary_size=128).to_dict()
         for letter in size.models
     }
-    plans.check_widths(config.stages, letters)
+    graphs.check_widths(config.stages, letters)
 
 
 def _data(config: PretrainConfig, size: Size) -> pathlib.Path:
@@ -249,6 +130,8 @@ def _run(
     config: PretrainConfig, size: Size, workdir: Workdir, data_dir: pathlib.Path
 ) -> stages.Run:
     batches = PretrainingBatches(data_dir, "train", config.batch_size, config.input_length, seed=0)
+    # Found out now, and not when the first stage is evaluated.
+    PretrainingBatches(data_dir, "validation", config.batch_size, config.input_length)
     return stages.Run(
         workdir=workdir,
         size=size,

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from trainers.errors import UserError
-from trainers.plans import SIZE_LETTERS, Stage
+from trainers.graphs import SIZE_LETTERS, Stage
 from trainers.sizes import Size
 
 ALL = ""  # the name of a value that is given without one

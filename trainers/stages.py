@@ -7,7 +7,7 @@ started one goes on, and one with other settings is refused.
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import keras
 
@@ -16,10 +16,11 @@ from keras_fusion.optimizers import Adafactor
 from keras_fusion.schedules import InverseSquareRoot
 from trainers import checkpoints, loop
 from trainers.data.batches import PretrainingBatches
+from trainers.engines.base import Engine
 from trainers.errors import UserError
 from trainers.flops import StepFlops, step_flops
+from trainers.graphs import Stage
 from trainers.model_files import load_model
-from trainers.plans import Stage
 from trainers.settings import StageSettings
 from trainers.sizes import Size
 from trainers.workdir import STAGE_FILE, Workdir, read_json
@@ -62,7 +63,7 @@ class Run:
     batch_size: int
     input_length: int
     eval_batches: int
-    make_engine: object
+    make_engine: Callable[[], Engine]
     progress: bool = True
 
     def config(self, letter: str, dropout: float = 0.0) -> "kf.models.T5Config":
@@ -126,7 +127,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
     record = run.workdir.record(stage.name)
     if record is not None:
         return record
-    check_sources(stage, run)
+    check_sources(stage, run.workdir)
     engine = run.make_engine()
     with engine.scope():
         model = make_model(stage, settings, run)
@@ -153,7 +154,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         folder=folder,
         costs=StepCosts(batches.tokens_per_batch, flops.total),
         settings={"model": model.config.to_dict(), "stage": what},
-        monitors={"symmetry": kf.symmetry} if stage.is_fused else {},
+        monitors=_monitors(model),
         name=stage.name,
         progress=run.progress,
     )
@@ -161,18 +162,22 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
     return run.workdir.record(stage.name)
 
 
-def check_sources(stage: Stage, run: Run) -> None:
+def check_sources(stage: Stage, workdir: Workdir) -> None:
     """Checks that everything that the stage is fused from is trained.
+
+    Args:
+        stage: node of a plan.
+        workdir: the run's folder.
 
     Raises:
         UserError: it is not; the message has the command that trains it.
     """
     for source in stage.sources:
-        if run.workdir.record(source) is None:
+        if workdir.record(source) is None:
             raise UserError(
                 f"Expected the sources of stage {stage.name!r} to be finished. Received: "
                 f"source={source!r}, which is not. Run first, with the same other flags: "
-                f"python -m trainers.pretrain --stage={source} --workdir={run.workdir.path}"
+                f"python -m trainers.pretrain --stage={source} --workdir={workdir.path}"
             )
 
 
@@ -204,6 +209,13 @@ def make_model(stage: Stage, settings: StageSettings, run: Run) -> "kf.models.T5
     if stage.copies > 1:
         return sources[0].self_fuse(stage.copies, **how)
     return sources[0].fuse(*sources[1:], **how)
+
+
+def _monitors(model) -> dict[str, Callable]:
+    """What is logged of a fused model at evaluations: how far its copies have come apart."""
+    blocks = model.config.blocks or {}
+    alike = blocks and all(len(set(widths)) == 1 for widths in blocks.values())
+    return {"symmetry": kf.symmetry} if alike else {}
 
 
 def _train_config(settings: StageSettings, run: Run) -> loop.TrainConfig:

@@ -4,7 +4,8 @@ import pytest
 
 from trainers import settings, sizes
 from trainers.errors import UserError
-from trainers.plans import Stage, stages_of
+from trainers.graphs import Stage
+from trainers.plans import stages_of
 
 TINY = sizes.SIZES["tiny"]
 BASELINE, SMALL, FUSED = stages_of(["baseline", "self_fusion"])

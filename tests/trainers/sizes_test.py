@@ -3,7 +3,7 @@
 import pytest
 
 import keras_fusion as kf
-from trainers import plans, settings, sizes
+from trainers import graphs, plans, settings, sizes
 from trainers.errors import UserError
 
 
@@ -13,10 +13,10 @@ def test_widths_of_every_size_double(size):
         letter: kf.models.T5Config.from_size(name, vocabulary_size=512).to_dict()
         for letter, name in size.models.items()
     }
-    plans.check_widths(plans.stages_of(list(plans.PLANS)), configs)
+    graphs.check_widths(plans.stages_of(list(plans.PLANS)), configs)
     if "L" in configs:
-        large = plans.Stage("large", "L", "self_fusion", ("baseline",), copies=2)
-        plans.check_widths((*plans.stages_of(["baseline"]), large), configs)
+        large = graphs.Stage("large", "L", "self_fusion", ("baseline",), copies=2)
+        graphs.check_widths((*plans.stages_of(["baseline"]), large), configs)
 
 
 @pytest.mark.parametrize("name", ["table8", "table9"])
