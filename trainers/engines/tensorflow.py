@@ -248,11 +248,10 @@ class _Feed:
         self.source = source
         self.error: BaseException | None = None
         self._replicas = strategy.num_replicas_in_sync
+        self._taken = 0
         self._first = self._take()
         if self._first is None:
-            raise self.error or UserError(
-                "Expected at least one batch. Received: batches=[]. Give more data."
-            )
+            raise self.error
         self._check_sizes()
         signature = {
             name: tf.TensorSpec((value.shape[0] // self._replicas, *value.shape[1:]), value.dtype)
@@ -280,10 +279,18 @@ class _Feed:
 
     def _take(self) -> Batch | None:
         try:
-            return next(self.source, None)
+            batch = next(self.source)
+        except StopIteration:
+            self.error = UserError(
+                "Expected a batch for every step. Received: an iterator that ended after "
+                f"{self._taken} batches. Give more data or train fewer steps."
+            )
         except BaseException as error:  # also KeyboardInterrupt: this runs in a tf.data thread
             self.error = error
-            return None
+        else:
+            self._taken += 1
+            return batch
+        return None
 
     def _parts(self, first: int, last: int):
         """Yields one replica's rows at a time, in the order of the replicas."""

@@ -1,0 +1,225 @@
+"""The loop: its schedule, its files, and runs that are stopped and go on."""
+
+import json
+import signal
+import subprocess
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+from tests.trainers import loop_support as support
+from trainers import checkpoints, loop
+from trainers.errors import UserError
+from trainers.logs import read_metrics
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="runs on the tensorflow engine"
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing stopped: (folder, result, state)."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, *support.run(folder)
+
+
+def assert_same_run(found, whole):
+    """Bit for bit the same state, and the same curve but for the clock."""
+    (result, state), (_, expected, expected_state) = found, whole
+    assert list(state) == list(expected_state)
+    for name, value in expected_state.items():
+        np.testing.assert_array_equal(state[name], value, err_msg=name)
+
+    def without_clock(curve):
+        return [{k: v for k, v in p.items() if k != "device_seconds"} for p in curve]
+
+    assert without_clock(result.curve) == without_clock(expected.curve)
+
+
+def assert_one_line_a_step(folder):
+    lines = [(line["kind"], line["step"]) for line in read_metrics(folder / "metrics.jsonl")]
+    assert lines == [("eval", 0), ("train", 10), ("train", 20), ("eval", 20), ("train", 30),
+                     ("train", 40), ("eval", 40)]
+
+
+def test_curve_has_the_contracts_fields(whole):
+    _, result, _ = whole
+    assert [point["step"] for point in result.curve] == [0, 20, 40]
+    last = result.curve[-1]
+    assert set(last) == {"step", "tokens", "flops", "device_seconds", "loss", "loss_per_token",
+                         "accuracy"}
+    assert last["tokens"] == 40 * support.COSTS.tokens_per_step
+    assert last["flops"] == 40 * support.COSTS.flops_per_step
+    assert last["loss_per_token"] < result.curve[0]["loss_per_token"]
+    assert 0 == result.curve[0]["device_seconds"] < last["device_seconds"] == result.device_seconds
+
+
+def test_device_seconds_are_without_compilation(whole):
+    # 40 steps of a fraction of a millisecond; tracing alone takes hundreds.
+    assert whole[1].device_seconds < 0.3
+
+
+def test_files(whole):
+    folder, result, state = whole
+    assert_one_line_a_step(folder)
+    line = read_metrics(folder / "metrics.jsonl")[-2]
+    assert line["learning_rate"] == pytest.approx(0.3 / 39**0.5)
+    assert line["tokens_per_second"] > 0 and 0 <= line["accuracy"] <= 100
+    assert list((folder / "tensorboard").iterdir())
+    assert checkpoints.steps(folder / "checkpoints") == [30, 40]
+    assert result.checkpoint == folder / "checkpoints" / "step_00000040"
+    saved = checkpoints.load(result.checkpoint)
+    assert saved.config["train"]["steps"] == 40
+    for name, value in saved.state().items():
+        np.testing.assert_array_equal(value, state[name])
+
+
+def test_a_finished_run_does_nothing_more(whole):
+    folder, result, _ = whole
+    before = (folder / "metrics.jsonl").read_bytes()
+
+    def fail(index):
+        raise AssertionError("no batch is needed")
+
+    again = support.run(folder, batches=support.Batches(fail))
+    assert again[0].curve == result.curve
+    assert again[0].device_seconds == result.device_seconds
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_interrupted_in_training(tmp_path, whole):
+    def stop(index):
+        if index == 27:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        support.run(tmp_path, batches=support.Batches(stop))
+    assert checkpoints.steps(tmp_path / "checkpoints") == [10, 20]
+    spent = json.loads((tmp_path / "checkpoints/step_00000020/manifest.json").read_text())
+    found = support.run(tmp_path)
+    assert_same_run(found, whole)
+    assert_one_line_a_step(tmp_path)
+    assert found[0].device_seconds > spent["config"]["progress"]["device_seconds"] > 0
+
+
+def test_interrupted_in_evaluation_and_while_saving(tmp_path, whole, monkeypatch):
+    calls = []
+
+    def stop(model):
+        calls.append(model)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return 0.5
+
+    # At the evaluation of step 20, before its checkpoint.
+    with pytest.raises(KeyboardInterrupt):
+        support.run(tmp_path, monitors={"symmetry": stop})
+    assert checkpoints.steps(tmp_path / "checkpoints") == [10]
+
+    rename = checkpoints.os.rename
+
+    def stop_at_30(source, target):
+        if target.name == "step_00000030":
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(checkpoints.os, "rename", stop_at_30)
+    with pytest.raises(KeyboardInterrupt):
+        support.run(tmp_path)
+    monkeypatch.undo()
+    assert checkpoints.steps(tmp_path / "checkpoints") == [10, 20]
+    assert_same_run(support.run(tmp_path), whole)
+    assert_one_line_a_step(tmp_path)
+
+
+KILLED = """
+import os, signal, sys
+from tests.trainers import loop_support as support
+def kill(index):
+    if index == 33:
+        os.kill(os.getpid(), signal.SIGKILL)
+support.run(sys.argv[1], batches=support.Batches(kill))
+"""
+
+
+def test_killed(tmp_path, whole):
+    ran = subprocess.run(**support.python(KILLED, tmp_path), capture_output=True, timeout=300)
+    assert ran.returncode == -signal.SIGKILL, ran.stderr[-4000:]
+    assert 0 < checkpoints.steps(tmp_path / "checkpoints")[-1] < 40
+    assert_same_run(support.run(tmp_path), whole)
+    assert_one_line_a_step(tmp_path)
+
+
+def test_damaged_newest_checkpoint(tmp_path, whole):
+    result, _ = support.run(tmp_path)
+    path = result.checkpoint / "training.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.warns(checkpoints.CheckpointWarning, match="step_00000040"):
+        found = support.run(tmp_path)
+    assert_same_run(found, whole)
+    assert_one_line_a_step(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert checkpoints.latest(tmp_path / "checkpoints").step == 40
+
+
+def test_a_longer_run_goes_on(tmp_path):
+    support.run(tmp_path, steps=10)
+    result, _ = support.run(tmp_path, steps=20)
+    assert [point["step"] for point in result.curve] == [0, 10, 20]
+
+
+def test_a_shorter_run_is_refused(whole):
+    with pytest.raises(UserError, match="40 steps that were taken. Received: steps=10"):
+        support.run(whole[0], steps=10)
+
+
+def test_a_checkpoint_of_another_model_is_refused(whole):
+    before = checkpoints.steps(whole[0] / "checkpoints")
+    with pytest.raises(UserError, match="unknown optimizer/dense/kernel/r"):
+        support.run(whole[0], optimizer=keras.optimizers.SGD(0.1))
+    assert checkpoints.steps(whole[0] / "checkpoints") == before
+
+
+def test_no_steps_is_one_evaluation_and_a_checkpoint(tmp_path):
+    result, _ = support.run(tmp_path, steps=0)
+    assert [point["step"] for point in result.curve] == [0]
+    assert checkpoints.steps(tmp_path / "checkpoints") == [0]
+
+
+def test_monitors_are_logged(tmp_path):
+    support.run(tmp_path, steps=10, monitors={"symmetry": lambda model: len(model.weights)})
+    lines = [line for line in read_metrics(tmp_path / "metrics.jsonl") if line["kind"] == "eval"]
+    assert [line["symmetry"] for line in lines] == [6.0, 6.0]
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step(tmp_path):
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay([22], [0.01, 1e38])
+    with pytest.raises(UserError) as caught:
+        support.run(tmp_path, optimizer=keras.optimizers.SGD(rate))
+    message = str(caught.value)
+    assert "step=25" in message or "step=24" in message
+    assert "Lower the learning rate" in message and "the checkpoint of step 20" in message
+    assert checkpoints.steps(tmp_path / "checkpoints") == [10, 20]
+
+
+@pytest.mark.parametrize("field", ["steps", "eval_every", "eval_batches", "checkpoint_every",
+                                   "log_every", "steps_per_call", "keep_checkpoints"])
+@pytest.mark.parametrize("value", [-1, 2.0, True, "3", None])
+def test_config_refuses(field, value):
+    with pytest.raises(UserError, match=f"Received: {field}="):
+        loop.TrainConfig(**{"steps": 10, field: value})
+
+
+def test_boundaries_are_those_of_the_run_that_was_not_stopped():
+    config = loop.TrainConfig(steps=50, eval_every=20, checkpoint_every=15, log_every=100,
+                              steps_per_call=8)
+    bounds, step = [], 0
+    while step < 50:
+        step = config.boundary_after(step)
+        bounds.append(step)
+    assert bounds == [8, 15, 16, 20, 24, 30, 32, 40, 45, 48, 50]
+    assert config.boundary_after(15) == 16
