@@ -16,33 +16,28 @@ import keras
 import numpy as np
 from absl import app, flags
 
+from keras_fusion.models import T5Config
 from keras_fusion.optimizers import Adafactor
 from keras_fusion.optimizers.adafactor import slot_shapes
 
-# name: (vocabulary, hidden, heads · key_value_dim, mlp, layers of each stack, heads)
-SIZES = {
-    "tiny_s": (512, 64, 64, 128, 2, 4),
-    "tiny_m": (512, 128, 128, 256, 2, 8),
-    "t5_small": (32128, 512, 384, 1024, 8, 6),
-    "t5_medium": (32128, 1024, 768, 2048, 8, 12),
-    "t5_s": (32128, 512, 768, 1024, 8, 6),
-    "t5_m": (32128, 1024, 1536, 2048, 8, 12),
-    "t5_l": (32128, 2048, 3072, 4096, 8, 24),
-}
+SIZES = ("tiny_s", "tiny_m", "t5_small", "t5_medium", "t5_s", "t5_m", "t5_l")
 
 
 def t5_shapes(size):
-    """Returns the shapes of all weights of a T5 v1.1 (RECIPE: no biases, gated, untied head).
+    """Returns the shapes of all weights of a T5 v1.1: no biases, gated, head not tied.
 
     Args:
-        size: a key of `SIZES`.
+        size: one of `SIZES`.
 
     Example:
 
     >>> sum(math.prod(shape) for shape in t5_shapes("t5_small"))
     76961152
     """
-    vocabulary, hidden, joined, mlp, layers, heads = SIZES[size]
+    config = T5Config.from_size(size)
+    vocabulary, hidden, mlp = config.vocabulary_size, config.hidden_dim, config.intermediate_dim
+    heads, layers = config.num_heads, config.num_layers
+    joined = heads * config.key_value_dim
     attention = [(hidden,), *[(hidden, joined)] * 3, (joined, hidden)]
     feed_forward = [(hidden,), (hidden, mlp), (hidden, mlp), (mlp, hidden)]
     stack = [(32, heads), (hidden,)]
@@ -144,7 +139,7 @@ def print_time(size, steps, rounds):
 
 def define_flags():
     """Defines the flags of this program."""
-    flags.DEFINE_enum("variables", "tiny_m", sorted(SIZES), "whose variables to time")
+    flags.DEFINE_enum("variables", "tiny_m", list(SIZES), "whose variables to time")
     flags.DEFINE_integer("steps", 100, "updates in one call", lower_bound=1)
     flags.DEFINE_integer("rounds", 5, "calls of each optimizer, the best counts", lower_bound=1)
 

@@ -4,8 +4,9 @@ Self-fusion of n equal copies (Lemmas 1 and 2). Every representation is `(y, …
 divided by n, sends back `(δ/n, …, δ/n)`. A weight with an output axis that grows sees input y and
 output gradient δ/n in all of its blocks, diagonal or not, so each block's gradient is g/n with g
 the source's. A weight with none (the head) sees y and the undivided δ: each block's gradient is g,
-though its value is w/n. With `s = divisor / n`, where `divisor` is that of AVG (n at the head, else
-1), both cases read
+though its value is w/n. A weight whose blocks a model multiplies by a further factor f (the final
+norm of a T5 whose head is tied) has f times the value, hence 1/f of the gradient. With
+`s = divisor / (n f)`, where `divisor` is that of AVG (n at the head, else 1), all cases read
 
     m → s m,    v → s² v    in every block.
 
@@ -21,7 +22,7 @@ E[(y_i δ_j)²] = E[y_i²] E[δ_j²] if they are independent, so v is the produc
 v_i over the input axis and of v_j over the output axis. How a v splits its size between y and δ
 cannot be known; half each, in logarithms, gives
 
-    v_ij = s² · mean_out(v_i) · mean_in(v_j) / sqrt(mean(v_i) mean(v_j)),
+    v_ij = s_i s_j · mean_out(v_i) · mean_in(v_j) / sqrt(mean(v_i) mean(v_j)),
 
 the geometric mean of the two sizes, and for i = j Adafactor's own estimate of v_i. A weight without
 a growing axis (an output bias) takes the mean.
@@ -46,7 +47,8 @@ def read_state(optimizer, variables):
 
     Args:
         optimizer: a built `Adafactor`, `keras.optimizers.Adam` or `AdamW`.
-        variables: `{name: variable}`, the names being the keys of the model's `weight_axes()`.
+        variables: `{name: variable}`, named by paths inside the model, as in
+            `keras_fusion.layers.tree.weight_axes(model)`.
 
     Raises:
         FusionError: if the optimizer is of another class.
@@ -73,26 +75,26 @@ def write_state(optimizer, variables, state, iterations):
     wanted = {(n, k): tuple(s.shape) for n, each in slots.items() for k, s in each.items()}
     given = {(n, k): a.shape for n, each in state.items() for k, a in each.items()}
     _raise_if(
-        [
-            f"{name} {key}: expected shape {wanted.get((name, key))}, "
-            f"Received: {given.get((name, key))}"
-            for name, key in sorted(wanted.keys() | given.keys())
-            if wanted.get((name, key)) != given.get((name, key))
-        ]
+        f"{name} {key}: expected shape {wanted.get((name, key))}, "
+        f"Received: {given.get((name, key))}"
+        for name, key in sorted(wanted.keys() | given.keys())
+        if wanted.get((name, key)) != given.get((name, key))
     )
-    for (name, key), _ in wanted.items():
+    for name, key in wanted:
         slots[name][key].assign(state[name][key])
     optimizer.iterations.assign(iterations)
 
 
-def grow_state(axes, grow, source_states, min_dim_size_to_factor=128):
+def grow_state(axes, grow, source_states, factors=None, min_dim_size_to_factor=128):
     """Returns the fused model's optimizer state, see the module's text for the rule.
 
     Args:
-        axes: `{name: Axes}`, the model's `weight_axes()`.
+        axes: `{name: Axes}` of all weights, `keras_fusion.layers.tree.weight_axes(model)`.
         grow: names of the axes that grow.
         source_states: list of what `read_state` returned, one a source, n ≥ 2; for a self-fusion
             the same state n times.
+        factors: optional `{name: one factor a source}`, the model's `weight_factors(sources)`:
+            what blocks were multiplied by besides AVG's 1/n.
         min_dim_size_to_factor: int, that of the fused model's `Adafactor`.
 
     Raises:
@@ -101,41 +103,45 @@ def grow_state(axes, grow, source_states, min_dim_size_to_factor=128):
     Example:
 
     >>> state = read_state(optimizer, variables)
-    >>> grown = grow_state(model.weight_axes(), {"hidden", "heads", "mlp"}, [state, state])
+    >>> grown = grow_state(weight_axes(model), {"hidden", "heads", "mlp"}, [state, state])
     >>> write_state(big_optimizer, big_variables, grown, iterations=1000)
     """
     if len(source_states) < 2:
         raise FusionError(
             f"growing optimizer state takes at least two sources. Received: {len(source_states)}"
         )
+    differing = [sorted(state.keys() ^ axes.keys()) for state in source_states]
     _raise_if(
-        [
-            f"source {index} has other weights than `axes` names: {sorted(state.keys() ^ axes.keys())}"
-            for index, state in enumerate(source_states)
-            if state.keys() != axes.keys()
-        ]
+        f"source {index} has other weights than `axes` names: {names}"
+        for index, names in enumerate(differing)
+        if names
     )
-    return {
-        name: _grow_slots(
-            name, axes[name], grow, [state[name] for state in source_states], min_dim_size_to_factor
-        )
-        for name in axes
-    }
+    num_sources = len(source_states)
+    factors = factors or {}
+    grown = {}
+    for name in axes:
+        slots = [state[name] for state in source_states]
+        _check_slots(name, slots)
+        share = axes[name].divisor(grow, num_sources) / num_sources
+        scales = [share / factor for factor in factors.get(name, [1.0] * num_sources)]
+        grown[name] = _grow_slots(axes[name], grow, slots, scales, min_dim_size_to_factor)
+    return grown
 
 
-def _grow_slots(name, axes, grow, slots, min_dim):
-    momentum = ["m" in each for each in slots]
-    if len(set(momentum)) > 1:
+def _check_slots(name, slots):
+    if len({"m" in each for each in slots}) > 1:
         raise FusionError(
             f"{name}: the sources' optimizers must be of one class. "
             f"Received: slots={[sorted(each) for each in slots]}"
         )
-    scale = axes.divisor(grow, len(slots)) / len(slots)
-    squares = [_full_second_moment(each) for each in slots]
-    second = _grow_array(squares, axes, grow, scale**2, _product_of_marginals)
-    if momentum[0]:
-        first = _grow_array([each["m"] for each in slots], axes, grow, scale, _zeros)
-        return {"m": first, "v": second}
+
+
+def _grow_slots(axes, grow, slots, scales, min_dim):
+    squares = [s**2 * _full_second_moment(each) for s, each in zip(scales, slots, strict=True)]
+    second = _grow_array(squares, axes, grow, _product_of_marginals)
+    if "m" in slots[0]:
+        means = [s * each["m"] for s, each in zip(scales, slots, strict=True)]
+        return {"m": _grow_array(means, axes, grow, _zeros), "v": second}
     factored = factored_axes(second.shape, min_dim)
     if factored is None:
         return {"v": second}
@@ -143,13 +149,13 @@ def _grow_slots(name, axes, grow, slots, min_dim):
     return {"r": _mean(second, (column,)), "c": _mean(second, (row,))}
 
 
-def _grow_array(arrays, axes, grow, scale, off_diagonal):
-    """Fills every block: `scale` times the source's where they agree, else `off_diagonal`."""
+def _grow_array(arrays, axes, grow, off_diagonal):
+    """Fills every block: with the array of its sources if they agree, else `off_diagonal`."""
     shapes = [array.shape for array in arrays]
     growing = axes.growing(grow)
     if not growing:
         mean = sum(array.astype(np.float64) for array in arrays) / len(arrays)
-        return (scale * mean).astype(arrays[0].dtype)
+        return mean.astype(arrays[0].dtype)
     fused = np.empty(fused_shape(shapes, axes, grow), arrays[0].dtype)
     positions = axes.slices(fused.shape, block_widths(shapes, axes, grow))
     dims = tuple(axes.names.index(name) for name in growing)
@@ -158,9 +164,9 @@ def _grow_array(arrays, axes, grow, scale, off_diagonal):
         block = tuple(positions[source.get(dim, 0)][dim] for dim in range(fused.ndim))
         chosen = [arrays[index] for index in choice]
         if all(_same(chosen[0], other) for other in chosen[1:]):
-            fused[block] = scale * chosen[0]
+            fused[block] = chosen[0]
         else:
-            fused[block] = scale * off_diagonal(chosen, dims)
+            fused[block] = off_diagonal(chosen, dims)
     return fused
 
 
@@ -210,5 +216,6 @@ def _slots(optimizer, variables):
 
 
 def _raise_if(problems):
+    problems = list(problems)
     if problems:
         raise FusionError("; ".join(problems))

@@ -4,13 +4,18 @@ The oracle is a network of matrices and ReLUs in numpy, with its gradients by ha
 fused network see the same batches with frozen weights, each with an optimizer of its own.
 """
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
 from keras_fusion.axes import Axes
-from keras_fusion.errors import FusionError
+from keras_fusion.errors import FusionError, SymmetryWarning
+from keras_fusion.layers.tree import join, leaves, own_weights, weight_axes
+from keras_fusion.models import T5, T5Config
+from keras_fusion.models.config import GROWING
 from keras_fusion.operator import fuse_arrays
 from keras_fusion.optimizers import Adafactor
 from keras_fusion.optimizers.growth import grow_state, read_state, write_state
@@ -95,7 +100,7 @@ def test_self_fusion_has_the_state_that_the_fused_network_accumulates(make, limi
     source = network(np.random.default_rng(1), hidden=9, mlp=8)
     state, _ = accumulate(make(), source)
     expected, variables = accumulate(make(), fuse([source] * copies))
-    grown = grow_state(AXES, GROW, [state] * copies, limit)
+    grown = grow_state(AXES, GROW, [state] * copies, min_dim_size_to_factor=limit)
     scale = max(np.abs(slot).max() for each in expected.values() for slot in each.values())
     assert_same_state(grown, expected, rtol=1e-4, atol=1e-7 * scale)
     optimizer = make()
@@ -112,6 +117,59 @@ def test_grown_fused_state_grows_again():
     pair_state = grow_state(AXES, GROW, [state] * 2)
     expected, _ = accumulate(keras.optimizers.Adam(0.0), fuse([pair] * 2))
     assert_same_state(grow_state(AXES, GROW, [pair_state] * 2), expected, rtol=1e-4, atol=1e-6)
+
+
+def t5_state(model, seed):
+    """Adam's state after one batch at a frozen T5."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(seed)
+    batch = {
+        f"{side}_token_ids": rng.integers(0, 16, size=(2, 5)) for side in ("encoder", "decoder")
+    }
+    weights = {
+        join(path, name): weight
+        for path, leaf in leaves(model).items()
+        for name, weight in own_weights(leaf).items()
+    }
+    with tf.GradientTape() as tape:
+        logits = model(batch, training=True)
+        loss = keras.losses.sparse_categorical_crossentropy(
+            rng.integers(0, 16, size=(2, 5)), logits, from_logits=True
+        )
+        loss = ops.sum(loss)
+    optimizer = keras.optimizers.Adam(0.0)
+    optimizer.build(list(weights.values()))
+    optimizer.apply(tape.gradient(loss, [weight.value for weight in weights.values()]))
+    return read_state(optimizer, weights)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="takes gradients with a tape")
+@pytest.mark.parametrize(("version", "norm"), [("1.0", "property"), ("1.1", "rule")])
+def test_self_fused_t5(version, norm):
+    config = T5Config(
+        vocabulary_size=16,
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=8,
+        intermediate_dim=6,
+        key_value_dim=3,
+        tie_embedding_weights=version == "1.0",
+        use_gated_activation=version == "1.1",
+    )
+    source = T5(config, seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SymmetryWarning)
+        fused = source.self_fuse(2, norm=norm)
+    state = t5_state(source, seed=1)
+    factors = source.weight_factors([source, source])
+    grown = grow_state(weight_axes(source), set(GROWING), [state] * 2, factors)
+    expected = t5_state(fused, seed=1)
+    assert grown.keys() == expected.keys()
+    for name, slots in expected.items():
+        for key, slot in slots.items():
+            error = np.linalg.norm(grown[name][key] - slot) / np.linalg.norm(slot)
+            assert error < 1e-4, f"{name} {key}: {error}"
 
 
 def test_different_sources_of_unequal_widths():

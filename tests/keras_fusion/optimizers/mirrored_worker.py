@@ -28,8 +28,8 @@ def run(replicas, initial, grads):
 
     def step(index):
         # Each replica holds an unequal share of the gradient; Keras adds the shares up.
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        share = tf.constant([1.0] if replicas == 1 else [0.25, 0.75])[replica]
+        replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.float32)
+        share = (replica + 1.0) / (replicas * (replicas + 1) / 2)
         optimizer.apply([share * tf.constant(each)[index] for each in grads], variables)
 
     @tf.function
