@@ -208,7 +208,7 @@ def expand(paths: str | None) -> list[pathlib.Path]:
             "Give --corpus_path='FOLDER/*.txt'."
         )
     found = set()
-    for part in filter(None, (part.strip() for part in paths.split(","))):
+    for part in [part.strip() for part in paths.split(",") if part.strip()] or [paths]:
         matches = glob.glob(os.path.expanduser(part), recursive=True)
         files = [match for match in matches if os.path.isfile(match)]
         if not files:

@@ -14,6 +14,7 @@ import difflib
 import gc
 import hashlib
 import importlib.metadata
+import os
 import pathlib
 import platform
 import re
@@ -168,9 +169,9 @@ def _package_files(
 
 def _standard_library_files() -> list[tuple[str, pathlib.Path]]:
     root = pathlib.Path(sysconfig.get_paths()["stdlib"])
-    names = [path.relative_to(root) for path in root.rglob("*.py")]
-    return [
-        (f"{STANDARD_LIBRARY}/{name.as_posix()}", root / name)
-        for name in names
-        if not _SKIPPED_FOLDERS.intersection(name.parts)
-    ]
+    files = []
+    for folder, inner, names in os.walk(root):
+        # Skipped folders are not entered: the installed packages lie below the library.
+        inner[:] = [name for name in inner if name not in _SKIPPED_FOLDERS]
+        files += [pathlib.Path(folder, name) for name in names if name.endswith(".py")]
+    return [(f"{STANDARD_LIBRARY}/{path.relative_to(root).as_posix()}", path) for path in files]
