@@ -186,7 +186,7 @@ class _Run:
             self.evaluate(log)
         if self.step < self.config.steps:
             feed = batches.from_step(self.step)
-            self.engine.warm_up(feed)
+            self.engine.warm_up(feed, self.config.steps_per_call)
             since = _Window()
             while self.step < self.config.steps:
                 since = self.advance(feed, since, log)

@@ -1,4 +1,4 @@
-"""A model, data and costs small enough to train in milliseconds, for the tests of loop and engines."""
+"""A model, data and costs that train in milliseconds, for the tests of loop and engines."""
 
 import os
 import pathlib

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import time
 import warnings
 
 import keras
@@ -23,7 +24,11 @@ pytestmark = pytest.mark.skipif(
 def whole(tmp_path_factory):
     """A run that nothing stopped: (folder, result, state)."""
     folder = tmp_path_factory.mktemp("whole")
-    return folder, *support.run(folder)
+    began = time.perf_counter()
+    result, state = support.run(folder)
+    # All of it, compilation too, for the test of what device_seconds leaves out.
+    (folder / "wall_seconds").write_text(str(time.perf_counter() - began))
+    return folder, result, state
 
 
 def assert_same_run(found, whole):
@@ -58,8 +63,8 @@ def test_curve_has_the_contracts_fields(whole):
 
 
 def test_device_seconds_are_without_compilation(whole):
-    # 40 steps of a fraction of a millisecond; tracing alone takes hundreds.
-    assert whole[1].device_seconds < 0.3
+    # 40 steps of a fraction of a millisecond; tracing alone takes a second.
+    assert whole[1].device_seconds < 0.3 * float((whole[0] / "wall_seconds").read_text())
 
 
 def test_files(whole):

@@ -76,8 +76,8 @@ class Engine(Protocol):
     def compile(self, model, optimizer) -> None:
         """Takes model and optimizer, builds the slots and the step functions."""
 
-    def warm_up(self, batches: Iterator[Batch]) -> None:
-        """Compiles the training step for `batches` without changing the state."""
+    def warm_up(self, batches: Iterator[Batch], num_steps: int) -> None:
+        """Compiles calls of up to `num_steps` steps without changing the state."""
 
     def train(self, batches: Iterator[Batch], num_steps: int) -> StepSums:
         """Takes `num_steps` batches from `batches`, one step each; waits for the devices once.

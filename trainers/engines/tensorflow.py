@@ -12,11 +12,10 @@ import tensorflow as tf
 
 from keras_fusion.layers.dropout import fold_seed
 from trainers.engines.base import Batch, StepSums, check_state, state_variables
+from trainers.engines.feeds import Feed, stack
 from trainers.errors import UserError
 from trainers.losses import LossSums, loss_sums
 
-# Batches that wait on the host while the devices work.
-_PREFETCH = 4
 _SEED_SHIFT = 2654435761
 
 
@@ -45,7 +44,8 @@ class TensorFlowEngine:
         self.strategy = strategy or tf.distribute.get_strategy()
         self._model = None
         self._optimizer = None
-        self._feed: _Feed | None = None
+        self._feed: Feed | None = None
+        self._capacity = 0
 
     @property
     def num_replicas(self) -> int:
@@ -67,7 +67,7 @@ class TensorFlowEngine:
             optimizer.build(model.trainable_variables)
         self._model, self._optimizer = model, optimizer
         self._variables = state_variables(model, optimizer)
-        self._feed = None
+        self._feed, self._capacity = None, 0
         # Not jit_compile: on the CPU XLA is slower, under MirroredStrategy it fails, on a TPU it
         # is implied.
         self._train_steps = tf.function(self._loop_of_training)
@@ -103,9 +103,11 @@ class TensorFlowEngine:
 
     # ---- running ----
 
-    def warm_up(self, batches: Iterator[Batch]) -> None:
+    def warm_up(self, batches: Iterator[Batch], num_steps: int) -> None:
         """Traces and optimises the graph by a call of no steps; takes no batch of the run."""
-        self.train(batches, 0)
+        self._take_feed(batches)
+        self._capacity = max(self._capacity, num_steps)
+        self._call(self._train_steps, [self._feed.peek()], 0, self._capacity)
 
     def train(self, batches: Iterator[Batch], num_steps: int) -> StepSums:
         """Runs `num_steps` steps on the next batches of an iterator; one wait at the end.
@@ -113,14 +115,16 @@ class TensorFlowEngine:
         Args:
             batches: iterator of dicts of int arrays (global batch, length), with "targets". It is
                 read ahead; pass the same one in the next call to go on where this one ended.
-            num_steps: how many.
+            num_steps: how many; more than in any call before means a new trace.
 
         Returns:
             `StepSums` over these steps and all replicas.
         """
-        if self._feed is None or self._feed.source is not batches:
-            self._feed = _Feed(batches, self.strategy)
-        loss, tokens, correct, rate, bad = self._call(self._train_steps, self._feed, num_steps)
+        self._take_feed(batches)
+        self._capacity = max(self._capacity, num_steps)
+        group = self._feed.take(num_steps)
+        sums = self._call(self._train_steps, group, num_steps, self._capacity)
+        loss, tokens, correct, rate, bad = sums
         return StepSums(num_steps, loss, tokens, correct, rate, int(bad))
 
     def evaluate(self, batches: Iterable[Batch]) -> StepSums:
@@ -130,36 +134,61 @@ class TensorFlowEngine:
             batches: dicts as in `train`, all of one shape.
         """
         batches = list(batches)
-        feed = _Feed(iter(batches), self.strategy)
-        loss, tokens, correct, bad = self._call(self._evaluation_steps, feed, len(batches))
+        if not batches:
+            raise UserError(
+                "Expected at least one batch to evaluate on. Received: batches=[]. Give more data."
+            )
+        sums = self._call(self._evaluation_steps, batches, len(batches), len(batches))
+        loss, tokens, correct, bad = sums
         return StepSums(len(batches), loss, tokens, correct, bad_step=int(bad))
 
-    def _call(self, function, feed: "_Feed", num_steps: int) -> list[float]:
-        try:
-            # A tensor, not an int: no new trace for another number of steps.
-            sums = function(feed.iterator, tf.constant(num_steps, tf.int32))
-            # One vector, so that a call waits for the devices and copies from them once.
-            return sums.numpy().tolist()
-        except tf.errors.OpError:
-            if feed.error is not None:
-                raise feed.error from None
-            raise
+    def _take_feed(self, batches: Iterator[Batch]) -> None:
+        if self._feed is None or self._feed.source is not batches:
+            self._feed = Feed(batches)
 
-    def _loop_of_training(self, iterator, num_steps):
+    def _call(self, function, batches: list[Batch], num_steps: int, capacity: int) -> list[float]:
+        # A tensor, not an int: no new trace for another number of steps.
+        count = tf.constant(num_steps, tf.int32)
+        sums = function(self._distribute(stack(batches, capacity)), count)
+        # One vector, so that a call waits for the devices and copies from them once.
+        return sums.numpy().tolist()
+
+    def _distribute(self, arrays: dict[str, np.ndarray]):
+        """Hands each replica of this host its rows of (steps, global batch, length) arrays."""
+        size = arrays["targets"].shape[1]
+        if size % self.num_replicas:
+            raise UserError(
+                f"Expected a batch size that {self.num_replicas} replicas divide. Received: "
+                f"batch_size={size}. Take a multiple of {self.num_replicas}."
+            )
+        if self.num_replicas == 1:
+            return {name: tf.convert_to_tensor(value) for name, value in arrays.items()}
+        rows = size // self.num_replicas
+
+        def rows_of_replica(context):
+            start = context.replica_id_in_sync_group * rows
+            return {
+                name: tf.convert_to_tensor(value[:, start : start + rows])
+                for name, value in arrays.items()
+            }
+
+        return self.strategy.experimental_distribute_values_from_function(rows_of_replica)
+
+    def _loop_of_training(self, batches, num_steps):
         loss, tokens, correct = _zeros()
         rate, bad = tf.constant(0.0), tf.constant(-1)
         for index in tf.range(num_steps):
-            sums, rates = self.strategy.run(self._train_step, (next(iterator),))
+            sums, rates = self.strategy.run(self._train_step, (batches, index))
             sums = self._reduce(sums)
             rate = tf.reshape(self.strategy.experimental_local_results(rates)[0], [])
             loss, tokens, correct, bad = _add(index, loss, tokens, correct, bad, sums)
         return _pack(loss, tokens, correct, rate, bad)
 
-    def _loop_of_evaluation(self, iterator, num_batches):
+    def _loop_of_evaluation(self, batches, num_batches):
         loss, tokens, correct = _zeros()
         bad = tf.constant(-1)
         for index in tf.range(num_batches):
-            sums = self._reduce(self.strategy.run(self._evaluation_step, (next(iterator),)))
+            sums = self._reduce(self.strategy.run(self._evaluation_step, (batches, index)))
             loss, tokens, correct, bad = _add(index, loss, tokens, correct, bad, sums)
         return _pack(loss, tokens, correct, bad)
 
@@ -167,12 +196,12 @@ class TensorFlowEngine:
         add = tf.distribute.ReduceOp.SUM
         return LossSums(*(self.strategy.reduce(add, value, axis=None) for value in sums))
 
-    def _train_step(self, batch):
+    def _train_step(self, batches, index):
         """One replica's part of a step: forward, backward, update."""
         model, optimizer = self._model, self._optimizer
         weights = model.trainable_variables
         with tf.GradientTape() as tape:
-            sums = self._forward(batch, training=True)
+            sums = self._forward(batches, index, training=True)
             # A Keras optimizer adds up the replicas' gradients inside `apply`, so that each
             # divides by the count of all replicas.
             tokens = sums.tokens
@@ -188,10 +217,11 @@ class TensorFlowEngine:
         optimizer.apply(gradients, weights)
         return sums, rate
 
-    def _evaluation_step(self, batch) -> LossSums:
-        return self._forward(batch, training=False)
+    def _evaluation_step(self, batches, index) -> LossSums:
+        return self._forward(batches, index, training=False)
 
-    def _forward(self, batch, training: bool) -> LossSums:
+    def _forward(self, batches, index, training: bool) -> LossSums:
+        batch = {name: value[index] for name, value in batches.items()}
         inputs = {name: value for name, value in batch.items() if name != "targets"}
         with self._seeds_of_replica():
             logits = self._model(inputs, training=training)
@@ -236,71 +266,6 @@ class TensorFlowEngine:
         )
         for name, variable in self._variables.items():
             variable.assign(state[name])
-
-
-class _Feed:
-    """A distributed iterator over host batches that keeps the error that ended it.
-
-    tf.data turns an exception of a generator into a text; `error` has the exception itself.
-    """
-
-    def __init__(self, source: Iterator[Batch], strategy: tf.distribute.Strategy):
-        self.source = source
-        self.error: BaseException | None = None
-        self._replicas = strategy.num_replicas_in_sync
-        self._taken = 0
-        self._first = self._take()
-        if self._first is None:
-            raise self.error
-        self._check_sizes()
-        signature = {
-            name: tf.TensorSpec((value.shape[0] // self._replicas, *value.shape[1:]), value.dtype)
-            for name, value in self._first.items()
-        }
-
-        def dataset(context) -> tf.data.Dataset:
-            # Each host reads every global batch and keeps the rows of its own replicas.
-            per_host = self._replicas // context.num_input_pipelines
-            first = context.input_pipeline_id * per_host
-            rows = tf.data.Dataset.from_generator(
-                lambda: self._parts(first, first + per_host), output_signature=signature
-            )
-            return rows.prefetch(_PREFETCH * per_host)
-
-        self.iterator = iter(strategy.distribute_datasets_from_function(dataset))
-
-    def _check_sizes(self) -> None:
-        size = len(self._first["targets"])
-        if size % self._replicas:
-            raise UserError(
-                f"Expected a batch size that {self._replicas} replicas divide. Received: "
-                f"batch_size={size}. Take a multiple of {self._replicas}."
-            )
-
-    def _take(self) -> Batch | None:
-        try:
-            batch = next(self.source)
-        except StopIteration:
-            self.error = UserError(
-                "Expected a batch for every step. Received: an iterator that ended after "
-                f"{self._taken} batches. Give more data or train fewer steps."
-            )
-        except BaseException as error:  # also KeyboardInterrupt: this runs in a tf.data thread
-            self.error = error
-        else:
-            self._taken += 1
-            return batch
-        return None
-
-    def _parts(self, first: int, last: int):
-        """Yields one replica's rows at a time, in the order of the replicas."""
-        batch, self._first = self._first, None
-        while batch is not None:
-            rows = len(batch["targets"]) // self._replicas
-            for replica in range(first, last):
-                start = replica * rows
-                yield {name: value[start : start + rows] for name, value in batch.items()}
-            batch = self._take()
 
 
 def _zeros():

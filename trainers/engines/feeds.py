@@ -1,0 +1,99 @@
+"""Batches for calls of several steps: read ahead on the host, stacked into one array a name.
+
+Not tf.data: a generator behind a distributed iterator lets the interpreter hang for minutes when it
+ends, hides the exceptions of the data, and needs TensorFlow.
+"""
+
+import collections
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from trainers.engines.base import Batch
+from trainers.errors import UserError
+
+
+class Feed:
+    """Takes batches from an iterator, the next call's ones while the devices work.
+
+    Args:
+        source: iterator of batches; it is used from one thread at a time.
+
+    Example:
+        feed = Feed(batches.from_step(0))
+        arrays = stack(feed.take(20), length=20)
+    """
+
+    def __init__(self, source: Iterator[Batch]):
+        self.source = source
+        self._ready: collections.deque[Batch] = collections.deque()
+        self._taken = 0
+        self._error: BaseException | None = None
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
+        self._ahead: Future | None = None
+
+    def peek(self) -> Batch:
+        """Returns the batch that comes next and leaves it there."""
+        self._have(1)
+        return self._ready[0]
+
+    def take(self, count: int) -> list[Batch]:
+        """Returns the next `count` batches and begins to read as many ahead.
+
+        Raises:
+            UserError: the iterator has ended; or whatever it raised itself.
+        """
+        self._have(count)
+        batches = [self._ready.popleft() for _ in range(count)]
+        self._taken += count
+        self._ahead = self._reader.submit(self._read, count - len(self._ready))
+        return batches
+
+    def _have(self, count: int) -> None:
+        if self._ahead is not None:
+            self._ahead.result()
+            self._ahead = None
+        self._read(count - len(self._ready))
+        if len(self._ready) < count:
+            raise self._error
+
+    def _read(self, count: int) -> None:
+        """Appends batches; keeps an exception for when its batch is asked for."""
+        for _ in range(count):
+            if self._error is not None:
+                return
+            try:
+                self._ready.append(next(self.source))
+            except StopIteration:
+                self._error = UserError(
+                    "Expected a batch for every step. Received: an iterator that ended after "
+                    f"{self._taken + len(self._ready)} batches. Give more data or train fewer "
+                    "steps."
+                )
+            except BaseException as error:  # also KeyboardInterrupt, for the thread that asks
+                self._error = error
+
+
+def stack(batches: Sequence[Batch], length: int) -> dict[str, np.ndarray]:
+    """Stacks batches into one array a name: (length, batch, …), zeros behind the last.
+
+    A fixed length gives a compiled loop one shape, whatever number of steps is due.
+
+    Args:
+        batches: at least one, all of one shape, at most `length`.
+        length: size of the new first axis.
+    """
+    first = batches[0]
+    arrays = {
+        name: np.zeros((length, *value.shape), value.dtype) for name, value in first.items()
+    }
+    for index, batch in enumerate(batches):
+        for name, array in arrays.items():
+            if batch[name].shape != array.shape[1:]:
+                raise UserError(
+                    "Expected batches of one shape. Received: "
+                    f"{name}={batch[name].shape} after {array.shape[1:]}. Drop a last partial one."
+                )
+            array[index] = batch[name]
+    return arrays
