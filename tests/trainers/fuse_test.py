@@ -1,0 +1,101 @@
+"""The fusing binary: what it writes, that it can be a source again, and what it prints."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_fusion as kf
+from tests.trainers import nano
+from trainers import fuse, model_files
+from trainers.data.batches import PretrainingBatches
+
+SMALL = kf.models.T5Config(
+    vocabulary_size=128,
+    num_layers=1,
+    num_heads=2,
+    hidden_dim=8,
+    key_value_dim=4,
+    intermediate_dim=16,
+)
+BATCH = {
+    "encoder_token_ids": np.arange(24, dtype="int32").reshape(2, 12),
+    "decoder_token_ids": np.arange(10, dtype="int32").reshape(2, 5),
+}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fuse")
+    for seed, name in enumerate("ab"):
+        model_files.save_model(kf.models.T5(SMALL, seed=seed), folder / name, {})
+    return folder
+
+
+def run(folder, names, output, *arguments):
+    paths = ",".join(str(folder / name) for name in names)
+    return fuse.fuse(nano.config_of(fuse, f"--sources={paths}", f"--output={output}", *arguments))
+
+
+def logits(path):
+    model, _ = model_files.load_model(path)
+    return keras.ops.convert_to_numpy(model(BATCH))
+
+
+def test_written_model_is_the_mean_of_its_sources(sources, tmp_path, capsys):
+    written = run(sources, "ab", tmp_path / "c")
+    assert written == tmp_path / "c" / "checkpoints" / "step_00000000"
+    mean = (logits(sources / "a") + logits(sources / "b")) / 2
+    np.testing.assert_allclose(logits(tmp_path / "c"), mean, atol=1e-5 * np.abs(mean).max())
+    small, big = (
+        kf.models.parameter_count(config) for config in (SMALL, SMALL.fused([SMALL], "rule"))
+    )
+    output = capsys.readouterr().out
+    assert output.count(f"step 0: {small:,} parameters") == 2
+    assert f"fused, norm=property, noise=0.0: {big:,} parameters" in output
+    assert f"Wrote {written}" in output
+
+
+def test_a_fused_model_is_a_source_again(sources, tmp_path):
+    first = run(sources, "ab", tmp_path / "c")
+    paths = f"{first},{sources / 'a'}"
+    fuse.fuse(nano.config_of(fuse, f"--sources={paths}", f"--output={tmp_path / 'd'}"))
+    model, _ = model_files.load_model(tmp_path / "d")
+    assert model.config.norm_groups == (8, 8, 8)
+    expected = (logits(first) + logits(sources / "a")) / 2
+    np.testing.assert_allclose(logits(tmp_path / "d"), expected, atol=1e-4)
+
+
+def test_named_twice_is_fused_with_itself(sources, tmp_path):
+    run(sources, "aa", tmp_path / "c", "--norm=rule", "--noise=0.1", "--noise_kind=balanced")
+    np.testing.assert_allclose(logits(tmp_path / "c"), logits(sources / "a"), atol=1e-4)
+
+
+def test_says_where_it_comes_from(sources, tmp_path):
+    written = run(sources, "ab", tmp_path / "c", "--norm=rule", "--noise=0.5", "--seed=3")
+    settings = json.loads((written / "manifest.json").read_text())["config"]["settings"]
+    assert settings["fusion"]["norm"] == "rule"
+    assert (settings["fusion"]["noise"], settings["fusion"]["seed"]) == (0.5, 3)
+    assert [source["step"] for source in settings["fusion"]["sources"]] == [0, 0]
+    assert settings["model"]["hidden_dim"] == 16
+
+
+def test_check_says_by_how_much_the_loss_moves(sources, tmp_path, capsys):
+    data_dir = nano.write_tokens(tmp_path / "tokens")
+    assert PretrainingBatches(data_dir, "train", 2, 16).vocabulary_size == SMALL.vocabulary_size
+    check = (f"--check_data_dir={data_dir}", "--batch_size=2", "--input_length=16")
+    run(sources, "ab", tmp_path / "c", *check)
+    exact = capsys.readouterr().out
+    run(sources, "ab", tmp_path / "d", "--norm=rule", *check)
+    moved = capsys.readouterr().out
+    assert exact.count("loss a token of ") == 2
+    assert "(+0.0000" in exact or "(-0.0000" in exact
+    assert "fused, on one validation batch: loss" in moved
+    assert "0.0000" not in moved.split("validation batch")[1]
+
+
+def test_sources_stay_as_they_are(sources, tmp_path):
+    before = nano.content(sources)
+    run(sources, "ab", tmp_path / "c")
+    assert nano.content(sources) == before

@@ -1,0 +1,73 @@
+"""A size for tests: models of width 8 and 16, tokens of a made-up language, three steps a stage."""
+
+import hashlib
+import pathlib
+import random
+
+from absl import flags
+
+from keras_fusion.models import config as model_config
+from trainers import sizes
+from trainers.data.config import DataConfig
+from trainers.data.prepare import prepare
+
+PIECES, SENTINELS = 64, 8
+NANO = sizes.Size(
+    "nano",
+    {"S": "nano_s", "M": "nano_m"},
+    batch_size=2,
+    input_length=16,
+    eval_batches=2,
+    vocabulary_pieces=PIECES,
+    num_sentinels=SENTINELS,
+    defaults=sizes.SIZES["tiny"].defaults
+    | {"steps": "3", "eval_every": "2", "checkpoint_every": "2", "steps_per_call": "2"},
+)
+
+
+def define(monkeypatch):
+    """Makes `--size=nano` known, as a monkeypatch."""
+    monkeypatch.setitem(sizes.SIZES, "nano", NANO)
+    # (hidden_dim, num_heads, key_value_dim, intermediate_dim, num_layers)
+    monkeypatch.setitem(model_config.SIZES, "nano_s", (8, 2, 4, 16, 1))
+    monkeypatch.setitem(model_config.SIZES, "nano_m", (16, 4, 4, 32, 1))
+
+
+def write_text(path: pathlib.Path, seed: int = 0, paragraphs: int = 200) -> pathlib.Path:
+    """Writes paragraphs of random words, and returns the file."""
+    rng = random.Random(seed)
+    words = ["".join(rng.choices("etaoinshr", k=rng.randint(2, 7))) for _ in range(60)]
+    lines = [" ".join(rng.choices(words, k=30)) for _ in range(paragraphs)]
+    path.write_text("\n\n".join(lines), encoding="utf-8")
+    return path
+
+
+def write_tokens(folder: pathlib.Path, seed: int = 0, pieces: int = PIECES) -> pathlib.Path:
+    """Prepares tokens under `folder`, and returns their folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return prepare(
+        DataConfig(
+            corpus="text",
+            corpus_path=str(write_text(folder / "text.txt", seed)),
+            vocabulary_pieces=pieces,
+            num_sentinels=SENTINELS,
+            root=str(folder / "data"),
+        )
+    )
+
+
+def config_of(binary, *arguments: str):
+    """The configuration that a binary reads from its flags, parsed afresh."""
+    values = flags.FlagValues()
+    binary.define_flags(values)
+    values(["binary", *arguments])
+    return binary.config_from_flags(values)
+
+
+def content(folder: pathlib.Path) -> dict[str, str]:
+    """Hashes of all files under a folder, locks excepted."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".lock"
+    }

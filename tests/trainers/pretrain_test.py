@@ -1,0 +1,113 @@
+"""The pretraining binary: from flags to a report, stage by stage, and again."""
+
+import json
+
+import pytest
+
+from tests.trainers import nano
+from trainers import pretrain
+from trainers.errors import UserError
+from trainers.workdir import Workdir
+
+
+@pytest.fixture(scope="module")
+def patch():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        nano.define(monkeypatch)
+        yield monkeypatch
+
+
+def config(*arguments):
+    return nano.config_of(pretrain, "--size=nano", "--noprogress", *arguments)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, patch):
+    """A text, and a workdir in which small_0 is trained alone, as its own command does."""
+    folder = tmp_path_factory.mktemp("pretrain")
+    nano.write_text(folder / "text.txt")
+    pretrain.pretrain(asked(folder, "--plan=self_fusion", "--stage=small_0"))
+    return folder
+
+
+def asked(folder, *arguments):
+    return config(
+        "--corpus=text", f"--corpus_path={folder}/*.txt", f"--workdir={folder}/w", *arguments
+    )
+
+
+def test_a_stage_alone_leaves_the_others(world):
+    workdir = Workdir(world / "w")
+    assert [record["name"] for record in workdir.records()] == ["small_0"]
+    assert workdir.plans == ["self_fusion"]
+    assert len(list((workdir.path / "data").glob("text-*/manifest.json"))) == 1
+
+
+def test_plans_end_with_the_report_and_train_nothing_twice(world, capsys):
+    before = (world / "w" / "small_0" / "record.json").stat().st_mtime_ns
+    report = pretrain.pretrain(asked(world, "--plan=baseline,self_fusion"))
+    output = capsys.readouterr().out
+    header, _, small = [line.split() for line in output.splitlines()[1:4]]
+    assert header == ["stage", "size", "model", "parameters", "steps", "starts", "from"]
+    parameters = Workdir(world / "w").record("small_0")["parameters"]
+    assert small[:5] == ["small_0", "S", "nano_s", f"{parameters:,}", "3"]
+    assert report == world / "w" / "report" / "report.html"
+    assert report.read_text().startswith("<!DOCTYPE html>")
+    assert (world / "w" / "small_0" / "record.json").stat().st_mtime_ns == before
+    lines = {line.split()[0]: line for line in output.splitlines() if line.split()}
+    assert "small_0 was finished: 3 steps" in output
+    assert lines["self_fusion"].startswith("self_fusion took")
+    assert lines["baseline"].startswith("baseline took")
+    assert lines["Report:"].endswith("report.html")
+    results = json.loads((report.parent / "results.json").read_text())
+    by_name = {stage["name"]: stage for stage in results["stages"]}
+    assert set(by_name) == {"small_0", "self_fusion", "baseline"}
+    assert [comparison["plan"] for comparison in results["comparisons"]] == ["self_fusion"]
+
+
+def test_tokens_prepared_elsewhere_are_the_same_run(world, monkeypatch):
+    monkeypatch.setattr(pretrain.reports, "write_report", lambda folder: folder / "report")
+    folder = next((world / "w" / "data").glob("text-*"))
+    again = config(
+        f"--data_dir={folder}",
+        f"--workdir={world}/w",
+        "--plan=self_fusion",
+        "--stage=small_0",
+    )
+    assert pretrain.pretrain(again) == world / "w" / "report"
+
+
+def test_flags_become_one_configuration():
+    found = nano.config_of(
+        pretrain,
+        "--plan=baseline, self_fusion",
+        "--workdir=w",
+        "--steps=S:3,baseline:5",
+        "--noise=0.2",
+        "--batch_size=7",
+    )
+    assert found.plan == ("baseline", "self_fusion")
+    assert (found.size, found.corpus, found.batch_size, found.input_length) == (
+        "tiny",
+        "docs",
+        7,
+        128,
+    )
+    by_name = {stage.name: found.settings_of(stage) for stage in found.stages}
+    assert [by_name[name].steps for name in ("small_0", "baseline")] == [3, 5]
+    assert by_name["self_fusion"].noise == 0.2
+    assert by_name["baseline"].noise is None
+
+
+def test_wanted_stages():
+    whole = nano.config_of(pretrain, "--plan=fusion_rule", "--workdir=w")
+    one = nano.config_of(pretrain, "--plan=fusion_rule", "--workdir=w", "--stage=small_1")
+    assert [stage.name for stage in whole.wanted] == ["small_0", "small_1", "fusion_rule"]
+    assert [stage.name for stage in one.wanted] == ["small_1"]
+
+
+def test_mirrored_engine_is_named(monkeypatch):
+    assert pretrain.engine_of("mirrored").num_replicas >= 1
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    with pytest.raises(UserError, match="KERAS_BACKEND=jax"):
+        pretrain.engine_of("one_device")
