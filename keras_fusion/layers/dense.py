@@ -1,10 +1,12 @@
 """Dense, einsum-dense and embedding layers that can be fused."""
 
 import keras
+import numpy as np
 
 from keras_fusion.axes import Axes
-from keras_fusion.checks import differing_fields
+from keras_fusion.layers.checks import differing_fields
 from keras_fusion.layers.fusable import Fusable
+from keras_fusion.layers.tree import to_numpy
 
 
 @keras.saving.register_keras_serializable(package="keras_fusion")
@@ -118,7 +120,17 @@ class FusableEinsumDense(Fusable, keras.layers.EinsumDense):
 
     def config_mismatches(self, sources, options):
         # The weights' shapes say where the outputs differ, axis by axis.
-        return differing_fields([source.get_config() for source in sources], {"output_shape"})
+        messages = differing_fields([source.get_config() for source in sources], {"output_shape"})
+        bias_axes = self.bias_axes or ""
+        shared = sorted(options.grow & set(self.weight_axes()["kernel"].outputs) - set(bias_axes))
+        if bias_axes and shared and not messages:
+            biases = [to_numpy(source.bias) for source in sources]
+            if not all(np.array_equal(biases[0], bias) for bias in biases[1:]):
+                messages.append(
+                    f"bias_axes: the bias does not vary along `{shared[0]}`, which grows, so it "
+                    "must be equal in every source"
+                )
+        return messages
 
 
 def _as_tuple(shape):

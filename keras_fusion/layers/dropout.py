@@ -54,7 +54,9 @@ class FusableDropout(Fusable, keras.layers.Dropout):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         if self.rate > 0:
-            self.seed_generator = FoldingSeedGenerator(self.seed)
+            # Keras made and tracks this generator, and has closed the layer to another one: the
+            # same generator, with another `next`.
+            self.seed_generator.__class__ = FoldingSeedGenerator
 
     def build_fused(self, sources, options):
         del sources, options

@@ -47,6 +47,8 @@ class _GroupedNorm(Fusable):
 
     def __init__(self, *args, groups=None, **kwargs):
         super().__init__(*args, **kwargs)
+        # A norm treats every position apart; Keras' RMSNormalization forgets to say so.
+        self.supports_masking = True
         self.groups = None if groups is None else tuple(groups)
 
     def build(self, input_shape):
