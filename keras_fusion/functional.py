@@ -10,8 +10,8 @@ import warnings
 
 import keras
 
-from keras_fusion import checks
 from keras_fusion.errors import SymmetryWarning
+from keras_fusion.layers import checks
 from keras_fusion.layers.fusing import FusionOptions, build_fused, mismatches
 from keras_fusion.layers.tree import is_fusable
 

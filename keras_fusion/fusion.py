@@ -9,9 +9,9 @@ import dataclasses
 import numpy as np
 from keras import ops
 
-from keras_fusion import checks
 from keras_fusion.errors import FusionError
 from keras_fusion.functional import fuse_functional, is_graph
+from keras_fusion.layers import checks
 from keras_fusion.layers.tree import declared_axes, is_fusable, leaves, own_weights, to_numpy
 from keras_fusion.operator import Noise
 

@@ -5,7 +5,7 @@ constructor arguments are sizes of axes, and the axes of what it is built with. 
 checks the sources, widens the configuration, and builds the target from blocks.
 """
 
-from keras_fusion import checks
+from keras_fusion.layers import checks
 from keras_fusion.layers.fusing import FusionOptions, fuse_layers, widened_shape
 from keras_fusion.layers.tree import own_weights
 from keras_fusion.operator import Noise, block_widths

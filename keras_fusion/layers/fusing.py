@@ -8,9 +8,10 @@ import dataclasses
 import functools
 
 import numpy as np
+from keras import ops
 
-from keras_fusion import checks
 from keras_fusion.errors import FusionError
+from keras_fusion.layers import checks
 from keras_fusion.layers.tree import declared_axes, is_fusable, join, leaves, own_weights, to_numpy
 from keras_fusion.operator import Noise, fuse_arrays, fused_shape
 
@@ -119,7 +120,8 @@ class _Birth:
                 f"{path} has shape {fused.shape} after fusion, but the widened layer "
                 f"expects {tuple(shape)}; its `sizes` do not fit its `weight_axes`"
             )
-        return fused
+        # As a tensor, so that the array is gone before Keras makes the variable.
+        return ops.convert_to_tensor(fused, dtype=dtype)
 
 
 def _check_complete(target, grouped):

@@ -1,5 +1,6 @@
 """Walking a layer or model: its leaves, their own weights, and the axes these declare."""
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -36,8 +37,14 @@ def join(path, name):
 
 
 def to_numpy(variable):
-    """A variable's value as a numpy array; not to be written to, it may share memory."""
-    return np.asarray(ops.convert_to_numpy(variable))
+    """A variable's value as a numpy array; not to be written to, it shares memory where it can.
+
+    A tensor on the CPU becomes an array without a copy under TensorFlow and JAX; Keras' own
+    `convert_to_numpy` would copy, and a fusion would need the sources' memory twice.
+    """
+    if keras.backend.backend() == "torch":
+        return ops.convert_to_numpy(variable)
+    return np.asarray(ops.convert_to_tensor(variable))
 
 
 def weight_axes(layer):

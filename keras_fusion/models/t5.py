@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_fusion.checks import differing_fields
+from keras_fusion.layers.checks import differing_fields
 from keras_fusion.layers.dense import FusableDense, FusableEmbedding
 from keras_fusion.layers.fusable import Fusable
 from keras_fusion.layers.fusing import FusionOptions, fuse_layers

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_fusion.errors import FusionError, SymmetryWarning
+from keras_fusion.layers.tree import to_numpy
 
 # Configuration that does not change what a built layer computes.
 _IGNORED = ("name", "blocks", "groups", "trainable", "seed", "build_config")
@@ -73,9 +74,7 @@ def equal_weights(sources):
         if source is first:
             continue
         for a, b in zip(first.weights, source.weights, strict=True):
-            if a.shape != b.shape or not np.array_equal(
-                keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b)
-            ):
+            if a.shape != b.shape or not np.array_equal(to_numpy(a), to_numpy(b)):
                 return False
     return True
 
