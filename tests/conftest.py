@@ -5,9 +5,8 @@ import pathlib
 import random
 import sys
 
-# Before anything imports keras or tensorflow.
+# Before anything imports keras.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pytest

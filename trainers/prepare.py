@@ -9,7 +9,6 @@ of docstrings take half a minute on two cores, and a few MB of files some second
 32,000 pieces are trained on 64 MB, where there is so much, in minutes.
 """
 
-import os
 from collections.abc import Sequence
 
 from absl import flags
@@ -58,8 +57,6 @@ _MAX_TOKENS = flags.DEFINE_integer("max_tokens", None, "Training tokens to write
 def main(argv: Sequence[str]) -> None:
     """Reads the flags, prepares, prints the folder."""
     del argv
-    # TensorFlow, imported later for its tokenizer, otherwise tells about absent GPUs.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     folder = prepare(
         DataConfig(
             corpus=_CORPUS.value,

@@ -43,39 +43,23 @@ def test_prepare_and_find_again(words_file, tmp_path):
     assert f"found {folder}" in again.stderr
 
 
-def test_all_flags_reach_the_settings(words_file, prepared_dir, tmp_path, monkeypatch):
+def test_all_flags_reach_the_settings(monkeypatch):
     asked = []
     monkeypatch.setattr(prepare, "prepare", asked.append)
-    call(
-        f"--corpus_path={words_file}",
-        "--corpus=text",
-        "--document=line",
-        "--packages=numpy,python",
-        "--vocabulary=v.model",
-        "--vocabulary_pieces=96",
-        "--num_sentinels=32",
-        f"--data_dir={tmp_path}",
-        "--seed=5",
-        "--validation_fraction=0.2",
-        "--max_bytes=1000",
-        "--max_tokens=99",
-    )
-    assert asked == [
-        prepare.DataConfig(
-            corpus="text",
-            corpus_path=str(words_file),
-            document="line",
-            packages=("numpy", "python"),
-            vocabulary_path="v.model",
-            vocabulary_pieces=96,
-            num_sentinels=32,
-            root=str(tmp_path),
-            seed=5,
-            validation_fraction=0.2,
-            max_bytes=1000,
-            max_tokens=99,
-        )
-    ]
+    common = {
+        "vocabulary_pieces": 96,
+        "num_sentinels": 32,
+        "seed": 5,
+        "validation_fraction": 0.2,
+        "max_bytes": 1000,
+        "max_tokens": 99,
+    }
+    flags_of_all = [f"--{name}={value}" for name, value in common.items()] + ["--data_dir=d"]
+    call("--corpus=text", "--corpus_path=a.txt", "--document=line", *flags_of_all)
+    call("--packages=numpy,python", "--vocabulary=v.model", *flags_of_all)
+    text = {"corpus": "text", "corpus_path": "a.txt", "document": "line"}
+    docs = {"packages": ("numpy", "python"), "vocabulary_path": "v.model"}
+    assert asked == [prepare.DataConfig(root="d", **common, **one) for one in (text, docs)]
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,12 @@ class DataConfig:
 
     def __post_init__(self):
         _check(self.document in DOCUMENT_FORMS, "a line or a paragraph", self, "document")
+        _check(
+            not self.packages or self.corpus == "docs",
+            "packages with the corpus docs only",
+            self,
+            "packages",
+        )
         _check(self.vocabulary_pieces > 3, "more than 3 pieces", self, "vocabulary_pieces")
         _check(self.num_sentinels > 0, "at least one sentinel", self, "num_sentinels")
         _check(self.seed >= 0, "a seed of at least 0", self, "seed")
