@@ -50,7 +50,7 @@ _NAMED_FLAGS = {
 }
 
 
-def pretrain(config: PretrainConfig) -> pathlib.Path | None:
+def pretrain(config: PretrainConfig) -> pathlib.Path:
     """Trains what the configuration asks for and writes the report.
 
     Args:

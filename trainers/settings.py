@@ -77,6 +77,11 @@ class _Kind:
     accepts: Callable[[object], bool]
     words: str
 
+    def fits(self, value: object) -> bool:
+        """Whether a value that is not a text has the type and range of the setting."""
+        of_type = isinstance(value, int | float if self.convert is float else self.convert)
+        return of_type and not isinstance(value, bool) and self.accepts(value)
+
 
 def _one_of(*values: str) -> _Kind:
     return _Kind(str, lambda value: value in values, " or ".join(values))
@@ -176,6 +181,7 @@ def resolve(
         UserError: a norm is asked for that the stage's init does not keep.
     """
     flags = flags or {}
+    _check_plan_settings(stage)
     values: dict[str, object] = {}
     for setting in NAMES:
         given = flags.get(setting, {})
@@ -197,6 +203,18 @@ def resolve(
         values |= {"noise": None, "noise_kind": None}
     values["norm"] = _norm(stage, values["norm"], named=stage.name in flags.get("norm", {}))
     return StageSettings(**values)
+
+
+def _check_plan_settings(stage: Stage):
+    """Refuses what a plan fixes for a stage but nobody would read."""
+    for name, value in stage.settings.items():
+        if name not in _KINDS:
+            expected = f"the settings of stage {stage.name!r} among {', '.join(NAMES)}"
+        elif not _KINDS[name].fits(value):
+            expected = f"{name} of stage {stage.name!r} to be {_KINDS[name].words}"
+        else:
+            continue
+        raise UserError(f"Expected {expected}. Received: {name}={value!r}. Correct the plan.")
 
 
 def _norm(stage: Stage, asked: str | None, named: bool) -> str | None:

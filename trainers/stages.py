@@ -130,7 +130,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
     check_sources(stage, run.workdir)
     engine = run.make_engine()
     with engine.scope():
-        model = make_model(stage, settings, run)
+        model, source_steps = make_model(stage, settings, run)
         optimizer = OPTIMIZERS[settings.optimizer](
             InverseSquareRoot(
                 warmup_steps=settings.warmup_steps,
@@ -140,7 +140,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         )
     batches = run.batches("train", settings.seed)
     flops = step_flops(model, run.batch_size, batches.input_length, batches.target_length)
-    known = _describe(stage, settings, model, flops)
+    known = _describe(stage, settings, model, flops) | {"source_steps": source_steps}
     folder = run.workdir.start_stage(
         stage.name, what, known | {"model": model.config.to_dict(), "plan": stage.to_dict()}
     )
@@ -181,7 +181,9 @@ def check_sources(stage: Stage, workdir: Workdir) -> None:
             )
 
 
-def make_model(stage: Stage, settings: StageSettings, run: Run) -> "kf.models.T5":
+def make_model(
+    stage: Stage, settings: StageSettings, run: Run
+) -> tuple["kf.models.T5", dict[str, int]]:
     """Builds a stage's model: from random weights, or fused from its sources' checkpoints.
 
     A stage that has checkpoints is only built: the loop sets its weights.
@@ -190,25 +192,33 @@ def make_model(stage: Stage, settings: StageSettings, run: Run) -> "kf.models.T5
         stage: node of a plan.
         settings: how it is trained.
         run: what it shares with the other stages.
+
+    Returns:
+        The model, and for each source the step of the checkpoint that was fused.
     """
     folder = run.workdir.stage_dir(stage.name)
     if checkpoints.steps(folder / loop.CHECKPOINT_FOLDER):
-        fused = read_json(folder / STAGE_FILE)["model"]
-        return kf.models.T5(kf.models.T5Config.from_dict(fused), seed=settings.seed)
+        known = read_json(folder / STAGE_FILE)
+        config = kf.models.T5Config.from_dict(known["model"])
+        return kf.models.T5(config, seed=settings.seed), known["source_steps"]
     if not stage.is_fused:
-        return kf.models.T5(run.config(stage.size, settings.dropout), seed=settings.seed)
-    sources = [
-        load_model(run.workdir.stage_dir(source), settings.dropout)[0] for source in stage.sources
-    ]
+        return kf.models.T5(run.config(stage.size, settings.dropout), seed=settings.seed), {}
+    loaded = {
+        source: load_model(run.workdir.stage_dir(source), settings.dropout)
+        for source in stage.sources
+    }
+    fused = _fuse([loaded[name][0] for name in stage.parents], settings)
+    return fused, {name: checkpoint.step for name, (_, checkpoint) in loaded.items()}
+
+
+def _fuse(parents: list, settings: StageSettings) -> "kf.models.T5":
     how = {
         "norm": settings.norm,
         "noise": settings.noise,
         "noise_kind": settings.noise_kind,
         "seed": settings.seed,
     }
-    if stage.copies > 1:
-        return sources[0].self_fuse(stage.copies, **how)
-    return sources[0].fuse(*sources[1:], **how)
+    return parents[0].fuse(*parents[1:], **how)
 
 
 def _monitors(model) -> dict[str, Callable]:

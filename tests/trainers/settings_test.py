@@ -134,3 +134,13 @@ def test_names_that_nobody_bears_are_refused():
         settings.check_names(flags(steps="self_fusion:3"), stages, TINY)
     with pytest.raises(UserError, match="Received: steps=L:3"):
         settings.check_names(flags(steps="L:3"), stages, sizes.SIZES["table8"])
+
+
+@pytest.mark.parametrize(
+    "fixed", [{"noisy": 1}, {"steps": 0}, {"steps": "5"}, {"steps": True}, {"noise_kind": "x"}]
+)
+def test_what_a_plan_fixes_is_checked(fixed):
+    (name, value), *_ = fixed.items()
+    with pytest.raises(UserError, match=f"'a'.*Received: {name}={value!r}"):
+        settings.resolve(Stage("a", "S", settings=fixed), TINY)
+    settings.resolve(Stage("a", "S", settings={"noise": 1, "steps": 5}), TINY)

@@ -117,7 +117,7 @@ def test_self_fusion_starts_where_its_source_ended(run):
     source = run.workdir.record("small_0")
     assert record["curve"][0]["loss"] == pytest.approx(source["loss"], rel=1e-5)
     assert record["curve"][0]["step"] == 0
-    assert record["sources"] == ["small_0"]
+    assert (record["sources"], record["source_steps"]) == (["small_0"], {"small_0": 3})
     assert record["loss"] != record["curve"][0]["loss"]
     lines = (run.workdir.stage_dir("self_fusion") / "metrics.jsonl").read_text().splitlines()
     symmetry = [json.loads(line).get("symmetry") for line in lines if '"eval"' in line]
@@ -136,7 +136,8 @@ def test_models_of_two_sources(run, tmp_path, norm, groups):
         shutil.copytree(run.workdir.stage_dir("small_0"), twin.workdir.stage_dir(name))
     stage = Stage("big", "M", f"fusion_{norm}", ("small_0", "small_1"))
     with pytest.warns(kf.SymmetryWarning):
-        model = stages.make_model(stage, settings_of(stage, noise="0"), twin)
+        model, steps = stages.make_model(stage, settings_of(stage, noise="0"), twin)
+    assert steps == {"small_0": 3, "small_1": 3}
     assert model.config.norm_groups == groups
     assert model.config.hidden_dim == 16
     assert loss_of(model, run) == pytest.approx(run.workdir.record("small_0")["loss"], rel=1e-5)
@@ -147,7 +148,7 @@ def test_noise_and_seed_reach_the_fusion(run, tmp_path):
     shutil.copytree(run.workdir.stage_dir("small_0"), twin.workdir.stage_dir("small_0"))
 
     def kernel(**flags):
-        model = stages.make_model(FUSED, settings_of(FUSED, **flags), twin)
+        model, _ = stages.make_model(FUSED, settings_of(FUSED, **flags), twin)
         return keras.ops.convert_to_numpy(model.head.kernel), [
             keras.ops.convert_to_numpy(v) for v in model.weights if "query" in v.path
         ][0]
@@ -182,7 +183,8 @@ def test_a_fused_stage_that_was_stopped_is_not_fused_again(run, tmp_path):
     found = settings_of(FUSED, noise="0", dropout="0.1")
     stages.run_stage(FUSED, found, run)
     shutil.copytree(run.workdir.stage_dir("self_fusion"), twin.workdir.stage_dir("self_fusion"))
-    model = stages.make_model(FUSED, found, twin)  # small_0 is not even there
+    model, steps = stages.make_model(FUSED, found, twin)  # small_0 is not even there
+    assert steps == {"small_0": 3}
     assert model.config.blocks["hidden"] == (8, 8)
 
 
