@@ -29,6 +29,8 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
         dropout: Rate of dropout on the attention weights.
         use_bias: Whether the projections have biases.
         output_shape: Size of the output; default that of the query.
+        attention_axes, sliding_window, flash_attention, use_gate: Keras' arguments at their
+            defaults; anything else cannot be fused, and is refused.
         kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
             kernel_constraint, bias_constraint: As in Keras, for all projections.
         seed: Seed of the dropout.
@@ -65,19 +67,30 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
         dropout=0.0,
         use_bias=True,
         output_shape=None,
+        attention_axes=None,
+        sliding_window=None,
+        flash_attention=None,
         kernel_initializer="glorot_uniform",
         bias_initializer="zeros",
         kernel_regularizer=None,
         bias_regularizer=None,
+        activity_regularizer=None,
         kernel_constraint=None,
         bias_constraint=None,
+        use_gate=False,
         seed=None,
         use_scale=True,
         broadcast_dropout=False,
         initializers=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        _refuse_set(
+            attention_axes=attention_axes,
+            sliding_window=sliding_window,
+            flash_attention=flash_attention,
+            use_gate=use_gate,
+        )
         self.supports_masking = True
         self.num_heads = num_heads
         self.key_dim = key_dim
@@ -217,12 +230,15 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
     def compute_output_shape(self, query_shape, value_shape, key_shape=None):
         return (*query_shape[:-1], self.output_dim or query_shape[-1])
 
-    def compute_mask(self, query, value, query_mask=None, value_mask=None, key_mask=None):
-        return query_mask
-
     def get_config(self):
         options = self._projection_options
+        regularizer = keras.saving.serialize_keras_object(self.activity_regularizer)
         return super().get_config() | {
+            "attention_axes": None,
+            "sliding_window": None,
+            "flash_attention": None,
+            "use_gate": False,
+            "activity_regularizer": regularizer,
             "num_heads": self.num_heads,
             "key_dim": self.key_dim,
             "value_dim": self.value_dim,
@@ -250,6 +266,16 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
         shape = ops.shape(inputs)
         heads = ops.reshape(inputs, (*shape[:2], self.num_heads, size))
         return ops.transpose(heads, (0, 2, 1, 3))
+
+
+def _refuse_set(**arguments):
+    """Raises for an argument of Keras' layer that this one knows only the default of."""
+    for name, value in arguments.items():
+        if value:
+            raise ValueError(
+                f"FusableMultiHeadAttention takes only Keras' default of `{name}`. "
+                f"Received: {name}={value}"
+            )
 
 
 def mask_bias(mask):

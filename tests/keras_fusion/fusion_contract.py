@@ -127,7 +127,9 @@ def check_stands_for(layer_class, keras_class, kwargs, inputs, to_keras=None):
     shapes = [value.shape for value in inputs]
     if len(shapes) == 1:
         assert ours.compute_output_shape(shapes[0]) == peer.compute_output_shape(shapes[0])
-    assert set(peer.get_config()) - {"quantization_config"} <= set(ours.get_config())
+    # Keras' attention writes the shapes that it was built with into its configuration, too.
+    needless = {"quantization_config", "query_shape", "key_shape", "value_shape"}
+    assert set(peer.get_config()) - needless <= set(ours.get_config())
 
 
 def check_output(fused, sources, together, inputs, output_axis):
@@ -194,9 +196,8 @@ def check_training(layer, inputs, vocabulary):
     target = np.zeros(model(inputs).shape, "float32")
     losses = [float(model.train_on_batch(inputs, target)) for _ in range(3)]
     assert losses[2] < losses[0]
-    moved = [np.abs(new - old).max() for new, old in zip(layer.get_weights(), before, strict=True)]
-    # The bias of an attention's keys adds the same to all scores of a query: no gradient.
-    assert sum(change == 0 for change in moved) == 0, moved
+    for new, old in zip(layer.get_weights(), before, strict=True):
+        assert not np.array_equal(new, old)
     layer.set_weights(before)
 
 
