@@ -27,6 +27,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from trainers import tensor_files
+from trainers.engines.base import check_state, state_variables
 from trainers.errors import UserError
 
 MODEL_FILE = "model.safetensors"
@@ -266,8 +267,6 @@ def load_weights_into(model, path: str | os.PathLike) -> None:
         UserError: a damaged checkpoint, or every mismatch of names and shapes in one error;
             no weight has been set then.
     """
-    from trainers.engines.base import check_state, state_variables
-
     checkpoint = load(path)
     variables = {
         name.removeprefix(MODEL_PREFIX): variable

@@ -1,5 +1,7 @@
 """Loss and counts against optax in float64, and what they must not do."""
 
+import subprocess
+
 import jax
 import keras
 import numpy as np
@@ -7,6 +9,7 @@ import optax
 import pytest
 from keras import ops
 
+from tests.trainers.loop_support import python
 from trainers.losses import LossSums, loss_sums
 
 
@@ -101,3 +104,23 @@ def test_sums_of_parts_add_up():
     whole = loss_sums(logits, targets)
     added = LossSums(*(a + b for a, b in zip(*parts, strict=True)))
     np.testing.assert_allclose([float(v) for v in added], [float(v) for v in whole], rtol=1e-6)
+
+
+def test_gradient_on_jax_is_that_of_optax():
+    code = """
+import jax, numpy as np, optax
+from jax import numpy as jnp
+from trainers.losses import loss_sums
+rng = np.random.default_rng(0)
+logits, targets = rng.normal(size=(2, 3, 5)).astype("f4"), rng.integers(1, 5, (2, 3))
+def oracle(x):
+    log_z = jax.nn.logsumexp(x, axis=-1)
+    terms = optax.softmax_cross_entropy_with_integer_labels(x, targets) + 0.1 * log_z**2
+    return terms.sum()
+ours = jax.jit(jax.grad(lambda x, t: loss_sums(x, t, 0.1).loss))(logits, jnp.asarray(targets))
+np.testing.assert_allclose(ours, jax.grad(oracle)(logits), atol=1e-6)
+"""
+    command = python(code)
+    command["env"]["KERAS_BACKEND"] = "jax"
+    ran = subprocess.run(**command, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr[-3000:]
