@@ -16,6 +16,7 @@ size: `--steps=S:3000,M:4000 --learning_rate_offset=self_fusion:-500`.
 import dataclasses
 import pathlib
 import time
+from collections.abc import Callable
 
 import keras
 from absl import flags
@@ -26,6 +27,7 @@ from trainers.data import manifest
 from trainers.data.batches import PretrainingBatches
 from trainers.data.config import DataConfig
 from trainers.data.prepare import prepare
+from trainers.engines.base import Engine
 from trainers.errors import UserError
 from trainers.graphs import Stage
 from trainers.pretrain_config import CORPORA, STRATEGIES, PretrainConfig
@@ -68,9 +70,9 @@ def pretrain(config: PretrainConfig) -> pathlib.Path:
     workdir.check(config.identity())
     if config.stage is not None:
         stages.check_sources(*config.wanted, workdir)
-    engine_of(config.strategy)
+    make_engine = engines_of(config.strategy)
     data_dir = _data(config, size)
-    run = _run(config, size, workdir, data_dir)
+    run = _run(config, size, workdir, data_dir, make_engine)
     for stage in config.wanted:
         workdir.check_stage(stage.name, stages.identity(stage, config.settings_of(stage), run))
     workdir.open(config.identity() | fingerprints(data_dir), config.plan)
@@ -127,7 +129,11 @@ def fingerprints(data_dir: pathlib.Path) -> dict[str, str]:
 
 
 def _run(
-    config: PretrainConfig, size: Size, workdir: Workdir, data_dir: pathlib.Path
+    config: PretrainConfig,
+    size: Size,
+    workdir: Workdir,
+    data_dir: pathlib.Path,
+    make_engine: Callable[[], Engine],
 ) -> stages.Run:
     batches = PretrainingBatches(data_dir, "train", config.batch_size, config.input_length, seed=0)
     # Found out now, and not when the first stage is evaluated.
@@ -140,13 +146,19 @@ def _run(
         batch_size=config.batch_size,
         input_length=config.input_length,
         eval_batches=config.eval_batches,
-        make_engine=lambda: engine_of(config.strategy),
+        make_engine=make_engine,
         progress=config.progress,
     )
 
 
-def engine_of(strategy: str):
-    """Returns a new engine for a strategy by name.
+def engines_of(strategy: str) -> Callable[[], Engine]:
+    """Returns what makes the engines of a run, for a strategy by name.
+
+    All of them share one strategy object: a second one on the same devices would number its
+    all-reduces from the start again, and TensorFlow would take them for those of the first.
+
+    Args:
+        strategy: "one_device" or "mirrored".
 
     Raises:
         UserError: Keras runs on a backend that these engines are not for.
@@ -163,7 +175,8 @@ def engine_of(strategy: str):
 
     # Each stage has a model, hence step functions of its own: nothing to warn of.
     tf.get_logger().setLevel("ERROR")
-    return TensorFlowEngine(tf.distribute.MirroredStrategy() if strategy == "mirrored" else None)
+    shared = tf.distribute.MirroredStrategy() if strategy == "mirrored" else None
+    return lambda: TensorFlowEngine(shared)
 
 
 def _print_plan(config: PretrainConfig, run: stages.Run):
@@ -184,7 +197,7 @@ def _print_plan(config: PretrainConfig, run: stages.Run):
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print(f"Plan {', '.join(config.plan)} at size {config.size}, tokens from {run.data_dir}:")
     for row in rows:
-        print("  " + "  ".join(map(str.ljust, row, widths)).rstrip())
+        print("  " + "  ".join(map(str.ljust, row, widths)).rstrip(), flush=True)
 
 
 def _train(stage: Stage, found: StageSettings, run: stages.Run):

@@ -111,11 +111,16 @@ def test_wanted_stages():
     assert [stage.name for stage in one.wanted] == ["small_1"]
 
 
-def test_mirrored_engine_is_named(monkeypatch):
-    assert pretrain.engine_of("mirrored").num_replicas >= 1
+def test_engines_are_for_the_tensorflow_backend(monkeypatch):
+    assert pretrain.engines_of("one_device")().num_replicas == 1
     monkeypatch.setattr("keras.backend.backend", lambda: "jax")
     with pytest.raises(UserError, match="KERAS_BACKEND=jax"):
-        pretrain.engine_of("one_device")
+        pretrain.engines_of("one_device")
+
+
+def test_engines_of_a_run_share_one_strategy():
+    make_engine = pretrain.engines_of("mirrored")
+    assert make_engine().strategy is make_engine().strategy
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ def run(tmp_path_factory, patch):
         batch_size=2,
         input_length=16,
         eval_batches=2,
-        make_engine=lambda: pretrain.engine_of("one_device"),
+        make_engine=pretrain.engines_of("one_device"),
         progress=False,
     )
     stages.run_stage(SMALL, settings_of(SMALL), found)
