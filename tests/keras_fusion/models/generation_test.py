@@ -1,0 +1,105 @@
+"""Generation with a cache, against full forward passes that know no cache."""
+
+import numpy as np
+import pytest
+
+from tests.keras_fusion.models import tiny
+
+VERSIONS = pytest.mark.parametrize("version", [tiny.V1_1, tiny.V1_0], ids=["v1.1", "v1.0"])
+
+
+def by_forward_passes(model, token_ids, padding_mask, length, end_id=1):
+    """Greedy decoding by a whole forward pass a token."""
+    tokens = np.zeros((len(token_ids), length + 1), "int32")
+    done = np.zeros(len(token_ids), bool)
+    for index in range(length):
+        # The decoder sees the whole array; what is not yet written lies ahead and is masked.
+        inputs = {"encoder_token_ids": token_ids, "decoder_token_ids": tokens[:, :length]}
+        if padding_mask is not None:
+            inputs["encoder_padding_mask"] = padding_mask
+        chosen = tiny.logits(model, inputs)[:, index].argmax(-1)
+        tokens[:, index + 1] = np.where(done, 0, chosen)
+        done |= chosen == end_id
+    return tokens[:, 1:]
+
+
+@VERSIONS
+def test_greedy_equals_full_forward_passes(version):
+    model = tiny.model(**version)
+    inputs = tiny.batch(padding=True, size=3)
+    token_ids, mask = inputs["encoder_token_ids"], inputs["encoder_padding_mask"]
+    found = model.generate(token_ids, mask, max_length=10)
+    assert found.shape == (3, 10)
+    np.testing.assert_array_equal(found, by_forward_passes(model, token_ids, mask, 10))
+    assert len({tuple(row) for row in found}) == 3
+
+
+def test_greedy_with_a_fused_model():
+    model = tiny.model(0, num_layers=1).fuse(tiny.model(1, num_layers=1, hidden_dim=6), noise=0.1)
+    token_ids = tiny.batch()["encoder_token_ids"]
+    found = model.generate(token_ids, max_length=6)
+    np.testing.assert_array_equal(found, by_forward_passes(model, token_ids, None, 6))
+
+
+def test_padding_of_the_encoder_is_ignored():
+    model = tiny.model(num_layers=1)
+    inputs = tiny.batch(padding=True)
+    token_ids, mask = inputs["encoder_token_ids"], inputs["encoder_padding_mask"]
+    padded = model.generate(token_ids, mask, max_length=6)
+    changed = np.where(mask, token_ids, 3)
+    np.testing.assert_array_equal(model.generate(changed, mask, max_length=6), padded)
+
+
+def test_what_follows_the_end_is_padding():
+    model = tiny.model(num_layers=1)
+    token_ids = tiny.batch(size=3)["encoder_token_ids"]
+    free = model.generate(token_ids, max_length=8, end_id=-1)
+    # Take as the end a token that some row says early.
+    end = int(free[0, 2])
+    found = model.generate(token_ids, max_length=8, end_id=end, pad_id=22)
+    for row, without_end in zip(found, free, strict=True):
+        places = np.flatnonzero(without_end == end)
+        stop = places[0] + 1 if places.size else 8
+        np.testing.assert_array_equal(row[:stop], without_end[:stop])
+        np.testing.assert_array_equal(row[stop:], 22)
+    assert (found == 22).any()
+
+
+class TestSampling:
+    def test_is_seeded(self):
+        model = tiny.model(num_layers=1)
+        token_ids = tiny.batch()["encoder_token_ids"]
+        a, b, c = (
+            model.generate(token_ids, max_length=12, temperature=2.0, seed=seed, end_id=-1)
+            for seed in (1, 1, 2)
+        )
+        np.testing.assert_array_equal(a, b)
+        assert not np.array_equal(a, c)
+        assert a.min() >= 0 and a.max() < 23
+
+    def test_the_likeliest_of_one_is_greedy(self):
+        model = tiny.model(num_layers=1)
+        token_ids = tiny.batch()["encoder_token_ids"]
+        np.testing.assert_array_equal(
+            model.generate(token_ids, max_length=6, temperature=5.0, top_k=1, seed=0),
+            model.generate(token_ids, max_length=6),
+        )
+
+    def test_stays_among_the_likeliest(self):
+        model = tiny.model(num_layers=1)
+        token_ids = np.repeat(tiny.batch()["encoder_token_ids"][:1], 64, 0)
+        drawn = model.generate(token_ids, max_length=1, temperature=50.0, top_k=3, seed=0)[:, 0]
+        first = tiny.logits(
+            model,
+            {"encoder_token_ids": token_ids[:1], "decoder_token_ids": np.zeros((1, 1), "int32")},
+        )[0, 0]
+        assert set(drawn) == set(np.argsort(first)[-3:])
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_length": 0}, {"temperature": -1.0}, {"temperature": 1.0, "top_k": 0}]
+)
+def test_bad_options(options):
+    name, value = list(options.items())[-1]
+    with pytest.raises(ValueError, match=f"Received: .*{name}={value}"):
+        tiny.model(num_layers=1).generate(np.ones((1, 2), "int32"), **options)
