@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import os
+import pathlib
 import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -192,3 +196,45 @@ def test_adamw_works_everywhere(run, tmp_path):
     twin = dataclasses.replace(run, workdir=Workdir(tmp_path))
     record = stages.run_stage(SMALL, settings_of(SMALL, optimizer="adamw", steps="2"), twin)
     assert record["loss"] < record["curve"][0]["loss"]
+
+
+ON_TWO_DEVICES = """
+import pathlib
+import sys
+
+import pytest
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tests.trainers import nano
+from trainers import pretrain
+
+with pytest.MonkeyPatch.context() as patch:
+    nano.define(patch)
+    patch.setattr(pretrain.reports, "write_report", lambda folder: folder)
+    mirrored = tf.distribute.MirroredStrategy
+    patch.setattr(tf.distribute, "MirroredStrategy", lambda: mirrored(["CPU:0", "CPU:1"]))
+    data_dir = nano.write_tokens(pathlib.Path(sys.argv[1]))
+    for strategy in ("mirrored", "one_device"):
+        where = [f"--data_dir={data_dir}", f"--workdir={sys.argv[1]}/{strategy}"]
+        how = ["--size=nano", "--noprogress", f"--strategy={strategy}"]
+        pretrain.pretrain(nano.config_of(pretrain, "--plan=fusion_property", *how, *where))
+"""
+
+
+@pytest.mark.slow
+def test_stages_on_two_devices_are_those_on_one(tmp_path):
+    """Stages of two sizes in one process; it is one of its own, since it begins with two CPUs."""
+    root = pathlib.Path(__file__).resolve().parents[2]
+    subprocess.run(
+        [sys.executable, "-c", ON_TWO_DEVICES, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(root)},
+        check=True,
+        timeout=300,
+    )
+    for name in ("small_0", "small_1", "fusion_property"):
+        two, one = (Workdir(tmp_path / s).record(name) for s in ("mirrored", "one_device"))
+        assert (two["devices"], one["devices"]) == (2, 1)
+        losses = [[point["loss"] for point in record["curve"]] for record in (two, one)]
+        np.testing.assert_allclose(*losses, rtol=1e-4)
