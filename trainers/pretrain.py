@@ -75,7 +75,12 @@ def pretrain(config: PretrainConfig) -> pathlib.Path:
     run = _run(config, size, workdir, data_dir, make_engine)
     for stage in config.wanted:
         workdir.check_stage(stage.name, stages.identity(stage, config.settings_of(stage), run))
-    workdir.open(config.identity() | fingerprints(data_dir), config.plan)
+    workdir.open(
+        config.identity() | fingerprints(data_dir),
+        config.plan,
+        tuning=config.tuned_by,
+        **_corpus(data_dir),
+    )
     _print_plan(config, run)
     for stage in config.wanted:
         _train(stage, config.settings_of(stage), run)
@@ -126,6 +131,14 @@ def fingerprints(data_dir: pathlib.Path) -> dict[str, str]:
     """What tells prepared tokens from others: how their hashes begin."""
     files = manifest.read(data_dir)["files"]
     return {name: file["sha256"][:12] for name, file in files.items()}
+
+
+def _corpus(data_dir: pathlib.Path) -> dict[str, str]:
+    """What the tokens were made of, from their manifest; for the report."""
+    found = manifest.read(data_dir)
+    files = ", ".join(file["name"] for file in found["corpus"].get("files", ()))
+    path = {"corpus_path": files} if files else {}
+    return {"corpus": found["config"]["corpus"], **path}
 
 
 def _run(
@@ -226,6 +239,7 @@ _FLAGS = (
     (flags.DEFINE_integer, "input_length", None, "Tokens of a sequence that the encoder sees."),
     (flags.DEFINE_integer, "eval_batches", None, "Batches of the fixed validation set."),
     (flags.DEFINE_string, "strategy", "one_device", f"Devices: {', '.join(STRATEGIES)}."),
+    (flags.DEFINE_string, "tuning", None, "Which sweep chose the learning rates; for the report."),
     (flags.DEFINE_bool, "progress", True, "Show progress bars."),
     *(
         (flags.DEFINE_string, name, None, f"{text}: VALUE or NAME:VALUE[,NAME:VALUE]")

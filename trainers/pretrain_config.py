@@ -11,6 +11,15 @@ from trainers.settings import StageSettings
 
 STRATEGIES = ("one_device", "mirrored")
 CORPORA = ("docs", "text", "c4")
+# Other values of these settings are not those that a size's sweep was made for.
+_SWEPT = (
+    "steps",
+    "warmup_steps",
+    "learning_rate_offset",
+    "learning_rate_scale",
+    "optimizer",
+    "dropout",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +40,8 @@ class PretrainConfig:
         eval_batches: batches of the validation set; None takes the size's.
         strategy: "one_device" or "mirrored".
         stage_flags: setting to what `settings.parse` found in its flag.
+        tuning: which sweep chose the learning rates, for the report; None takes what the size
+            says, unless flags change what that sweep was made for.
         progress: whether to show progress bars.
 
     Raises:
@@ -50,6 +61,7 @@ class PretrainConfig:
     eval_batches: int | None = None
     strategy: str = "one_device"
     stage_flags: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
+    tuning: str | None = None
     progress: bool = True
 
     def __post_init__(self):
@@ -93,6 +105,18 @@ class PretrainConfig:
     def settings_of(self, stage: Stage) -> StageSettings:
         """Settings of a stage."""
         return settings.resolve(stage, sizes.get_size(self.size), self.stage_flags)
+
+    @property
+    def tuned_by(self) -> str:
+        """Which sweep chose the learning rates; empty where none did."""
+        if self.tuning is not None:
+            return self.tuning
+        size = sizes.get_size(self.size)
+        changed = [name for name in _SWEPT if name in self.stage_flags]
+        changed += [
+            n for n in ("batch_size", "input_length") if getattr(self, n) != getattr(size, n)
+        ]
+        return "" if changed else size.tuning
 
     def identity(self) -> dict:
         """What makes the run what it is, apart from its tokens; plans may be added to a run."""

@@ -29,6 +29,7 @@ class Size:
         vocabulary_pieces: pieces of a vocabulary trained for it.
         num_sentinels: sentinels that follow them.
         defaults: settings of stages, written as the flags are (see trainers/settings.py).
+        tuning: which sweep chose the learning rates among the defaults; empty where none did.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Size:
     vocabulary_pieces: int
     num_sentinels: int
     defaults: Mapping[str, str]
+    tuning: str = ""
 
 
 # A span-corruption run at tiny size stays on a plateau first; a warm-up of 300 steps leaves it

@@ -130,17 +130,25 @@ class Workdir:
                 f"workdir={str(self.path)!r}, which holds {foreign[0]!r}. Choose another folder."
             )
 
-    def open(self, settings: Mapping[str, object], plans: Iterable[str] = ()) -> None:
+    def open(
+        self, settings: Mapping[str, object], plans: Iterable[str] = (), **facts: object
+    ) -> None:
         """Makes the folder this run's, or finds that it is; remembers the plans asked for.
+
+        Args:
+            settings: what makes the run what it is.
+            plans: names of plans, added to those asked for earlier.
+            **facts: what reports say of the run; the latest ones stay.
 
         Raises:
             UserError: as for `check`; nothing is written then.
         """
         self.check(settings)
         path = self.path / RUN_FILE
-        before = read_json(path).get("plans", []) if path.exists() else []
-        content = {"settings": dict(settings), "plans": list(dict.fromkeys((*before, *plans)))}
-        if not path.exists() or content["plans"] != before:
+        before = read_json(path) if path.exists() else {}
+        asked = list(dict.fromkeys((*before.get("plans", ()), *plans)))
+        content = {"settings": dict(settings), "plans": asked, **facts}
+        if content != before:
             write_json(path, content)
 
     @property

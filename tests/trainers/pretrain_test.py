@@ -1,5 +1,6 @@
 """The pretraining binary: from flags to a report, stage by stage, and again."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -10,7 +11,7 @@ import time
 import pytest
 
 from tests.trainers import nano
-from trainers import pretrain
+from trainers import pretrain, sizes
 from trainers.errors import UserError
 from trainers.workdir import Workdir
 
@@ -45,6 +46,8 @@ def test_a_stage_alone_leaves_the_others(world):
     workdir = Workdir(world / "w")
     assert [record["name"] for record in workdir.records()] == ["small_0"]
     assert workdir.plans == ["self_fusion"]
+    run = json.loads((workdir.path / "run.json").read_text())
+    assert (run["corpus"], run["corpus_path"], run["tuning"]) == ("text", "text.txt", "")
     assert len(list((workdir.path / "data").glob("text-*/manifest.json"))) == 1
 
 
@@ -102,6 +105,20 @@ def test_flags_become_one_configuration():
     assert [by_name[name].steps for name in ("small_0", "baseline")] == [3, 5]
     assert by_name["self_fusion"].noise == 0.2
     assert by_name["baseline"].noise is None
+
+
+def test_a_sweep_is_claimed_for_its_own_settings_only(monkeypatch):
+    swept = dataclasses.replace(sizes.SIZES["tiny"], tuning="the sweep")
+    monkeypatch.setitem(sizes.SIZES, "tiny", swept)
+
+    def tuned_by(*arguments):
+        return nano.config_of(pretrain, "--plan=baseline", "--workdir=w", *arguments).tuned_by
+
+    assert tuned_by() == tuned_by("--eval_every=7", "--batch_size=32") == "the sweep"
+    assert tuned_by("--warmup_steps=7") == tuned_by("--batch_size=7") == ""
+    assert tuned_by("--warmup_steps=7", "--tuning=mine") == "mine"
+    monkeypatch.setitem(sizes.SIZES, "tiny", dataclasses.replace(swept, tuning=""))
+    assert tuned_by() == ""
 
 
 def test_wanted_stages():

@@ -24,6 +24,13 @@ def test_open_writes_the_run_and_collects_plans(folder):
     assert json.loads((folder.path / "run.json").read_text())["settings"] == RUN
 
 
+def test_facts_of_the_latest_command_stay(folder):
+    folder.open(RUN, plans=["baseline"], corpus="docs")
+    folder.open(RUN, plans=["baseline"], corpus="text")
+    content = json.loads((folder.path / "run.json").read_text())
+    assert content == {"settings": RUN, "plans": ["baseline"], "corpus": "text"}
+
+
 def test_a_folder_with_prepared_data_is_welcome(tmp_path):
     (tmp_path / "data").mkdir()
     Workdir(tmp_path).open(RUN)
