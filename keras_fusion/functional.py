@@ -177,14 +177,20 @@ def _leaving(calls, outputs):
         if not _has_weights(call.operation):
             if any(id(tensor) in leaving for tensor in call.outputs):
                 leaving |= set(map(id, call.inputs))
+    learned = set()
     for call in calls:
-        used = any(id(tensor) in leaving for tensor in call.inputs)
-        stays = not any(id(tensor) in leaving for tensor in call.outputs)
-        if used and stays and not isinstance(call.operation, keras.layers.InputLayer):
+        layer, inputs, results = (
+            call.operation,
+            set(map(id, call.inputs)),
+            set(map(id, call.outputs)),
+        )
+        if learned & leaving & inputs and (_has_weights(layer) or not results & leaving):
             messages.append(
-                f"layer `{call.operation.name}` uses an output of the model, which "
-                "fusion would replace by the sources' mean"
+                f"layer `{layer.name}` uses an output of the model, which fusion would replace by "
+                "the sources' mean"
             )
+        if _has_weights(layer) or learned & inputs:
+            learned |= results
     return leaving, messages
 
 

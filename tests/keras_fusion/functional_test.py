@@ -1,0 +1,314 @@
+"""`kf.fuse` on functional and sequential models: what it computes, and what it cannot fuse."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_fusion as kf
+from keras_fusion.errors import FusionError, SymmetryWarning
+from keras_fusion.functional import infer_growth
+from keras_fusion.layers import (
+    FusableDense,
+    FusableDropout,
+    FusableEinsumDense,
+    FusableEmbedding,
+    FusableLayerNorm,
+    FusableMultiHeadAttention,
+    FusableRMSNorm,
+)
+from tests.keras_fusion.fusion_contract import numpy, random_inputs
+
+
+def randomised(model, seed):
+    rng = np.random.default_rng(seed)
+    model.set_weights([rng.normal(0.3, 0.5, weight.shape) for weight in model.get_weights()])
+    return model
+
+
+def perceptron(seed=0, width=4, activation=None, classes=3):
+    return randomised(
+        keras.Sequential(
+            [
+                keras.Input((5,)),
+                FusableDense(width, activation="relu"),
+                FusableDense(width + 1, activation="relu"),
+                FusableDense(classes, activation=activation),
+            ]
+        ),
+        seed,
+    )
+
+
+def residual(seed=0, width=4, norm=FusableLayerNorm):
+    inputs = keras.Input((5,))
+    x = FusableDense(width)(inputs)
+    y = norm()(x)
+    y = FusableDense(2 * width, activation="gelu")(y)
+    y = FusableDropout(0.1)(y)
+    y = FusableDense(width)(y)
+    x = norm()(layers.Add()([x, y]))
+    return randomised(keras.Model(inputs, FusableDense(3)(layers.Activation("relu")(x))), seed)
+
+
+def transformer(seed=0, width=4, heads=2):
+    tokens = keras.Input((6,), dtype="int32")
+    x = FusableEmbedding(11, width, mask_zero=True)(tokens)
+    y = FusableRMSNorm()(x)
+    x = layers.Add()([x, FusableMultiHeadAttention(heads, 3)(y, y, use_causal_mask=True)])
+    y = FusableEinsumDense("abc,cd->abd", (None, 2 * width), activation="relu", bias_axes="d")(x)
+    x = layers.Add()([x, FusableDense(width)(y)])
+    x = FusableLayerNorm()(layers.GlobalAveragePooling1D()(x))
+    return randomised(keras.Model(tokens, FusableDense(3)(x)), seed)
+
+
+TOKENS = np.random.default_rng(0).integers(1, 11, (3, 6)).astype("int32")
+TOKENS[1, 4:] = 0
+FEATURES = random_inputs([(3, 5)])[0]
+
+
+# As Keras' own, an einsum layer does not hand masks on.
+@pytest.mark.filterwarnings("ignore:Layer 'fusable_einsum_dense")
+@pytest.mark.parametrize(
+    ("build", "inputs"),
+    [(perceptron, FEATURES), (residual, FEATURES), (transformer, TOKENS)],
+)
+@pytest.mark.parametrize("widths", [(4, 4), (4, 3, 6)])
+def test_the_outputs_are_the_mean(build, inputs, widths):
+    sources = [build(seed, width) for seed, width in enumerate(widths)]
+    fused = kf.fuse(sources)
+    assert type(fused) is type(sources[0])
+    assert len(fused.weights) == len(sources[0].weights)
+    mean = np.mean([numpy(source(inputs)) for source in sources], 0)
+    np.testing.assert_allclose(numpy(fused(inputs)), mean, rtol=1e-5, atol=1e-5)
+
+
+def test_fused_again_saved_and_trained(tmp_path):
+    a, b, c = residual(0), residual(1, 3), residual(2, 5)
+    fused = kf.fuse([kf.fuse([a, b]), c])
+    expected = (numpy(a(FEATURES)) + numpy(b(FEATURES))) / 4 + numpy(c(FEATURES)) / 2
+    np.testing.assert_allclose(numpy(fused(FEATURES)), expected, atol=1e-5)
+    fused.save(tmp_path / "fused.keras")
+    loaded = keras.saving.load_model(tmp_path / "fused.keras", safe_mode=True)
+    np.testing.assert_array_equal(numpy(loaded(FEATURES)), numpy(fused(FEATURES)))
+    loaded.compile(keras.optimizers.SGD(0.01), "mse", run_eagerly=True)
+    target = np.ones((3, 3), "float32")
+    losses = [float(loaded.train_on_batch(FEATURES, target)) for _ in range(4)]
+    assert losses[3] < losses[0]
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_the_mean_is_that_before_the_last_activation(activation):
+    sources = [perceptron(seed, activation=activation) for seed in range(2)]
+    logits = [perceptron(seed) for seed in range(2)]
+    mean = np.mean([numpy(source(FEATURES)) for source in logits], 0)
+    expected = numpy(getattr(keras.activations, activation)(keras.ops.convert_to_tensor(mean)))
+    np.testing.assert_allclose(numpy(kf.fuse(sources)(FEATURES)), expected, atol=1e-5)
+
+
+def test_rule_keeps_the_architecture_and_property_the_groups():
+    sources = [residual(0, 4), residual(1, 3)]
+    groups = {}
+    for norm in ("property", "rule"):
+        fused = kf.fuse(sources, norm=norm)
+        groups[norm] = [each.groups for each in fused.layers if hasattr(each, "groups")]
+    assert groups == {"property": [(4, 3)] * 2, "rule": [None] * 2}
+
+
+@pytest.mark.parametrize("norm", ["property", "rule"])
+def test_self_fusion_with_balanced_noise_keeps_the_function(norm):
+    model = residual(0)
+    fused = kf.fuse([model] * 3, norm=norm, noise=0.2, noise_kind="balanced", seed=1)
+    np.testing.assert_allclose(numpy(fused(FEATURES)), numpy(model(FEATURES)), atol=1e-4)
+    assert kf.symmetry(fused) > 0.1
+
+
+def test_a_layer_that_is_called_twice():
+    def build(seed):
+        inputs = keras.Input((5,))
+        shared = FusableDense(4, activation="tanh")
+        x = shared(shared(FusableDense(4)(inputs)))
+        return randomised(keras.Model(inputs, FusableDense(2)(x)), seed)
+
+    a, b = build(0), build(1)
+    fused = kf.fuse([a, b])
+    assert len(fused.weights) == len(a.weights)
+    mean = (numpy(a(FEATURES)) + numpy(b(FEATURES))) / 2
+    np.testing.assert_allclose(numpy(fused(FEATURES)), mean, atol=1e-5)
+
+
+def test_several_inputs_and_outputs():
+    def build(seed):
+        inputs = [keras.Input((5,), name="left"), keras.Input((5,), name="right")]
+        x = layers.Add()([FusableDense(4)(each) for each in inputs])
+        return randomised(keras.Model(inputs, [FusableDense(2)(x), FusableDense(3)(x)]), seed)
+
+    a, b = build(0), build(1)
+    both = [FEATURES, FEATURES[::-1].copy()]
+    for found, *apart in zip(kf.fuse([a, b])(both), a(both), b(both), strict=True):
+        mean = np.mean([numpy(each) for each in apart], 0)
+        np.testing.assert_allclose(numpy(found), mean, atol=1e-5)
+
+
+def test_the_inputs_may_leave_as_they_came():
+    def build(seed):
+        inputs = keras.Input((5,))
+        x = layers.Activation("relu")(inputs)
+        x = layers.Add()([x, FusableDense(5)(FusableDense(4, activation="tanh")(x))])
+        return randomised(keras.Model(inputs, [x, layers.Activation("softmax")(x)]), seed)
+
+    a, b = build(0), build(1)
+    mean = (numpy(a(FEATURES)[0]) + numpy(b(FEATURES)[0])) / 2
+    found, probabilities = kf.fuse([a, b])(FEATURES)
+    np.testing.assert_allclose(numpy(found), mean, atol=1e-5)
+    np.testing.assert_allclose(numpy(probabilities), numpy(keras.ops.softmax(found)), atol=1e-6)
+
+
+def test_growth_follows_from_the_graph():
+    model = perceptron()
+    growth, messages = infer_growth(model)
+    assert messages == []
+    assert [growth[id(layer)] for layer in model.layers] == [
+        {"output"},
+        {"input", "output"},
+        {"input"},
+    ]
+
+
+def of(*stack, inputs=(5,)):
+    return randomised(keras.Sequential([keras.Input(inputs), *stack]), 0)
+
+
+class TestWhatCannotBeFused:
+    @pytest.mark.parametrize(
+        ("build", "message"),
+        [
+            (
+                lambda: of(FusableDense(4), layers.Dense(3, name="plain"), FusableDense(2)),
+                r"`plain` \(Dense\) is not fusable",
+            ),
+            (
+                lambda: of(
+                    FusableDense(4), layers.Flatten(name="flat"), FusableDense(2), inputs=(3, 5)
+                ),
+                r"`flat` \(Flatten\) is not fusable",
+            ),
+            (
+                lambda: of(FusableDense(4, activation="softmax", name="inner"), FusableDense(2)),
+                "`inner` mixes units",
+            ),
+            (
+                lambda: of(
+                    FusableDense(4), layers.Activation("softmax", name="mixer"), FusableDense(2)
+                ),
+                "`mixer` mixes units",
+            ),
+            (
+                lambda: of(FusableDense(4), FusableLayerNorm(name="last")),
+                r"`last` \(FusableLayerNorm\) would average its input.*FusableDense between",
+            ),
+            (
+                lambda: of(FusableLayerNorm(name="first"), FusableDense(4), FusableDense(2)),
+                r"`first` \(FusableLayerNorm\) would widen its input.*FusableDense between",
+            ),
+        ],
+    )
+    def test_a_layer_in_the_wrong_place(self, build, message):
+        with pytest.raises(FusionError, match=message):
+            kf.fuse([build(), build()])
+
+    def test_a_shared_tensor_joined_to_a_widened_one(self):
+        def build():
+            inputs = keras.Input((5,))
+            x = layers.Add(name="joint")([inputs, FusableDense(5)(inputs)])
+            return keras.Model(inputs, FusableDense(2)(x))
+
+        with pytest.raises(FusionError, match="`joint` joins what fusion widens with what it"):
+            kf.fuse([build(), build()])
+
+    @pytest.mark.parametrize("depth", [1, 2])
+    def test_an_output_that_is_used_inside(self, depth):
+        def build():
+            inputs = keras.Input((5,))
+            x = y = FusableDense(4)(inputs)
+            for index in range(depth):
+                y = FusableDense(2, name="user" if index == 0 else None)(y)
+            return keras.Model(inputs, [x, y])
+
+        with pytest.raises(FusionError, match="`user` uses an output of the model"):
+            kf.fuse([build(), build()])
+
+    def test_depths_that_differ(self):
+        a = of(FusableDense(4), FusableDense(2))
+        with pytest.raises(FusionError, match="number of layers: 3 vs 4"):
+            kf.fuse([a, perceptron()])
+
+    def test_layers_that_differ(self):
+        a = of(FusableDense(4), FusableRMSNorm(), FusableDense(2))
+        b = of(FusableDense(4), FusableLayerNorm(), FusableDense(2))
+        with pytest.raises(FusionError, match="layer 2: FusableRMSNorm vs FusableLayerNorm"):
+            kf.fuse([a, b])
+
+    def test_a_model_that_is_not_built(self):
+        raw = keras.Sequential([FusableDense(4), FusableDense(2)], name="raw")
+        with pytest.raises(FusionError, match=r"source 1 \(`raw`\) is not built"):
+            kf.fuse([of(FusableDense(4), FusableDense(2)), raw])
+
+    def test_too_few_and_other_things(self):
+        with pytest.raises(FusionError, match="at least two networks, received 0"):
+            kf.fuse([])
+        with pytest.raises(FusionError, match="at least two networks, received 1"):
+            kf.fuse([perceptron()])
+        with pytest.raises(FusionError, match="source 1 is a Dense; fusing takes kf.models"):
+            kf.fuse([perceptron(), layers.Dense(2)])
+
+    def test_an_unknown_norm(self):
+        with pytest.raises(FusionError, match="norm='batch'"):
+            kf.fuse([perceptron(), perceptron()], norm="batch")
+
+    def test_everything_is_named_at_once_and_nothing_is_made(self, monkeypatch):
+        def build(seed, activation, epsilon, classes):
+            return of(
+                FusableDense(4, activation=activation, name="first"),
+                FusableRMSNorm(epsilon=epsilon, name="second"),
+                layers.Dense(4, name="third"),
+                FusableDense(classes, name="fourth"),
+            )
+
+        a, b = build(0, "relu", 1e-6, 2), build(1, "tanh", 1e-3, 3)
+        weights = b.get_weights()
+        weights[0][0, 0] = np.nan
+        b.set_weights(weights)
+
+        def refuse(*args, **kwargs):
+            raise AssertionError("A target was made.")
+
+        monkeypatch.setattr("keras_fusion.functional.build_fused", refuse)
+        monkeypatch.setattr("keras_fusion.layers.fusing.fuse_arrays", refuse)
+        with pytest.raises(FusionError) as error:
+            kf.fuse([a, b])
+        for expected in (
+            "`first`: activation: relu vs tanh",
+            "`first`: weight `kernel` of `first` holds 1 NaN",
+            "`second`: epsilon: 1e-06 vs 0.001",
+            "`third` (Dense) is not fusable",
+            "`fourth`: units: 2 vs 3",
+        ):
+            assert expected in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+class TestSymmetryWarning:
+    def test_equal_sources(self):
+        with pytest.warns(SymmetryWarning, match="never part") as caught:
+            kf.fuse([perceptron(), perceptron()])
+        assert len(caught) == 1
+
+    def test_not_for_others(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SymmetryWarning)
+            kf.fuse([perceptron(0), perceptron(1)])
+            kf.fuse([perceptron(0), perceptron(0)], noise=0.1)
+            kf.fuse([residual(0), residual(0)])  # it has dropout
