@@ -92,6 +92,14 @@ def block_widths(shapes, axes, grow):
     }
 
 
+def uneven_inputs(widths, axes):
+    """The axes of `widths` that a weight sums over and whose blocks differ in width.
+
+    Balanced noise sums to zero over the blocks of an input axis, so it needs equal ones.
+    """
+    return {name: each for name, each in widths.items() if name in axes.sums and len(set(each)) > 1}
+
+
 def fuse_arrays(arrays, axes, grow, *, noise=None, path="", factors=None):
     """Places the sources' arrays as blocks of one array (Eq. 3-5).
 
@@ -223,7 +231,7 @@ def _add_balanced(fused, axes, widths, summed, deviation, generator, path):
     n draws less their mean have variance (n − 1)/n each; scaling them back by √(n/(n − 1)) gives
     each block the standard deviation asked for.
     """
-    uneven = [name for name in summed if len(set(widths[name])) > 1]
+    uneven = list(uneven_inputs(widths, axes))
     if uneven:
         raise FusionError(
             f"balanced noise needs input blocks of equal width, in {path or 'weight'}"

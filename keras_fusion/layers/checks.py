@@ -81,7 +81,9 @@ def equal_weights(sources):
 
 def warn_if_never_parting(sources):
     """Warns where the fused copies would receive equal gradients for ever."""
-    if not any(has_dropout(source) for source in sources) and equal_weights(sources):
+    if not sources[0].weights or any(has_dropout(source) for source in sources):
+        return
+    if equal_weights(sources):
         warnings.warn(
             "the sources are equal, and without noise or dropout their copies receive equal "
             "gradients and never part: the fused network stays the small one at n² the cost. "

@@ -13,7 +13,7 @@ from keras import ops
 from keras_fusion.errors import FusionError
 from keras_fusion.layers import checks
 from keras_fusion.layers.tree import declared_axes, is_fusable, join, leaves, own_weights, to_numpy
-from keras_fusion.operator import Noise, fuse_arrays, fused_shape
+from keras_fusion.operator import Noise, block_widths, fuse_arrays, fused_shape, uneven_inputs
 
 NORMS = ("property", "rule")
 
@@ -181,7 +181,7 @@ def widened_shape(shapes, names, grow):
 
 def _weight_mismatches(grouped, options):
     """Weights that are not declared, not in every source, or whose shapes do not fit."""
-    messages = []
+    messages, uneven = [], {}
     paths = list(dict.fromkeys(path for group in grouped for path in group))
     for path in paths:
         if not all(path in group for group in grouped):
@@ -198,10 +198,16 @@ def _weight_mismatches(grouped, options):
             elif not all(name in own for own in weights):
                 messages.append(f"weight `{where}` is not in every source")
             else:
-                messages += _shape_mismatch(
-                    where, [own[name] for own in weights], declared[name], options.grow
-                )
-    return messages
+                variables, axes = [own[name] for own in weights], declared[name]
+                messages += _shape_mismatch(where, variables, axes, options.grow)
+                shapes = [tuple(variable.shape) for variable in variables]
+                if options.noise.scale and options.noise.kind == "balanced":
+                    uneven |= uneven_inputs(block_widths(shapes, axes, options.grow), axes)
+    return messages + [
+        f"balanced noise needs sources of equal width, axis `{axis}` has widths {widths}; use "
+        "noise_kind='gaussian'"
+        for axis, widths in uneven.items()
+    ]
 
 
 def _shape_mismatch(where, variables, axes, grow):

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_fusion.layers.attention import MASKED
-from keras_fusion.models.t5_layers import with_padding
+from keras_fusion.models.t5_layers import wide_bias, with_padding
 
 
 def generate(
@@ -103,7 +103,7 @@ def _decode(model, token_ids, padding_mask, max_length, choose, start_id, end_id
         return ops.logical_and(index < max_length, ops.logical_not(ops.all(done)))
 
     def step(index, tokens, done, current, caches):
-        bias = decoder.position_bias.between(1, max_length, offset=index)
+        bias = wide_bias(decoder.position_bias.between(1, max_length, offset=index))
         unseen = ops.cast(positions > index, bias.dtype) * MASKED
         hidden = model.token_embedding(ops.expand_dims(current, 1))
         new_caches = []

@@ -98,8 +98,10 @@ class T5(Fusable, keras.Model):
         """Logits from the decoder's output (batch, length, hidden_dim), at least in float32."""
         wide = keras.backend.result_type(decoded.dtype, "float32")
         decoded = ops.cast(decoded, wide)
-        if self.head is not None:
+        if self.head is not None and self.head.compute_dtype == wide:
             return self.head(decoded)
+        if self.head is not None:  # Its weights are small floats; the product is not.
+            return ops.matmul(decoded, ops.cast(self.head.kernel, wide))
         table = ops.cast(self.token_embedding.embeddings, wide)
         return ops.matmul(decoded * self.config.hidden_dim**-0.5, ops.transpose(table))
 

@@ -157,7 +157,9 @@ class T5Block(keras.layers.Layer):
     """
 
     def __init__(self, config, seeds, is_decoder, **kwargs):
-        super().__init__(**kwargs)
+        # Keras would cast the biases to float16, where what hides a position is infinite, and a
+        # query with nothing to attend to turns NaN.
+        super().__init__(autocast=False, **kwargs)
         self.config = config
         policy = self.dtype_policy
         self.self_attention_norm = norm(config, "self_attention_norm", policy)
@@ -269,7 +271,7 @@ class T5Stack(keras.layers.Layer):
         """
         hidden = self.input_dropout(embedded, training=training)
         length = ops.shape(hidden)[1]
-        bias = self.position_bias.between(length, length)
+        bias = wide_bias(self.position_bias.between(length, length))
         if self.is_decoder:
             bias = bias + ops.cast(mask_bias(causal_mask(length, length)), bias.dtype)
         bias = with_padding(bias, padding_mask)
@@ -277,6 +279,11 @@ class T5Stack(keras.layers.Layer):
         for block in self.blocks:
             hidden = block(hidden, bias, encoded, cross_bias, training=training)
         return self.output_dropout(self.final_norm(hidden), training=training)
+
+
+def wide_bias(bias):
+    """A position bias in the dtype of the scores, which holds what stands for a mask."""
+    return ops.cast(bias, keras.backend.result_type(bias.dtype, "float32"))
 
 
 def with_padding(bias, padding_mask):

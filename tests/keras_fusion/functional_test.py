@@ -304,7 +304,8 @@ class TestSymmetryWarning:
     def test_equal_sources(self):
         with pytest.warns(SymmetryWarning, match="never part") as caught:
             kf.fuse([perceptron(), perceptron()])
-        assert len(caught) == 1
+        # Other warnings may come from the backend.
+        assert sum(each.category is SymmetryWarning for each in caught) == 1
 
     def test_not_for_others(self):
         with warnings.catch_warnings():

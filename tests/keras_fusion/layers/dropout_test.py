@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 from keras_fusion.layers import FusableDropout, fold_seed
 from tests.keras_fusion.fusion_contract import numpy, run_fusion_test
@@ -53,7 +54,9 @@ def test_fold_seed_changes_the_mask_inside_its_context_only():
     np.testing.assert_array_equal(plain, draw())
 
 
-def test_rate_zero_draws_nothing():
+@pytest.mark.filterwarnings("error::keras_fusion.errors.SymmetryWarning")
+def test_rate_zero_draws_nothing_and_has_no_copies_to_part():
     layer = FusableDropout(0.0)
+    layer = layer.fuse(layer)
     np.testing.assert_array_equal(numpy(layer(ONES, training=True)), ONES)
     assert layer.variables == []

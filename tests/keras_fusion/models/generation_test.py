@@ -53,6 +53,14 @@ def test_greedy_equals_full_forward_passes(version, end_id):
     assert end_id > 0 or any(len(set(row)) > 1 for row in found.tolist())
 
 
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_greedy_in_mixed_precision(dtype):
+    wide, half = lively(), lively(dtype=dtype)
+    token_ids = tiny.batch(size=4)["encoder_token_ids"]
+    found, expected = (each.generate(token_ids, max_length=4, end_id=-1) for each in (half, wide))
+    assert np.mean(found == expected) > 0.5
+
+
 def test_greedy_with_a_fused_model():
     model = tiny.model(0, num_layers=1).fuse(tiny.model(1, num_layers=1, hidden_dim=6), noise=0.1)
     token_ids = tiny.batch()["encoder_token_ids"]

@@ -177,7 +177,7 @@ class TestErrors:
 
     def test_balanced_noise_needs_equal_widths(self):
         a, b = tiny.model(num_layers=1), tiny.model(num_layers=1, hidden_dim=6)
-        with pytest.raises(FusionError, match="widths=.*use noise_kind='gaussian'"):
+        with pytest.raises(FusionError, match=r"`hidden` has widths \(8, 6\); use .*'gaussian'$"):
             a.fuse(b, noise=0.1, noise_kind="balanced")
 
 
@@ -274,6 +274,20 @@ def test_mixed_precision_ends_in_float32_logits(version):
     assert (bits & 0xFFFF).any()
     fused = half.self_fuse(2, noise=0.1)
     assert fused.dtype_policy.name == "mixed_bfloat16"
+
+
+@VERSIONS
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "mixed_float16"])
+def test_small_floats_end_in_float32_logits(version, dtype):
+    model = tiny.model(num_layers=1, dtype=dtype, **version)
+    inputs = tiny.batch(padding=True)
+    inputs["encoder_padding_mask"][1] = 0  # nothing to attend to, yet no NaN
+    fused = model.self_fuse(2, noise=0.1, noise_kind="balanced")
+    for each in (model, fused):
+        logits = each(inputs, training=False)
+        assert keras.backend.standardize_dtype(logits.dtype) == "float32"
+        assert np.isfinite(ops.convert_to_numpy(logits)).all()
+        assert {weight.dtype for weight in each.weights} == {model.dtype_policy.variable_dtype}
 
 
 class TestDropout:
