@@ -70,7 +70,7 @@ class FusableEmbedding(Fusable, keras.layers.Embedding):
 class FusableEinsumDense(Fusable, keras.layers.EinsumDense):
     """`keras.layers.EinsumDense` that can be fused; its axes are the letters of its equation.
 
-    By default the first letter that the kernel sums over grows, and the first that it does not:
+    By default the first letter that the kernel sums over grows, and the first that its input lacks:
     for `"abc,cde->abde"` (projection to heads) c and d, for `"abde,dec->abc"` d and c. Pass
     `grow` to choose others. Takes the arguments of `keras.layers.EinsumDense`.
 
@@ -105,8 +105,10 @@ class FusableEinsumDense(Fusable, keras.layers.EinsumDense):
         return {"input_shape": tuple(self._letters()[0])}
 
     def default_grow(self):
-        axes = self.weight_axes()["kernel"]
-        return frozenset(axes.sums[:1] + axes.outputs[:1])
+        inputs, kernel, output = self._letters()
+        summed = [letter for letter in kernel if letter not in output]
+        made = [letter for letter in kernel if letter not in inputs]
+        return frozenset(summed[:1] + made[:1])
 
     def widened_config(self, sources, options):
         config = super().widened_config(sources, options)

@@ -144,6 +144,12 @@ class FusableLayerNorm(_GroupedNorm, keras.layers.LayerNormalization):
         (4, 4)
     """
 
+    def config_mismatches(self, sources, options):
+        messages = super().config_mismatches(sources, options)
+        if any(source.rms_scaling for source in sources):
+            messages.append("rms_scaling: not fusable, use FusableRMSNorm")
+        return messages
+
     def weight_axes(self):
         names = [name for name, used in (("gamma", self.scale), ("beta", self.center)) if used]
         return {name: Axes(self.axes, averages=False) for name in names}

@@ -82,6 +82,7 @@ class TestDense:
         with pytest.raises(FusionError, match="dtype: float32 vs float16"):
             a.fuse(b)
 
+    @pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
     def test_weights_keep_their_dtype(self, dtype):
         layer = built(FusableDense(3, dtype=dtype), random_inputs([(2, 4)]))
@@ -138,6 +139,18 @@ class TestEinsumDense:
             input_shapes=[(2, 5, 4)],
             output_axis=None,
             grow={"x"},
+            keras_class=keras.layers.EinsumDense,
+            masking=False,
+        )
+
+    def test_contract_of_a_kernel_for_every_position(self, tmp_path):
+        run_fusion_test(
+            FusableEinsumDense,
+            {"equation": "abc,bcd->abd", "output_shape": (5, 3), "bias_axes": "bd"},
+            tmp_path=tmp_path,
+            input_shapes=[(2, 5, 4)],
+            other_kwargs={"output_shape": (5, 2)},
+            other_shapes=[(2, 5, 3)],
             keras_class=keras.layers.EinsumDense,
             masking=False,
         )

@@ -121,6 +121,14 @@ def test_a_norm_that_does_not_grow_must_be_shared(norm):
     assert a.fuse(a, grow=(), noise=0.1).groups is None
 
 
+@pytest.mark.filterwarnings("ignore:You passed `rms_scaling=True`")
+def test_layer_norm_does_not_stand_in_for_an_rms_norm():
+    layer = FusableLayerNorm(rms_scaling=True)
+    layer.build((None, 4))
+    with pytest.raises(FusionError, match="rms_scaling: not fusable, use FusableRMSNorm"):
+        layer.fuse(layer)
+
+
 def test_layer_norm_without_scale_or_center(tmp_path):
     run_fusion_test(
         FusableLayerNorm,
