@@ -30,8 +30,8 @@ def scientific(value):
 
 
 def seconds(value):
-    """Device-seconds: "42.1 s", "1,234 s"."""
-    return f"{value:,.1f} s" if abs(value) < 100 else f"{value:,.0f} s"
+    """Device-seconds with a space that does not break: "42.1 s", "1,234 s"."""
+    return f"{value:,.1f}\u00a0s" if abs(value) < 100 else f"{value:,.0f}\u00a0s"
 
 
 def percent(value):
@@ -40,8 +40,10 @@ def percent(value):
 
 
 def loss(value):
-    """A loss: four digits below ten thousand, scientific above, as the paper's 4.53e+4."""
-    return scientific(value) if abs(value) >= 1e4 else f"{value:,.4g}"
+    """A loss: 3.185 a token, 2,976 a batch, and above ten thousand as the paper's 4.53e+4."""
+    if abs(value) >= 1e4:
+        return scientific(value)
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def ratio(value):

@@ -22,18 +22,18 @@ _UNKNOWN_SOURCE = "a source is not in this folder"
 def comparison_table(run, comparisons):
     """For each plan, the compute at which it reaches the baseline's final accuracy."""
     compared = {comparison.plan: comparison for comparison in comparisons}
-    plans = list(dict.fromkeys([*compared, *(row.plan for row in paper.TABLE_1)]))
+    plans = dict.fromkeys([*(row.plan for row in paper.TABLE_1), *compared])
     columns = (
         Column("plan", "Plan", align="left"),
         Column("accuracy", "Accuracy to reach, %"),
-        Column("plan_flops", "Plan", "FLOPs to reach it"),
-        Column("baseline_flops", "Baseline", "FLOPs to reach it"),
-        Column("flops_ratio", "Ratio", "FLOPs to reach it"),
-        Column("lasting_flops_ratio", "Lasting", "FLOPs to reach it"),
-        Column("plan_device_seconds", "Plan", "Device-seconds to reach it"),
-        Column("baseline_device_seconds", "Baseline", "Device-seconds to reach it"),
-        Column("device_seconds_ratio", "Ratio", "Device-seconds to reach it"),
-        Column("lasting_device_seconds_ratio", "Lasting", "Device-seconds to reach it"),
+        Column("plan_flops", "Plan", "FLOPs"),
+        Column("baseline_flops", "Baseline", "FLOPs"),
+        Column("flops_ratio", "Ratio", "FLOPs"),
+        Column("lasting_flops_ratio", "Lasting", "FLOPs"),
+        Column("plan_device_seconds", "Plan", "Device-seconds"),
+        Column("baseline_device_seconds", "Baseline", "Device-seconds"),
+        Column("device_seconds_ratio", "Ratio", "Device-seconds"),
+        Column("lasting_device_seconds_ratio", "Lasting", "Device-seconds"),
         Column("paper_ratio", "TPU hours, ratio", "Paper", origin=tables.PAPER),
     )
     rows = tuple(_comparison_row(run, plan, compared.get(plan)) for plan in plans)
@@ -42,16 +42,14 @@ def comparison_table(run, comparisons):
         "Compute needed to reach the baseline's final accuracy.",
         columns,
         rows,
-        "Below 1 a plan is cheaper than training from scratch; all its stages are counted.",
+        "Below 1 a plan is cheaper than training from scratch. All its stages are counted.",
     )
 
 
 def _comparison_row(run, plan, comparison):
     share = tables.not_in_paper()
     if plan == SELF_FUSION:
-        note = (
-            "58.4 h over 71.2 h, as the paper's Table 2 prints them; its text says 18 % less time."
-        )
+        note = "58.4 h over 71.2 h, as its Table 2 prints them; its text says 18 % less time."
         share = tables.paper(
             numbers.ratio(paper.SELF_FUSION_SHARE), paper.SELF_FUSION_SHARE, note=note
         )
@@ -75,18 +73,20 @@ def _comparison_row(run, plan, comparison):
         cell(needed[0], numbers.scientific),
         cell(needed[1], numbers.scientific),
         cell(comparison.flops_ratio, numbers.ratio),
-        cell(comparison.lasting_flops_ratio, numbers.ratio, "not kept"),
+        cell(comparison.lasting_flops_ratio, numbers.ratio, comparison.reason or "not kept"),
         cell(needed[2], numbers.seconds),
         cell(needed[3], numbers.seconds),
         cell(comparison.device_seconds_ratio, numbers.ratio),
-        cell(comparison.lasting_device_seconds_ratio, numbers.ratio, "not kept"),
+        cell(
+            comparison.lasting_device_seconds_ratio, numbers.ratio, comparison.reason or "not kept"
+        ),
         share,
     )
 
 
 def table_1(run):
     """Loss, accuracy and cost of every plan at its end, beside the paper's Table 1."""
-    this = f"This run, at the end of each plan's {_sizes(run)}"
+    this = "This run"
     columns = (
         Column("model", "Model", align="left"),
         Column("loss", "Loss, batch", this),
@@ -98,7 +98,7 @@ def table_1(run):
         Column("paper_accuracy", "Acc., %", "Paper", origin=tables.PAPER),
         Column("paper_cost", "Cost, TPU hours", "Paper", origin=tables.PAPER),
     )
-    no_row = (tables.not_in_paper("not in its Table 1"),) * 3
+    no_row = (tables.not_in_paper("none"),) * 3
     rows = [(_name(run, BASELINE), *_results(run, BASELINE), *no_row)]
     for row in paper.TABLE_1:
         theirs = (
@@ -112,7 +112,8 @@ def table_1(run):
         "Table 1: the ways to a model of the larger size, and what they cost.",
         columns,
         tuple(rows),
-        f"Paper: {paper.SETTING}. Its accuracies are means over three runs; ours are single runs.",
+        f"This run: at the end of each plan{_steps(run)}, single runs. Paper: {paper.SETTING}; "
+        "accuracies are means over three runs.",
     )
 
 
@@ -120,13 +121,11 @@ def _results(run, name):
     stage = run.stages.get(name)
     if stage is None:
         return [tables.missing()] * 5
-    parts = [
-        own_cost(run.stages[source]) for source in ancestors(run, name) if source in run.stages
-    ]
-    parts.append(own_cost(stage))
-    if cost_before(run, name) is None or None in parts:
+    own = own_cost(stage)
+    if cost_before(run, name) is None or own is None:
         costs = [tables.missing(_UNKNOWN_SOURCE)] * 2
     else:
+        parts = [own_cost(run.stages[source]) for source in ancestors(run, name)] + [own]
         costs = [
             _sum_cell([part.flops for part in parts], numbers.scientific),
             _sum_cell([part.device_seconds for part in parts], numbers.seconds),
@@ -159,13 +158,11 @@ def table_2(run, comparisons):
     compared = next((c for c in comparisons if c.plan == SELF_FUSION), None)
     rows = []
     for row in paper.TABLE_2:
-        ours = (
-            _baseline_cells(run, compared) if row.plan == BASELINE else _fused_cells(run, compared)
-        )
-        rows.append((_name(run, row.plan), tables.label("this run"), *ours))
+        cells = _baseline_cells if row.plan == BASELINE else _fused_cells
+        rows.append((_name(run, row.plan), tables.label("this run"), *cells(run, compared)))
         rows.append(
             (
-                tables.label(row.model),
+                tables.paper(row.model),
                 tables.paper("paper"),
                 tables.paper(row.fusion_steps),
                 tables.paper(row.fusion_time),
@@ -307,9 +304,8 @@ def _name(run, name):
     )
 
 
-def _sizes(run):
-    """ "training" with the steps of the plans' last stages where they agree."""
-    steps = {
-        stage.steps for stage in run.stages.values() if stage.sources or stage.name == BASELINE
-    }
-    return f"{numbers.count(steps.pop())} steps" if len(steps) == 1 else "training"
+def _steps(run):
+    """The steps of the plans' last stages, where they agree."""
+    stages = [stage for stage in run.stages.values() if stage.sources or stage.name == BASELINE]
+    steps = {stage.steps for stage in stages}
+    return f" ({numbers.count(steps.pop())} steps)" if len(steps) == 1 else ""

@@ -140,29 +140,11 @@ def read_run(workdir):
 
 
 def _settings(workdir):
-    """What run.json says, flat; the corpus may stand in the manifest of the prepared tokens only."""
+    """What run.json says, flat; empty without one."""
     path = workdir / "run.json"
     found = _read_object(path) if path.exists() else {}
     settings = found.pop("settings", None)
-    if isinstance(settings, dict):
-        found = {**settings, **found}
-    if "corpus" in found:
-        return found
-    digest = str(found.get("data") or "")[:12]
-    folders = {item.parent for item in workdir.glob(f"data/*{digest}/manifest.json")}
-    return {**found, **_corpus(folders.pop() / "manifest.json")} if len(folders) == 1 else found
-
-
-def _corpus(path):
-    """Corpus and names of its files, from the manifest of prepared tokens."""
-    manifest = _read_object(path)
-    config, facts = manifest.get("config"), manifest.get("corpus")
-    name = config.get("corpus") if isinstance(config, dict) else None
-    files = facts.get("files", ()) if isinstance(facts, dict) else ()
-    return {
-        "corpus": name or path.parent.name.rpartition("-")[0],
-        "corpus_path": ", ".join(str(file["name"]) for file in files) or None,
-    }
+    return {**settings, **found} if isinstance(settings, dict) else found
 
 
 def _read_stage(folder):
@@ -264,7 +246,7 @@ def _point(entry, where):
 
 
 def _number(record, field, where):
-    """A number of the record, or None where it is null, infinite or not a number (a diverged run)."""
+    """A number of the record; None where it is null or not finite, as when a run diverged."""
     value = record[field]
     if value is None:
         return None
@@ -325,8 +307,8 @@ def _require(record, fields, where):
     if missing:
         raise UserError(
             f"Expected the fields {', '.join(fields)} in {where}. Received: none of the name "
-            f"{', '.join(missing)}. Another version wrote it: make the report with that one, or run "
-            "the stage again."
+            f"{', '.join(missing)}. Another version wrote it: make the report with that one, or "
+            "run the stage again."
         )
 
 

@@ -20,10 +20,11 @@ def summarize(run, comparisons):
         A tuple of paragraphs.
     """
     opening = f"T5 models were trained on {corpus(run.settings)}."
-    plans = " ".join(_plan(run, comparison) for comparison in comparisons)
-    if not plans:
-        plans = _nothing_compared(run)
-    return (f"{opening} {plans}", " ".join([*_unfinished(run), tuning(run.settings), _spread(run)]))
+    plans = [_plan(run, comparison) for comparison in comparisons] or [_nothing_compared(run)]
+    if len(plans) == 1:
+        opening, plans = f"{opening} {plans[0]}", []
+    closing = " ".join([*_unfinished(run), tuning(run.settings), _spread(run)])
+    return (opening, *plans, closing)
 
 
 def corpus(settings):
@@ -65,11 +66,11 @@ def _origin(stage, sources):
     size = f" with {numbers.count(small.parameters)} parameters" if small.parameters else ""
     wide = f", now with {numbers.count(stage.parameters)} parameters," if stage.parameters else ""
     if stage.init == "self_fusion" and len(sources) == 1:
-        return (
-            f"{stage.name}: a small T5{size} was {steps}, fused with itself, and{wide} {trained}."
-        )
-    names = ", ".join(source.name for source in sources)
-    return f"{stage.name}: the small T5 models {names} were fused, and the result{wide} {trained}."
+        made = f"a small T5{size} was {steps}, fused with itself, and"
+    else:
+        names = " and ".join(source.name for source in sources)
+        made = f"the T5 models {names} were fused, and the result"
+    return f"{stage.name}: {made}{wide} {trained}."
 
 
 def _outcome(run, stage, comparison):
@@ -128,11 +129,7 @@ def _unfinished(run):
     ]
     sentences = []
     if running:
-        sentences.append(
-            f"Unfinished: {', '.join(running)} (marked as running); its figures are provisional."
-            if len(running) == 1
-            else f"Unfinished: {', '.join(running)} (marked as running); their figures are provisional."
-        )
+        sentences.append(f"Still running, so provisional: {', '.join(running)}.")
     if absent:
         sentences.append(f"Not run: {', '.join(absent)}.")
     return sentences

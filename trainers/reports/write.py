@@ -1,4 +1,4 @@
-"""Writes a report: into a folder beside, then swapped in, so that no half-written one is ever seen."""
+"""Writes a report into a folder beside, then swaps it in: nobody ever sees half of one."""
 
 import json
 import shutil

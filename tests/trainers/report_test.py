@@ -1,0 +1,47 @@
+"""The binary trainers.report: the file it writes, and how it refuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from tests.trainers.reports import synthetic
+from trainers import errors, report
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def call(*arguments):
+    command = [sys.executable, "-m", "trainers.report", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_report_is_written_and_its_place_printed(tmp_path):
+    workdir = synthetic.write_run(tmp_path / "w", synthetic.small(), synthetic.baseline())
+    done = call(f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"Report: {workdir}/report/report.html"
+    assert (workdir / "report" / "report.html").exists()
+
+
+def test_a_refusal_is_one_line(tmp_path):
+    workdir = synthetic.write_run(tmp_path / "w", synthetic.small())
+    (workdir / "small_0" / "record.json").write_text("{")
+    done = call(f"--workdir={workdir}")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert str(workdir / "small_0" / "record.json") in done.stderr
+    assert not (workdir / "report").exists()
+
+
+@pytest.mark.parametrize("workdir", [None, "", "/nowhere/at/all"])
+def test_no_workdir(monkeypatch, workdir):
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", workdir, "", flag_values=values)
+    values.mark_as_parsed()
+    monkeypatch.setattr(report.flags, "FLAGS", values)
+    with pytest.raises(errors.UserError, match=f"workdir={workdir!r}"):
+        report.main([])

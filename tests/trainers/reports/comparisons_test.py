@@ -1,0 +1,161 @@
+"""Crossings and ratios against values computed by hand."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trainers.reports import synthetic
+from trainers.reports import comparisons, runs
+from trainers.reports.comparisons import Cost
+from trainers.reports.runs import Point, Run, Stage
+
+
+def curve(*accuracies, step=100, flops=10.0, seconds=2.0):
+    """Evaluations every `step` steps; FLOPs and device-seconds are `flops` and `seconds` a step."""
+    return tuple(
+        Point(i * step, i * step, i * step * flops, i * step * seconds, 3.0, accuracy)
+        for i, accuracy in enumerate(accuracies)
+    )
+
+
+def stage(name, points, sources=(), size="M", status=runs.FINISHED):
+    last = points[-1] if points else Point(0, 0, 0.0, 0.0, None, None)
+    return Stage(
+        name, size, "self_fusion" if sources else "scratch", sources, last.step, 1, last.tokens,
+        last.flops, last.device_seconds, last.loss, last.loss_per_token, last.accuracy, points,
+        status=status,
+    )  # fmt: skip
+
+
+def run_of(*stages):
+    return Run(None, {one.name: one for one in stages}, {})
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "goal", "first", "lasting"),
+    [
+        ((30, 50, 40, 60), 55, 250, 275),  # best 30 50 50 60; the last rise is 40 → 60
+        ((30, 50, 40, 60), 45, 75, 225),
+        ((30, 40), 40, 100, 100),
+        ((50, 60), 40, 0, 0),  # there from the first evaluation on
+        ((30, 50, 40), 45, 75, None),  # reached, but not kept
+        ((30, 40), 41, None, None),
+        ((30, None, 50), 40, 100, 100),  # an evaluation that was not finite is left out
+        ((), 40, None, None),
+    ],
+)
+def test_crossings_by_hand(accuracies, goal, first, lasting):
+    points = curve(*accuracies)
+    for find, step in (
+        (comparisons.first_crossing, first),
+        (comparisons.lasting_crossing, lasting),
+    ):
+        found = find(points, goal)
+        if step is None:
+            assert found is None
+        else:
+            assert found.step == pytest.approx(step)
+            assert found.cost.flops == pytest.approx(step * 10.0)
+            assert found.cost.device_seconds == pytest.approx(step * 2.0)
+
+
+def test_ratio_by_hand_counts_every_source_once():
+    small = stage("small_0", curve(0, 20, 30, flops=1.0, seconds=0.5), size="S")  # 200, 100
+    middle = stage("middle", curve(30, 35, flops=4.0, seconds=1.0), ("small_0", "small_0"), "L")
+    big = stage("big", curve(30, 50, flops=10.0, seconds=2.0), ("small_0", "middle"))
+    baseline = stage("baseline", curve(0, 20, 40, flops=10.0, seconds=2.0))
+    run = run_of(small, baseline, middle, big)
+    assert comparisons.ancestors(run, "big") == ("small_0", "middle")
+    assert comparisons.cost_before(run, "big") == Cost(200 + 400, 100 + 100)
+    (found,) = comparisons.compare(run)
+    # 40 % is reached half way to step 100: 500 FLOPs, 100 s of its own; the baseline needs 200.
+    assert found.accuracy == 40
+    assert found.flops_ratio == pytest.approx((600 + 500) / 2000)
+    assert found.device_seconds_ratio == pytest.approx((200 + 100) / 400)
+    assert found.to_dict() == {
+        "plan": "big",
+        "baseline": "baseline",
+        "accuracy": 40,
+        "flops_ratio": pytest.approx(0.55),
+        "device_seconds_ratio": pytest.approx(0.75),
+    }
+
+
+def test_a_baseline_that_stands_still_is_charged_only_up_to_its_goal():
+    baseline = stage("baseline", curve(0, 40, 40, 40))
+    fused = stage("self_fusion", curve(0, 40), ("free",))
+    (found,) = comparisons.compare(run_of(stage("free", curve(0), size="S"), baseline, fused))
+    assert found.flops_ratio == pytest.approx(1.0)
+
+
+def test_the_goal_is_the_last_evaluation_not_a_lucky_one():
+    baseline = stage("baseline", curve(0, 40, 60, 50))
+    fused = stage("self_fusion", curve(0, 50), ("free",))
+    (found,) = comparisons.compare(run_of(stage("free", curve(0), size="S"), baseline, fused))
+    assert found.accuracy == 50
+    assert found.flops_ratio == pytest.approx(100 / 150)
+    assert found.lasting_flops_ratio == pytest.approx(100 / 150)
+
+
+@given(
+    st.lists(st.floats(0, 100), min_size=2, max_size=30).filter(lambda a: a[0] < a[-1]),
+    st.floats(1e-3, 1e12),
+)
+def test_identical_curves_have_ratio_one(accuracies, flops):
+    points = curve(*accuracies, flops=flops)
+    free = stage("free", curve(0), size="S")
+    run = run_of(free, stage("baseline", points), stage("self_fusion", points, ("free",)))
+    (found,) = comparisons.compare(run)
+    ratios = dataclasses.astuple(found)[3:7]
+    assert ratios == pytest.approx((1.0,) * 4)
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=20), st.floats(0, 100))
+def test_first_is_never_after_lasting_and_both_lie_on_the_curve(accuracies, goal):
+    points = curve(*accuracies)
+    first = comparisons.first_crossing(points, goal)
+    lasting = comparisons.lasting_crossing(points, goal)
+    assert (first is None) == (max(accuracies) < goal)
+    assert (lasting is None) == (accuracies[-1] < goal)
+    if lasting is not None:
+        assert 0 <= first.step <= lasting.step + 1e-6 <= points[-1].step + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"baseline": {"status": runs.RUNNING}}, "the baseline is not finished"),
+        ({"baseline": {"curve": ()}}, "the baseline has no evaluation"),
+        ({"self_fusion": {"sources": ("elsewhere",)}}, "the cost of one of its sources"),
+        ({"self_fusion": {"curve": curve(0, 39)}}, "not reached"),
+        ({"self_fusion": {"curve": curve(0, 39), "status": runs.RUNNING}}, "not reached yet"),
+        ({"baseline": {"curve": curve(40)}}, "the baseline's compute is zero"),
+    ],
+)
+def test_no_ratio_without_its_reason(change, reason):
+    stages = {
+        "small_0": stage("small_0", curve(0, 30), size="S"),
+        "baseline": stage("baseline", curve(0, 40)),
+        "self_fusion": stage("self_fusion", curve(0, 40), ("small_0",)),
+    }
+    for name, fields in change.items():
+        stages[name] = dataclasses.replace(stages[name], **fields)
+    (found,) = comparisons.compare(run_of(*stages.values()))
+    assert found.reason.startswith(reason)
+    assert found.flops_ratio is None
+    assert found.device_seconds_ratio is None
+
+
+def test_nothing_to_compare(tmp_path):
+    assert comparisons.compare(run_of(stage("small_0", curve(1), size="S"))) == ()
+    run = runs.read_run(synthetic.write_run(tmp_path / "w", synthetic.baseline()))
+    assert comparisons.compare(run) == ()
+
+
+def test_a_running_plan_that_is_there_already_has_its_ratio():
+    fused = stage("self_fusion", curve(0, 45), ("small_0",), status=runs.RUNNING)
+    run = run_of(stage("small_0", curve(0), size="S"), stage("baseline", curve(0, 40)), fused)
+    (found,) = comparisons.compare(run)
+    assert found.flops_ratio == pytest.approx(40 / 45)

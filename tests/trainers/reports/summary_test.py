@@ -1,0 +1,100 @@
+"""What the summary says of good, bad, unfinished and untuned runs."""
+
+import pytest
+
+from tests.trainers.reports import synthetic
+from trainers.reports import comparisons, runs, summary
+
+
+def said(workdir):
+    run = runs.read_run(workdir)
+    return " ".join(summary.summarize(run, comparisons.compare(run)))
+
+
+def test_a_saving_is_said_in_flops_and_in_device_seconds(tmp_path):
+    workdir = synthetic.write_run(
+        tmp_path, synthetic.small(), synthetic.baseline(), synthetic.fused()
+    )
+    run = runs.read_run(workdir)
+    (found,) = comparisons.compare(run)
+    text = said(workdir)
+    assert "English docstrings" in text
+    assert "85,312 parameters was trained for 3,000 steps, fused with itself" in text
+    assert f"with {found.flops_ratio:.2f} of the baseline's FLOPs" in text
+    assert f"{found.device_seconds_ratio:.2f} of its device-seconds, every stage counted" in text
+    assert "So it saved " in text and "saved nothing" not in text
+    assert "no sweep chose them" in text
+    assert "Not run: fusion_rule, fusion_property." in text
+
+
+def test_no_saving_is_said_plainly(tmp_path):
+    workdir = synthetic.write_run(
+        tmp_path, synthetic.small(steps=30000), synthetic.baseline(), synthetic.fused()
+    )
+    assert "So it saved nothing here: training from scratch was no dearer." in said(workdir)
+
+
+@pytest.mark.parametrize(
+    ("flops", "seconds", "words"),
+    [
+        (0.9, 0.8, "So it saved 10 % of the FLOPs and 20 % of the device time."),
+        (0.9, 1.1, "So it saved FLOPs, but no device time."),
+        (1.1, 0.9, "So it saved device time, but no FLOPs."),
+        (0.997, 0.998, "So it saved nothing here"),
+    ],
+)
+def test_verdict(tmp_path, monkeypatch, flops, seconds, words):
+    workdir = synthetic.write_run(
+        tmp_path, synthetic.small(), synthetic.baseline(), synthetic.fused()
+    )
+    run = runs.read_run(workdir)
+    (found,) = comparisons.compare(run)
+    fields = {**vars(found), "flops_ratio": flops, "device_seconds_ratio": seconds}
+    text = " ".join(summary.summarize(run, (comparisons.Comparison(**fields),)))
+    assert words in text
+
+
+def test_not_reached_and_unfinished(tmp_path):
+    workdir = synthetic.write_run(tmp_path, synthetic.small(), synthetic.baseline())
+    synthetic.write_running(workdir, synthetic.fused(steps=600))
+    text = said(workdir)
+    assert "has been trained on for 600 steps so far" in text
+    assert "It has not yet reached the baseline's final accuracy" in text
+    assert "Still running, so provisional: self_fusion." in text
+    synthetic.write_record(workdir, synthetic.fused(end=42.0))
+    assert "It did not reach the baseline's final accuracy" in said(workdir)
+
+
+def test_baseline_unfinished_or_absent(tmp_path):
+    workdir = synthetic.write_run(tmp_path, synthetic.small(), synthetic.fused())
+    assert "Nothing can be compared: there is no baseline in this run." in said(workdir)
+    synthetic.write_running(workdir, synthetic.baseline(600))
+    assert "It cannot be compared with the baseline: the baseline is not finished." in said(workdir)
+
+
+def test_two_sources_and_a_source_elsewhere(tmp_path):
+    both = ("small_0", "small_1")
+    workdir = synthetic.write_run(
+        tmp_path, synthetic.small(), synthetic.baseline(), synthetic.fused("fusion_rule", both)
+    )
+    assert "not all stages that it was fused from are in this folder" in said(workdir)
+    synthetic.write_record(workdir, synthetic.small("small_1"))
+    assert "the T5 models small_0 and small_1 were fused" in said(workdir)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "a corpus that run.json does not name"),
+        ({"corpus": "c4"}, "C4 (corpus “c4”)"),
+        ({"corpus": "text"}, "text files (corpus “text”)"),
+        ({"corpus": "text", "corpus_path": "a.txt, b.txt"}, "the text of a.txt, b.txt"),
+        ({"corpus": "mine"}, "the corpus “mine”"),
+    ],
+)
+def test_corpus(settings, words):
+    assert words in summary.corpus(settings)
+
+
+def test_tuning_is_quoted():
+    assert summary.tuning({"tuning": "sweep A. "}) == "Learning rates: sweep A."
