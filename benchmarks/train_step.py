@@ -25,6 +25,7 @@ class KerasHubT5(keras.Model):
 
     def __init__(self, config):
         super().__init__()
+        self.config = config
         self.backbone = keras_hub.models.T5Backbone(
             vocabulary_size=config.vocabulary_size,
             num_layers=config.num_layers,
@@ -51,7 +52,7 @@ class KerasHubT5(keras.Model):
         return self.head(decoded)
 
 
-def random_batches(config, batch_size, input_length, seed=0):
+def random_batches(vocabulary_size, batch_size, input_length, seed=0):
     """An endless iterator over one random batch."""
     rng = np.random.default_rng(seed)
     length = target_length(raw_length(input_length))
@@ -61,18 +62,18 @@ def random_batches(config, batch_size, input_length, seed=0):
         "targets": (batch_size, length),
     }
     batch = {
-        name: rng.integers(2, config.vocabulary_size, shape).astype("int32")
+        name: rng.integers(2, vocabulary_size, shape).astype("int32")
         for name, shape in batch.items()
     }
     while True:
         yield batch
 
 
-def make_step(model, config, batch_size, input_length):
+def make_step(model, batch_size, input_length):
     """A function that runs n training steps of a model and returns their seconds."""
     engine = TensorFlowEngine()
     engine.compile(model, kf.optimizers.Adafactor(0.001))
-    batches = random_batches(config, batch_size, input_length)
+    batches = random_batches(model.config.vocabulary_size, batch_size, input_length)
 
     def run(steps):
         start = time.perf_counter()
@@ -85,8 +86,8 @@ def make_step(model, config, batch_size, input_length):
 
 def compare(config, batch_size, input_length, steps, rounds):
     """Tokens a second of both models, and the ratios, round by round."""
-    ours = make_step(kf.models.T5(config, seed=0), config, batch_size, input_length)
-    peer = make_step(KerasHubT5(config), config, batch_size, input_length)
+    ours = make_step(kf.models.T5(config, seed=0), batch_size, input_length)
+    peer = make_step(KerasHubT5(config), batch_size, input_length)
     tokens = steps * batch_size * (input_length + target_length(raw_length(input_length)))
     pairs = [(tokens / ours(steps), tokens / peer(steps)) for _ in range(rounds)]
     return [list(column) for column in zip(*pairs, strict=True)]
@@ -98,7 +99,8 @@ def main(argv):
     ours, peer = compare(config, BATCH_SIZE.value, INPUT_LENGTH.value, STEPS.value, ROUNDS.value)
     ratios = [a / b for a, b in zip(ours, peer, strict=True)]
     print(
-        f"{SIZE.value}, batch {BATCH_SIZE.value} x {INPUT_LENGTH.value}, keras {keras.__version__}, "
+        f"{SIZE.value}, batch {BATCH_SIZE.value} x {INPUT_LENGTH.value}, "
+        f"keras {keras.__version__}, "
         f"keras-hub {keras_hub.__version__}"
     )
     for name, values in (("keras_fusion", ours), ("KerasHub", peer), ("ratio", ratios)):

@@ -7,13 +7,13 @@ from keras import ops
 
 from keras_fusion.layers.attention import (
     FusableMultiHeadAttention,
-    FusableRelativePositionBias,
     causal_mask,
     mask_bias,
 )
 from keras_fusion.layers.dense import FusableDense
 from keras_fusion.layers.dropout import FusableDropout
 from keras_fusion.layers.norms import FusableRMSNorm
+from keras_fusion.layers.position_bias import FusableRelativePositionBias
 
 # One dropout mask serves the whole length (Mesh TensorFlow's `dropout_broadcast_dims`).
 _BROADCAST_LENGTH = (None, 1, None)
