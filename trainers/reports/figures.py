@@ -17,7 +17,11 @@ from trainers.reports.comparisons import BASELINE, cost_before
 
 @dataclasses.dataclass(frozen=True)
 class Theme:
-    """Colours of the ground and of what is written on it."""
+    """Colours of the ground and of what is written on it.
+
+    Args:
+        swap: colours of lines that are too dim on this ground, and what stands for each.
+    """
 
     name: str
     ground: str
@@ -25,10 +29,13 @@ class Theme:
     muted: str
     grid: str
     fused: str
+    swap: tuple[tuple[str, str], ...] = ()
 
 
+# The palette's two blues change places on a dark ground.
+_BLUES = (("#0072b2", "#56b4e9"), ("#56b4e9", "#0072b2"))
 LIGHT = Theme("light", "#ffffff", "#1a1a1a", "#5f6670", "#dcdfe4", "#fdf0b8")
-DARK = Theme("dark", "#15181d", "#ececec", "#a0a7b2", "#343a44", "#5a4d10")
+DARK = Theme("dark", "#15181d", "#ececec", "#a0a7b2", "#343a44", "#5a4d10", _BLUES)
 
 INK = "ink"
 MUTED = "muted"
@@ -230,6 +237,7 @@ def _role(run, stage):
 def _styles(series, theme):
     """Keyword arguments of a line for every stage."""
     others, sources = iter(_OTHER_STYLES * len(series)), iter(_SOURCE_MARKERS * len(series))
+    colors = {INK: theme.ink, MUTED: theme.muted, **dict(theme.swap)}
     styles = {}
     for line in series:
         if line["role"] == "source":
@@ -238,17 +246,16 @@ def _styles(series, theme):
             color, marker, dash = _PLAN_STYLES.get(line["stage"]) or next(others)
             width = 1.9
         styles[line["stage"]] = {
-            "color": {INK: theme.ink, MUTED: theme.muted}.get(color, color),
+            "color": colors.get(color, color),
             "marker": marker,
             "linestyle": dash,
             "linewidth": width,
             "markersize": 5.5,
             "markevery": max(1, len(line["x"]) // _MARKS),
-            "markeredgecolor": None if marker in _SOURCE_MARKERS else theme.ground,
-            "markeredgewidth": 1.2 if marker in _SOURCE_MARKERS else 0.6,
         }
-        if marker in _SOURCE_MARKERS:
-            del styles[line["stage"]]["markeredgecolor"]
+        if marker not in _SOURCE_MARKERS:
+            # A filled marker gets an edge of the ground's colour, so that it stands off its line.
+            styles[line["stage"]] |= {"markeredgecolor": theme.ground, "markeredgewidth": 0.6}
     return styles
 
 
