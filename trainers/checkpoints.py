@@ -14,7 +14,6 @@ Nothing here knows a backend, and nothing is unpickled.
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -29,6 +28,7 @@ import numpy as np
 from trainers import tensor_files
 from trainers.engines.base import check_state, state_variables
 from trainers.errors import UserError
+from trainers.versions import installed_versions
 
 MODEL_FILE = "model.safetensors"
 TRAINING_FILE = "training.safetensors"
@@ -40,7 +40,6 @@ MODEL_PREFIX = "model/"
 _FORMAT = 1
 _STEP_FOLDER = re.compile(r"step_(\d{8,})")
 _TEMPORARY = ".partial_"
-_LIBRARIES = ("keras", "tensorflow", "jax", "numpy", "safetensors")
 
 
 class CheckpointWarning(UserWarning):
@@ -134,7 +133,7 @@ def _write_files(beside: pathlib.Path, step: int, state: Mapping, config: Mappin
         "format": _FORMAT,
         "step": step,
         "files": files,
-        "versions": _versions(),
+        "versions": installed_versions(),
         "config": config,
     }
     _write_text(beside / MANIFEST_FILE, json.dumps(manifest, indent=1))
@@ -317,14 +316,6 @@ def _sync(path: pathlib.Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in _LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
 
 
 def _bad(path: pathlib.Path, fault: str) -> UserError:

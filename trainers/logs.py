@@ -114,15 +114,19 @@ class RunLog:
         progress: show the bar (on stderr).
     """
 
-    def __init__(
-        self, folder: str | os.PathLike, step: int, steps: int, name: str, progress: bool
-    ):
+    def __init__(self, folder: str | os.PathLike, step: int, steps: int, name: str, progress: bool):
         folder = pathlib.Path(folder)
         self._metrics = MetricsFile(folder / METRICS_FILE, step)
         self._board = TensorBoard(folder / TENSORBOARD_FOLDER, step)
         self._bar = tqdm(
-            total=steps, initial=step, desc=name, unit="step", disable=not progress,
-            mininterval=0.5, dynamic_ncols=True, smoothing=0.1,
+            total=steps,
+            initial=step,
+            desc=name,
+            unit="step",
+            disable=not progress,
+            mininterval=0.5,
+            dynamic_ncols=True,
+            smoothing=0.1,
         )
 
     def advance(self, steps: int) -> None:

@@ -15,6 +15,8 @@ size: `--steps=S:3000,M:4000 --learning_rate_offset=self_fusion:-500`.
 
 import dataclasses
 import pathlib
+import shlex
+import sys
 import time
 from collections.abc import Callable
 
@@ -33,6 +35,7 @@ from trainers.graphs import Stage
 from trainers.pretrain_config import CORPORA, STRATEGIES, PretrainConfig
 from trainers.settings import StageSettings
 from trainers.sizes import Size
+from trainers.versions import installed_versions
 from trainers.workdir import Workdir
 
 _NAMED_FLAGS = {
@@ -79,6 +82,8 @@ def pretrain(config: PretrainConfig) -> pathlib.Path:
         config.identity() | fingerprints(data_dir),
         config.plan,
         tuning=config.tuned_by,
+        command=config.command,
+        versions=installed_versions(),
         **_corpus(data_dir),
     )
     _print_plan(config, run)
@@ -254,8 +259,8 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         define(name, default, text, flag_values=values)
 
 
-def config_from_flags(values: flags.FlagValues) -> PretrainConfig:
-    """Reads the flags into the configuration.
+def config_from_flags(values: flags.FlagValues, command: str = "") -> PretrainConfig:
+    """Reads the flags into the configuration; `command` is what the report says was typed.
 
     Raises:
         UserError: a flag cannot be read, or the configuration refuses itself.
@@ -266,16 +271,17 @@ def config_from_flags(values: flags.FlagValues) -> PretrainConfig:
         if values[name].value is not None
     }
     fields = [f.name for f in dataclasses.fields(PretrainConfig)]
-    plain = {name: values[name].value for name in fields if name != "stage_flags"}
+    plain = {name: values[name].value for name in fields if name not in ("stage_flags", "command")}
     plain["plan"] = tuple(name.strip() for name in plain["plan"] or () if name.strip())
     plain["workdir"] = plain["workdir"] or ""
-    return PretrainConfig(**plain, stage_flags=given)
+    return PretrainConfig(**plain, stage_flags=given, command=command)
 
 
 def main(argv):
     """Reads the flags, and trains."""
     del argv
-    pretrain(config_from_flags(flags.FLAGS))
+    command = shlex.join(["python", "-m", "trainers.pretrain", *sys.argv[1:]])
+    pretrain(config_from_flags(flags.FLAGS, command))
 
 
 if __name__ == "__main__":

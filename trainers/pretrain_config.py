@@ -43,6 +43,7 @@ class PretrainConfig:
         tuning: which sweep chose the learning rates, for the report; None takes what the size
             says, unless flags change what that sweep was made for.
         progress: whether to show progress bars.
+        command: the command that was given, for the report.
 
     Raises:
         UserError: a value is unknown or does not go with the others.
@@ -63,6 +64,7 @@ class PretrainConfig:
     stage_flags: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
     tuning: str | None = None
     progress: bool = True
+    command: str = ""
 
     def __post_init__(self):
         size = sizes.get_size(self.size)

@@ -40,8 +40,10 @@ def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
         path: file to write.
         tensors: name to array; any dtype of the format, bfloat16 as `ml_dtypes.bfloat16`.
     """
-    save_file({name: np.ascontiguousarray(value).reshape(value.shape) for name, value
-               in tensors.items()}, path)
+    save_file(
+        {name: np.ascontiguousarray(value).reshape(value.shape) for name, value in tensors.items()},
+        path,
+    )
 
 
 class TensorFile(Mapping):

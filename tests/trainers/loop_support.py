@@ -43,6 +43,7 @@ class Batches:
 
 def make_model(dropout=0.1, width=16):
     """Two embeddings, one hidden layer; every initializer and mask is seeded."""
+
     def seeded(seed):
         return keras.initializers.RandomNormal(stddev=0.1, seed=seed)
 
@@ -81,16 +82,29 @@ def run(folder, batches=None, optimizer=None, **options):
     """Trains 40 steps in `folder`, with a checkpoint every 10; returns (result, state)."""
     from trainers.engines.tensorflow import TensorFlowEngine
 
-    lengths = {"steps": 40, "eval_every": 20, "eval_batches": 2, "checkpoint_every": 10,
-               "log_every": 10, "steps_per_call": 7}
+    lengths = {
+        "steps": 40,
+        "eval_every": 20,
+        "eval_batches": 2,
+        "checkpoint_every": 10,
+        "log_every": 10,
+        "steps_per_call": 7,
+    }
     fields = {name: options.pop(name) for name in list(options) if name in lengths}
     engine = TensorFlowEngine()
     with engine.scope():
         model, optimizer = make_model(), optimizer or make_optimizer()
     result = loop.train(
-        engine=engine, model=model, optimizer=optimizer, batches=batches or Batches(),
-        validation=Batches(), config=loop.TrainConfig(**lengths | fields), folder=folder,
-        costs=COSTS, progress=False, **options,
+        engine=engine,
+        model=model,
+        optimizer=optimizer,
+        batches=batches or Batches(),
+        validation=Batches(),
+        config=loop.TrainConfig(**lengths | fields),
+        folder=folder,
+        costs=COSTS,
+        progress=False,
+        **options,
     )
     return result, engine.state()
 

@@ -46,16 +46,30 @@ def assert_same_run(found, whole):
 
 def assert_one_line_a_step(folder):
     lines = [(line["kind"], line["step"]) for line in read_metrics(folder / "metrics.jsonl")]
-    assert lines == [("eval", 0), ("train", 10), ("train", 20), ("eval", 20), ("train", 30),
-                     ("train", 40), ("eval", 40)]
+    assert lines == [
+        ("eval", 0),
+        ("train", 10),
+        ("train", 20),
+        ("eval", 20),
+        ("train", 30),
+        ("train", 40),
+        ("eval", 40),
+    ]
 
 
 def test_curve_has_the_contracts_fields(whole):
     _, result, _ = whole
     assert [point["step"] for point in result.curve] == [0, 20, 40]
     last = result.curve[-1]
-    assert set(last) == {"step", "tokens", "flops", "device_seconds", "loss", "loss_per_token",
-                         "accuracy"}
+    assert set(last) == {
+        "step",
+        "tokens",
+        "flops",
+        "device_seconds",
+        "loss",
+        "loss_per_token",
+        "accuracy",
+    }
     assert last["tokens"] == 40 * support.COSTS.tokens_per_step
     assert last["flops"] == 40 * support.COSTS.flops_per_step
     assert last["loss_per_token"] < result.curve[0]["loss_per_token"]
@@ -211,8 +225,18 @@ def test_a_loss_that_is_not_finite_stops_with_the_step(tmp_path):
     assert checkpoints.steps(tmp_path / "checkpoints") == [10, 20]
 
 
-@pytest.mark.parametrize("field", ["steps", "eval_every", "eval_batches", "checkpoint_every",
-                                   "log_every", "steps_per_call", "keep_checkpoints"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "steps",
+        "eval_every",
+        "eval_batches",
+        "checkpoint_every",
+        "log_every",
+        "steps_per_call",
+        "keep_checkpoints",
+    ],
+)
 @pytest.mark.parametrize("value", [-1, 2.0, True, "3", None])
 def test_config_refuses(field, value):
     with pytest.raises(UserError, match=f"Received: {field}="):
@@ -220,8 +244,9 @@ def test_config_refuses(field, value):
 
 
 def test_boundaries_are_those_of_the_run_that_was_not_stopped():
-    config = loop.TrainConfig(steps=50, eval_every=20, checkpoint_every=15, log_every=100,
-                              steps_per_call=8)
+    config = loop.TrainConfig(
+        steps=50, eval_every=20, checkpoint_every=15, log_every=100, steps_per_call=8
+    )
     bounds, step = [], 0
     while step < 50:
         step = config.boundary_after(step)

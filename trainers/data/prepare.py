@@ -13,10 +13,8 @@ nobody ever sees half of one and two processes do not do the work twice.
 import collections
 import contextlib
 import fcntl
-import importlib.metadata
 import itertools
 import pathlib
-import platform
 import shutil
 import tempfile
 import time
@@ -30,9 +28,9 @@ from trainers.data import manifest, vocabulary
 from trainers.data.config import DataConfig, identity_sha256
 from trainers.data.corpora import TRAIN, VALIDATION, content_fraction, make_corpus
 from trainers.errors import UserError
+from trainers.versions import installed_versions
 
 CHUNK_BYTES = 1 << 18  # text per element of the tokenising pass
-_TOOLS = ("numpy", "sentencepiece", "tensorflow", "tensorflow-text", "tensorflow-datasets")
 
 
 def prepare(config: DataConfig) -> pathlib.Path:
@@ -108,7 +106,7 @@ def _build(folder: pathlib.Path, config: DataConfig, corpus, given, identity: di
             "files": manifest.describe_files(folder),
             "seconds": round(time.monotonic() - started, 1),
             "splits": splits,
-            "versions": _versions(),
+            "versions": installed_versions(),
             "vocabulary": {
                 "sha256": words.sha256,
                 "pieces": words.num_pieces,
@@ -211,11 +209,3 @@ def _temporary(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _versions() -> dict:
-    found = {"python": platform.python_version()}
-    for tool in _TOOLS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[tool] = importlib.metadata.version(tool)
-    return found

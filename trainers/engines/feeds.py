@@ -85,9 +85,7 @@ def stack(batches: Sequence[Batch], length: int) -> dict[str, np.ndarray]:
         length: size of the new first axis.
     """
     first = batches[0]
-    arrays = {
-        name: np.zeros((length, *value.shape), value.dtype) for name, value in first.items()
-    }
+    arrays = {name: np.zeros((length, *value.shape), value.dtype) for name, value in first.items()}
     for index, batch in enumerate(batches):
         for name, array in arrays.items():
             if batch[name].shape != array.shape[1:]:

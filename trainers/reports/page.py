@@ -2,16 +2,13 @@
 
 import base64
 import dataclasses
-import importlib.metadata
 import json
 import math
-import platform
 
 import markupsafe
 
 from trainers.reports import comparisons, dag, figures, paper, pretraining, runs, summary, tables
-
-_PACKAGES = ("keras", "tensorflow", "jax", "numpy", "grain", "sentencepiece")
+from trainers.versions import installed_versions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,29 +129,17 @@ def _data_uri(picture, theme):
 
 def _facts(settings):
     command = settings.get("command")
-    if isinstance(command, list):
-        command = " ".join(map(str, command))
     versions = settings.get("versions")
-    if isinstance(versions, dict):
-        named = "Versions", ", ".join(f"{name} {number}" for name, number in versions.items())
+    if versions:
+        named = "Versions", versions
     else:
-        named = "Versions where this report was written", _installed()
+        named = "Versions where this report was written", installed_versions()
     return (
-        ("Command", str(command) if command else "not recorded in run.json"),
+        ("Command", command or "not recorded in run.json"),
         ("Corpus", summary.corpus(settings)),
         ("Learning rates", summary.tuning(settings)),
-        named,
+        (named[0], ", ".join(f"{name} {number}" for name, number in named[1].items())),
     )
-
-
-def _installed():
-    versions = [f"python {platform.python_version()}"]
-    for package in _PACKAGES:
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ", ".join(versions)
 
 
 def _finite(value):

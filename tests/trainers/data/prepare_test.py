@@ -161,7 +161,7 @@ KILLED = """
 import os, signal, sys
 from trainers.data import prepare as lib
 from trainers.data.config import DataConfig
-lib._versions = lambda: os.kill(os.getpid(), signal.SIGKILL)  # all files but the manifest
+lib.installed_versions = lambda: os.kill(os.getpid(), signal.SIGKILL)  # all files but the manifest
 lib.prepare(DataConfig(corpus="text", corpus_path=sys.argv[1], vocabulary_pieces=96,
                        num_sentinels=32, root=sys.argv[2], validation_fraction=0.1))
 """

@@ -172,7 +172,7 @@ def test_facts_name_versions_and_command(tmp_path):
     facts = dict(page.pretraining_report(runs.read_run(workdir)).facts)
     assert "keras 3" in facts["Versions where this report was written"]
     assert facts["Command"] == "not recorded in run.json"
-    content = {"command": ["python", "-m", "x"], "versions": {"keras": "9.9"}}
+    content = {"command": "python -m x", "versions": {"keras": "9.9"}}
     (workdir / "run.json").write_text(json.dumps(content))
     facts = dict(page.pretraining_report(runs.read_run(workdir)).facts)
     assert (facts["Command"], facts["Versions"]) == ("python -m x", "keras 9.9")
