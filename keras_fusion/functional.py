@@ -40,6 +40,8 @@ TRANSPARENT = (
     keras.layers.SpatialDropout1D,
     keras.layers.Subtract,
 )
+# Of these, what does not carry the mean of two outputs to the mean of the results.
+NOT_LINEAR = (keras.layers.Maximum, keras.layers.Minimum, keras.layers.Multiply)
 _MIXING_ACTIVATIONS = ("softmax", "log_softmax", "sparsemax", "glu")
 
 
@@ -170,7 +172,7 @@ def _leaving(calls, outputs):
     """Tensors that leave the model, directly or through transparent layers only.
 
     A tensor that leaves and is also used inside would carry the mean into the network, which no
-    source does: that is a message.
+    source does: that is a message. So is a product of outputs, whose mean is not that of means.
     """
     leaving, messages = set(outputs), []
     for call in reversed(calls):
@@ -188,6 +190,11 @@ def _leaving(calls, outputs):
             messages.append(
                 f"layer `{layer.name}` uses an output of the model, which fusion would replace by "
                 "the sources' mean"
+            )
+        if isinstance(layer, NOT_LINEAR) and results & leaving and learned & inputs:
+            messages.append(
+                f"layer `{layer.name}` ({type(layer).__name__}) joins outputs of the model, of "
+                "which fusion takes the mean one by one; put a FusableDense behind it"
             )
         if _has_weights(layer) or learned & inputs:
             learned |= results

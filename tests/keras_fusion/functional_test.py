@@ -240,6 +240,13 @@ class TestWhatCannotBeFused:
         with pytest.raises(FusionError, match="`user` uses an output of the model"):
             kf.fuse([build(), build()])
 
+    @pytest.mark.parametrize("join", [layers.Multiply, layers.Maximum, layers.Minimum])
+    def test_outputs_joined_by_more_than_a_sum(self, join):
+        inputs = keras.Input((5,))
+        model = keras.Model(inputs, join(name="gate")([FusableDense(3)(inputs) for _ in range(2)]))
+        with pytest.raises(FusionError, match=r"`gate` \(M\w+\) joins outputs"):
+            kf.fuse([model, model])
+
     def test_depths_that_differ(self):
         a = of(FusableDense(4), FusableDense(2))
         with pytest.raises(FusionError, match="number of layers: 3 vs 4"):
