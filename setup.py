@@ -46,8 +46,7 @@ TEST_REQUIRES = [
 
 def long_description() -> str:
     """The README, which package indexes show."""
-    readme = ROOT / "README.md"
-    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+    return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 setup(
