@@ -4,8 +4,9 @@
 
 trains, at tiny size, a baseline of size M from random weights, a small model of size S, and its
 self-fusion of size M: about seven minutes on two processor cores, to about 46 and 50 % token
-accuracy (docs/demo.md); the report is W/report/report.html. At `--size=table8` the same command is the experiment of the
-paper's Tables 1 and 2 (batches of 256 x 512 tokens, one million steps a stage: for accelerators).
+accuracy (docs/demo.md); the report is W/report/report.html. At `--size=table8` the same command is
+the experiment of the paper's Tables 1 and 2 (batches of 256 x 512 tokens, one million steps a
+stage: for accelerators).
 
 The command can be stopped and given again: finished stages are kept, a started one goes on from
 its newest checkpoint. `--stage=NAME` trains one stage alone, so that stages can run on different
