@@ -47,7 +47,7 @@ $(INSTALLED): setup.py constraints.txt | $(BIN)/python
 install: $(INSTALLED)
 
 # At this size threads inside an operation cost more than they give: with one, a step takes 0.84 of
-# the time on two cores, for the small model and the big one alike, and sums add in a fixed order.
+# the time on two cores, for the small model and the big one alike.
 demo: export TF_NUM_INTRAOP_THREADS ?= 1
 demo: $(INSTALLED)
 	KERAS_BACKEND=tensorflow $(BIN)/python -m trainers.pretrain $(DEMO_ARGS)

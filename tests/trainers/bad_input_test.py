@@ -129,7 +129,7 @@ PRETRAIN = [
     (
         "stage of other settings",
         "{plan} --data_dir={data} --steps=S:9 --warmup_steps=7 --workdir={w}",
-        "steps=9, there it is 3; warmup_steps=7, there it is 300",
+        "steps=9, there it is 3; warmup_steps=7, there it is 600",
         "choose another --workdir",
     ),
     (
