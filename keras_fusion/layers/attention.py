@@ -185,7 +185,7 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
         Returns:
             The output (batch, target, features) and the attention weights.
         """
-        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
+        scores = ops.einsum("bhtd,bhsd->bhts", query, key)
         wide = keras.backend.result_type(scores.dtype, "float32")
         scores = ops.cast(scores, wide)
         if self.use_scale:

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 
 import numpy as np
-from keras import ops
 
 from keras_fusion.errors import FusionError
 from keras_fusion.layers import checks
@@ -103,7 +102,7 @@ class _Birth:
         """A Keras initializer that returns the fused array of the weight `name`."""
         return functools.partial(self._fused, name)
 
-    def _fused(self, name, shape, dtype=None, **kwargs):
+    def _fused(self, name, shape, **kwargs):
         path = join(self.path, name)
         axes = self.sources[0].weight_axes()[name]
         arrays = [to_numpy(own_weights(source)[name]) for source in self.sources]
@@ -120,8 +119,7 @@ class _Birth:
                 f"{path} has shape {fused.shape} after fusion, but the widened layer "
                 f"expects {tuple(shape)}; its `sizes` do not fit its `weight_axes`"
             )
-        # As a tensor, so that the array is gone before Keras makes the variable.
-        return ops.convert_to_tensor(fused, dtype=dtype)
+        return fused
 
 
 def _check_complete(target, grouped):
