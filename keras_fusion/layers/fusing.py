@@ -1,7 +1,7 @@
 """Fusing built layers: check every source, widen the configuration, build from the blocks.
 
 Every weight of the target is born from the sources' blocks: none is initialised first and then
-overwritten, so a fusion writes the target once and holds one weight more than sources and target.
+overwritten. Besides sources and target a fusion holds the weight at hand, as an array and a tensor.
 """
 
 import dataclasses

@@ -39,7 +39,6 @@ class T5(Fusable, keras.Model):
     """
 
     def __init__(self, config, seed=None, build=True, **kwargs):
-        kwargs.pop("axes", None), kwargs.pop("blocks", None)
         super().__init__(blocks=config.blocks, **kwargs)
         self.fusion_gap = None
         self.config = config
