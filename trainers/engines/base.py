@@ -25,6 +25,8 @@ class StepSums:
         correct: number of them that were predicted.
         learning_rate: the rate of the last step; nan in an evaluation.
         bad_step: index in 0..steps-1 of the first step whose loss was not finite; -1 if none.
+        largest_gradient: largest finite |gradient|, after the sum over replicas and before any
+            clipping, of the first bad step, else of the last one; nan where it is not known.
     """
 
     steps: int
@@ -33,6 +35,7 @@ class StepSums:
     correct: float
     learning_rate: float = float("nan")
     bad_step: int = -1
+    largest_gradient: float = float("nan")
 
     @property
     def loss(self) -> float:
@@ -49,9 +52,10 @@ class StepSums:
         return 100.0 * self.correct / max(self.tokens, 1)
 
     def __add__(self, other: "StepSums") -> "StepSums":
-        bad = self.bad_step
-        if bad < 0 <= other.bad_step:
-            bad = self.steps + other.bad_step
+        bad, gradient = self.bad_step, self.largest_gradient
+        if bad < 0:
+            gradient = other.largest_gradient
+            bad = self.steps + other.bad_step if other.bad_step >= 0 else -1
         return StepSums(
             steps=self.steps + other.steps,
             loss_sum=self.loss_sum + other.loss_sum,
@@ -59,7 +63,51 @@ class StepSums:
             correct=self.correct + other.correct,
             learning_rate=other.learning_rate,
             bad_step=bad,
+            largest_gradient=gradient,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class StepOptions:
+    """What a training step does with its gradients, on every engine alike.
+
+    Args:
+        clip_norm: largest global norm of the gradients, after the sum over all replicas and
+            microbatches; None does not clip.
+        microbatches: parts that each replica's rows are cut into; their gradients are added before
+            the one update, so that memory holds the activations of one part only.
+
+    Raises:
+        UserError: `clip_norm` is not a finite number above 0, or `microbatches` is below 1.
+    """
+
+    clip_norm: float | None = None
+    microbatches: int = 1
+
+    def __post_init__(self):
+        if self.clip_norm is not None and not 0 < self.clip_norm < float("inf"):
+            raise UserError(
+                "Expected clip_norm to be a finite number above 0. "
+                f"Received: clip_norm={self.clip_norm}. Leave it out to clip nothing."
+            )
+        if self.microbatches < 1:
+            raise UserError(
+                "Expected microbatches to be at least 1. "
+                f"Received: microbatches={self.microbatches}. Use 1 for a batch in one piece."
+            )
+
+    def rows(self, rows: int) -> int:
+        """Rows of a microbatch of a replica that has `rows` of them.
+
+        Raises:
+            UserError: they cannot be cut into equal parts.
+        """
+        if rows % self.microbatches:
+            raise UserError(
+                f"Expected microbatches to divide the {rows} sequences that a replica has. "
+                f"Received: microbatches={self.microbatches}. Take a divisor of {rows}."
+            )
+        return rows // self.microbatches
 
 
 @runtime_checkable
@@ -68,7 +116,17 @@ class Engine(Protocol):
 
     Order of calls: build model and optimizer inside `scope()`, `compile` them, then any of the
     others. Every number that the loop sees is global: summed over all replicas and all hosts.
+
+    Attributes:
+        num_devices: devices that the engine uses, those of other hosts included.
+        is_chief: whether this process is the one that writes files.
     """
+
+    num_devices: int
+    is_chief: bool
+
+    def agree(self, flag: bool) -> bool:
+        """Returns whether `flag` is set on any host; every host has to call it, and waits."""
 
     def scope(self) -> contextlib.AbstractContextManager:
         """Context in which model and optimizer must be built."""
@@ -92,7 +150,10 @@ class Engine(Protocol):
         """Copies weights, slots, iterations and seeds to the host (`state_variables` names)."""
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Sets what `state` returned, on any engine and any number of devices."""
+        """Sets what `state` returned, on any engine and any number of devices.
+
+        Values may be read slice by slice: a memory-mapped file, a lazily fused array.
+        """
 
 
 def state_variables(model, optimizer=None) -> dict[str, keras.Variable]:

@@ -51,6 +51,20 @@ class TensorFlowEngine:
     def num_replicas(self) -> int:
         return self.strategy.num_replicas_in_sync
 
+    @property
+    def num_devices(self) -> int:
+        """Devices of all hosts; each holds one replica."""
+        return self.num_replicas
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes files."""
+        return True
+
+    def agree(self, flag: bool) -> bool:
+        """Returns whether `flag` is set on any host."""
+        return flag
+
     def scope(self) -> contextlib.AbstractContextManager:
         """Context in which model and optimizer must be built, so that they are mirrored."""
         return self.strategy.scope()
