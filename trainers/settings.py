@@ -41,6 +41,9 @@ class StageSettings:
         noise_kind: "gaussian" or "balanced".
         norm: norm that the fusion keeps, "property" or "rule".
         seed: of weights, noise, dropout and batches.
+        clip_norm: largest global norm of the gradients; None does not clip.
+        dtype: Keras' dtype policy, "float32" or "mixed_bfloat16" (float32 weights, bfloat16
+            products).
         eval_every: steps between evaluations.
         checkpoint_every: steps between checkpoints.
         steps_per_call: training steps that the device runs in one call.
@@ -56,6 +59,8 @@ class StageSettings:
     noise_kind: str | None
     norm: str | None
     seed: int
+    clip_norm: float | None
+    dtype: str
     eval_every: int
     checkpoint_every: int
     steps_per_call: int
@@ -102,6 +107,8 @@ _KINDS: dict[str, _Kind] = {
     "noise_kind": _one_of("gaussian", "balanced"),
     "norm": _one_of("property", "rule"),
     "seed": _whole(0),
+    "clip_norm": _Kind(float, lambda v: 0 < v < math.inf, "a number above 0"),
+    "dtype": _one_of("float32", "mixed_bfloat16"),
     "eval_every": _whole(1),
     "checkpoint_every": _whole(1),
     "steps_per_call": _whole(1),

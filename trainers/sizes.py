@@ -54,6 +54,7 @@ _TINY = {
     "noise": "0.1",
     "noise_kind": "gaussian",
     "seed": "0",
+    "dtype": "float32",
     "eval_every": "200",
     "checkpoint_every": "500",
     "steps_per_call": "20",
