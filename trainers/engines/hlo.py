@@ -157,7 +157,7 @@ class Program:
         for instruction in self._computations[name].values():
             yield name, instruction, times
             if instruction.opcode == "conditional":
-                # Devices take one branch: the one that costs most stands for it.
+                # One branch runs: the longer one stands for it.
                 branches = [list(self._walk(each, times)) for each in _branches(instruction)]
                 yield from max(branches, key=len)
                 continue
