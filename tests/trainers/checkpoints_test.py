@@ -98,8 +98,9 @@ def test_no_folder_or_empty_folder_is_no_checkpoint(tmp_path):
     assert checkpoints.latest(tmp_path / "absent") is None
     (tmp_path / "step_00000005").mkdir()
     (tmp_path / "step_of_something").mkdir()
-    with pytest.warns(checkpoints.CheckpointWarning, match="no COMMITTED"):
-        assert checkpoints.latest(tmp_path) is None
+    with pytest.warns(checkpoints.CheckpointWarning, match="no readable COMMITTED"):
+        with pytest.raises(UserError, match="1 damaged ones"):
+            checkpoints.latest(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["flipped bit", "truncated", "missing"])

@@ -80,7 +80,7 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 )
 def test_a_header_that_does_not_fit_its_file_is_refused(tmp_path, header):
     path = write_raw(tmp_path / "x", header, b"\0" * 8)
-    with pytest.raises(ValueError, match="Expected a safetensors file. Received: .*x with a "):
+    with pytest.raises(ValueError, match="Expected a safetensors file. Received: .*x with "):
         TensorFile(path)
 
 
