@@ -13,7 +13,7 @@ import keras
 from keras_fusion.errors import SymmetryWarning
 from keras_fusion.layers import checks
 from keras_fusion.layers.fusing import FusionOptions, build_fused, mismatches
-from keras_fusion.layers.tree import is_fusable
+from keras_fusion.layers.tree import Values, is_fusable
 
 # Weightless layers that treat every unit apart, so that they act on a concatenation as on its
 # parts. Softmax, Flatten or Concatenate do not.
@@ -83,7 +83,8 @@ def fuse_functional(models, norm, noise):
             messages += [f"layer `{layers[0].name}`: {message}" for message in found]
     checks.raise_mismatches(messages)
     if not noise.scale:
-        checks.warn_if_never_parting(models)
+        values = {id(model): Values(enumerate(model.weights)) for model in models}
+        checks.warn_if_never_parting(models, [values[id(model)] for model in models])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SymmetryWarning)
         fused = {

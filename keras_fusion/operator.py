@@ -3,54 +3,23 @@
 Each source's array is a block at its own offset along every growing axis. Two growing axes give
 the block diagonal of Eq. 5, one gives a concatenation, none gives the mean. What no block covers
 is η: zero, or noise. This module is the only place that knows; it works on numpy arrays, so a
-fusion gives the same values on every backend.
+fusion gives the same values on every backend, and it computes any region of a fused array from
+the parts of the sources that the region covers.
 """
 
-import dataclasses
-import itertools
-import zlib
+import functools
+import math
 
 import numpy as np
 
 from keras_fusion.errors import FusionError
+from keras_fusion.noise import Blocks, add_noise, check_balanced
+from keras_fusion.noise import Noise as Noise
+from keras_fusion.regions import overlap, pieces, region_of, region_shape, within
 
-# Noise is drawn in pieces of this many values, so that no second array of a weight's size is made.
-_CHUNK = 1 << 20
-
-NOISE_KINDS = ("gaussian", "balanced")
-
-
-@dataclasses.dataclass(frozen=True)
-class Noise:
-    """What fills η, the part of a fused weight that comes from no source.
-
-    Args:
-        scale: Standard deviation over the root mean square of the sources' weight. 0 leaves η
-            zero, as Eq. 5 has it.
-        kind: `"gaussian"` draws for the zero blocks only (the paper's "low variance", section
-            5.1). `"balanced"` draws for every block and makes the noise of the n input blocks
-            sum to zero for every output: where the sources are equal, so are the n inputs, and
-            the function is exactly kept while the copies come apart.
-        seed: Seed of the draw. A weight's noise depends on this and on its path alone.
-
-    Raises:
-        ValueError: An unknown kind, or a negative or infinite scale.
-    """
-
-    scale: float = 0.0
-    kind: str = "gaussian"
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.kind not in NOISE_KINDS:
-            raise ValueError(f"noise_kind must be one of {NOISE_KINDS}. Received: {self.kind!r}")
-        if not (np.isfinite(self.scale) and self.scale >= 0):
-            raise ValueError(f"noise must be finite and at least 0. Received: noise={self.scale}")
-
-    def generator(self, path):
-        """A generator that depends on the seed and on the weight's path."""
-        entropy = [self.seed & 0xFFFFFFFF, zlib.crc32(path.encode())]
-        return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
+# Sources are read in pieces of this many values: no second array of a weight's size is made, and
+# what was checked is still in the processor's cache when it is copied.
+_CHUNK = 1 << 18
 
 
 def fused_shape(shapes, axes, grow):
@@ -92,33 +61,153 @@ def block_widths(shapes, axes, grow):
     }
 
 
-def uneven_inputs(widths, axes):
-    """The axes of `widths` that a weight sums over and whose blocks differ in width.
+class FusedArray:
+    """A fused weight that is computed where it is read (Eq. 3-5).
 
-    Balanced noise sums to zero over the blocks of an input axis, so it needs equal ones.
-    """
-    return {name: each for name, each in widths.items() if name in axes.sums and len(set(each)) > 1}
-
-
-def fuse_arrays(arrays, axes, grow, *, noise=None, path="", factors=None):
-    """Places the sources' arrays as blocks of one array (Eq. 3-5).
+    An index computes that region, from the parts of the sources that it covers: without noise a
+    region inside one source's block reads no other source. The values do not depend on how the
+    array is cut. `np.asarray` of it is the whole.
 
     Args:
-        arrays: The sources' arrays of one weight, n ≥ 2, all of one dtype, which is kept.
+        arrays: The sources' arrays of one weight, n ≥ 2, all of one dtype, which is kept. Anything
+            with `shape`, `dtype` and slicing: numpy arrays, memory-mapped files, `FusedArray`s.
         axes: The weight's `Axes`.
         grow: The names of the axes that grow.
-        noise: A `Noise` for η; default none.
+        noise: A `Noise` for η; default none. Its deviation is relative to all values of all
+            sources, so the first region that is asked for reads them once.
         path: The weight's name; with the noise's seed it determines the draw.
         factors: Optional, one number per source that its block is multiplied by, besides the
             1/n of AVG.
+
+    Raises:
+        FusionError: Shapes or dtypes that do not fit together; balanced noise over blocks of
+            unequal widths. When a region is read: NaN or infinite values in what it covers; no
+            axis grows and the weight's mean would not compute the mean of the outputs.
+
+    Example:
+        >>> axes = Axes(("in", "out"), sums=("in",))
+        >>> fused = FusedArray([np.ones((1, 2)), 2 * np.ones((1, 2))], axes, {"in", "out"})
+        >>> fused.shape, fused[:, 2:]
+        ((2, 4), array([[0., 0.],
+               [2., 2.]]))
+    """
+
+    def __init__(self, arrays, axes, grow, noise=None, path="", factors=None):
+        self.path = path
+        self._arrays = tuple(arrays)
+        self._axes = axes
+        self._noise = noise or Noise()
+        self._check_sources()
+        shapes = [tuple(array.shape) for array in self._arrays]
+        self.shape = fused_shape(shapes, axes, grow)
+        widths = block_widths(shapes, axes, grow)
+        if self._noise.scale and self._noise.kind == "balanced":
+            check_balanced(widths, axes, path)
+        self.dtype = np.dtype(self._arrays[0].dtype)
+        self._divisor = axes.divisor(grow, len(shapes))
+        self._factors = factors if factors is not None else [1.0] * len(shapes)
+        # Without a growing axis there are none, and the array is the sources' mean.
+        self._blocks = Blocks(axes, axes.growing(grow), tuple(axes.slices(self.shape, widths)))
+
+    @property
+    def ndim(self):
+        return len(self.shape)
+
+    @property
+    def size(self):
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self):
+        return self.size * self.dtype.itemsize
+
+    def __repr__(self):
+        return f"<FusedArray {self.path} {self.shape} {self.dtype} of {len(self._arrays)}>"
+
+    def __array__(self, dtype=None, copy=None):
+        del copy  # Every read makes a new array.
+        return self[...] if dtype is None else self[...].astype(dtype, copy=False)
+
+    def __getitem__(self, index):
+        region = region_of(index, self.shape)
+        # numpy's zeros are pages that the system hands out untouched: η costs no write.
+        values = np.zeros(region_shape(region), self.dtype)
+        for source, position in enumerate(self._blocks.positions):
+            part = overlap(region, position)
+            if part is not None:
+                self._copy(values[within(part, region)], source, within(part, position))
+        if not self._blocks.positions:
+            for piece in pieces(region, _CHUNK):
+                values[within(piece, region)] = self._mean(piece)
+        if self._noise.scale:
+            add_noise(values, region, self._blocks, self._noise, self._deviation, self.path)
+        return values
+
+    def _copy(self, block, source, region):
+        """block[...] = that region of the source, times its factor."""
+        factor = self._factors[source] / self._divisor
+        for piece in pieces(region, _CHUNK):
+            _write(block[within(piece, region)], self._read(source, piece), factor)
+
+    def _read(self, source, region):
+        """That region of a source's array, once it is known to hold numbers only."""
+        values = np.asarray(self._arrays[source][region])
+        bad = count_not_finite(values)
+        if bad:
+            raise FusionError(
+                f"weight `{self.path}` of source {source} holds {bad} NaN or infinite values"
+            )
+        return values
+
+    def _mean(self, region):
+        """The sources' mean, which is exact where they are equal."""
+        parts = [self._read(source, region) for source in range(len(self._arrays))]
+        first = parts[0]
+        equal = np.logical_and.reduce([first == part for part in parts[1:]])
+        if np.all(equal):
+            return first
+        if not self._axes.averages:
+            raise FusionError(
+                f"{self.path or 'this weight'} has no growing axis and does not average, so it "
+                "must be equal in every source; fuse networks that share it"
+            )
+        total = first.astype(np.float64 if first.dtype.itemsize >= 8 else np.float32)
+        for part in parts[1:]:
+            total += part
+        return np.where(equal, first, (total / len(parts)).astype(first.dtype))
+
+    def _deviation(self):
+        """The standard deviation of the noise."""
+        return self._noise.scale * self._size_of_values / self._divisor
+
+    @functools.cached_property
+    def _size_of_values(self):
+        size = root_mean_square(self._arrays)
+        if not np.isfinite(size):
+            raise FusionError(f"weight `{self.path}` of a source holds NaN or infinite values")
+        return size
+
+    def _check_sources(self):
+        name = self.path or "this weight"
+        if len(self._arrays) < 2:
+            raise FusionError(
+                f"fusing {name} takes at least two sources. Received: {len(self._arrays)}"
+            )
+        dtypes = [np.dtype(array.dtype).name for array in self._arrays]
+        if len(set(dtypes)) > 1:
+            raise FusionError(f"the sources of {name} must share one dtype. Received: {dtypes}")
+
+
+def fuse_arrays(arrays, axes, grow, *, noise=None, path="", factors=None):
+    """Places the sources' arrays as blocks of one array (Eq. 3-5): all of a `FusedArray`.
+
+    Takes the arguments of `FusedArray`.
 
     Returns:
         A new numpy array.
 
     Raises:
-        FusionError: Shapes or dtypes that do not fit together; no axis grows and the weight's
-            mean would not compute the mean of the outputs; balanced noise over blocks of unequal
-            widths.
+        FusionError: As `FusedArray`, and where a source holds NaN or infinite values.
 
     Example:
         >>> axes = Axes(("in", "out"), sums=("in",))
@@ -126,41 +215,8 @@ def fuse_arrays(arrays, axes, grow, *, noise=None, path="", factors=None):
         array([[1., 0.],
                [0., 2.]])
     """
-    noise = noise or Noise()
     arrays = [np.asarray(array) for array in arrays]
-    _check_arrays(arrays, axes, grow, path)
-    shapes = [array.shape for array in arrays]
-    # numpy's zeros are pages that the system hands out untouched: η costs no write.
-    fused = np.zeros(fused_shape(shapes, axes, grow), arrays[0].dtype)
-    divisor = axes.divisor(grow, len(arrays))
-    positions = axes.slices(fused.shape, block_widths(shapes, axes, grow)) or (
-        [tuple(slice(0, size) for size in fused.shape)] * len(arrays)
-    )
-    if axes.growing(grow):
-        for index, (array, position) in enumerate(zip(arrays, positions, strict=True)):
-            factor = (factors[index] if factors is not None else 1.0) / divisor
-            _write(fused[position], array, factor)
-    else:
-        _write(fused, _mean(arrays), 1.0)
-    if noise.scale:
-        _add_noise(fused, arrays, axes, grow, noise, path, divisor)
-    return fused
-
-
-def _check_arrays(arrays, axes, grow, path):
-    name = path or "this weight"
-    if len(arrays) < 2:
-        raise FusionError(f"fusing {name} takes at least two sources. Received: {len(arrays)}")
-    dtypes = [array.dtype.name for array in arrays]
-    if len(set(dtypes)) > 1:
-        raise FusionError(f"the sources of {name} must share one dtype. Received: {dtypes}")
-    if axes.growing(grow) or axes.averages:
-        return
-    if not all(np.array_equal(arrays[0], array) for array in arrays[1:]):
-        raise FusionError(
-            f"{name} has no growing axis and does not average, so it must be equal "
-            "in every source; fuse networks that share it"
-        )
+    return FusedArray(arrays, axes, grow, noise, path, factors)[...]
 
 
 def _write(block, array, factor):
@@ -173,89 +229,25 @@ def _write(block, array, factor):
         np.copyto(block, (array.astype(np.float32) * np.float32(factor)).astype(array.dtype))
 
 
-def _mean(arrays):
-    wide = np.float64 if arrays[0].dtype.itemsize >= 8 else np.float32
-    if all(np.array_equal(arrays[0], array) for array in arrays[1:]):
-        return arrays[0]
-    total = arrays[0].astype(wide)
-    for array in arrays[1:]:
-        total += array
-    return (total / len(arrays)).astype(arrays[0].dtype)
+def count_not_finite(array):
+    """How many entries of an array are NaN or infinite.
+
+    A sum is not finite where an entry is not, and one pass over the memory finds it; only then
+    the entries are counted, since a sum may also overflow.
+    """
+    wide = np.float64 if array.dtype.itemsize >= 8 else np.float32
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = array.sum(dtype=wide)
+    if np.isfinite(total):
+        return 0
+    return int(array.size - np.count_nonzero(np.isfinite(array.astype(wide))))
 
 
 def root_mean_square(arrays):
     """The root mean square over all entries of several arrays, in double precision."""
-    squares = sum(float(np.sum(np.square(array, dtype=np.float64))) for array in arrays)
-    return (squares / max(1, sum(array.size for array in arrays))) ** 0.5
-
-
-def _add_noise(fused, arrays, axes, grow, noise, path, divisor):
-    growing = axes.growing(grow)
-    widths = block_widths([array.shape for array in arrays], axes, grow)
-    deviation = noise.scale * root_mean_square(arrays) / divisor
-    generator = noise.generator(path)
-    if noise.kind == "balanced":
-        summed = [name for name in growing if name in axes.sums]
-        if summed:
-            _add_balanced(fused, axes, widths, summed, deviation, generator, path)
-        return
-    for choice in itertools.product(range(len(arrays)), repeat=len(growing)):
-        if len(set(choice)) > 1:
-            block = fused[
-                _block(axes, fused.shape, widths, dict(zip(growing, choice, strict=True)))
-            ]
-            _add_gaussian(block, deviation, generator)
-
-
-def _block(axes, shape, widths, choice):
-    """The slices of one block: for every growing axis the source that `choice` names."""
-    positions = axes.slices(shape, widths)
-    return tuple(positions[choice.get(name, 0)][dim] for dim, name in enumerate(axes.names))
-
-
-def _rows_per_chunk(block):
-    return max(1, _CHUNK // max(1, int(np.prod(block.shape[1:], dtype=np.int64))))
-
-
-def _add_gaussian(block, deviation, generator):
-    rows = _rows_per_chunk(block)
-    for start in range(0, block.shape[0], rows):
-        part = block[start : start + rows]
-        draw = generator.standard_normal(part.shape, dtype=np.float32) * np.float32(deviation)
-        part += draw.astype(part.dtype)
-
-
-def _add_balanced(fused, axes, widths, summed, deviation, generator, path):
-    """Adds noise whose sum over the input blocks is zero, for every output block.
-
-    n draws less their mean have variance (n − 1)/n each; scaling them back by √(n/(n − 1)) gives
-    each block the standard deviation asked for.
-    """
-    uneven = list(uneven_inputs(widths, axes))
-    if uneven:
-        raise FusionError(
-            f"balanced noise needs input blocks of equal width, in {path or 'weight'}"
-            f". Received: axis `{uneven[0]}` with widths={widths[uneven[0]]}; use "
-            "noise_kind='gaussian'"
-        )
-    num_sources = len(widths[summed[0]])
-    outputs = [name for name in widths if name not in summed]
-    choices = list(itertools.product(range(num_sources), repeat=len(summed)))
-    scale = np.float32(deviation * (len(choices) / (len(choices) - 1)) ** 0.5)
-    for output in itertools.product(range(num_sources), repeat=len(outputs)):
-        chosen = dict(zip(outputs, output, strict=True))
-        blocks = [
-            fused[
-                _block(axes, fused.shape, widths, chosen | dict(zip(summed, choice, strict=True)))
-            ]
-            for choice in choices
-        ]
-        rows = max(1, _rows_per_chunk(blocks[0]) // len(blocks))
-        for start in range(0, blocks[0].shape[0], rows):
-            parts = [block[start : start + rows] for block in blocks]
-            draws = generator.standard_normal((len(parts), *parts[0].shape), dtype=np.float32)
-            draws -= draws.mean(axis=0)
-            draws *= scale
-            draws[-1] = -draws[:-1].sum(axis=0)
-            for part, draw in zip(parts, draws, strict=True):
-                part += draw.astype(part.dtype)
+    squares = sum(
+        float(np.sum(np.square(np.asarray(array[piece]), dtype=np.float64)))
+        for array in arrays
+        for piece in pieces(region_of(..., array.shape), _CHUNK)
+    )
+    return (squares / max(1, sum(math.prod(array.shape) for array in arrays))) ** 0.5

@@ -6,11 +6,13 @@ import keras
 import numpy as np
 
 from keras_fusion.errors import FusionError, SymmetryWarning
-from keras_fusion.layers.tree import to_numpy
+from keras_fusion.regions import pieces, region_of
 
 # Configuration that does not change what a built layer computes.
 _IGNORED = ("name", "blocks", "groups", "trainable", "seed", "build_config")
 _IGNORED_ENDINGS = ("_initializer", "initializer")
+# Values that are compared at a time.
+_PIECE = 1 << 20
 
 
 def raise_mismatches(messages):
@@ -44,20 +46,6 @@ def _short(value):
     return str(value)
 
 
-def count_not_finite(array):
-    """How many entries of an array are NaN or infinite.
-
-    A sum is not finite where an entry is not, and one pass over the memory finds it; only then
-    the entries are counted, since a sum may also overflow.
-    """
-    wide = np.float64 if array.dtype.itemsize >= 8 else np.float32
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = array.sum(dtype=wide)
-    if np.isfinite(total):
-        return 0
-    return int(array.size - np.count_nonzero(np.isfinite(array.astype(wide))))
-
-
 def has_dropout(layer):
     """Whether any dropout inside a layer or model is switched on."""
     return any(
@@ -67,23 +55,41 @@ def has_dropout(layer):
     )
 
 
-def equal_weights(sources):
-    """Whether all sources have the same weights."""
-    first = sources[0]
-    for source in sources[1:]:
-        if source is first:
-            continue
-        for a, b in zip(first.weights, source.weights, strict=True):
-            if a.shape != b.shape or not np.array_equal(to_numpy(a), to_numpy(b)):
-                return False
-    return True
+def equal_arrays(first, second):
+    """Whether two arrays are equal; they are read piece by piece, to the first difference."""
+    return tuple(first.shape) == tuple(second.shape) and all(
+        np.array_equal(first[piece], second[piece])
+        for piece in pieces(region_of(..., first.shape), _PIECE)
+    )
 
 
-def warn_if_never_parting(sources):
-    """Warns where the fused copies would receive equal gradients for ever."""
-    if not sources[0].weights or any(has_dropout(source) for source in sources):
+def equal_weights(weights):
+    """Whether all sources have the same weights.
+
+    Args:
+        weights: `{path: array}` of every source; a mapping that stands there twice equals itself.
+    """
+    first = weights[0]
+    return all(
+        other is first
+        or (
+            first.keys() == other.keys()
+            and all(equal_arrays(first[path], other[path]) for path in first)
+        )
+        for other in weights[1:]
+    )
+
+
+def warn_if_never_parting(sources, weights):
+    """Warns where the fused copies would receive equal gradients for ever.
+
+    Args:
+        sources: Built layers.
+        weights: `{path: array}` of every source.
+    """
+    if not weights[0] or any(has_dropout(source) for source in sources):
         return
-    if equal_weights(sources):
+    if equal_weights(weights):
         warnings.warn(
             "the sources are equal, and without noise or dropout their copies receive equal "
             "gradients and never part: the fused network stays the small one at n² the cost. "

@@ -8,7 +8,8 @@ checks the sources, widens the configuration, and builds the target from blocks.
 from keras_fusion.layers import checks
 from keras_fusion.layers.fusing import FusionOptions, fuse_layers, widened_shape
 from keras_fusion.layers.tree import own_weights
-from keras_fusion.operator import Noise, block_widths
+from keras_fusion.noise import Noise
+from keras_fusion.operator import block_widths
 
 
 class Fusable:
@@ -103,7 +104,7 @@ class Fusable:
             grow: Names of the axes that grow; default all that the layer can grow.
             norm: For norms: `"property"` keeps one group a source, `"rule"` makes one group.
             noise: Standard deviation of η over the root mean square of the weight.
-            noise_kind: `"gaussian"` or `"balanced"`, see `keras_fusion.operator.Noise`.
+            noise_kind: `"gaussian"` or `"balanced"`, see `keras_fusion.noise.Noise`.
             seed: Seed of the noise.
 
         Returns:
@@ -125,9 +126,9 @@ class Fusable:
         )
 
     def add_weight(self, *args, name=None, initializer=None, **kwargs):
-        birth = getattr(self, "_birth", None)
+        birth = getattr(self, "_birth", None)  # Set by `born_as`.
         if birth is not None:
-            initializer = birth.initializer(name)
+            initializer = birth(name) or initializer
         return super().add_weight(*args, name=name, initializer=initializer, **kwargs)
 
     def get_config(self):

@@ -2,17 +2,26 @@
 
 Every weight of the target is born from the sources' blocks: none is initialised first and then
 overwritten. Besides sources and target a fusion holds the weight at hand, as an array and a tensor.
+The sources' values may also come from elsewhere than their variables: from files, say.
 """
 
 import dataclasses
-import functools
-
-import numpy as np
+from collections.abc import Mapping
 
 from keras_fusion.errors import FusionError
 from keras_fusion.layers import checks
-from keras_fusion.layers.tree import declared_axes, is_fusable, join, leaves, own_weights, to_numpy
-from keras_fusion.operator import Noise, block_widths, fuse_arrays, fused_shape, uneven_inputs
+from keras_fusion.layers.tree import (
+    declared_axes,
+    is_fusable,
+    join,
+    leaves,
+    own_weights,
+    values_of,
+    weight_axes,
+)
+from keras_fusion.layers.values import born_as
+from keras_fusion.noise import Noise, uneven_inputs
+from keras_fusion.operator import FusedArray, block_widths, count_not_finite, fused_shape
 
 NORMS = ("property", "rule")
 
@@ -49,19 +58,64 @@ def fuse_layers(sources, options):
     """
     checks.raise_mismatches(mismatches(sources, options))
     if not options.noise.scale:
-        checks.warn_if_never_parting(sources)
+        checks.warn_if_never_parting(sources, values_of(sources))
     return build_fused(sources, options)
 
 
-def mismatches(sources, options):
-    """Everything that keeps sources from being fused, as messages; empty if nothing does."""
+def mismatches(sources, options, weights=None):
+    """Everything that keeps sources from being fused, as messages; empty if nothing does.
+
+    Args:
+        sources: Built layers.
+        options: `FusionOptions`.
+        weights: `{path: array-like}` of every source, where its values are not those of its
+            variables. They are then not searched for NaN beforehand: reading them tells.
+    """
     messages = source_mismatches(sources)
     if messages:
         return messages
     messages = sources[0].config_mismatches(sources, options)
+    values = values_of(sources) if weights is None else weights
     if not messages:
-        messages = _weight_mismatches([leaves(source) for source in sources], options)
-    return messages + _unusable_values(sources)
+        messages = _weight_mismatches([leaves(source) for source in sources], values, options)
+    return messages + (_unusable_values(sources) if weights is None else [])
+
+
+class FusedWeights(Mapping):
+    """`{path: FusedArray}` of the fusion of sources; each is made when it is asked for.
+
+    Args:
+        sources: Built layers of one class, which `mismatches` has nothing against.
+        weights: `{path: array-like}` of every source.
+        options: `FusionOptions`.
+        path: Where the layer is in its model; the noise of its weights depends on it.
+    """
+
+    def __init__(self, sources, weights, options, path=""):
+        self._weights = weights
+        self._options = options
+        self._path = path
+        self._axes = weight_axes(sources[0])
+        self._factors = sources[0].weight_factors(sources)
+
+    def __getitem__(self, path):
+        return FusedArray(
+            [weights[path] for weights in self._weights],
+            self._axes[path],
+            self._options.grow,
+            noise=self._options.noise,
+            path=join(self._path, path),
+            factors=self._factors.get(path),
+        )
+
+    def __contains__(self, path):
+        return path in self._axes
+
+    def __iter__(self):
+        return iter(self._axes)
+
+    def __len__(self):
+        return len(self._axes)
 
 
 def build_fused(sources, options, path="", name=None):
@@ -75,73 +129,23 @@ def build_fused(sources, options, path="", name=None):
     """
     first = sources[0]
     target = type(first).from_config(first.widened_config(sources, options) | {"name": name})
-    grouped = [leaves(source) for source in sources]
-    factors = first.weight_factors(sources)
-    born = leaves(target)
-    for where, leaf in born.items():
-        leaf._birth = _Birth(
-            join(path, where), [group[where] for group in grouped], options, factors
-        )
-    target.build_fused(sources, options)
-    _check_complete(target, grouped)
-    for leaf in born.values():
-        del leaf._birth
+    values = values_of(sources)
+    with born_as(target, FusedWeights(sources, values, options, path)) as born:
+        target.build_fused(sources, options)
+    _check_complete(target, values, born)
     return target
 
 
-@dataclasses.dataclass(frozen=True)
-class _Birth:
-    """Where the weights of one target layer come from."""
-
-    path: str
-    sources: list
-    options: FusionOptions
-    factors: dict
-
-    def initializer(self, name):
-        """A Keras initializer that returns the fused array of the weight `name`."""
-        return functools.partial(self._fused, name)
-
-    def _fused(self, name, shape, **kwargs):
-        path = join(self.path, name)
-        axes = self.sources[0].weight_axes()[name]
-        arrays = [to_numpy(own_weights(source)[name]) for source in self.sources]
-        fused = fuse_arrays(
-            arrays,
-            axes,
-            self.options.grow,
-            noise=self.options.noise,
-            path=path,
-            factors=self.factors.get(path),
-        )
-        if tuple(shape) != fused.shape:
-            raise FusionError(
-                f"{path} has shape {fused.shape} after fusion, but the widened layer "
-                f"expects {tuple(shape)}; its `sizes` do not fit its `weight_axes`"
-            )
-        return fused
-
-
-def _check_complete(target, grouped):
+def _check_complete(target, values, born):
     """Every weight of every source must have been born in the target, and no weight otherwise."""
-    born = {
-        join(path, name)
-        for path, leaf in leaves(target).items()
-        for name in own_weights(leaf)
-        if hasattr(leaf, "_birth")
-    }
-    for group in grouped:
-        lost = sorted(
-            join(path, name)
-            for path, leaf in group.items()
-            for name in own_weights(leaf)
-            if join(path, name) not in born
+    lost = sorted(set().union(*values) - born)
+    if lost:
+        raise FusionError(f"weights that the fused network has no place for: {lost}")
+    (made,) = values_of([target])
+    if made.keys() - born:
+        raise FusionError(
+            f"weights of the fused network without a source: {sorted(made.keys() - born)}"
         )
-        if lost:
-            raise FusionError(f"weights that the fused network has no place for: {lost}")
-    made = {join(path, name) for path, leaf in leaves(target).items() for name in own_weights(leaf)}
-    if made - born:
-        raise FusionError(f"weights of the fused network without a source: {sorted(made - born)}")
 
 
 def source_mismatches(sources):
@@ -177,7 +181,7 @@ def widened_shape(shapes, names, grow):
     return tuple(widened)
 
 
-def _weight_mismatches(grouped, options):
+def _weight_mismatches(grouped, values, options):
     """Weights that are not declared, not in every source, or whose shapes do not fit."""
     messages, uneven = [], {}
     paths = list(dict.fromkeys(path for group in grouped for path in group))
@@ -196,9 +200,9 @@ def _weight_mismatches(grouped, options):
             elif not all(name in own for own in weights):
                 messages.append(f"weight `{where}` is not in every source")
             else:
-                variables, axes = [own[name] for own in weights], declared[name]
-                messages += _shape_mismatch(where, variables, axes, options.grow)
-                shapes = [tuple(variable.shape) for variable in variables]
+                axes = declared[name]
+                shapes = [tuple(own[name].shape) for own in weights]
+                messages += _shape_mismatch(where, shapes, values, axes, options.grow)
                 if options.noise.scale and options.noise.kind == "balanced":
                     uneven |= uneven_inputs(block_widths(shapes, axes, options.grow), axes)
     return messages + [
@@ -208,13 +212,13 @@ def _weight_mismatches(grouped, options):
     ]
 
 
-def _shape_mismatch(where, variables, axes, grow):
+def _shape_mismatch(where, shapes, values, axes, grow):
     if not axes.growing(grow) and not axes.averages:
-        arrays = [to_numpy(variable) for variable in variables]
-        if not all(np.array_equal(arrays[0], array) for array in arrays[1:]):
+        arrays = [each[where] for each in values]
+        if not all(checks.equal_arrays(arrays[0], array) for array in arrays[1:]):
             return [f"`{where}` has no growing axis and must be equal in every source"]
     try:
-        fused_shape([tuple(variable.shape) for variable in variables], axes, grow)
+        fused_shape(shapes, axes, grow)
     except FusionError as error:
         return [f"`{where}`: {error}"]
     return []
@@ -224,12 +228,11 @@ def _unusable_values(sources):
     """Names of weights with NaN or infinite values, each source once."""
     messages = []
     for source in {id(source): source for source in sources}.values():
-        for path, leaf in leaves(source).items():
-            for name, variable in own_weights(leaf).items():
-                bad = checks.count_not_finite(to_numpy(variable))
-                if bad:
-                    messages.append(
-                        f"weight `{join(path, name)}` of `{source.name}` holds {bad} "
-                        "NaN or infinite values"
-                    )
+        (values,) = values_of([source])
+        for path, array in values.items():
+            bad = count_not_finite(array)
+            if bad:
+                messages.append(
+                    f"weight `{path}` of `{source.name}` holds {bad} NaN or infinite values"
+                )
     return messages

@@ -1,5 +1,7 @@
 """Walking a layer or model: its leaves, their own weights, and the axes these declare."""
 
+from collections.abc import Mapping
+
 import keras
 import numpy as np
 from keras import ops
@@ -45,6 +47,44 @@ def to_numpy(variable):
     if keras.backend.backend() == "torch":
         return ops.convert_to_numpy(variable)
     return np.asarray(ops.convert_to_tensor(variable))
+
+
+class Values(Mapping):
+    """The values of variables as numpy arrays, each taken when it is asked for.
+
+    Args:
+        variables: `{path: variable}`.
+    """
+
+    def __init__(self, variables):
+        self._variables = dict(variables)
+
+    def __getitem__(self, path):
+        return to_numpy(self._variables[path])
+
+    def __contains__(self, path):
+        return path in self._variables
+
+    def __iter__(self):
+        return iter(self._variables)
+
+    def __len__(self):
+        return len(self._variables)
+
+
+def values_of(layers):
+    """`{path: array}` for each layer; one and the same for a layer that stands there twice."""
+    found = {
+        id(layer): Values(
+            {
+                join(path, name): variable
+                for path, leaf in leaves(layer).items()
+                for name, variable in own_weights(leaf).items()
+            }
+        )
+        for layer in {id(layer): layer for layer in layers}.values()
+    }
+    return [found[id(layer)] for layer in layers]
 
 
 def weight_axes(layer):

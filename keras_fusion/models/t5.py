@@ -7,11 +7,12 @@ from keras_fusion.layers.checks import differing_fields
 from keras_fusion.layers.dense import FusableDense, FusableEmbedding
 from keras_fusion.layers.fusable import Fusable
 from keras_fusion.layers.fusing import FusionOptions, fuse_layers
+from keras_fusion.layers.values import born_as, deferred, misfits
 from keras_fusion.measures import fusion_gap
 from keras_fusion.models.config import GROWING, T5Config
 from keras_fusion.models.generation import generate
 from keras_fusion.models.t5_layers import SeedSequence, T5Stack, fan_in, normal
-from keras_fusion.operator import Noise
+from keras_fusion.noise import Noise
 
 
 @keras.saving.register_keras_serializable(package="keras_fusion")
@@ -67,6 +68,49 @@ class T5(Fusable, keras.Model):
             )
         if build:
             self.build()
+
+    @classmethod
+    def from_weights(cls, config, weights, seed=None, **kwargs):
+        """A T5 whose weights are arrays that are at hand, in memory or in a file.
+
+        They are made from the arrays, none is initialised first and then overwritten. Inside a
+        `keras.StatelessScope` nothing is allocated: each variable keeps an `ArrayInitializer`,
+        whose `array` can be read slice by slice.
+
+        Args:
+            config: A `T5Config`.
+            weights: `{path: array-like}` of every weight, as in a checkpoint or from
+                `kf.models.fused_weights`.
+            seed: Seed of the dropouts; None draws one.
+            **kwargs: Those of the constructor.
+
+        Returns:
+            A built T5.
+
+        Raises:
+            ValueError: Naming every weight that is missing, unknown, or of another shape, before
+                anything is allocated.
+
+        Example:
+            >>> config, weights = kf.models.fused_weights([config_a, config_b], [file_a, file_b])
+            >>> big = T5.from_weights(config, weights)
+        """
+        messages = misfits(cls.skeleton(config), weights)
+        if messages:
+            raise ValueError(
+                "a T5 of this configuration has other weights: "
+                f"{len(messages)} mismatches: {'; '.join(messages)}"
+            )
+        model = cls(config, seed=seed, build=False, **kwargs)
+        with born_as(model, weights):
+            model.build()
+        return model
+
+    @classmethod
+    def skeleton(cls, config):
+        """A built T5 that holds no values: it knows its weights' names, shapes and axes."""
+        with deferred():
+            return cls(config, seed=0, name="skeleton")
 
     def build(self, input_shape=None):
         """Creates the weights; their shapes follow from the configuration alone."""
@@ -126,7 +170,7 @@ class T5(Fusable, keras.Model):
             others: One or more T5s of the same depth, vocabulary and kind; widths may differ.
             norm: `"property"` or `"rule"` (section 3.2).
             noise: Standard deviation of η over the root mean square of each weight.
-            noise_kind: `"gaussian"` or `"balanced"`, see `keras_fusion.operator.Noise`.
+            noise_kind: `"gaussian"` or `"balanced"`, see `keras_fusion.noise.Noise`.
             seed: Seed of the noise, and of the fused network's dropout.
             check_on: Optional batch with `targets`; the fused network's `fusion_gap` then holds
                 the `kf.FusionGap` that the fusion caused on it.

@@ -293,7 +293,7 @@ class TestWhatCannotBeFused:
             raise AssertionError("A target was made.")
 
         monkeypatch.setattr("keras_fusion.functional.build_fused", refuse)
-        monkeypatch.setattr("keras_fusion.layers.fusing.fuse_arrays", refuse)
+        monkeypatch.setattr("keras_fusion.layers.fusing.FusedArray", refuse)
         with pytest.raises(FusionError) as error:
             kf.fuse([a, b])
         for expected in (

@@ -261,8 +261,8 @@ class TestBalancedNoise:
 class TestTheSameSeedEverywhere:
     """Arrays written out: they must come back on every machine, whatever the Keras backend."""
 
-    GAUSSIAN = "967fc4f28c8ba45e"
-    BALANCED = "88ea12046c03b7b8"
+    GAUSSIAN = "1de6342ddbb2cbfd"
+    BALANCED = "2514bbe7184c68a3"
 
     @staticmethod
     def fused(kind, seed=7, path="encoder/kernel", shape=(3, 5)):
@@ -275,7 +275,7 @@ class TestTheSameSeedEverywhere:
         assert hashlib.sha256(array.tobytes()).hexdigest()[:16] == digest
 
     def test_values(self):
-        values = [-0.006970072630792856, 0.08058077841997147, -0.009235761128365993]
+        values = [-0.059157926589250565, -0.2404797077178955, 0.25814089179039]
         np.testing.assert_allclose(self.fused("gaussian")[0, 5:8], values, rtol=1e-6)
 
     @pytest.mark.parametrize("kind", ["gaussian", "balanced"])

@@ -155,7 +155,7 @@ class TestErrors:
             raise AssertionError("A target was made.")
 
         monkeypatch.setattr(T5, "__init__", refuse)
-        monkeypatch.setattr("keras_fusion.layers.fusing.fuse_arrays", refuse)
+        monkeypatch.setattr("keras_fusion.layers.fusing.FusedArray", refuse)
         with pytest.raises(FusionError, match="key_value_dim: 4 vs 3"):
             a.fuse(b)
         with pytest.raises(FusionError, match="`decoder/final_norm/scale` of .* holds 7 NaN"):

@@ -1,0 +1,124 @@
+"""Weights made from arrays that are at hand, and layers whose weights hold no values at all.
+
+A layer that is built inside `born_as` takes its weights from arrays, which may be computed or read
+from a file only then: none is initialised first and then overwritten. A layer that is built inside
+`deferred` knows its weights' names, shapes and axes, and holds no memory for them.
+"""
+
+import contextlib
+import functools
+
+import keras
+import numpy as np
+from keras.src.backend.common import global_state
+
+from keras_fusion.errors import FusionError
+from keras_fusion.layers.tree import join, leaves, own_weights
+
+
+class ArrayInitializer(keras.initializers.Initializer):
+    """An initializer that returns an array.
+
+    Inside a `keras.StatelessScope` the variable keeps it, so whoever places the variable on devices
+    can read just the slices of `array` that each of them holds.
+
+    Args:
+        array: Anything with `shape`, `dtype` and slicing: a numpy array, a memory-mapped file, a
+            `keras_fusion.operator.FusedArray`.
+
+    Example:
+        >>> layer.add_weight(shape=(2,), initializer=ArrayInitializer(np.array([1.0, 2.0])))
+    """
+
+    def __init__(self, array):
+        self.array = array
+
+    def __call__(self, shape, dtype=None):
+        """The whole array, copied, so that no variable shares memory with a file.
+
+        Raises:
+            FusionError: The variable has another shape.
+        """
+        if tuple(shape) != tuple(self.array.shape):
+            raise FusionError(
+                f"an array of shape {tuple(self.array.shape)} cannot be a weight of shape "
+                f"{tuple(shape)}; the layer's `sizes` do not fit its `weight_axes`"
+            )
+        return np.array(self.array, np.dtype(keras.backend.standardize_dtype(dtype)))
+
+
+@contextlib.contextmanager
+def born_as(target, arrays):
+    """While it is open, the weights that an unbuilt layer creates are these arrays.
+
+    Args:
+        target: A layer whose sublayers exist, and which has no weights yet.
+        arrays: `{path: array-like}`; a weight that is not there is initialised as usual.
+
+    Yields:
+        The set of the paths that were made from arrays so far.
+    """
+    made = set()
+    parts = leaves(target)
+    for path, leaf in parts.items():
+        leaf._birth = functools.partial(_initializer, arrays, made, path)
+    try:
+        yield made
+    finally:
+        for leaf in parts.values():
+            del leaf._birth
+
+
+def _initializer(arrays, made, path, name):
+    """The initializer of a leaf's weight, or None where no array is given for it."""
+    where = join(path, name)
+    if where not in arrays:
+        return None
+    made.add(where)
+    return ArrayInitializer(arrays[where])
+
+
+@contextlib.contextmanager
+def deferred():
+    """While it is open, layers are built without memory for their weights, and stay so.
+
+    Example:
+        >>> with deferred():
+        ...     layer = FusableEmbedding(10**9, 10**6)
+        ...     layer.build()
+        >>> layer.embeddings.shape
+        (1000000000, 1000000)
+    """
+    with keras.StatelessScope(initialize_variables=False):
+        # Keras would give them their values when any later scope closes.
+        waiting = global_state.get_global_attribute(
+            "uninitialized_variables", [], set_to_default=True
+        )
+        before = len(waiting)
+        try:
+            yield
+        finally:
+            del waiting[before:]
+
+
+def misfits(layer, weights):
+    """What keeps arrays from being the weights of a built layer, as messages; each is named.
+
+    Args:
+        layer: A built layer; it may be one that was built inside `deferred`.
+        weights: `{path: array-like}`.
+    """
+    shapes = {
+        join(path, name): tuple(variable.shape)
+        for path, leaf in leaves(layer).items()
+        for name, variable in own_weights(leaf).items()
+    }
+    messages = [f"missing `{path}` {shapes[path]}" for path in shapes if path not in weights]
+    messages += [
+        f"unknown `{path}` {tuple(weights[path].shape)}" for path in weights if path not in shapes
+    ]
+    return messages + [
+        f"`{path}` expected {shape}, got {tuple(weights[path].shape)}"
+        for path, shape in shapes.items()
+        if path in weights and tuple(weights[path].shape) != shape
+    ]

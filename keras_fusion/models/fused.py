@@ -1,0 +1,66 @@
+"""Fusing T5s from configurations and arrays alone: no source model is built, nothing is read."""
+
+import numpy as np
+
+from keras_fusion.layers import checks
+from keras_fusion.layers.fusing import FusedWeights, FusionOptions, mismatches
+from keras_fusion.layers.values import misfits
+from keras_fusion.models.config import GROWING
+from keras_fusion.models.t5 import T5
+from keras_fusion.noise import Noise
+
+
+def fused_weights(configs, weights, *, norm="property", noise=0.0, noise_kind="gaussian", seed=0):
+    """The weights of the fusion of T5s, each computed where and when it is read.
+
+    What `T5.fuse` does, for sources that are not in memory: their values may lie in memory-mapped
+    files, and of these a region of a fused weight reads only what it covers. Sources without noise
+    and dropout are compared up to their first difference, and there is a warning if they are equal.
+
+    Args:
+        configs: The sources' `T5Config`s, two or more.
+        weights: `{path: array-like}` of every source, such as `Checkpoint.weights`; for a network
+            with itself the same one twice.
+        norm, noise, noise_kind, seed: As for `T5.fuse`.
+
+    Returns:
+        The fused `T5Config`, and `{path: FusedArray}` for `T5.from_weights`.
+
+    Raises:
+        FusionError: Naming every mismatch at once. NaN and infinite values are named when a region
+            that holds them is read.
+
+    Example:
+        >>> config, weights = kf.models.fused_weights([a.config, b.config], [a.weights, b.weights])
+        >>> weights["head/kernel"][:64]   # reads a's file only
+    """
+    configs, weights = list(configs), list(weights)
+    if len(configs) != len(weights):
+        raise ValueError(
+            "every source has a configuration and weights. "
+            f"Received: {len(configs)} configurations, weights of {len(weights)}"
+        )
+    options = FusionOptions(frozenset(GROWING), norm, Noise(noise, noise_kind, seed))
+    skeletons = {config: T5.skeleton(config) for config in configs}
+    sources = [skeletons[config] for config in configs]
+    messages = [
+        f"source {index}: {message}"
+        for index, (source, own) in enumerate(zip(sources, weights, strict=True))
+        for message in misfits(source, own)
+    ]
+    messages = messages or mismatches(sources, options, weights) + _dtype_mismatches(weights)
+    checks.raise_mismatches(messages)
+    if not options.noise.scale:
+        checks.warn_if_never_parting(sources, weights)
+    config = configs[0].fused(configs[1:], options.norm)
+    return config, dict(FusedWeights(sources, weights, options))
+
+
+def _dtype_mismatches(weights):
+    """Weights whose dtype is not the same in every source."""
+    messages = []
+    for path in weights[0]:
+        dtypes = [np.dtype(own[path].dtype).name for own in weights if path in own]
+        if len(set(dtypes)) > 1:
+            messages.append(f"`{path}`: dtype {' vs '.join(dtypes)}")
+    return messages

@@ -1,0 +1,96 @@
+"""Rectangular regions of arrays: where they meet, and the pieces they are worked through in.
+
+A region is a tuple with one slice per dimension, of step 1, both ends written out.
+"""
+
+import itertools
+import math
+
+
+def region_of(index, shape):
+    """The region that an index means in an array of a shape.
+
+    Args:
+        index: A slice, an Ellipsis, or a tuple of them, as in `array[index]`.
+        shape: The array's shape.
+
+    Raises:
+        IndexError: An index of another kind, a step, or more slices than dimensions.
+
+    Example:
+        >>> region_of((Ellipsis, slice(-2, None)), (4, 8))
+        (slice(0, 4, None), slice(6, 8, None))
+    """
+    parts = index if isinstance(index, tuple) else (index,)
+    if parts.count(Ellipsis) == 0:
+        parts = (*parts, Ellipsis)
+    before = parts[: parts.index(Ellipsis)]
+    after = parts[parts.index(Ellipsis) + 1 :]
+    missing = len(shape) - len(before) - len(after)
+    slices = (*before, *[slice(None)] * missing, *after)
+    if missing < 0 or not all(isinstance(s, slice) and s.step in (None, 1) for s in slices):
+        raise IndexError(
+            f"a region of shape {tuple(shape)} is given by slices of step 1 and one Ellipsis. "
+            f"Received: index={index}"
+        )
+    ends = [each.indices(size) for each, size in zip(slices, shape, strict=True)]
+    return tuple(slice(start, max(start, stop)) for start, stop, _ in ends)
+
+
+def region_shape(region):
+    """The shape of what a region covers."""
+    return tuple(each.stop - each.start for each in region)
+
+
+def overlap(first, second):
+    """The region that two regions of one array share; None where it is empty."""
+    shared = tuple(
+        slice(max(a.start, b.start), min(a.stop, b.stop))
+        for a, b in zip(first, second, strict=True)
+    )
+    return shared if all(each.start < each.stop for each in shared) else None
+
+
+def within(region, frame):
+    """A region's place inside another region that holds it."""
+    return tuple(
+        slice(each.start - outer.start, each.stop - outer.start)
+        for each, outer in zip(region, frame, strict=True)
+    )
+
+
+def placed(region, frame):
+    """The region of the whole array that lies at `region` inside `frame`; undoes `within`."""
+    return tuple(
+        slice(each.start + outer.start, each.stop + outer.start)
+        for each, outer in zip(region, frame, strict=True)
+    )
+
+
+def pieces(region, most):
+    """Cuts a region along its first dimension into pieces of at most `most` entries, or one row."""
+    if not region:
+        yield region
+        return
+    first, *rest = region
+    rows = max(1, most // max(1, math.prod(region_shape(rest))))
+    for start in range(first.start, first.stop, rows):
+        yield (slice(start, min(start + rows, first.stop)), *rest)
+
+
+def tiles(shape, side):
+    """The tiles of a grid over an array: squares of its last two dimensions, one deep in others.
+
+    Yields:
+        The tile's number along every dimension, and its region.
+    """
+    sides = [1] * max(0, len(shape) - 2) + [side] * min(2, len(shape))
+    counts = [range(-(-size // each)) for size, each in zip(shape, sides, strict=True)]
+    for numbers in itertools.product(*counts):
+        yield (
+            numbers,
+            tuple(
+                slice(number * each, min((number + 1) * each, size))
+                for number, each, size in zip(numbers, sides, shape, strict=True)
+            ),
+        )
