@@ -1,9 +1,22 @@
-"""How a binary ends when its user asked for something impossible: one line, exit code 2."""
+"""How a binary ends: one line and an exit code for everything that is no defect of the program.
+
+    0     done
+    2     the user asked for something impossible, or named a file that cannot be used
+    3     the loss became infinite or NaN; the newest checkpoint is from before that
+    75    stopped by a signal, nothing lost: the same command goes on (EX_TEMPFAIL of sysexits.h)
+
+A second signal ends the program at once with 128 plus its number (130, 143), as a shell says it.
+"""
 
 import sys
 from collections.abc import Callable, Sequence
 
 from absl import app, flags
+
+DONE = 0
+USER_ERROR = 2
+NOT_FINITE = 3
+STOPPED = 75
 
 
 class UserError(ValueError):
@@ -15,13 +28,36 @@ class UserError(ValueError):
         >>> raise UserError("Expected a positive batch size. Received: batch_size=0.")
     """
 
+    exit_code = USER_ERROR
+
+
+class NotFinite(UserError):
+    """A loss or a weight became infinite or NaN in training.
+
+    Args:
+        message: as for `UserError`.
+        step: the step at which it did, counted from 0.
+    """
+
+    exit_code = NOT_FINITE
+
+    def __init__(self, message: str, step: int = -1):
+        super().__init__(message)
+        self.step = step
+
+
+class Stopped(BaseException):
+    """A signal asked the program to end. Like KeyboardInterrupt, no `except Exception` sees it."""
+
+    exit_code = STOPPED
+
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
-    """Runs `main` as absl does, and prints errors that are the user's to mend as one line.
+    """Runs `main` as absl does, and prints what is no defect of the program as one line.
 
     `UserError`, keras_fusion's `FusionError`, an unknown flag, an illegal flag value and stray
-    positional arguments end the program with exit code 2. Every other exception is a defect of
-    the program and keeps its traceback.
+    positional arguments end the program with exit code 2, `NotFinite` with 3, `Stopped` with 75.
+    Every other exception is a defect of the program and keeps its traceback.
 
     Args:
         main: the program; gets `argv` with the flags taken out, reads flags, returns an exit
@@ -38,6 +74,9 @@ def _call(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> i
                 f"not expand it). Received: {' '.join(argv[1:4])}."
             )
         return main(argv)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
     except _user_errors() as error:
         return _fail(error)
 
@@ -58,4 +97,4 @@ def _user_errors() -> tuple[type[Exception], ...]:
 
 def _fail(error: object) -> int:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
+    return getattr(error, "exit_code", USER_ERROR)

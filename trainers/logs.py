@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
+_EVENTS = re.compile(r"events\.out\.tfevents\.(\d+)\.(\d{6})\.")
 
 
 class MetricsFile:
@@ -24,13 +26,14 @@ class MetricsFile:
 
     Args:
         path: the file.
-        step: step that the run goes on from; a new run (0) begins an empty file.
+        step: step that the run goes on from; None for a new run, which begins an empty file.
     """
 
-    def __init__(self, path: str | os.PathLike, step: int):
+    def __init__(self, path: str | os.PathLike, step: int | None):
         self.path = pathlib.Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in read_metrics(self.path) if step > 0 and line["step"] <= step]
+        kept = read_metrics(self.path) if step is not None else []
+        kept = [line for line in kept if line["step"] <= step]
         beside = self.path.with_name(self.path.name + ".partial")
         with open(beside, "w", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in kept)
@@ -45,6 +48,10 @@ class MetricsFile:
         }
         self._file.write(json.dumps({"kind": kind, **finite}) + "\n")
         self._file.flush()
+
+    def sync(self) -> None:
+        """Makes the lines outlive a loss of power, as the checkpoint that counts on them does."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
@@ -71,18 +78,19 @@ class TensorBoard:
 
     Args:
         folder: folder of event files; each start of a run adds one.
-        step: step that the run goes on from; TensorBoard forgets what it read beyond it.
+        step: step that the run goes on from, None for a new run; TensorBoard forgets what it read
+            beyond it.
     """
 
-    def __init__(self, folder: str | os.PathLike, step: int):
+    def __init__(self, folder: str | os.PathLike, step: int | None):
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._writer = RecordWriter(open(folder / name, "wb"))  # noqa: SIM115 closed by close()
+        name = f"events.out.tfevents.{_stamp(folder)}.{socket.gethostname()}.{os.getpid()}"
+        self._writer = RecordWriter(open(folder / name, "xb"))  # noqa: SIM115 closed by close()
         self._write(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         # From this step on TensorBoard drops what earlier files say.
-        first = step + 1 if step > 0 else 0
+        first = 0 if step is None else step + 1
         self._write(event_pb2.Event(wall_time=time.time(), step=first, session_log=start))
 
     def write(self, kind: str, step: int, values: Mapping) -> None:
@@ -103,27 +111,50 @@ class TensorBoard:
         self._writer.close()
 
 
+def _stamp(folder: pathlib.Path) -> str:
+    """A time for the name of an event file: TensorBoard reads them in the order of their names.
+
+    So it comes after those that are there, also when this machine's clock is behind.
+    """
+    stamp = time.time_ns() // 1000
+    for path in folder.iterdir():
+        if match := _EVENTS.match(path.name):
+            stamp = max(stamp, int(match[1] + match[2]) + 1)
+    return f"{stamp // 10**6}.{stamp % 10**6:06d}"
+
+
 class RunLog:
     """The three together.
 
     Args:
         folder: the stage's folder.
-        step: step that the run goes on from.
+        step: step that the run goes on from; None for a new run.
         steps: step that it ends at.
         name: name before the progress bar.
         progress: show the bar (on stderr).
+        writes: False on hosts that neither write nor show anything.
     """
 
-    def __init__(self, folder: str | os.PathLike, step: int, steps: int, name: str, progress: bool):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        step: int | None,
+        steps: int,
+        name: str,
+        progress: bool,
+        writes: bool = True,
+    ):
         folder = pathlib.Path(folder)
-        self._metrics = MetricsFile(folder / METRICS_FILE, step)
-        self._board = TensorBoard(folder / TENSORBOARD_FOLDER, step)
+        self._writes = writes
+        if writes:
+            self._metrics = MetricsFile(folder / METRICS_FILE, step)
+            self._board = TensorBoard(folder / TENSORBOARD_FOLDER, step)
         self._bar = tqdm(
             total=steps,
-            initial=step,
+            initial=step or 0,
             desc=name,
             unit="step",
-            disable=not progress,
+            disable=not (progress and writes),
             mininterval=0.5,
             dynamic_ncols=True,
             smoothing=0.1,
@@ -146,14 +177,26 @@ class RunLog:
         """Logs a point of the validation curve."""
         self._write("eval", values)
 
+    def say(self, text: str) -> None:
+        """Prints a line without breaking the bar."""
+        if self._writes:
+            self._bar.write(text)
+
+    def sync(self) -> None:
+        """Makes the metrics file outlive a loss of power."""
+        if self._writes:
+            self._metrics.sync()
+
     def _write(self, kind: str, values: Mapping) -> None:
-        self._metrics.write(kind, values)
-        self._board.write(kind, values["step"], values)
+        if self._writes:
+            self._metrics.write(kind, values)
+            self._board.write(kind, values["step"], values)
 
     def close(self) -> None:
         self._bar.close()
-        self._metrics.close()
-        self._board.close()
+        if self._writes:
+            self._metrics.close()
+            self._board.close()
 
     def __enter__(self) -> "RunLog":
         return self

@@ -3,93 +3,33 @@
 It knows no backend. A run's state is weights, optimizer slots, step and dropout seeds, and a batch
 is a pure function of (seed, step). So a run that stopped anywhere goes on from its newest
 checkpoint as if it had not.
+
+On several hosts each runs this loop and takes the same decisions: all numbers that it sees are
+global, and what only one host knows (a signal) they agree on after each call of the engine. Every
+host reads checkpoints; one, the chief, writes files.
 """
 
+import contextlib
 import dataclasses
 import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
 
-from trainers import checkpoints
-from trainers.engines.base import Engine, StepSums
-from trainers.errors import UserError
+import numpy as np
+
+from trainers import checkpoints, stopping
+from trainers.checkpoints import Writer
+from trainers.engines.base import Batch, Engine, StepSums
+from trainers.errors import NotFinite, UserError
 from trainers.logs import RunLog
+from trainers.progress import Progress, Window
+from trainers.train_config import Costs, TrainConfig, TrainResult
 
 CHECKPOINT_FOLDER = "checkpoints"
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """How long a stage trains and what happens on the way.
-
-    Attributes:
-        steps: number of optimizer steps.
-        eval_every: steps between evaluations; one at step 0 and one at the end come on top.
-        eval_batches: validation batches of an evaluation.
-        checkpoint_every: steps between checkpoints; one at the end comes on top.
-        log_every: steps between training lines; they are means over these steps.
-        steps_per_call: most steps in one call of the engine: the host waits once a call.
-        keep_checkpoints: how many of the newest checkpoints stay.
-
-    Raises:
-        UserError: on a value that is not a positive integer (`steps` may be 0).
-    """
-
-    steps: int
-    eval_every: int = 500
-    eval_batches: int = 8
-    checkpoint_every: int = 1000
-    log_every: int = 100
-    steps_per_call: int = 20
-    keep_checkpoints: int = 2
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            least = 0 if field.name == "steps" else 1
-            if type(value) is not int or value < least:
-                raise UserError(
-                    f"Expected an integer of at least {least} for {field.name}. "
-                    f"Received: {field.name}={value!r}. Give another number."
-                )
-
-    def boundary_after(self, step: int) -> int:
-        """Returns where the call that begins at `step` ends.
-
-        Boundaries are multiples counted from 0, so a resumed run has those of the one that ran
-        through.
-        """
-        periods = (self.eval_every, self.checkpoint_every, self.log_every, self.steps_per_call)
-        return min(self.steps, *((step // period + 1) * period for period in periods))
-
-
-class Costs(Protocol):
-    """What one step costs, counted from the model (see trainers/flops.py)."""
-
-    tokens_per_step: int
-    flops_per_step: float
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainResult:
-    """What a stage reached and cost, all its resumes together.
-
-    Attributes:
-        steps: steps taken.
-        device_seconds: wall time of the training calls; compilation, evaluation and checkpoints
-            are not in it.
-        curve: validation points {step, tokens, flops, device_seconds, loss, loss_per_token,
-            accuracy}, from step 0 to the end.
-        checkpoint: folder of the last checkpoint.
-    """
-
-    steps: int
-    device_seconds: float
-    curve: list[dict]
-    checkpoint: pathlib.Path
+# So many batches may be skipped before a checkpoint lies behind them: more, and it is not the data.
+MAX_SKIPPED = 10
 
 
 def train(
@@ -127,153 +67,222 @@ def train(
         `TrainResult`; a folder whose run is finished returns at once with what it reached.
 
     Raises:
-        UserError: a loss that is not finite; checkpoints that are all damaged, or of another
-            model.
+        NotFinite: a loss that is not finite, or weights.
+        Stopped: a signal came, inside `stopping.handled`; the state is saved.
+        UserError: checkpoints that are all damaged, or of another model.
     """
+    folder = pathlib.Path(folder)
+    engine.compile(model, optimizer)
     run = _Run(
         engine=engine,
+        batches=batches,
         config=config,
-        folder=pathlib.Path(folder),
+        folder=folder,
         costs=costs,
         settings=dict(settings or {}),
         measures=lambda: {key: float(f(model)) for key, f in (monitors or {}).items()},
         # Pure functions of their index: made once, used in every evaluation.
         validation=[validation.batch(index) for index in range(config.eval_batches)],
+        new_log=lambda step: RunLog(
+            folder, step, config.steps, name or folder.name, progress, writes=engine.is_chief
+        ),
+        writer=Writer(folder / CHECKPOINT_FOLDER, config.keep) if engine.is_chief else None,
     )
-    engine.compile(model, optimizer)
-    run.restore()
-    with RunLog(folder, run.step, config.steps, name or run.folder.name, progress) as log:
-        run.to_end(batches, log)
-    checkpoint = run.folder / CHECKPOINT_FOLDER / checkpoints.step_folder(run.step)
-    return TrainResult(run.step, run.device_seconds, run.curve, checkpoint)
+    with stopping.postponed() as stop, run:
+        run.to_end(stop)
+    checkpoint = folder / CHECKPOINT_FOLDER / checkpoints.step_folder(run.at.step)
+    at = run.at
+    return TrainResult(at.step, at.device_seconds, at.curve, checkpoint, tuple(at.skipped))
 
 
 @dataclasses.dataclass
-class _Run:
-    """A run at some step: what a checkpoint's manifest keeps beside the engine's state."""
+class _Run(contextlib.AbstractContextManager):
+    """A run at some step; as a context manager it closes its files."""
 
     engine: Engine
+    batches: object
     config: TrainConfig
     folder: pathlib.Path
     costs: Costs
     settings: dict
     measures: Callable[[], dict[str, float]]
     validation: list
-    step: int = 0
-    device_seconds: float = 0.0
-    curve: list[dict] = dataclasses.field(default_factory=list)
+    new_log: Callable[[int | None], RunLog]
+    writer: Writer | None
+    at: Progress = dataclasses.field(default_factory=Progress)
     saved: int = -1
+    log: RunLog | None = None
+    feed: Iterator[Batch] | None = None
+    # Batches skipped since the newest checkpoint, and where the loss was not finite last.
+    tried: set[int] = dataclasses.field(default_factory=set)
+    bad: int = -1
+
+    def __exit__(self, *error) -> None:
+        if self.log:
+            self.log.close()
+        if self.writer:
+            self.writer.__exit__(*error)
 
     def restore(self) -> None:
-        """Takes up the newest good checkpoint, if there is one."""
+        """Takes up the newest good checkpoint, if there is one, and cuts the logs back to it."""
         found = checkpoints.latest(self.folder / CHECKPOINT_FOLDER)
-        if found is None:
-            return
-        if found.step > self.config.steps:
-            raise UserError(
-                f"Expected a run of at least the {found.step} steps that were taken. Received: "
-                f"steps={self.config.steps}. Give more steps, or another folder."
-            )
-        self.engine.load_state(found.state())
-        progress = found.config["progress"]
-        self.step = self.saved = found.step
-        self.device_seconds = progress["device_seconds"]
-        self.curve = progress["curve"]
+        if found is not None:
+            if found.step > self.config.steps:
+                raise UserError(
+                    f"Expected a run of at least the {found.step} steps that were taken. Received: "
+                    f"steps={self.config.steps}. Give more steps, or another folder."
+                )
+            self.engine.load_state(found.state())
+            self.at = Progress.from_dict(found.step, found.config["progress"])
+            self.saved = found.step
+        # Nobody writes before all hosts have read.
+        self.engine.agree(False)
+        if self.log:
+            self.log.close()
+        self.log = self.new_log(None if found is None else found.step)
 
-    def to_end(self, batches, log: RunLog) -> None:
-        """Trains from the current step to the last one."""
-        if not self.curve:
-            self.evaluate(log)
-        if self.step < self.config.steps:
-            feed = batches.from_step(self.step)
-            self.engine.warm_up(feed, self.config.steps_per_call)
-            since = _Window()
-            while self.step < self.config.steps:
-                since = self.advance(feed, since, log)
-        if self.saved != self.step:
+    def to_end(self, stop: stopping.Stop) -> None:
+        """Trains from the newest checkpoint to the last step."""
+        self.restore()
+        if not self.at.curve:
+            self.evaluate()
+        if self.config.on_nan == "skip" and self.saved < 0:
+            self.save()  # somewhere to go back to
+        if self.at.step < self.config.steps:
+            self.feed = self.at.feed(self.batches)
+            self.engine.warm_up(self.feed, self.config.steps_per_call)
+        while True:
+            try:
+                self.check_signals(stop)
+                if self.at.step == self.config.steps:
+                    break
+                self.advance()
+            except NotFinite as error:
+                self.go_back(error)
+        if self.saved != self.at.step:
             self.save()
 
-    def advance(self, feed, window: "_Window", log: RunLog) -> "_Window":
+    def check_signals(self, stop: stopping.Stop) -> None:
+        """Saves and raises `Stopped` if a signal has come to any host."""
+        if self.engine.agree(stop.requested):
+            if self.saved != self.at.step:
+                self.save()
+            if self.writer:
+                self.writer.wait()
+            raise stop.stopped_at(self.at.step)
+
+    def advance(self) -> None:
         """One call of the engine, and whatever is due at the step where it ends."""
-        count = self.config.boundary_after(self.step) - self.step
+        at, config = self.at, self.config
+        count = config.boundary_after(at.step) - at.step
         began = time.perf_counter()
-        sums = self.engine.train(feed, count)
+        sums = self.engine.train(self.feed, count)
         seconds = time.perf_counter() - began
-        self.check_finite(sums)
-        self.step += count
-        self.device_seconds += seconds
-        log.advance(count)
-        window = window.add(sums, seconds)
-        if self.due(self.config.log_every):
-            log.train(self.train_line(window))
-            window = _Window()
-        if self.due(self.config.eval_every):
-            self.evaluate(log)
-        if self.due(self.config.checkpoint_every):
-            self.save()
-        return window
+        if sums.bad_step >= 0 or not math.isfinite(sums.loss_sum):
+            raise self.not_finite(f"loss={sums.loss_sum}", at.step + max(sums.bad_step, 0), sums)
+        at.step += count
+        at.device_seconds += seconds * self.engine.num_devices
+        at.window = at.window.add(sums, seconds)
+        self.log.advance(count)
+        if self.due(config.log_every):
+            self.log.train(self.train_line())
+            at.window = Window()
+        if self.due(config.eval_every):
+            self.evaluate(sums)
+        if self.due(config.checkpoint_every):
+            self.save(sums)
 
     def due(self, period: int) -> bool:
-        return self.step % period == 0 or self.step == self.config.steps
+        return self.at.step % period == 0 or self.at.step == self.config.steps
 
-    def train_line(self, window: "_Window") -> dict:
-        sums = window.sums
+    def train_line(self) -> dict:
+        sums = self.at.window.sums
         tokens = sums.steps * self.costs.tokens_per_step
         return {
-            "step": self.step,
+            "step": self.at.step,
             "loss": sums.loss,
             "loss_per_token": sums.loss_per_token,
             "accuracy": sums.accuracy,
             "learning_rate": sums.learning_rate,
-            "tokens_per_second": tokens / max(window.seconds, 1e-9),
-            "device_seconds": self.device_seconds,
+            "tokens_per_second": tokens / max(self.at.window.seconds, 1e-9),
+            "device_seconds": self.at.device_seconds,
         }
 
-    def evaluate(self, log: RunLog) -> None:
+    def evaluate(self, trained: StepSums | None = None) -> None:
         """Adds a point to the curve and logs it."""
         sums = self.engine.evaluate(self.validation)
+        if not math.isfinite(sums.loss_sum):
+            what = f"validation loss={sums.loss_sum}"
+            raise self.not_finite(what, self.at.step - 1, trained)
         point = {
-            "step": self.step,
-            "tokens": self.step * self.costs.tokens_per_step,
-            "flops": self.step * self.costs.flops_per_step,
-            "device_seconds": self.device_seconds,
+            "step": self.at.step,
+            "tokens": self.at.step * self.costs.tokens_per_step,
+            "flops": self.at.step * self.costs.flops_per_step,
+            "device_seconds": self.at.device_seconds,
             "loss": sums.loss,
             "loss_per_token": sums.loss_per_token,
             "accuracy": sums.accuracy,
         }
-        self.curve.append(point)
-        log.evaluation(point | self.measures())
+        self.at.curve.append(point)
+        self.log.evaluation(point | self.measures())
 
-    def save(self) -> None:
-        """Writes a checkpoint of this step and removes those that are too old."""
-        folder = self.folder / CHECKPOINT_FOLDER
-        config = {
-            "settings": self.settings,
-            "train": dataclasses.asdict(self.config),
-            "progress": {"device_seconds": self.device_seconds, "curve": self.curve},
-        }
-        checkpoints.save(folder, self.step, self.engine.state(), config)
-        checkpoints.keep_newest(folder, self.config.keep_checkpoints, self.step)
-        self.saved = self.step
+    def save(self, trained: StepSums | None = None) -> None:
+        """Hands a checkpoint of this step to the writer, which removes those that are too old."""
+        state = self.engine.state()
+        # The last update may have spoilt the weights, which no loss has shown yet.
+        if self.engine.agree(not all(_is_finite(value) for value in state.values())):
+            raise self.not_finite("weights that are not finite", self.at.step - 1, trained)
+        if self.writer:
+            config = {
+                "settings": self.settings,
+                "train": dataclasses.asdict(self.config),
+                "progress": self.at.to_dict(),
+            }
+            last = self.at.curve[-1]
+            score = last["loss_per_token"] if last["step"] == self.at.step else None
+            # What the checkpoint counts on is on the disk before it.
+            self.log.sync()
+            self.writer.save(self.at.step, state, config, score)
+        self.saved = self.at.step
+        self.tried, self.bad = set(), -1
 
-    def check_finite(self, sums: StepSums) -> None:
-        if sums.bad_step < 0 and math.isfinite(sums.loss_sum):
-            return
-        step = self.step + max(sums.bad_step, 0) + 1
+    def not_finite(self, what: str, step: int, sums: StepSums | None) -> NotFinite:
+        """The error for a step, counted from 0; its message counts from 1, as all logs do."""
+        sums = sums or StepSums(0, 0.0, 0.0, 0.0)
         last = f"the checkpoint of step {self.saved}" if self.saved >= 0 else "no checkpoint"
-        raise UserError(
-            f"Expected a finite loss. Received: loss={sums.loss_sum} at step={step}, "
-            f"learning_rate={sums.learning_rate:.3g}. Lower the learning rate and start again; "
-            f"the folder has {last}."
+        skipped = f" {len(self.tried)} batches were skipped since." if self.tried else ""
+        return NotFinite(
+            f"Expected a finite loss. Received: {what} at step={step + 1}, "
+            f"learning_rate={sums.learning_rate:.3g}, "
+            f"largest_gradient={sums.largest_gradient:.3g}. Lower the learning rate and start "
+            f"again, or skip such batches with --on_nan=skip; the folder has {last}.{skipped}",
+            step,
+        )
+
+    def go_back(self, error: NotFinite) -> None:
+        """Restores the newest checkpoint and leaves out the batch, or raises the error."""
+        if self.config.on_nan != "skip" or error.step < self.saved:
+            raise error
+        indices = {self.at.batch_index(error.step)}
+        if error.step == self.bad and error.step > self.saved:
+            # Another batch at the same step: the update before it may have spoilt the weights.
+            indices.add(self.at.batch_index(error.step - 1))
+        if len(self.tried | indices) > MAX_SKIPPED:
+            raise error
+        self.tried |= indices
+        self.bad = error.step
+        if self.writer:
+            self.writer.wait()
+        # No host reads before the chief has written.
+        self.engine.agree(False)
+        self.restore()
+        self.at.skip(self.tried)
+        self.feed = self.at.feed(self.batches)
+        self.log.say(
+            f"{self.folder.name}: not finite at step {error.step + 1}; went back to step "
+            f"{self.at.step}, skipping batches {', '.join(map(str, sorted(self.tried)))}."
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Window:
-    """Sums since the last training line."""
-
-    sums: StepSums = StepSums(0, 0.0, 0.0, 0.0)
-    seconds: float = 0.0
-
-    def add(self, sums: StepSums, seconds: float) -> "_Window":
-        return _Window(self.sums + sums, self.seconds + seconds)
+def _is_finite(value: np.ndarray) -> bool:
+    return value.dtype.kind in "iub" or bool(np.isfinite(value).all())

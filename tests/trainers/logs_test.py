@@ -14,7 +14,7 @@ TRAIN = {"loss_per_token": 1.5, "accuracy": 30.0, "tokens_per_second": 1234.0}
 
 
 def write_lines(path, steps):
-    file = MetricsFile(path, 0)
+    file = MetricsFile(path, None)
     for step in steps:
         file.write("train", {"step": step, "loss": 1.0})
     file.close()
@@ -51,7 +51,7 @@ def test_resume_cuts_back_to_the_step_and_drops_a_half_line(tmp_path):
 
 def test_new_run_begins_an_empty_file(tmp_path):
     write_lines(tmp_path / "m", [0, 100])
-    MetricsFile(tmp_path / "m", 0).close()
+    MetricsFile(tmp_path / "m", None).close()
     assert read_metrics(tmp_path / "m") == []
 
 

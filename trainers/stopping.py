@@ -1,0 +1,140 @@
+"""SIGTERM and SIGINT: what runs is ended where nothing is lost, and then the program ends.
+
+A machine that is about to be taken away sends SIGTERM, a user presses Ctrl-C. Inside `postponed`,
+which is where the training loop is, a first signal is only remembered: each loop asks after every
+call of its engine, saves, and raises `Stopped`; so it is with several loops in threads. Everywhere
+else (text being prepared, models being fused) `Stopped` is raised at once in the main thread: all
+that is written there is written beside its place and renamed. A second signal ends the process at
+once, also while the interpreter waits for a device: what is on the disk is whole at any moment.
+
+Example:
+    with handled():
+        prepare()
+        with postponed() as stop:
+            while not stop.requested:
+                train()
+"""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+from trainers.errors import Stopped
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_AGAIN = "give the same command again to go on"
+_NO_SIGNAL = b"\0"
+
+
+class Stop:
+    """Whether the process was asked to end.
+
+    Attributes:
+        name: "SIGTERM" or "SIGINT" once a signal has come, "" before.
+        postponed: how many threads are inside `postponed`.
+    """
+
+    def __init__(self):
+        self.name = ""
+        self.postponed = 0
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return bool(self.name)
+
+    def stopped_at(self, step: int) -> Stopped:
+        """What a loop raises when it has saved its state of `step`."""
+        by = self.name or "a signal to another host"
+        return Stopped(f"stopped at step {step} by {by}, saved; {_AGAIN}")
+
+    def check(self) -> None:
+        """Raises `Stopped` if a signal has come."""
+        if self.requested:
+            raise Stopped(f"stopped by {self.name}; {_AGAIN}")
+
+
+# Signals are the process's, and so is this; `handled` makes a new one.
+_stop = Stop()
+_counting = threading.Lock()
+
+
+@contextlib.contextmanager
+def handled() -> Iterator[None]:
+    """Context in which the two signals stop the program as the module says.
+
+    Only the main thread can install handlers: elsewhere, and inside another `handled`, it does
+    nothing.
+    """
+    global _stop
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is _remember:
+        yield
+        return
+    _stop = Stop()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    with _second_ends_at_once():
+        try:
+            for number in SIGNALS:
+                signal.signal(number, _remember)
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            _stop = Stop()
+
+
+@contextlib.contextmanager
+def postponed() -> Iterator[Stop]:
+    """Context in which a first signal only sets the flag that it gives.
+
+    Raises:
+        Stopped: a signal had come before, or comes and nobody inside has acted on it.
+    """
+    stop = _stop
+    with _counting:
+        stop.postponed += 1
+    try:
+        stop.check()
+        yield stop
+    finally:
+        with _counting:
+            stop.postponed -= 1
+    stop.check()
+
+
+def _remember(number: int, frame) -> None:
+    """The handler: Python runs it in the main thread, between two instructions."""
+    del frame
+    _stop.name = signal.Signals(number).name
+    if not _stop.postponed:
+        _stop.check()
+
+
+@contextlib.contextmanager
+def _second_ends_at_once() -> Iterator[None]:
+    """A thread that counts signals: handlers have to wait while the interpreter is in a call."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    watch = threading.Thread(target=_end_at_second, args=(reader,), daemon=True, name="signals")
+    watch.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.set_blocking(writer, True)
+        os.write(writer, _NO_SIGNAL)
+        watch.join()
+        os.close(writer)
+        os.close(reader)
+
+
+def _end_at_second(reader: int) -> None:
+    came = 0
+    while (byte := os.read(reader, 1)) != _NO_SIGNAL:
+        came += byte[0] in SIGNALS
+        if came == 2:
+            os._exit(128 + byte[0])
