@@ -1,0 +1,159 @@
+"""Gradients and Hessian-vector products of a loss, on TensorFlow and JAX, at any weights.
+
+The weights are an argument, not what the model holds: Keras' `stateless_call` reads them from a
+list of tensors, so one compiled function serves every point of a trajectory and the model is never
+written to. No Hessian is ever made: H v costs about two gradients, whatever the number of weights.
+"""
+
+import keras
+from keras import ops
+
+BACKENDS = ("tensorflow", "jax")
+
+
+def mean_cross_entropy(targets, logits):
+    """T5's loss: mean cross-entropy over the targets that are not padding, in nats per token.
+
+    Args:
+        targets: int (batch, length); 0 is padding and does not count.
+        logits: float (batch, length, vocabulary); the result has their dtype.
+
+    Example:
+        >>> float(mean_cross_entropy([[1, 0]], ops.zeros((1, 2, 4))))
+        1.3862943611198906
+    """
+    targets = ops.cast(targets, "int32")
+    chosen = ops.take_along_axis(logits, ops.expand_dims(targets, -1), axis=-1)
+    losses = ops.logsumexp(logits, axis=-1) - ops.squeeze(chosen, -1)
+    counts = ops.cast(ops.not_equal(targets, 0), losses.dtype)
+    return ops.sum(losses * counts) / ops.sum(counts)
+
+
+def split_batch(batch):
+    """What a model is called on, and the targets.
+
+    Args:
+        batch: A dictionary of a T5's inputs and `targets`, or a pair (inputs, targets).
+
+    Raises:
+        ValueError: Neither of these.
+    """
+    if isinstance(batch, dict) and "targets" in batch:
+        return {name: value for name, value in batch.items() if name != "targets"}, batch["targets"]
+    if isinstance(batch, tuple) and len(batch) == 2:
+        return batch
+    names = sorted(batch) if isinstance(batch, dict) else type(batch).__name__
+    raise ValueError(
+        "batch must be a dictionary of inputs with `targets`, or a pair (inputs, targets). "
+        f"Received: batch={names}"
+    )
+
+
+class Derivatives:
+    """A model's loss on one batch as a function of its trainable weights.
+
+    Args:
+        model: A built Keras model; called without dropout.
+        batch: See `split_batch`.
+        loss: `(targets, outputs) → scalar`, as Keras' losses are. One that is meant for double
+            precision must compute in it: `keras.losses.MeanSquaredError(dtype="float64")`.
+
+    Raises:
+        ValueError: Another backend than TensorFlow and JAX.
+
+    Example:
+        >>> at = Derivatives(model, batch, mean_cross_entropy)
+        >>> value, gradient = at.gradient(at.weights())
+        >>> curvature = at.product(at.weights(), gradient)   # H ∇L, a list of tensors
+    """
+
+    def __init__(self, model, batch, loss):
+        backend = keras.backend.backend()
+        if backend not in BACKENDS:
+            raise ValueError(
+                f"keras_fusion.theory differentiates on the backends {BACKENDS}. "
+                f"Received: KERAS_BACKEND={backend}"
+            )
+        inputs, targets = split_batch(batch)
+        fixed = [ops.convert_to_tensor(each) for each in model.non_trainable_variables]
+        self._model = model
+
+        def evaluate(weights):
+            outputs, _ = model.stateless_call(weights, fixed, inputs, training=False)
+            return loss(targets, outputs)
+
+        transform = _with_tensorflow if backend == "tensorflow" else _with_jax
+        self._gradient, self._product = transform(evaluate)
+
+    def weights(self):
+        """The model's present weights, a list of tensors."""
+        return [ops.convert_to_tensor(each) for each in self._model.trainable_variables]
+
+    def gradient(self, weights):
+        """The loss, a float, and its gradient, a list of tensors."""
+        value, gradient = self._gradient(weights)
+        return float(value), gradient
+
+    def product(self, weights, vector):
+        """The Hessian at `weights` times `vector`, both lists of tensors."""
+        return self._product(weights, vector)
+
+
+def _with_tensorflow(function):
+    """Compiled gradient and Hessian-vector product; a tape in a tape, H v = ∇(∇L · v).
+
+    Forward over reverse (tf.autodiff) would not see through a `custom_gradient`.
+    """
+    import tensorflow as tf
+
+    def dense(gradient):
+        return [tf.convert_to_tensor(each) for each in gradient]  # An embedding's is sparse.
+
+    def gradient(weights):
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            value = function(weights)
+        return value, dense(tape.gradient(value, weights, unconnected_gradients="zero"))
+
+    def product(weights, vector):
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            _, slopes = gradient(weights)
+            along = tf.add_n(
+                [tf.reduce_sum(slope * each) for slope, each in zip(slopes, vector, strict=True)]
+            )
+        return dense(tape.gradient(along, weights, unconnected_gradients="zero"))
+
+    return tf.function(gradient, autograph=False), tf.function(product, autograph=False)
+
+
+def _with_jax(function):
+    """Compiled gradient and Hessian-vector product; forward over reverse."""
+    import jax
+
+    def product(weights, vector):
+        return jax.jvp(jax.grad(function), (weights,), (vector,))[1]
+
+    return jax.jit(jax.value_and_grad(function)), jax.jit(product)
+
+
+def combine(*terms):
+    """The linear combination Σ factor · vector of lists of tensors.
+
+    Args:
+        terms: Pairs (number, list of tensors).
+
+    Example:
+        >>> combine((1.0, [ops.ones(2)]), (-0.5, [ops.ones(2)]))
+        [<tf.Tensor: shape=(2,), dtype=float32, numpy=array([0.5, 0.5], dtype=float32)>]
+    """
+    factors, vectors = zip(*terms, strict=True)
+    return [
+        sum(factor * part for factor, part in zip(factors, parts, strict=True))
+        for parts in zip(*vectors, strict=True)
+    ]
+
+
+def squared_norm(vector):
+    """‖v‖² of a list of tensors, a float."""
+    return sum(float(ops.sum(ops.square(part))) for part in vector)

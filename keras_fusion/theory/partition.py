@@ -1,0 +1,192 @@
+"""Which entries of a fused network's weights are a source's, and which are η.
+
+Section 4 writes w = (θ_1, …, θ_n, η). Here w is what the fused network holds, and a weight is
+
+- cut into blocks, where it has growing axes: block i is c_i θ_i. Fusing copies most weights,
+  c = 1. Where AVG acts c differs: 1/n in an untied head, √(D / d_i) / n in the final norm of a
+  decoder with a tied head (D and d_i the fused and the source's width);
+- the mean of the sources', where no axis grows, such as the bias of an output.
+
+What lies in no source's block, between two growing axes, is η.
+"""
+
+import dataclasses
+
+import numpy as np
+from keras import ops
+
+from keras_fusion.errors import FusionError
+from keras_fusion.layers.tree import declared_axes, is_fusable, join, leaves, own_weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Where the sources are in one fused weight.
+
+    Args:
+        path: The weight's path.
+        positions: One tuple of slices per source; empty for a mean.
+        factors: c_i, what source i's array was multiplied by; empty for a mean.
+        owners: One integer array per growing axis, shaped to broadcast against the weight: the
+            source of each entry along that axis.
+    """
+
+    path: str
+    positions: tuple
+    factors: tuple
+    owners: tuple
+
+    @property
+    def has_eta(self):
+        """Whether some entries come from no source."""
+        return len(self.owners) > 1
+
+    def mask(self):
+        """True where an entry belongs to a source, a tensor that broadcasts against the weight."""
+        first, *others = self.owners
+        together = ops.equal(first, others[0])
+        for other in others[1:]:
+            together = ops.logical_and(together, ops.equal(first, other))
+        return together
+
+    def source_array(self, array, index):
+        """θ_i of one source, from the fused array."""
+        if not self.positions:
+            return array
+        return array[self.positions[index]] / self.factors[index]
+
+
+class Partition:
+    """The weights of a fused network as (θ_1, …, θ_n, η).
+
+    Args:
+        fused: A network that was made by fusing `sources`, possibly trained since.
+        sources: What it was fused from, in that order. Only their structure counts.
+
+    Raises:
+        FusionError: The network was not fused from such sources.
+
+    Example:
+        >>> partition = Partition(small.self_fuse(2), [small, small])
+        >>> [part.path for part in partition.parts if part.has_eta][0]
+        'encoder/block_0/self_attention/query_kernel'
+    """
+
+    def __init__(self, fused, sources):
+        self.sources = list(sources)
+        self.parts = _parts(fused, self.sources)
+        if not any(part.positions for part in self.parts):
+            raise FusionError(
+                f"the theory of section 4 is about a fused network. Received: `{fused.name}`, "
+                "which has no blocks"
+            )
+        for index, source in enumerate(self.sources):
+            self._check_source(fused, source, index)
+
+    @property
+    def num_sources(self):
+        return len(self.sources)
+
+    @property
+    def is_self_fusion(self):
+        """Whether all sources are one network."""
+        return len({id(source) for source in self.sources}) == 1
+
+    def _check_source(self, fused, source, index):
+        """Every block must have the shape of the source's weight in its place."""
+        found = [tuple(each.shape) for each in source.trainable_variables]
+        expected = [
+            _block_shape(part, variable.shape, index)
+            for part, variable in zip(self.parts, fused.trainable_variables, strict=True)
+        ]
+        if found != expected:
+            different = next(
+                (pair for pair in zip(expected, found, strict=False) if pair[0] != pair[1]),
+                (len(expected), len(found)),
+            )
+            raise FusionError(
+                f"source {index} must have the weights that its blocks in `{fused.name}` have. "
+                f"Received: `{source.name}`, with {different[1]} for {different[0]}"
+            )
+
+    def theta(self, vector):
+        """A list of arrays like the weights with η set to zero."""
+        return [
+            ops.where(part.mask(), array, ops.zeros_like(array)) if part.has_eta else array
+            for part, array in zip(self.parts, vector, strict=True)
+        ]
+
+    def eta(self, vector):
+        """A list of arrays like the weights with all but η set to zero."""
+        return [
+            ops.where(part.mask(), ops.zeros_like(array), array)
+            if part.has_eta
+            else ops.zeros_like(array)
+            for part, array in zip(self.parts, vector, strict=True)
+        ]
+
+    def source_weights(self, weights, index):
+        """θ_i as the weights of source i, from those of the fused network."""
+        return [
+            part.source_array(array, index) for part, array in zip(self.parts, weights, strict=True)
+        ]
+
+    def by_path(self, vector):
+        """`{weight path: numpy array}` of a list of tensors."""
+        return {
+            part.path: ops.convert_to_numpy(array)
+            for part, array in zip(self.parts, vector, strict=True)
+        }
+
+
+def _parts(fused, sources):
+    """One `Part` per trainable weight, in Keras' order."""
+    scaled = sources[0].weight_factors(sources) if sources and is_fusable(sources[0]) else {}
+    found = {}
+    for where, leaf in leaves(fused).items():
+        blocks = getattr(leaf, "blocks", None) or getattr(fused, "blocks", None) or {}
+        declared = declared_axes(leaf)
+        for name, variable in own_weights(leaf).items():
+            path = join(where, name)
+            axes = declared[name]
+            _check_count(fused, sources, axes, blocks)
+            factors = scaled.get(path, (1.0,) * len(sources))
+            found[id(variable)] = _part(path, axes, tuple(variable.shape), blocks, factors)
+    return [found[id(variable)] for variable in fused.trainable_variables]
+
+
+def _check_count(fused, sources, axes, blocks):
+    counts = {len(blocks[name]) for name in axes.names if name in blocks}
+    if counts - {len(sources)}:
+        raise FusionError(
+            f"`{fused.name}` was fused from {counts.pop()} networks. Received: {len(sources)} "
+            "sources; name one that was fused with itself once for every copy"
+        )
+
+
+def _part(path, axes, shape, blocks, factors):
+    positions = tuple(axes.slices(shape, blocks))
+    if not positions:
+        return Part(path, (), (), ())
+    divisor = axes.divisor(set(blocks), len(positions))
+    return Part(
+        path,
+        positions,
+        tuple(factor / divisor for factor in factors),
+        tuple(
+            _owners(shape, dim, positions) for dim, name in enumerate(axes.names) if name in blocks
+        ),
+    )
+
+
+def _owners(shape, dim, positions):
+    owners = np.zeros(shape[dim], "int32")
+    for index, position in enumerate(positions):
+        owners[position[dim]] = index
+    return owners.reshape([-1 if each == dim else 1 for each in range(len(shape))])
+
+
+def _block_shape(part, shape, index):
+    if not part.positions:
+        return tuple(shape)
+    return tuple(slot.stop - slot.start for slot in part.positions[index])
