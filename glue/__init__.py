@@ -1,0 +1,10 @@
+"""Fine-tuning on GLUE: tasks as T5 reads them, their metrics, and the paper's Tables 5, 6 and 7.
+
+Public names:
+
+    glue.data.load_examples(task, split, data_dir=None)   (input text, target text) of each example
+    glue.metrics.score(task, split, targets, predictions) the scores of predicted texts
+    glue.metrics.average(scores)                          the paper's average of eight groups
+
+Nothing is imported here: scikit-learn takes a second, and most of what is below does without it.
+"""

@@ -1,0 +1,134 @@
+"""Examples of a task as T5 reads them: an input text and a target text.
+
+They come from TensorFlow Datasets (`glue/cola`, …), from the benchmark's own files below a data
+folder, or, for the synthetic tasks, from rules. All three give the same texts for the same rows.
+
+Example:
+    >>> load_examples("cola", "validation", data_dir="glue_data")[0]
+    ('cola sentence: The sailors rode the breeze clear of the rocks.', 'acceptable')
+"""
+
+import pathlib
+from collections.abc import Iterable
+
+from glue import synthetic, tasks, tsv
+from glue.tasks import HIDDEN, Split, Task
+from trainers.errors import UserError
+
+
+def load_examples(
+    task: str, split: str, data_dir: str | pathlib.Path | None = None
+) -> list[tuple[str, str]]:
+    """Reads a split.
+
+    Args:
+        task: a key of `glue.tasks.TASKS`.
+        split: "train", "validation" or "test"; MNLI has "validation_matched",
+            "validation_mismatched", "test_matched" and "test_mismatched" instead of the last two.
+        data_dir: folder with the benchmark's files (`CoLA/train.tsv`, …); None for TensorFlow
+            Datasets, which finds its own. The synthetic tasks need neither.
+
+    Returns:
+        (input text, target text) of each example, in the order of the benchmark's file. The target
+        of a test set is `<unk>`.
+
+    Raises:
+        UserError: an unknown task or split, a file that is not there (`MissingFile`) or cannot be
+            used; then the message names file, line and value.
+    """
+    found = tasks.find(task)
+    return [
+        (found.text(texts), found.target(label))
+        for texts, label in _read(found, split, tasks.find_split(found, split), data_dir)
+    ]
+
+
+def available(
+    names: Iterable[str], data_dir: str | pathlib.Path | None = None
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Which of some tasks can be fine-tuned and evaluated with the data that is there.
+
+    Test sets are not looked for: nothing but the predictions files needs them.
+
+    Args:
+        names: of tasks.
+        data_dir: as for `load_examples`.
+
+    Returns:
+        The names of those that can, and for each of the others why not.
+
+    Raises:
+        UserError: an unknown task, a data folder that is none, or no task has its data.
+    """
+    if data_dir is not None and not pathlib.Path(data_dir).is_dir():
+        raise UserError(
+            "Expected the folder of the benchmark's files. "
+            f"Received: data_dir={str(data_dir)!r}, which is no folder. Check the path."
+        )
+    ready, missing = [], {}
+    for task in map(tasks.find, dict.fromkeys(names)):
+        try:
+            for split in ("train", *task.evaluated):
+                _check(task, split, data_dir)
+            ready.append(task.name)
+        except tsv.MissingFile as error:
+            missing[task.name] = str(error)
+    if not ready:
+        first = next(iter(missing.values()), "no task was named")
+        raise UserError(
+            f"Expected at least one task with its data. Received: tasks={','.join(missing)}, none "
+            f"of which has it. The first: {first}"
+        )
+    return tuple(ready), missing
+
+
+def _read(task: Task, name: str, split: Split, data_dir: str | pathlib.Path | None):
+    """Texts by feature and label of each example."""
+    if task.synthetic:
+        return synthetic.examples(task.name, name)
+    if data_dir is not None:
+        return tsv.read(task, split, data_dir)
+    return _read_tfds(task, name, split)
+
+
+def _check(task: Task, name: str, data_dir: str | pathlib.Path | None) -> None:
+    """Looks whether the data of a split is there, without reading it."""
+    if task.synthetic:
+        return
+    if data_dir is not None:
+        tsv.path_of(task, task.splits[name], data_dir)
+    else:
+        _open_tfds(task, name)
+
+
+def _read_tfds(task: Task, name: str, split: Split):
+    dataset = _open_tfds(task, name)
+    import tensorflow_datasets as tfds
+
+    # TensorFlow Datasets stores examples in an order of its own; `idx` is their row in the file.
+    rows = sorted(tfds.as_numpy(dataset), key=lambda row: row["idx"])
+    return [
+        (
+            {feature: row[feature].decode("utf-8", "replace") for feature in task.fields},
+            row["label"].item() if split.labelled else HIDDEN,
+        )
+        for row in rows
+    ]
+
+
+def _open_tfds(task: Task, name: str):
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise UserError(
+            f"Expected tensorflow_datasets for the task {task.name}. Received: {error}. Install "
+            "it, or give the benchmark's files with --data_dir."
+        ) from error
+    try:
+        return tfds.builder(f"glue/{task.name}").as_dataset(split=name, shuffle_files=False)
+    except (AssertionError, FileNotFoundError, tfds.core.DatasetNotFoundError) as error:
+        raise tsv.MissingFile(
+            f"Expected glue/{task.name} prepared by TensorFlow Datasets. Received: no data_dir, "
+            f"and it is not in the folder of TensorFlow Datasets. Run `tfds build glue/{task.name}`"
+            ", or give the benchmark's files with --data_dir."
+        ) from error
