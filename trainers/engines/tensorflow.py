@@ -10,13 +10,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_fusion.layers.dropout import fold_seed
-from trainers.engines.base import Batch, StepSums, check_state, state_variables
+from trainers.engines.base import Batch, StepOptions, StepSums, check_state, state_variables
 from trainers.engines.feeds import Feed, stack
+from trainers.engines.tensorflow_steps import ReplicaSteps, sum_no_gradients
 from trainers.errors import UserError
-from trainers.losses import LossSums, loss_sums
+from trainers.losses import PAD_ID
 
-_SEED_SHIFT = 2654435761
+_CLIPS = "clips the gradient of one replica: StepOptions(clip_norm=…) clips that of all"
+# Options of a Keras optimizer, and why none is taken.
+_REFUSED = {
+    "clipnorm": _CLIPS,
+    "global_clipnorm": _CLIPS,
+    "clipvalue": _CLIPS,
+    "gradient_accumulation_steps": "fails in a loop of steps: StepOptions(microbatches=…) does not",
+    "use_ema": "fails in a loop of steps",
+}
 
 
 class TensorFlowEngine:
@@ -24,9 +32,10 @@ class TensorFlowEngine:
 
     Args:
         strategy: a `tf.distribute.Strategy`; None takes the default one (a single device).
+        options: clipping and microbatches; None for neither.
 
     Example:
-        engine = TensorFlowEngine(tf.distribute.MirroredStrategy())
+        engine = TensorFlowEngine(tf.distribute.MirroredStrategy(), StepOptions(clip_norm=1.0))
         with engine.scope():
             model = kf.models.T5(config, seed=0)
             optimizer = kf.optimizers.Adafactor(learning_rate)
@@ -34,7 +43,11 @@ class TensorFlowEngine:
         sums = engine.train(batches.from_step(0), num_steps=100)
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy | None = None):
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy | None = None,
+        options: StepOptions | None = None,
+    ):
         if keras.backend.backend() != "tensorflow":
             raise UserError(
                 "Expected Keras on its tensorflow backend for a tf.distribute strategy. "
@@ -42,8 +55,10 @@ class TensorFlowEngine:
                 "Set KERAS_BACKEND=tensorflow before Keras is imported."
             )
         self.strategy = strategy or tf.distribute.get_strategy()
-        self._model = None
-        self._optimizer = None
+        self.options = options or StepOptions()
+        # Each worker is a process; a TPU's hosts all do what one process says.
+        self._of_workers = isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        self._any_worker = tf.function(self._sum_over_replicas)
         self._feed: Feed | None = None
         self._capacity = 0
 
@@ -58,12 +73,22 @@ class TensorFlowEngine:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes files."""
-        return True
+        """Whether this process writes files: the worker named chief, else the first one."""
+        if not self._of_workers:
+            return True
+        resolver = self.strategy.cluster_resolver
+        chiefs = "chief" in resolver.cluster_spec().jobs
+        return not resolver.task_id and (resolver.task_type == "chief" or not chiefs)
 
     def agree(self, flag: bool) -> bool:
-        """Returns whether `flag` is set on any host."""
-        return flag
+        """Returns whether `flag` is set on any host; every host has to call it, and waits."""
+        if not self._of_workers:
+            return flag
+        return bool(self._any_worker(tf.constant(float(flag))) > 0)
+
+    def _sum_over_replicas(self, value):
+        values = self.strategy.run(tf.identity, (value,))
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
 
     def scope(self) -> contextlib.AbstractContextManager:
         """Context in which model and optimizer must be built, so that they are mirrored."""
@@ -79,7 +104,9 @@ class TensorFlowEngine:
         self._check(model, optimizer)
         with self.scope():
             optimizer.build(model.trainable_variables)
-        self._model, self._optimizer = model, optimizer
+        if self.num_replicas > 1:
+            sum_no_gradients(optimizer)
+        self._steps = ReplicaSteps(model, optimizer, self.options, self.num_replicas)
         self._variables = state_variables(model, optimizer)
         self._feed, self._capacity = None, 0
         # Not jit_compile: on the CPU XLA is slower, under MirroredStrategy it fails, on a TPU it
@@ -101,17 +128,16 @@ class TensorFlowEngine:
                     "Expected the model to be built inside engine.scope(). Received: "
                     f"{len(outside)} variables that are not mirrored, the first {outside[0]}."
                 )
-            for option in ("clipnorm", "global_clipnorm", "clipvalue"):
-                # It would clip each replica's gradient before the sum.
-                if getattr(optimizer, option, None) is not None:
-                    raise UserError(
-                        f"Expected an optimizer without {option} on several replicas. Received: "
-                        f"{option}={getattr(optimizer, option)}. Leave it out."
-                    )
-        for option in ("gradient_accumulation_steps", "use_ema"):
+        if hasattr(optimizer, "inner_optimizer"):
+            raise UserError(
+                "Expected an optimizer that scales no loss: an overflow on one replica would turn "
+                f"all weights into nan. Received: optimizer={type(optimizer).__name__}. Use "
+                "bfloat16 without it."
+            )
+        for option, reason in _REFUSED.items():
             if getattr(optimizer, option, None):
                 raise UserError(
-                    f"Expected an optimizer without {option}, which fails in a loop of steps. "
+                    f"Expected an optimizer without {option}, which {reason}. "
                     f"Received: {option}={getattr(optimizer, option)}. Leave it out."
                 )
 
@@ -121,14 +147,15 @@ class TensorFlowEngine:
         """Traces and optimises the graph by a call of no steps; takes no batch of the run."""
         self._take_feed(batches)
         self._capacity = max(self._capacity, num_steps)
-        self._call(self._train_steps, [self._feed.peek()], 0, self._capacity)
+        self._run_steps([self._feed.peek()], 0)
 
     def train(self, batches: Iterator[Batch], num_steps: int) -> StepSums:
         """Runs `num_steps` steps on the next batches of an iterator; one wait at the end.
 
         Args:
-            batches: iterator of dicts of int arrays (global batch, length), with "targets". It is
-                read ahead; pass the same one in the next call to go on where this one ended.
+            batches: iterator of dicts of int arrays (global batch, length), with "targets"; on
+                several hosts the same on each. It is read ahead; pass the same one in the next
+                call to go on where this one ended.
             num_steps: how many; more than in any call before means a new trace.
 
         Returns:
@@ -136,10 +163,18 @@ class TensorFlowEngine:
         """
         self._take_feed(batches)
         self._capacity = max(self._capacity, num_steps)
-        group = self._feed.take(num_steps)
-        sums = self._call(self._train_steps, group, num_steps, self._capacity)
-        loss, tokens, correct, rate, bad = sums
-        return StepSums(num_steps, loss, tokens, correct, rate, int(bad))
+        loss, tokens, correct, bad, rate, largest = self._run_steps(
+            self._feed.take(num_steps), num_steps
+        )
+        return StepSums(num_steps, loss, tokens, correct, rate, int(bad), largest)
+
+    def _run_steps(self, batches: list[Batch], num_steps: int) -> list[float]:
+        arrays = self._stack(batches, self._capacity)
+        self.options.rows(arrays["targets"].shape[1] // self.num_replicas)
+        tokens = np.count_nonzero(arrays["targets"] != PAD_ID, axis=(1, 2)).astype(np.float32)
+        # A tensor, not an int: no new trace for another number of steps.
+        steps = tf.constant(num_steps, tf.int32)
+        return self._train_steps(_tensors(arrays), tokens, steps).numpy().tolist()
 
     def evaluate(self, batches: Iterable[Batch]) -> StepSums:
         """Sums loss and counts over batches, without dropout.
@@ -152,111 +187,63 @@ class TensorFlowEngine:
             raise UserError(
                 "Expected at least one batch to evaluate on. Received: batches=[]. Give more data."
             )
-        sums = self._call(self._evaluation_steps, batches, len(batches), len(batches))
-        loss, tokens, correct, bad = sums
+        arrays = _tensors(self._stack(batches, len(batches)))
+        sums = self._evaluation_steps(arrays, tf.constant(len(batches), tf.int32))
+        loss, tokens, correct, bad = sums.numpy().tolist()
         return StepSums(len(batches), loss, tokens, correct, bad_step=int(bad))
 
     def _take_feed(self, batches: Iterator[Batch]) -> None:
         if self._feed is None or self._feed.source is not batches:
             self._feed = Feed(batches)
 
-    def _call(self, function, batches: list[Batch], num_steps: int, capacity: int) -> list[float]:
-        # A tensor, not an int: no new trace for another number of steps.
-        count = tf.constant(num_steps, tf.int32)
-        sums = function(self._distribute(stack(batches, capacity)), count)
-        # One vector, so that a call waits for the devices and copies from them once.
-        return sums.numpy().tolist()
-
-    def _distribute(self, arrays: dict[str, np.ndarray]):
-        """Hands each replica of this host its rows of (steps, global batch, length) arrays."""
+    def _stack(self, batches: list[Batch], capacity: int) -> dict[str, np.ndarray]:
+        """Arrays (steps, global batch, length) of which each replica can take its rows."""
+        arrays = stack(batches, capacity)
         size = arrays["targets"].shape[1]
         if size % self.num_replicas:
             raise UserError(
                 f"Expected a batch size that {self.num_replicas} replicas divide. Received: "
                 f"batch_size={size}. Take a multiple of {self.num_replicas}."
             )
-        if self.num_replicas == 1:
-            return {name: tf.convert_to_tensor(value) for name, value in arrays.items()}
-        rows = size // self.num_replicas
+        return arrays
 
-        def rows_of_replica(context):
+    def _rows_of_replicas(self, batches, index):
+        """Hands each replica its rows of step `index`; in a graph.
+
+        Every host has the global batch and takes what its replicas need. Cut on the host: a TPU
+        would copy all the steps' batches to its memory in each step.
+        """
+        rows = batches["targets"].shape[1] // self.num_replicas
+
+        def rows_of(context):
             start = context.replica_id_in_sync_group * rows
-            return {
-                name: tf.convert_to_tensor(value[:, start : start + rows])
-                for name, value in arrays.items()
-            }
+            # In two cuts: one cut by a tensor and a slice would leave the number of rows unknown.
+            return {name: value[index][start : start + rows] for name, value in batches.items()}
 
-        return self.strategy.experimental_distribute_values_from_function(rows_of_replica)
+        return self.strategy.experimental_distribute_values_from_function(rows_of)
 
-    def _loop_of_training(self, batches, num_steps):
-        loss, tokens, correct = _zeros()
-        rate, bad = tf.constant(0.0), tf.constant(-1)
+    def _loop_of_training(self, batches, tokens, num_steps):
+        loss, counts, bad = _zeros()
+        rate, largest = tf.constant(0.0), tf.constant(float("nan"))
         for index in tf.range(num_steps):
-            sums, rates = self.strategy.run(self._train_step, (batches, index))
-            sums = self._reduce(sums)
-            rate = tf.reshape(self.strategy.experimental_local_results(rates)[0], [])
-            loss, tokens, correct, bad = _add(index, loss, tokens, correct, bad, sums)
-        return _pack(loss, tokens, correct, rate, bad)
+            batch = self._rows_of_replicas(batches, index)
+            result = self.strategy.run(self._steps.train, (batch, tokens[index]))
+            sums, rate, found = (self._of_any_replica(value) for value in result)
+            largest = tf.where(bad < 0, found, largest)
+            loss, counts, bad = _add(index, loss, counts, bad, sums)
+        return _pack(loss, *tf.unstack(counts), bad, rate, largest)
 
     def _loop_of_evaluation(self, batches, num_batches):
-        loss, tokens, correct = _zeros()
-        bad = tf.constant(-1)
+        loss, counts, bad = _zeros()
         for index in tf.range(num_batches):
-            sums = self._reduce(self.strategy.run(self._evaluation_step, (batches, index)))
-            loss, tokens, correct, bad = _add(index, loss, tokens, correct, bad, sums)
-        return _pack(loss, tokens, correct, bad)
+            batch = self._rows_of_replicas(batches, index)
+            sums = self._of_any_replica(self.strategy.run(self._steps.evaluate, (batch,)))
+            loss, counts, bad = _add(index, loss, counts, bad, sums)
+        return _pack(loss, *tf.unstack(counts), bad)
 
-    def _reduce(self, sums: LossSums) -> LossSums:
-        add = tf.distribute.ReduceOp.SUM
-        return LossSums(*(self.strategy.reduce(add, value, axis=None) for value in sums))
-
-    def _train_step(self, batches, index):
-        """One replica's part of a step: forward, backward, update."""
-        model, optimizer = self._model, self._optimizer
-        weights = model.trainable_variables
-        with tf.GradientTape() as tape:
-            sums = self._forward(batches, index, training=True)
-            # A Keras optimizer adds up the replicas' gradients inside `apply`, so that each
-            # divides by the count of all replicas.
-            tokens = sums.tokens
-            if self.num_replicas > 1:
-                replica = tf.distribute.get_replica_context()
-                tokens = replica.all_reduce(tf.distribute.ReduceOp.SUM, tokens)
-            loss = sums.loss / tf.cast(tf.maximum(tokens, 1), tf.float32)
-        gradients = tape.gradient(loss, [v.value for v in weights])
-        # A lookup's gradient comes as rows with repeats: summed here, so that every optimizer sees
-        # an ordinary array and every strategy reduces it in the same way.
-        gradients = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
-        rate = tf.cast(optimizer.learning_rate, tf.float32)
-        optimizer.apply(gradients, weights)
-        return sums, rate
-
-    def _evaluation_step(self, batches, index) -> LossSums:
-        return self._forward(batches, index, training=False)
-
-    def _forward(self, batches, index, training: bool) -> LossSums:
-        batch = {name: value[index] for name, value in batches.items()}
-        inputs = {name: value for name, value in batch.items() if name != "targets"}
-        with self._seeds_of_replica():
-            logits = self._model(inputs, training=training)
-        return loss_sums(logits, batch["targets"])
-
-    def _seeds_of_replica(self) -> contextlib.AbstractContextManager:
-        """Context in which each replica draws dropout masks of its own.
-
-        Seed generators are mirrored, so all replicas would draw the same mask. Replica 0 keeps the
-        seed that a single device has.
-        """
-        if self.num_replicas == 1:
-            return contextlib.nullcontext()
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-
-        def fold(seed):
-            # Far apart, because the layers' own seeds may be neighbours.
-            shift = _SEED_SHIFT * tf.cast(replica, seed.dtype)
-            return seed + tf.stack([shift, tf.zeros_like(shift)])
-
-        return fold_seed(fold)
+    def _of_any_replica(self, value):
+        """A value that is the same on every replica."""
+        return self.strategy.experimental_local_results(value)[0]
 
     # ---- state ----
 
@@ -279,19 +266,25 @@ class TensorFlowEngine:
             "the state of a run",
         )
         for name, variable in self._variables.items():
-            variable.assign(state[name])
+            variable.assign(np.asarray(state[name]))
 
 
 def _zeros():
-    return tf.constant(0.0), tf.constant(0), tf.constant(0)
+    return tf.constant(0.0), tf.constant([0, 0]), tf.constant(-1)
 
 
-def _add(index, loss, tokens, correct, bad, sums: LossSums):
-    failed = tf.logical_and(bad < 0, tf.logical_not(tf.math.is_finite(sums.loss)))
+def _add(index, loss, counts, bad, sums):
+    failed = tf.logical_and(bad < 0, tf.logical_not(tf.math.is_finite(sums[0])))
     bad = tf.where(failed, index, bad)
-    return loss + sums.loss, tokens + sums.tokens, correct + sums.correct, bad
+    return loss + sums[0], counts + tf.cast(sums[1:], tf.int32), bad
 
 
 def _pack(*scalars):
-    # float64 holds every int32 exactly.
+    # One vector, so that a call waits for the devices and copies from them once; float64 holds
+    # every int32 exactly.
     return tf.stack([tf.cast(value, tf.float64) for value in scalars])
+
+
+def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
+    with tf.device("CPU:0"):
+        return {name: tf.convert_to_tensor(value) for name, value in arrays.items()}

@@ -158,6 +158,7 @@ import keras
 from tests.trainers import loop_support as support
 from trainers.engines.tensorflow import TensorFlowEngine
 from keras_fusion.layers.dropout import FoldingSeedGenerator
+from trainers.engines.tensorflow_steps import ReplicaSteps
 from trainers.errors import UserError
 
 two = tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"])
@@ -194,9 +195,9 @@ for name in ("adafactor", "adamw"):
 x = np.ones((4, 64), np.float32)
 with two.scope():
     seeds = FoldingSeedGenerator(3)
-engine = TensorFlowEngine(two)
+steps = ReplicaSteps(None, None, None, 2)
 def draw():
-    with engine._seeds_of_replica():
+    with steps.seeds_of_replica():
         return keras.random.dropout(x, 0.5, seed=seeds)
 masks = tf.function(lambda: two.run(draw))().values
 alone = keras.random.dropout(x, 0.5, seed=FoldingSeedGenerator(3))

@@ -1,0 +1,145 @@
+"""One device, two and four logical ones, and two processes give the same weights."""
+
+import keras
+import numpy as np
+import optax
+import pytest
+
+from tests.trainers import loop_support
+from tests.trainers.engines import equality_support as support
+from trainers.engines.base import StepOptions
+from trainers.errors import UserError
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="the engine of the tensorflow backend"
+)
+
+PROCESSES = ["2 devices", "4 devices", "worker 0", "worker 1"]
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return support.all_runs(None)
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    """What each process wrote: name to arrays."""
+    folder = tmp_path_factory.mktemp("equality")
+    ports = support.free_ports(2)
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    configs = [{"cluster": cluster, "task": {"type": "worker", "index": i}} for i in range(2)]
+    arguments = [(2, None), (4, None), (0, configs[0]), (0, configs[1])]
+    running = {
+        name: support.start(folder / f"{name}.npz", *each)
+        for name, each in zip(PROCESSES, arguments, strict=True)
+    }
+    try:
+        for name, process in running.items():
+            output, _ = process.communicate(timeout=400)
+            assert process.returncode == 0, f"{name}: {output[-4000:]}"
+    finally:
+        for process in running.values():
+            process.kill()
+    return {name: dict(np.load(folder / f"{name}.npz")) for name in running}
+
+
+def of_run(states, run, kind):
+    prefix = f"{run}|{kind}"
+    return {name: value for name, value in states.items() if name.startswith(prefix)}
+
+
+def gap(a, b):
+    assert list(a) == list(b)
+    assert a
+    return max(float(np.abs(a[name].astype("f8") - b[name]).max()) for name in a)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("run", [" ".join(run) for run in support.RUNS])
+def test_same_weights_as_on_one_device(one_device, processes, run, process):
+    expected, found = (of_run(s, run, "model") for s in (one_device, processes[process]))
+    assert gap(expected, found) < 1e-6
+    sums = [states[f"{run}|sums"] for states in (one_device, processes[process])]
+    np.testing.assert_allclose(sums[1], sums[0], rtol=1e-6)
+
+
+def test_workers_end_with_the_same_bits(processes):
+    first, second = (processes[f"worker {index}"] for index in range(2))
+    for run in support.RUNS:
+        assert gap(*(of_run(s, " ".join(run), "") for s in (first, second))) == 0
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "adamw"])
+def test_the_norm_of_these_runs_clips(one_device, optimizer):
+    plain, clipped = (
+        {name.split("|")[1]: value for name, value in of_run(one_device, run, "model").items()}
+        for run in (f"{optimizer} {name}" for name in support.OPTIONS)
+    )
+    assert gap(plain, clipped) > 1e-3
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_resumed_run_draws_the_same_dropout_masks(processes, process):
+    assert processes[process]["resumed"]
+
+
+def test_one_worker_writes_and_all_agree(processes):
+    flags = {name: found["agree"].tolist() for name, found in processes.items()}
+    # Nobody, worker 1 alone, everybody.
+    assert flags["worker 0"] == flags["worker 1"] == [False, True, True]
+    assert flags["2 devices"] == [False, False, True]
+    engines = {name: found["engine"].tolist() for name, found in processes.items()}
+    assert engines == {
+        "2 devices": [2, True],
+        "4 devices": [4, True],
+        "worker 0": [2, True],
+        "worker 1": [2, False],
+    }
+
+
+# ---- one device, against other sums ----
+
+
+def one_step(options):
+    """By how much a step of SGD at rate 1 changes the weights."""
+    engine = support.make_engine(None, "sgd", options)
+    before = engine.state() | {"optimizer/learning_rate": np.float32(1.0)}
+    engine.load_state(before)
+    engine.train(loop_support.Batches().from_step(0), 1)
+    after = engine.state()
+    return {name: before[name] - after[name] for name in after if name.startswith("model/")}
+
+
+def by_hand():
+    """Gradients of the loss a token, by automatic differentiation of its textbook form."""
+    import tensorflow as tf
+
+    model = loop_support.make_model(dropout=0.0)
+    batch = loop_support.Batches().batch(0)
+    weights = [v.value for v in model.trainable_variables]
+    with tf.GradientTape() as tape:
+        logits = model({n: v for n, v in batch.items() if n != "targets"}, training=False)
+        counts = tf.cast(batch["targets"] != 0, tf.float32)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["targets"], logits)
+        losses += 1e-4 * tf.square(tf.reduce_logsumexp(logits, axis=-1))
+        loss = tf.reduce_sum(losses * counts) / tf.reduce_sum(counts)
+    return [tf.convert_to_tensor(g).numpy() for g in tape.gradient(loss, weights)]
+
+
+@pytest.mark.parametrize("microbatches", [1, 4])
+@pytest.mark.parametrize("clip_norm", [None, 0.01, 100.0])
+def test_a_step_is_the_gradient_that_optax_clips(clip_norm, microbatches):
+    expected = by_hand()
+    if clip_norm is not None:
+        clip = optax.clip_by_global_norm(clip_norm)
+        expected, _ = clip.update(expected, clip.init(expected))
+    found = one_step(StepOptions(clip_norm=clip_norm, microbatches=microbatches))
+    for value, right in zip(found.values(), expected, strict=True):
+        np.testing.assert_allclose(value, right, atol=2e-7)
+
+
+def test_microbatches_that_do_not_divide_are_refused():
+    engine = support.make_engine(None, "sgd", StepOptions(microbatches=3))
+    with pytest.raises(UserError, match="microbatches=3. Take a divisor of 8"):
+        engine.train(loop_support.Batches().from_step(0), 1)

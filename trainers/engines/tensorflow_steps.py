@@ -1,0 +1,200 @@
+"""What one replica computes in a step, under every strategy of `tf.distribute`.
+
+Shapes are static and nothing here needs the host, so that XLA compiles it as it is: for a TPU this
+is the program of a core.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from keras_fusion.layers.dropout import fold_seed
+from trainers.engines.base import StepOptions
+from trainers.losses import LossSums, loss_sums
+
+_SEED_SHIFT = 2654435761
+_SUM = tf.distribute.ReduceOp.SUM
+
+
+class StepResult(NamedTuple):
+    """What a training step says, the same on every replica.
+
+    Attributes:
+        sums: float32 (loss, tokens, correct) over the global batch.
+        learning_rate: float32 scalar.
+        largest_gradient: float32 scalar; nan while the loss is finite.
+    """
+
+    sums: tf.Tensor
+    learning_rate: tf.Tensor
+    largest_gradient: tf.Tensor
+
+
+class ReplicaSteps:
+    """Training and evaluation step of one replica, to be called by `strategy.run`.
+
+    Args:
+        model: a built model.
+        optimizer: a built optimizer; with several replicas one that `sum_no_gradients` has seen.
+        options: clipping and microbatches.
+        num_replicas: how many replicas share a batch.
+
+    Example:
+        steps = ReplicaSteps(model, optimizer, StepOptions(), num_replicas=1)
+        result = steps.train(batch, tf.constant(100.0))
+    """
+
+    def __init__(self, model, optimizer, options: StepOptions, num_replicas: int):
+        self.model = model
+        self.optimizer = optimizer
+        self.options = options
+        self.num_replicas = num_replicas
+
+    def train(self, batch: Mapping[str, tf.Tensor], tokens) -> StepResult:
+        """Forward, backward, update.
+
+        Args:
+            batch: int tensors (rows of this replica, length), with "targets".
+            tokens: float32 scalar, targets that count in the global batch: known before the
+                forward pass, so that the gradients of replicas and microbatches only add up.
+        """
+        weights = self.model.trainable_variables
+        sums, gradients = self._gradients(batch, tf.maximum(tokens, 1.0))
+        sums = self._over_replicas(_vector(sums))
+        gradients = self._over_replicas(gradients)
+        largest = _largest_if_not_finite(sums[0], gradients)
+        rate = tf.cast(self.optimizer.learning_rate, tf.float32)
+        self.optimizer.apply(_clip(gradients, self.options.clip_norm), weights)
+        return StepResult(sums, rate, largest)
+
+    def evaluate(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Returns (loss, tokens, correct) over the global batch, without dropout."""
+        return self._over_replicas(_vector(self._forward(batch, training=False)))
+
+    def _over_replicas(self, values):
+        if self.num_replicas == 1:
+            return values
+        return tf.distribute.get_replica_context().all_reduce(_SUM, values)
+
+    def _gradients(self, batch, tokens) -> tuple[LossSums, list[tf.Tensor]]:
+        """Sums and gradients of this replica's rows, one microbatch after the other."""
+        parts = self.options.microbatches
+        if parts == 1:
+            return self._gradients_of_part(batch, tokens)
+        rows = self.options.rows(batch["targets"].shape[0])
+        batch = {
+            name: tf.reshape(value, (parts, rows, *value.shape[1:]))
+            for name, value in batch.items()
+        }
+
+        def add_part(index, total):
+            part = {name: value[index] for name, value in batch.items()}
+            found = self._gradients_of_part(part, tokens)
+            return index + 1, tf.nest.map_structure(_accumulate, total, found)
+
+        # A loop, not unrolled: parts that do not depend on each other would run at the same time,
+        # with all their activations.
+        _, total = tf.while_loop(
+            lambda index, total: index < parts,
+            add_part,
+            (0, self._zeros()),
+            parallel_iterations=1,
+            maximum_iterations=parts,
+        )
+        return total
+
+    def _zeros(self) -> tuple[LossSums, list[tf.Tensor]]:
+        weights = self.model.trainable_variables
+        # Small floats are added up in float32.
+        return LossSums(tf.constant(0.0), tf.constant(0), tf.constant(0)), [
+            tf.zeros(weight.shape, tf.float32) for weight in weights
+        ]
+
+    def _gradients_of_part(self, batch, tokens) -> tuple[LossSums, list[tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            sums = self._forward(batch, training=True)
+            loss = sums.loss / tokens
+        gradients = tape.gradient(
+            loss,
+            [weight.value for weight in self.model.trainable_variables],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        # A lookup's gradient comes as rows with repeats: summed here, so that every optimizer sees
+        # an ordinary array and every strategy reduces it in the same way.
+        return sums, [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+    def _forward(self, batch, training: bool) -> LossSums:
+        inputs = {name: value for name, value in batch.items() if name != "targets"}
+        with self.seeds_of_replica():
+            logits = self.model(inputs, training=training)
+        return loss_sums(logits, batch["targets"])
+
+    def seeds_of_replica(self) -> contextlib.AbstractContextManager:
+        """Context in which each replica draws dropout masks of its own.
+
+        Seed generators are mirrored, so all replicas would draw the same mask. Replica 0 keeps the
+        seed that a single device has.
+        """
+        if self.num_replicas == 1:
+            return contextlib.nullcontext()
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+
+        def fold(seed):
+            # Far apart, because the layers' own seeds may be neighbours.
+            shift = _SEED_SHIFT * tf.cast(replica, seed.dtype)
+            return seed + tf.stack([shift, tf.zeros_like(shift)])
+
+        return fold_seed(fold)
+
+
+def sum_no_gradients(optimizer) -> None:
+    """Makes a Keras optimizer apply gradients that are summed over the replicas already.
+
+    By itself it sums them inside `apply`: too late to clip the sum, and a second all-reduce of
+    every gradient where the step has made one.
+
+    Raises:
+        AttributeError: this version of Keras sums them elsewhere.
+    """
+    # Read first: a method that is there no more must not be replaced without a word.
+    _ = optimizer._all_reduce_sum_gradients
+    optimizer._all_reduce_sum_gradients = _as_they_are
+
+
+def _as_they_are(gradients_and_variables):
+    return gradients_and_variables
+
+
+def _vector(sums: LossSums) -> tf.Tensor:
+    # One vector, hence one small all-reduce; float32 holds counts up to 2^24 exactly.
+    return tf.stack([tf.cast(value, tf.float32) for value in sums])
+
+
+def _accumulate(total, value):
+    return total + tf.cast(value, total.dtype)
+
+
+def _clip(gradients: list[tf.Tensor], clip_norm: float | None) -> list[tf.Tensor]:
+    """Scales the gradients so that their global norm is at most `clip_norm`."""
+    if clip_norm is None:
+        return gradients
+    # Not tf.linalg.global_norm: it adds up bfloat16 squares in bfloat16.
+    squares = [tf.reduce_sum(tf.square(tf.cast(g, tf.float32))) for g in gradients]
+    factor = clip_norm / tf.maximum(tf.sqrt(tf.add_n(squares)), clip_norm)
+    return [gradient * tf.cast(factor, gradient.dtype) for gradient in gradients]
+
+
+def _largest_if_not_finite(loss, gradients: list[tf.Tensor]) -> tf.Tensor:
+    """Largest finite |gradient| where the loss is not finite, else nan."""
+    nan = tf.constant(float("nan"))
+
+    def largest():
+        sizes = [tf.abs(tf.cast(gradient, tf.float32)) for gradient in gradients]
+        tops = [tf.reduce_max(tf.where(tf.math.is_finite(s), s, -1.0)) for s in sizes]
+        top = tf.reduce_max(tf.stack(tops))
+        return tf.where(top < 0, nan, top)
+
+    # Over all of them it is a pass that only a run that fails needs.
+    return tf.cond(tf.math.is_finite(loss), lambda: nan, largest)
