@@ -128,7 +128,10 @@ class Keep:
     every: int | None = None
 
     def __post_init__(self):
-        for name, value in (("newest", self.newest), ("every", self.every or 1)):
+        for name, value in (
+            ("newest", self.newest),
+            ("every", 1 if self.every is None else self.every),
+        ):
             if type(value) is not int or value < 1:
                 raise UserError(
                     f"Expected a positive number of checkpoints to keep. Received: {name}={value!r}"
@@ -260,12 +263,6 @@ def _scores(folder: pathlib.Path) -> dict[int, float | None]:
             if sizes == {name: digest.bytes for name, digest in manifest.files.items()}:
                 found[step] = manifest.score
     return found
-
-
-def keep_newest(folder: str | os.PathLike, count: int, step: int) -> None:
-    """Removes the checkpoints up to `step` that are not among the `count` newest."""
-    for old in [s for s in sorted(_scores(pathlib.Path(folder))) if s <= step][:-count]:
-        _remove(pathlib.Path(folder) / step_folder(old))
 
 
 # ---- folders ----

@@ -28,7 +28,7 @@ from trainers.checkpoint_format import (
     step_folder,
     step_folders,
 )
-from trainers.checkpoint_writer import Keep, Writer, keep_newest, save
+from trainers.checkpoint_writer import Keep, Writer, save
 from trainers.engines.base import check_state, state_variables
 from trainers.errors import UserError
 
@@ -42,7 +42,6 @@ __all__ = [
     "CheckpointWarning",
     "Keep",
     "Writer",
-    "keep_newest",
     "latest",
     "load",
     "load_weights_into",

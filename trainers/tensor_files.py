@@ -41,7 +41,7 @@ _METADATA = "__metadata__"
 # Enough for 25,000 tensors, and less than the format allows: parsed JSON takes twenty times the
 # memory of its text.
 _MAX_HEADER = 4_000_000
-_MAX_DIMS = 32
+_MAX_DIMS = 64
 # Written and hashed in pieces of this size.
 _CHUNK = 1 << 24
 
@@ -56,11 +56,10 @@ class Digest(NamedTuple):
 def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> Digest:
     """Writes arrays to a new safetensors file, on the disk when this returns.
 
-    One tensor at a time is looked at, and copied only if it is not contiguous.
-
     Args:
         path: file to write; it must not be there yet.
-        tensors: name to array; any dtype of the format, bfloat16 as `ml_dtypes.bfloat16`.
+        tensors: name to array; any dtype of the format, bfloat16 as `ml_dtypes.bfloat16`. One that
+            is not contiguous, or is computed when it is read, is copied when its turn comes.
 
     Returns:
         Hash and size of what was written.
@@ -85,12 +84,12 @@ def _header(tensors: Mapping[str, np.ndarray]) -> bytes:
     """Length and JSON of what describes `tensors`, which follow in this order."""
     entries, begin = {}, 0
     for name, value in tensors.items():
-        if value.dtype not in _CODES:
+        if value.dtype not in _CODES or not _is_name(name):
             raise ValueError(
-                f"Expected one of the dtypes {', '.join(_CODES.values())}. "
-                f"Received: {name} of {value.dtype}. Convert it."
+                f"Expected a printable name and one of the dtypes {', '.join(_DTYPES)}. "
+                f"Received: {name!r} of {value.dtype}. Rename or convert it."
             )
-        end = begin + value.nbytes
+        end = begin + math.prod(value.shape) * value.dtype.itemsize
         entries[name] = {
             "dtype": _CODES[value.dtype],
             "shape": list(value.shape),
@@ -211,7 +210,9 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, _Entry], int]:
         try:
             entries[name] = _entry(value)
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise ValueError(f"with tensor {name!r:.80} that has no place ({error!r})") from None
+            raise ValueError(
+                f"with tensor {name!r:.80} that has no place ({error!r:.200})"
+            ) from None
     _check_places(entries, size - 8 - length)
     return entries, 8 + length
 
@@ -231,9 +232,14 @@ def _entry(value: Mapping) -> _Entry:
     return _Entry(dtype, shape, begin, end)
 
 
+def _is_name(name: str) -> bool:
+    """Whether a tensor may be called so: nothing that changes what a terminal shows."""
+    return name.isprintable() and name != _METADATA
+
+
 def _check_places(entries: Mapping[str, _Entry], size: int) -> None:
     """The format's rule: tensors stand end to end and fill the file, without hole or overlap."""
-    if not all(name.isprintable() for name in entries):
+    if not all(map(_is_name, entries)):
         raise ValueError("with names that cannot be printed")
     places = sorted((entry.begin, entry.end) for entry in entries.values())
     for (_, end), (begin, _) in itertools.pairwise([(0, 0), *places, (size, size)]):

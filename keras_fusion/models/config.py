@@ -71,7 +71,7 @@ class T5Config:
         if self.norm_groups is not None:
             object.__setattr__(self, "norm_groups", tuple(self.norm_groups))
         if self.blocks is not None:
-            blocks = {name: tuple(widths) for name, widths in self.blocks.items()}
+            blocks = {name: tuple(widths) for name, widths in dict(self.blocks).items()}
             object.__setattr__(self, "blocks", blocks)
         self._check_numbers()
         self._check_groups()
@@ -104,13 +104,13 @@ class T5Config:
             )
 
     def _check_groups(self):
-        if self.norm_groups is not None and sum(self.norm_groups) != self.hidden_dim:
+        if self.norm_groups is not None and not _fill(self.norm_groups, self.hidden_dim):
             raise ValueError(
                 f"norm_groups must add up to hidden_dim={self.hidden_dim}. "
                 f"Received: norm_groups={self.norm_groups}"
             )
         for name, widths in (self.blocks or {}).items():
-            if name not in GROWING or sum(widths) != getattr(self, GROWING[name]):
+            if name not in GROWING or not _fill(widths, getattr(self, GROWING[name])):
                 raise ValueError(
                     f"blocks are widths of {tuple(GROWING)} that add up to the axis' "
                     f"size. Received: blocks={self.blocks}"
@@ -180,3 +180,8 @@ class T5Config:
         elif norm != "rule":
             raise FusionError(f"norm must be 'property' or 'rule'. Received: norm={norm!r}")
         return dataclasses.replace(self, **sizes, norm_groups=groups, blocks=widths)
+
+
+def _fill(widths, size):
+    """Whether widths are positive integers that add up to a size."""
+    return all(type(width) is int and width > 0 for width in widths) and sum(widths) == size

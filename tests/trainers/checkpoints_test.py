@@ -86,14 +86,6 @@ def test_a_failed_save_leaves_the_older_one(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_keeps_the_newest(tmp_path):
-    for step in (1, 2, 30, 4, 5):
-        checkpoints.save(tmp_path, step, make_state(), {})
-    checkpoints.keep_newest(tmp_path, 2, step=5)
-    # 30 is later than the run: of a past that was damaged, and none of the two.
-    assert checkpoints.steps(tmp_path) == [4, 5, 30]
-
-
 def test_no_folder_or_empty_folder_is_no_checkpoint(tmp_path):
     assert checkpoints.latest(tmp_path / "absent") is None
     (tmp_path / "step_00000005").mkdir()
