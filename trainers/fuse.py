@@ -6,21 +6,23 @@ Each source is the folder of a stage (its newest good checkpoint is taken) or of
 one that is named twice is fused with itself. The output is a new folder with the checkpoint of
 step 0, which can be a source again. With `--check_data_dir` it also says by how much the loss on a
 validation batch moved from that of the sources' mean logits: nothing for `--norm=property`
-without noise; something for `--norm=rule` with different sources. Takes seconds at tiny size and
-about twice as long as writing the output at any other.
+without noise; something for `--norm=rule` with different sources. No model is built unless it has
+to say that: the output is computed weight by weight from the sources' files, in the memory of one.
 """
 
 import dataclasses
 import os
 import pathlib
+from collections.abc import Mapping, Sequence
 
 from absl import flags
 
 import keras_fusion as kf
-from trainers import errors
+from keras_fusion.layers.fusing import unusable_values
+from keras_fusion.layers.values import deferred
+from trainers import checkpoints, errors, model_files
 from trainers.data.batches import PretrainingBatches
 from trainers.errors import UserError
-from trainers.model_files import load_model, save_model
 
 NORMS = ("property", "rule")
 NOISE_KINDS = ("gaussian", "balanced")
@@ -95,7 +97,7 @@ class FuseConfig:
 
 
 def fuse(config: FuseConfig) -> pathlib.Path:
-    """Loads the sources, fuses them, writes the result and says what it did.
+    """Fuses the sources' files into those of a new checkpoint, and says what it did.
 
     Args:
         config: what is fused, and how.
@@ -107,39 +109,43 @@ def fuse(config: FuseConfig) -> pathlib.Path:
         UserError: a source cannot be read.
         kf.FusionError: the sources do not fit together; every mismatch is named.
     """
-    loaded = {path: load_model(path) for path in dict.fromkeys(config.sources)}
-    models = [loaded[path][0] for path in config.sources]
+    found = {path: model_files.find_checkpoint(path) for path in dict.fromkeys(config.sources)}
+    sources = [found[path] for path in config.sources]
     batch = _validation_batch(config)
-    fused = models[0].fuse(
-        *models[1:],
-        norm=config.norm,
-        noise=config.noise,
-        noise_kind=config.noise_kind,
-        seed=config.seed,
-    )
-    for path, model in zip(config.sources, models, strict=True):
-        step = loaded[path][1].step
-        print(f"source {path}, step {step:,}: {model.count_params():,} parameters")
-    print(f"fused, norm={config.norm}, noise={config.noise}: {fused.count_params():,} parameters")
+    how = _how(config)
+    fused_config, weights = model_files.fused_weights(sources, **how)
+    _check_values(found)
+    for path, checkpoint in zip(config.sources, sources, strict=True):
+        print(f"source {path}, step {checkpoint.step:,}: {_count(checkpoint.weights)} parameters")
+    print(f"fused, norm={config.norm}, noise={config.noise}: {_count(weights)} parameters")
     if batch is not None:
-        _print_losses(config, models, fused, batch)
-    written = save_model(fused, config.output, {"fusion": _settings(config, loaded)})
+        _print_losses(config.sources, found, fused_config, weights, batch)
+    with deferred():
+        fused = kf.models.T5.from_weights(fused_config, weights, seed=config.seed)
+    known = {"sources": [{"checkpoint": str(s.path), "step": s.step} for s in sources], **how}
+    written = model_files.save_model(fused, config.output, {"fusion": known})
     print(f"Wrote {written}")
     return written
 
 
-def _settings(config: FuseConfig, loaded: dict) -> dict:
-    """What the checkpoint says of where it comes from."""
-    return {
-        "sources": [
-            {"checkpoint": str(loaded[path][1].path), "step": loaded[path][1].step}
-            for path in config.sources
-        ],
-        "norm": config.norm,
-        "noise": config.noise,
-        "noise_kind": config.noise_kind,
-        "seed": config.seed,
-    }
+def _how(config: FuseConfig) -> dict:
+    return {name: getattr(config, name) for name in ("norm", "noise", "noise_kind", "seed")}
+
+
+def _count(weights: Mapping) -> str:
+    """Number of values of weights, to be printed."""
+    return f"{sum(array.size for array in weights.values()):,}"
+
+
+def _check_values(found: Mapping[str, checkpoints.Checkpoint]) -> None:
+    """Refuses sources with NaN before anything is written; reading them takes seconds a GB."""
+    messages = [
+        message
+        for path, checkpoint in found.items()
+        for message in unusable_values(checkpoint.weights, path)
+    ]
+    if messages:
+        raise kf.FusionError(f"cannot fuse: {'; '.join(messages)}")
 
 
 def _validation_batch(config: FuseConfig) -> dict | None:
@@ -151,10 +157,18 @@ def _validation_batch(config: FuseConfig) -> dict | None:
     return batches.batch(0)
 
 
-def _print_losses(config: FuseConfig, models: list, fused: "kf.models.T5", batch: dict):
+def _print_losses(
+    names: Sequence[str],
+    found: Mapping[str, checkpoints.Checkpoint],
+    fused_config: "kf.models.T5Config",
+    weights: Mapping,
+    batch: dict,
+) -> None:
     """Prints the loss of each source, of their ensemble (Eq. 8), and of the fused model."""
-    gap = kf.fusion_gap(fused, models, batch)
-    for path, loss in dict(zip(config.sources, gap.sources, strict=True)).items():
+    built = {path: model_files.build_model(checkpoint) for path, checkpoint in found.items()}
+    fused = kf.models.T5.from_weights(fused_config, weights)
+    gap = kf.fusion_gap(fused, [built[path] for path in names], batch)
+    for path, loss in dict(zip(names, gap.sources, strict=True)).items():
         print(f"loss a token of {path}: {loss:.4f}")
     print(f"fused, on one validation batch: {gap}")
 

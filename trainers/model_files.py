@@ -12,11 +12,10 @@ Example:
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
-
-import keras
+from collections.abc import Mapping, Sequence
 
 import keras_fusion as kf
+from keras_fusion.layers.values import array_of
 from trainers import checkpoints
 from trainers.engines.base import state_variables
 from trainers.errors import UserError
@@ -53,7 +52,7 @@ def find_checkpoint(path: str | os.PathLike) -> checkpoints.Checkpoint:
 def load_model(
     path: str | os.PathLike, dropout: float | None = None
 ) -> tuple["kf.models.T5", checkpoints.Checkpoint]:
-    """Builds the model of a checkpoint and sets its weights.
+    """Builds the model of a checkpoint from its weights.
 
     Args:
         path: as for `find_checkpoint`.
@@ -67,48 +66,80 @@ def load_model(
             do not fit the configuration.
     """
     checkpoint = find_checkpoint(path)
-    config = _config(checkpoint)
-    if dropout is not None:
-        config = dataclasses.replace(config, dropout=dropout)
-    _check_size(config, checkpoint)
-    model = kf.models.T5(config, seed=0)
+    return build_model(checkpoint, dropout), checkpoint
+
+
+def build_model(checkpoint: checkpoints.Checkpoint, dropout: float | None = None) -> "kf.models.T5":
+    """The model of a checkpoint; arguments and errors as for `load_model`."""
+    config = read_config(checkpoint, dropout)
     try:
-        checkpoints.load_weights_into(model, checkpoint.path)
-    except UserError:
-        raise
+        return kf.models.T5.from_weights(config, checkpoint.weights, seed=0)
     except ValueError as error:
-        raise UserError(str(error)) from error
-    return model, checkpoint
+        raise UserError(
+            "Expected the weights of its configuration. "
+            f"Received: checkpoint={str(checkpoint.path)!r} ({error}). Use another checkpoint."
+        ) from error
+
+
+def fused_weights(
+    found: Sequence[checkpoints.Checkpoint], dropout: float | None = None, **how
+) -> tuple["kf.models.T5Config", dict]:
+    """What the fusion of checkpoints is; its weights are computed from their files when read.
+
+    Args:
+        found: the sources; the same one may stand twice.
+        dropout: rate that the fused model is to have; None keeps the sources' own.
+        **how: norm, noise, noise_kind and seed, as for `kf.models.fused_weights`.
+
+    Returns:
+        Configuration and weights, for `kf.models.T5.from_weights`.
+
+    Raises:
+        UserError: a configuration is not that of a T5, or not that of its weights.
+        kf.FusionError: the sources do not fit together; every mismatch is named.
+    """
+    configs = [read_config(checkpoint, dropout) for checkpoint in found]
+    return kf.models.fused_weights(configs, [checkpoint.weights for checkpoint in found], **how)
 
 
 def save_model(model, folder: str | os.PathLike, settings: Mapping) -> pathlib.Path:
     """Writes an untrained model as the checkpoint of step 0 of a new folder.
 
     Args:
-        model: a built `kf.models.T5`.
+        model: a built `kf.models.T5`. Where it is deferred, its weights are computed one by one.
         folder: the folder that `find_checkpoint` is to find it in.
         settings: what else the checkpoint says of itself.
 
     Returns:
         The checkpoint's folder.
     """
-    state = {
-        name: keras.ops.convert_to_numpy(variable.value)
-        for name, variable in state_variables(model).items()
-    }
+    state = {name: array_of(variable) for name, variable in state_variables(model).items()}
     config = {"settings": {"model": model.config.to_dict(), **settings}}
     return checkpoints.save(pathlib.Path(folder) / CHECKPOINT_FOLDER, 0, state, config)
 
 
-def _config(checkpoint: checkpoints.Checkpoint) -> "kf.models.T5Config":
+def read_config(
+    checkpoint: checkpoints.Checkpoint, dropout: float | None = None
+) -> "kf.models.T5Config":
+    """The configuration of a checkpoint's model.
+
+    Args:
+        checkpoint: what `find_checkpoint` returned.
+        dropout: rate that it is to have; None keeps its own.
+
+    Raises:
+        UserError: it is not that of a T5, or of one of another size than its own weights.
+    """
     try:
-        return kf.models.T5Config.from_dict(checkpoint.config["settings"]["model"])
+        config = kf.models.T5Config.from_dict(checkpoint.config["settings"]["model"])
     except (KeyError, TypeError, ValueError) as error:
         text = " ".join(str(error).split())
         raise UserError(
             "Expected a checkpoint with the configuration of a T5. "
             f"Received: checkpoint={str(checkpoint.path)!r} ({text}). Use another checkpoint."
         ) from error
+    _check_size(config, checkpoint)
+    return config if dropout is None else dataclasses.replace(config, dropout=dropout)
 
 
 def _check_size(config: "kf.models.T5Config", checkpoint: checkpoints.Checkpoint) -> None:

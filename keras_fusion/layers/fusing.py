@@ -78,7 +78,11 @@ def mismatches(sources, options, weights=None):
     values = values_of(sources) if weights is None else weights
     if not messages:
         messages = _weight_mismatches([leaves(source) for source in sources], values, options)
-    return messages + (_unusable_values(sources) if weights is None else [])
+    if weights is None:
+        # By identity: layers of two models may have one name, and a source may stand there twice.
+        names = {id(own): (own, source.name) for own, source in zip(values, sources, strict=True)}
+        messages += [text for own, name in names.values() for text in unusable_values(own, name)]
+    return messages
 
 
 class FusedWeights(Mapping):
@@ -224,15 +228,16 @@ def _shape_mismatch(where, shapes, values, axes, grow):
     return []
 
 
-def _unusable_values(sources):
-    """Names of weights with NaN or infinite values, each source once."""
-    messages = []
-    for source in {id(source): source for source in sources}.values():
-        (values,) = values_of([source])
-        for path, array in values.items():
-            bad = count_not_finite(array)
-            if bad:
-                messages.append(
-                    f"weight `{path}` of `{source.name}` holds {bad} NaN or infinite values"
-                )
-    return messages
+def unusable_values(weights, name):
+    """Names the weights with NaN or infinite values, as messages; reads all of them.
+
+    Args:
+        weights: `{path: array}`.
+        name: What they are the weights of.
+    """
+    counts = {path: count_not_finite(array) for path, array in weights.items()}
+    return [
+        f"weight `{path}` of `{name}` holds {bad} NaN or infinite values"
+        for path, bad in counts.items()
+        if bad
+    ]

@@ -47,6 +47,16 @@ class ArrayInitializer(keras.initializers.Initializer):
         return np.array(self.array, np.dtype(keras.backend.standardize_dtype(dtype)))
 
 
+def array_of(variable):
+    """A variable's value as an array; of a deferred one, the array that it is to be made from.
+
+    Not to be written to.
+    """
+    if variable._value is None and isinstance(variable._initializer, ArrayInitializer):
+        return variable._initializer.array
+    return keras.ops.convert_to_numpy(variable.value)
+
+
 @contextlib.contextmanager
 def born_as(target, arrays):
     """While it is open, the weights that an unbuilt layer creates are these arrays.
