@@ -20,7 +20,7 @@ from trainers.engines.base import Engine
 from trainers.errors import UserError
 from trainers.flops import StepFlops, step_flops
 from trainers.graphs import Stage
-from trainers.model_files import load_model
+from trainers.model_files import find_checkpoint, fused_weights
 from trainers.settings import StageSettings
 from trainers.sizes import Size
 from trainers.workdir import STAGE_FILE, Workdir, read_json
@@ -186,6 +186,8 @@ def make_model(
 ) -> tuple["kf.models.T5", dict[str, int]]:
     """Builds a stage's model: from random weights, or fused from its sources' checkpoints.
 
+    No source's model is built: a fused weight is computed from the files when it is made, and on
+    engines that place weights on a mesh, no more of it than each device holds.
     A stage that has checkpoints is only built: the loop sets its weights.
 
     Args:
@@ -203,22 +205,17 @@ def make_model(
         return kf.models.T5(config, seed=settings.seed), known["source_steps"]
     if not stage.is_fused:
         return kf.models.T5(run.config(stage.size, settings.dropout), seed=settings.seed), {}
-    loaded = {
-        source: load_model(run.workdir.stage_dir(source), settings.dropout)
-        for source in stage.sources
-    }
-    fused = _fuse([loaded[name][0] for name in stage.parents], settings)
-    return fused, {name: checkpoint.step for name, (_, checkpoint) in loaded.items()}
-
-
-def _fuse(parents: list, settings: StageSettings) -> "kf.models.T5":
-    how = {
-        "norm": settings.norm,
-        "noise": settings.noise,
-        "noise_kind": settings.noise_kind,
-        "seed": settings.seed,
-    }
-    return parents[0].fuse(*parents[1:], **how)
+    found = {name: find_checkpoint(run.workdir.stage_dir(name)) for name in stage.sources}
+    config, weights = fused_weights(
+        [found[name] for name in stage.parents],
+        settings.dropout,
+        norm=settings.norm,
+        noise=settings.noise,
+        noise_kind=settings.noise_kind,
+        seed=settings.seed,
+    )
+    model = kf.models.T5.from_weights(config, weights, seed=settings.seed)
+    return model, {name: checkpoint.step for name, checkpoint in found.items()}
 
 
 def _monitors(model) -> dict[str, Callable]:
