@@ -6,6 +6,7 @@
     W/STAGE/checkpoints/     see trainers/checkpoints.py
     W/STAGE/metrics.jsonl    see trainers/logs.py
     W/STAGE/record.json      written last: what the finished stage reached and cost
+    W/.locks/                see trainers/locks.py
     W/report/                see trainers/reports
 
 Every JSON file is written beside and renamed, so that a reader never sees half of one.
@@ -30,11 +31,12 @@ _WELCOME = {"data"}
 
 
 def write_json(path: pathlib.Path, content: Mapping) -> None:
-    """Writes a JSON file in one piece: beside it first, then renamed."""
+    """Writes a JSON file in one piece: beside it first, then renamed; one process at a time."""
     path = pathlib.Path(path)
     text = json.dumps(content, indent=1) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    # Always the same name: what a killed process left is written over by the next one.
+    beside = path.with_name(f".{path.name}.partial")
     with open(beside, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -5,6 +5,7 @@ import shutil
 import uuid
 from pathlib import Path
 
+from trainers import locks
 from trainers.errors import UserError
 from trainers.reports import page, runs
 from trainers.reports.figures import Picture
@@ -31,6 +32,14 @@ def write_report(workdir):
     report = page.pretraining_report(runs.read_run(workdir))
     target = workdir / FOLDER
     _check_replaceable(target)
+    with locks.run_files(workdir):
+        _write(report, workdir, target)
+    return target / "report.html"
+
+
+def _write(report, workdir, target):
+    for left_over in workdir.glob(f".{FOLDER}-*"):
+        shutil.rmtree(left_over, ignore_errors=True)  # of a killed process: the lock is ours
     new = workdir / f".{FOLDER}-{uuid.uuid4().hex}"
     try:
         new.mkdir()
@@ -47,7 +56,6 @@ def write_report(workdir):
         ) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
-    return target / "report.html"
 
 
 def _check_replaceable(target):

@@ -28,7 +28,7 @@ def test_all_files_are_there(written):
     assert {item.name for item in written.iterdir()} == PICTURES | {
         "report.html", "report.md", "results.json"
     }  # fmt: skip
-    hidden = [item.name for item in written.parent.iterdir() if item.name.startswith(".")]
+    hidden = [item.name for item in written.parent.iterdir() if item.name.startswith(".report")]
     assert hidden == []
 
 
