@@ -9,51 +9,49 @@ the experiment of the paper's Tables 1 and 2 (batches of 256 x 512 tokens, one m
 stage: for accelerators).
 
 The command can be stopped and given again: finished stages are kept, a started one goes on from
-its newest checkpoint. `--stage=NAME` trains one stage alone, so that stages can run on different
-machines that share W. Settings of stages are written NAME:VALUE[,NAME:VALUE], NAME a stage or a
-size: `--steps=S:3000,M:4000 --learning_rate_offset=self_fusion:-500`.
+its newest checkpoint; after SIGTERM or Ctrl-C it loses nothing (exit codes: trainers/errors.py).
+`--stage=NAME` trains one stage alone, so that stages can run on different machines that share W.
+Settings of stages are written NAME:VALUE[,NAME:VALUE], NAME a stage or a size:
+`--steps=S:3000,M:4000 --learning_rate_offset=self_fusion:-500`.
+
+Devices: with TensorFlow `--strategy` (GPUs, hosts, TPUs; data parallel), with KERAS_BACKEND=jax
+`--mesh_shape` and `--layout` (model parallel). docs/scaling.md has the commands.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import shlex
 import sys
 import time
-from collections.abc import Callable
 
-import keras
 from absl import flags
 
 import keras_fusion as kf
-from trainers import errors, graphs, plans, reports, settings, sizes, stages
+from trainers import (
+    errors,
+    graphs,
+    locks,
+    reports,
+    schedule,
+    sizes,
+    stages,
+    stopping,
+)
 from trainers.data import manifest
 from trainers.data.batches import PretrainingBatches
 from trainers.data.config import DataConfig
 from trainers.data.prepare import prepare
-from trainers.engines.base import Engine
+from trainers.devices import EngineFactory, MeshEngines, engine_factory
+from trainers.engines.base import StepOptions
 from trainers.errors import UserError
 from trainers.graphs import Stage
-from trainers.pretrain_config import CORPORA, STRATEGIES, PretrainConfig
+from trainers.pretrain_config import PretrainConfig
+from trainers.pretrain_flags import config_from_flags, define_flags
 from trainers.settings import StageSettings
 from trainers.sizes import Size
 from trainers.versions import installed_versions
 from trainers.workdir import Workdir
-
-_NAMED_FLAGS = {
-    "steps": "training steps",
-    "warmup_steps": "steps k of constant learning rate in scale / sqrt(max(n + offset, k))",
-    "learning_rate_offset": "offset in that schedule; negative holds the maximum for longer",
-    "learning_rate_scale": "scale in that schedule",
-    "optimizer": "adafactor or adamw",
-    "dropout": "dropout rate",
-    "noise": "noise of a fusion: standard deviation over the RMS of the source weight",
-    "noise_kind": "gaussian (off the diagonal) or balanced",
-    "norm": "norm of a self-fused stage: rule or property",
-    "seed": "seed; one for the run, NAME:VALUE for a stage's own",
-    "eval_every": "steps between evaluations",
-    "checkpoint_every": "steps between checkpoints",
-    "steps_per_call": "training steps in one call of the device",
-}
 
 
 def pretrain(config: PretrainConfig) -> pathlib.Path:
@@ -66,7 +64,8 @@ def pretrain(config: PretrainConfig) -> pathlib.Path:
         The report's file.
 
     Raises:
-        UserError: something cannot be used as asked; nothing that existed was changed.
+        UserError: something cannot be used as asked, or another process trains one of the stages;
+            nothing that existed was changed.
     """
     size = sizes.get_size(config.size)
     _check_plan(config, size)
@@ -74,25 +73,53 @@ def pretrain(config: PretrainConfig) -> pathlib.Path:
     workdir.check(config.identity())
     if config.stage is not None:
         stages.check_sources(*config.wanted, workdir)
-    make_engine = engines_of(config.strategy)
+    engines = engine_factory(config.devices)
+    is_chief = engines(StepOptions()).is_chief
+    with _locked(config, workdir) if is_chief else contextlib.nullcontext():
+        return _pretrain(config, size, workdir, engines, is_chief)
+
+
+def _locked(config: PretrainConfig, workdir: Workdir) -> contextlib.AbstractContextManager:
+    """Keeps other processes from the stages that are going to be trained."""
+    names = [stage.name for stage in config.wanted if workdir.record(stage.name) is None]
+    return locks.stages(workdir.path, names)
+
+
+def _pretrain(
+    config: PretrainConfig,
+    size: Size,
+    workdir: Workdir,
+    engines: EngineFactory,
+    is_chief: bool,
+) -> pathlib.Path:
     data_dir = _data(config, size)
-    run = _run(config, size, workdir, data_dir, make_engine)
+    run = _run(config, size, workdir, data_dir, engines)
+    if isinstance(engines, MeshEngines):
+        letters = dict.fromkeys(stage.size for stage in config.wanted)
+        engines.check(map(run.config, letters), config.batch_size)
     for stage in config.wanted:
         workdir.check_stage(stage.name, stages.identity(stage, config.settings_of(stage), run))
-    workdir.open(
-        config.identity() | fingerprints(data_dir),
-        config.plan,
-        tuning=config.tuned_by,
-        command=config.command,
-        versions=installed_versions(),
-        **_corpus(data_dir),
-    )
-    _print_plan(config, run)
-    for stage in config.wanted:
-        _train(stage, config.settings_of(stage), run)
+    if is_chief:
+        _open(config, workdir, data_dir)
+        _print_plan(config, run)
+    _train_all(config, run)
+    if not is_chief:
+        return workdir.report_dir / "report.html"
     report = reports.write_report(workdir.path)
     print(f"Report: {report}")
     return report
+
+
+def _open(config: PretrainConfig, workdir: Workdir, data_dir: pathlib.Path):
+    with locks.run_files(workdir.path):
+        workdir.open(
+            config.identity() | fingerprints(data_dir),
+            config.plan,
+            tuning=config.tuned_by,
+            command=config.command,
+            versions=installed_versions(),
+            **_corpus(data_dir),
+        )
 
 
 def _check_plan(config: PretrainConfig, size: Size):
@@ -152,7 +179,7 @@ def _run(
     size: Size,
     workdir: Workdir,
     data_dir: pathlib.Path,
-    make_engine: Callable[[], Engine],
+    engines: EngineFactory,
 ) -> stages.Run:
     batches = PretrainingBatches(data_dir, "train", config.batch_size, config.input_length, seed=0)
     # Found out now, and not when the first stage is evaluated.
@@ -165,37 +192,12 @@ def _run(
         batch_size=config.batch_size,
         input_length=config.input_length,
         eval_batches=config.eval_batches,
-        make_engine=make_engine,
+        make_engine=engines,
+        microbatches=config.devices.microbatches,
         progress=config.progress,
+        keep_every=config.keep_every,
+        on_nan=config.on_nan,
     )
-
-
-def engines_of(strategy: str) -> Callable[[], Engine]:
-    """Returns what makes the engines of a run, for a strategy by name.
-
-    All of them share one strategy object: a second one on the same devices would number its
-    all-reduces from the start again, and TensorFlow would take them for those of the first.
-
-    Args:
-        strategy: "one_device" or "mirrored".
-
-    Raises:
-        UserError: Keras runs on a backend that these engines are not for.
-    """
-    if keras.backend.backend() != "tensorflow":
-        raise UserError(
-            "Expected Keras on its tensorflow backend for training. "
-            f"Received: KERAS_BACKEND={keras.backend.backend()}. Set KERAS_BACKEND=tensorflow."
-        )
-    # Imported here, because this module's help and checks need no TensorFlow.
-    import tensorflow as tf
-
-    from trainers.engines.tensorflow import TensorFlowEngine
-
-    # Each stage has a model, hence step functions of its own: nothing to warn of.
-    tf.get_logger().setLevel("ERROR")
-    shared = tf.distribute.MirroredStrategy() if strategy == "mirrored" else None
-    return lambda: TensorFlowEngine(shared)
 
 
 def _print_plan(config: PretrainConfig, run: stages.Run):
@@ -219,6 +221,17 @@ def _print_plan(config: PretrainConfig, run: stages.Run):
         print("  " + "  ".join(map(str.ljust, row, widths)).rstrip(), flush=True)
 
 
+def _train_all(config: PretrainConfig, run: stages.Run):
+    def train(stage: Stage, engines: EngineFactory):
+        _train(stage, config.settings_of(stage), dataclasses.replace(run, make_engine=engines))
+
+    if config.devices.parallel_stages:
+        schedule.train_side_by_side(config.wanted, run.make_engine, config.batch_size, train)
+    else:
+        for stage in config.wanted:
+            train(stage, run.make_engine)
+
+
 def _train(stage: Stage, found: StageSettings, run: stages.Run):
     finished = run.workdir.record(stage.name) is not None
     began = time.monotonic()
@@ -231,58 +244,12 @@ def _train(stage: Stage, found: StageSettings, run: stages.Run):
     )
 
 
-# How a flag is declared, its name, default, and what --help says of it.
-_FLAGS = (
-    (flags.DEFINE_list, "plan", None, f"Plans, comma-separated: {', '.join(plans.PLANS)}."),
-    (flags.DEFINE_string, "size", "tiny", f"What S, M, L are: {', '.join(sizes.SIZES)}."),
-    (flags.DEFINE_string, "workdir", None, "Folder of the run."),
-    (flags.DEFINE_string, "stage", None, "Train this stage alone; needs its sources finished."),
-    (flags.DEFINE_string, "corpus", "docs", f"Text to train on: {', '.join(CORPORA)}."),
-    (flags.DEFINE_string, "corpus_path", None, "Files of the corpus: a path or quoted pattern."),
-    (flags.DEFINE_string, "vocabulary", None, "SentencePiece model; by default one is trained."),
-    (flags.DEFINE_string, "data_dir", None, "Tokens of trainers.prepare; else prepared here."),
-    (flags.DEFINE_integer, "batch_size", None, "Sequences a batch."),
-    (flags.DEFINE_integer, "input_length", None, "Tokens of a sequence that the encoder sees."),
-    (flags.DEFINE_integer, "eval_batches", None, "Batches of the fixed validation set."),
-    (flags.DEFINE_string, "strategy", "one_device", f"Devices: {', '.join(STRATEGIES)}."),
-    (flags.DEFINE_string, "tuning", None, "Which sweep chose the learning rates; for the report."),
-    (flags.DEFINE_bool, "progress", True, "Show progress bars."),
-    *(
-        (flags.DEFINE_string, name, None, f"{text}: VALUE or NAME:VALUE[,NAME:VALUE]")
-        for name, text in _NAMED_FLAGS.items()
-    ),
-)
-
-
-def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Declares this binary's flags in `values`."""
-    for define, name, default, text in _FLAGS:
-        define(name, default, text, flag_values=values)
-
-
-def config_from_flags(values: flags.FlagValues, command: str = "") -> PretrainConfig:
-    """Reads the flags into the configuration; `command` is what the report says was typed.
-
-    Raises:
-        UserError: a flag cannot be read, or the configuration refuses itself.
-    """
-    given = {
-        name: settings.parse(name, values[name].value)
-        for name in _NAMED_FLAGS
-        if values[name].value is not None
-    }
-    fields = [f.name for f in dataclasses.fields(PretrainConfig)]
-    plain = {name: values[name].value for name in fields if name not in ("stage_flags", "command")}
-    plain["plan"] = tuple(name.strip() for name in plain["plan"] or () if name.strip())
-    plain["workdir"] = plain["workdir"] or ""
-    return PretrainConfig(**plain, stage_flags=given, command=command)
-
-
 def main(argv):
     """Reads the flags, and trains."""
     del argv
     command = shlex.join(["python", "-m", "trainers.pretrain", *sys.argv[1:]])
-    pretrain(config_from_flags(flags.FLAGS, command))
+    with stopping.handled():
+        pretrain(config_from_flags(flags.FLAGS, command))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ import os
 from collections.abc import Mapping
 
 from trainers import plans, settings, sizes
+from trainers.devices import Devices
 from trainers.errors import UserError
 from trainers.graphs import Stage
 from trainers.settings import StageSettings
+from trainers.train_config import ON_NAN
 
-STRATEGIES = ("one_device", "mirrored")
 CORPORA = ("docs", "text", "c4")
 # Other values of these settings are not those that a size's sweep was made for.
 _SWEPT = (
@@ -38,10 +39,13 @@ class PretrainConfig:
         batch_size: sequences a batch; None takes the size's.
         input_length: tokens that the encoder sees; None takes the size's.
         eval_batches: batches of the validation set; None takes the size's.
-        strategy: "one_device" or "mirrored".
+        devices: what it is trained on.
         stage_flags: setting to what `settings.parse` found in its flag.
         tuning: which sweep chose the learning rates, for the report; None takes what the size
             says, unless flags change what that sweep was made for.
+        keep_every: checkpoints whose step is a multiple of it stay; None keeps the newest two and
+            the best.
+        on_nan: "stop" or "skip", at a loss that is not finite.
         progress: whether to show progress bars.
         command: the command that was given, for the report.
 
@@ -60,9 +64,11 @@ class PretrainConfig:
     batch_size: int | None = None
     input_length: int | None = None
     eval_batches: int | None = None
-    strategy: str = "one_device"
+    devices: Devices = Devices()
     stage_flags: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
     tuning: str | None = None
+    keep_every: int | None = None
+    on_nan: str = "stop"
     progress: bool = True
     command: str = ""
 
@@ -82,7 +88,12 @@ class PretrainConfig:
                 "Add --workdir=FOLDER."
             )
         _check_choice("corpus", self.corpus, CORPORA)
-        _check_choice("strategy", self.strategy, STRATEGIES)
+        _check_choice("on_nan", self.on_nan, ON_NAN)
+        if self.keep_every is not None and self.keep_every < 1:
+            raise UserError(
+                f"Expected --keep_every to be at least 1. Received: keep_every={self.keep_every}. "
+                "Give a larger number, or leave it out."
+            )
         _check_files(self)
         names = [stage.name for stage in self.stages]
         if self.stage is not None and self.stage not in names:

@@ -1,0 +1,179 @@
+"""Which devices a run trains on, and the engines for them.
+
+On the TensorFlow backend a `tf.distribute` strategy copies the model to every device (data
+parallel); on the JAX backend a mesh of named dimensions can also split it (model parallel).
+`--strategy` says which kind of machine it is, `--mesh_shape` and `--layout` how a mesh is used.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import keras
+
+import keras_fusion as kf
+from trainers.engines import mesh
+from trainers.engines.base import Engine, StepOptions
+from trainers.errors import UserError
+
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
+
+
+class EngineFactory(Protocol):
+    """Makes the engines of a run: each stage takes its own."""
+
+    def __call__(self, options: StepOptions) -> Engine:
+        """An engine whose steps do with their gradients what `options` say."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """What a run was told about its devices; says nothing about what it computes.
+
+    Args:
+        strategy: "auto", "one_device", "mirrored", "multi_worker" or "tpu" (TensorFlow backend).
+        tpu: name of a TPU, or "local" on its own machine.
+        mesh_shape: Mesh TensorFlow's `name:size` pairs, for instance "batch:2,model:2"; None makes
+            one dimension `batch` of all devices (JAX backend).
+        layout: `axis:mesh dimension` pairs; None takes T5's rules.
+        microbatches: parts that a replica's batch is cut into.
+        parallel_stages: whether stages that do not need each other train at the same time, on
+            parts of the mesh.
+
+    Raises:
+        UserError: values that do not go together.
+    """
+
+    strategy: str = "auto"
+    tpu: str | None = None
+    mesh_shape: str | None = None
+    layout: str | None = None
+    microbatches: int = 1
+    parallel_stages: bool = False
+
+    def __post_init__(self):
+        if self.strategy not in STRATEGIES:
+            raise UserError(
+                f"Expected --strategy to be one of {', '.join(STRATEGIES)}. "
+                f"Received: strategy={self.strategy!r}. Choose one of these."
+            )
+        StepOptions(microbatches=self.microbatches)
+        if self.tpu and self.strategy not in ("auto", "tpu"):
+            raise UserError(
+                "Expected --tpu with --strategy=tpu. Received: "
+                f"tpu={self.tpu!r}, strategy={self.strategy!r}. Leave out one of them."
+            )
+        # The syntax, before anything is read.
+        self.shape()
+        self.rules()
+
+    def shape(self) -> mesh.MeshShape | None:
+        """The mesh that was asked for."""
+        return mesh.MeshShape.parse(self.mesh_shape) if self.mesh_shape else None
+
+    def rules(self) -> mesh.Layout | None:
+        """The layout that was asked for."""
+        return mesh.Layout.parse(self.layout) if self.layout else None
+
+    def check_backend(self) -> None:
+        """Checks that Keras' backend can do what was asked for.
+
+        Raises:
+            UserError: it cannot; the message says which backend can.
+        """
+        backend = keras.backend.backend()
+        if backend == "tensorflow":
+            asked = {
+                "--mesh_shape": self.mesh_shape,
+                "--layout": self.layout,
+                "--parallel_stages": self.parallel_stages,
+            }
+            for flag, value in asked.items():
+                if value:
+                    raise UserError(
+                        f"Expected the JAX backend for {flag}: on TensorFlow keras.distribution "
+                        f"has no effect, and every device would hold the whole model. Received: "
+                        f"KERAS_BACKEND=tensorflow. Set KERAS_BACKEND=jax, or leave out {flag}."
+                    )
+        elif backend == "jax":
+            if self.strategy not in ("auto", "one_device"):
+                raise UserError(
+                    f"Expected the TensorFlow backend for --strategy={self.strategy}. Received: "
+                    "KERAS_BACKEND=jax. Set KERAS_BACKEND=tensorflow, or use --mesh_shape."
+                )
+        else:
+            raise UserError(
+                "Expected Keras on its tensorflow or jax backend for training. "
+                f"Received: KERAS_BACKEND={backend}. Set KERAS_BACKEND to one of them."
+            )
+
+
+def engine_factory(devices: Devices) -> EngineFactory:
+    """Returns what makes the engines of a run.
+
+    Args:
+        devices: what the run was told.
+
+    Raises:
+        UserError: the backend or the machine does not have what was asked for.
+    """
+    devices.check_backend()
+    # Imported here: neither backend needs the other to be installed.
+    if keras.backend.backend() == "tensorflow":
+        from trainers.engines import strategies
+
+        return strategies.engines(devices.strategy, devices.tpu)
+    import jax
+
+    # It reports, as information, every kind of device that is not there.
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    found = jax.devices()[:1] if devices.strategy == "one_device" else jax.devices()
+    shape = devices.shape() or mesh.MeshShape(((mesh.BATCH, len(found)),))
+    mesh.check_devices(shape, len(found))
+    return MeshEngines(shape, devices.rules(), tuple(found[: shape.size]))
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshEngines:
+    """Makes engines on a mesh, or on parts of it.
+
+    Args:
+        shape: dimensions of the mesh.
+        layout: which axes are split along them; None takes T5's rules.
+        devices: JAX devices, as many as the mesh has places.
+    """
+
+    shape: mesh.MeshShape
+    layout: mesh.Layout | None
+    devices: tuple
+
+    def __call__(self, options: StepOptions) -> Engine:
+        from trainers.engines.jax import JaxEngine
+
+        return JaxEngine(self.shape, self.layout, self.devices, options)
+
+    def check(self, configs: Iterable["kf.models.T5Config"], batch_size: int) -> None:
+        """Checks that models and batches can be split as asked; allocates nothing.
+
+        Raises:
+            UserError: they cannot; the message has the numbers of devices that would do.
+        """
+        for config in configs:
+            model = kf.models.T5.skeleton(config)
+            mesh.weight_specs(model, self.shape, self.layout)
+            layout = mesh.checked_layout(self.layout, mesh.axis_sizes(model))
+            mesh.check_batch(batch_size, self.shape, layout)
+
+    def parts(self, count: int, batch_size: int) -> Sequence["MeshEngines"]:
+        """Cuts the devices into parts for models that train side by side, each data-parallel.
+
+        Args:
+            count: how many models; the parts are as many, or as many as there are devices.
+            batch_size: sequences a batch: its divisors are the sizes that a part can have.
+        """
+        most = max(1, len(self.devices) // count)
+        size = max(n for n in mesh.divisors(batch_size) if n <= most)
+        shape = mesh.MeshShape(((mesh.BATCH, size),))
+        starts = range(0, min(count * size, len(self.devices) // size * size), size)
+        return [MeshEngines(shape, None, self.devices[i : i + size]) for i in starts]
