@@ -7,6 +7,10 @@ import sys
 
 # Before anything imports keras.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+if os.environ["KERAS_BACKEND"] == "jax":
+    # Eight virtual devices for meshes; compiling is most of what these tests wait for.
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
 import numpy as np
 import pytest

@@ -16,7 +16,7 @@ from trainers.engines import mesh as meshes
 from trainers.engines.base import Batch, StepOptions, StepSums, check_state, state_variables
 from trainers.engines.feeds import Feed, stack
 from trainers.engines.jax_steps import State, Steps, Totals
-from trainers.engines.jax_variables import deferred, initial_values, place
+from trainers.engines.jax_variables import deferred, initialize, place
 from trainers.engines.mesh import Layout, MeshShape
 from trainers.errors import UserError
 
@@ -248,10 +248,9 @@ class JaxEngine:
     def _values(self) -> State:
         """The arrays that the variables hold; made now where they hold none yet."""
         if not self._has_values:
-            shardings = [self.shardings[name] for name in self.variables]
-            values = initial_values(list(self.variables.values()), shardings)
-            for variable, value in zip(self.variables.values(), values, strict=True):
-                variable._value = value
+            initialize(
+                list(self.variables.values()), [self.shardings[name] for name in self.variables]
+            )
             self._has_values = True
         return State(*([variable._value for variable in group] for group in self._groups))
 

@@ -6,7 +6,8 @@ initializer and has no value. `place` makes an array on a mesh from slices of wh
 
 import contextlib
 import contextvars
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 
 import jax
 import keras
@@ -60,15 +61,15 @@ def place(value, dtype, sharding: jax.sharding.Sharding) -> jax.Array:
         holders.setdefault(key, (index, []))[1].append(device)
     shards = []
     for index, devices in holders.values():
-        # A copy: on the CPU a device may hold numpy's own memory, and gives it away in a step.
-        part = np.array(value[index] if shape else value, dtype=dtype)
+        part = np.asarray(value[index] if shape else value, dtype=dtype)
+        # On the CPU a device would hold numpy's own memory, and give it away in a step.
         shards += [jax.device_put(part, device, may_alias=False) for device in devices]
         jax.block_until_ready(shards)
     return jax.make_array_from_single_device_arrays(shape, sharding, shards)
 
 
-def initial_values(variables: Sequence, shardings: Sequence) -> list[jax.Array]:
-    """Makes the values that variables begin with, each shard where it belongs.
+def initialize(variables: Sequence, shardings: Sequence) -> None:
+    """Gives variables the values that they begin with, each shard where it belongs.
 
     A variable that has a value keeps it. An initializer with an `array` is read slice by slice, any
     other runs in a compiled function, whose values do not depend on the mesh.
@@ -77,30 +78,36 @@ def initial_values(variables: Sequence, shardings: Sequence) -> list[jax.Array]:
         variables: Keras variables, created in `deferred()` or not.
         shardings: one for each.
     """
-    values: list = [None] * len(variables)
-    drawn = []
-    for number, (variable, sharding) in enumerate(zip(variables, shardings, strict=True)):
+    draws: dict[tuple, Callable] = {}
+    for variable, sharding in zip(variables, shardings, strict=True):
         source = variable._value
         if source is None:
             source = getattr(variable._initializer, "array", None)
         if source is None:
-            drawn.append(number)
+            variable._value = _draw(draws, variable, sharding)
         else:
-            values[number] = place(source, variable._dtype, sharding)
-    if drawn:
-        made = _draw([variables[n] for n in drawn], [shardings[n] for n in drawn])
-        for number, value in zip(drawn, made, strict=True):
-            values[number] = value
-    return values
+            variable._value = place(source, variable._dtype, sharding)
+        variable._initializer = None
 
 
-def _draw(variables, shardings):
-    @jax.jit
-    def draw():
-        made = [v._initializer(v._shape, dtype=v._dtype) for v in variables]
-        return [
-            jax.lax.with_sharding_constraint(jax.numpy.asarray(value, v._dtype), sharding)
-            for v, value, sharding in zip(variables, made, shardings, strict=True)
-        ]
+def _draw(compiled: dict, variable, sharding) -> jax.Array:
+    """The value of an initializer; those that differ in the seed alone are compiled once."""
+    initializer, shape, dtype = variable._initializer, variable._shape, variable._dtype
+    seed = getattr(initializer, "seed", 0)
+    if not isinstance(initializer, keras.initializers.Initializer) or not isinstance(seed, int):
+        # A function, as that of a seed generator, or one that draws from a generator's state.
+        return jax.device_put(initializer(shape, dtype=dtype), sharding)
 
-    return draw()
+    def draw(key):
+        seeded = copy.copy(initializer)
+        seeded.seed = key
+        return seeded(shape, dtype=dtype)
+
+    config = {name: value for name, value in initializer.get_config().items() if name != "seed"}
+    plain = all(isinstance(value, str | int | float | None) for value in config.values())
+    which = str(config) if plain else id(initializer)
+    kind = (type(initializer), which, shape, dtype, sharding)
+    if kind not in compiled:
+        compiled[kind] = jax.jit(draw, out_shardings=sharding)
+    # What `keras.random` makes of an integer.
+    return compiled[kind](np.array([seed % 2**32, 0], np.uint32))
