@@ -154,7 +154,7 @@ def latest(
         path, error = faults[0]
         raise UserError(
             f"Expected a good checkpoint in {folder}. Received: {len(faults)} damaged ones, "
-            f"the newest {path.name} ({error}). "
+            f"the newest {path.name} ({str(error).rstrip('.')}). "
             "Restore one, or move the folder away to start anew."
         )
     return None

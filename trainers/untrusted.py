@@ -31,10 +31,11 @@ def read_file(path: str | os.PathLike, limit: int) -> bytes:
         OSError: as for `open_file`, or it is larger.
     """
     with open_file(path) as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise OSError(f"more than {limit} bytes")
-    return content
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise OSError(f"more than {limit} bytes")
+        # Not of the limit: a read makes room for all that it is asked for.
+        return file.read(size)
 
 
 def parse_json(text: bytes, constant: Callable[[str], float] | None = None) -> object:

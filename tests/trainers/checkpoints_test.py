@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 import warnings
 
 import keras
@@ -86,13 +87,71 @@ def test_a_failed_save_leaves_the_older_one(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_no_folder_or_empty_folder_is_no_checkpoint(tmp_path):
+def test_no_checkpoint_is_none(tmp_path):
     assert checkpoints.latest(tmp_path / "absent") is None
-    (tmp_path / "step_00000005").mkdir()
-    (tmp_path / "step_of_something").mkdir()
-    with pytest.warns(checkpoints.CheckpointWarning, match="no readable COMMITTED"):
-        with pytest.raises(UserError, match="1 damaged ones"):
-            checkpoints.latest(tmp_path)
+    for name in ("step_of_something", "step_5", ".partial_step_00000005_0123abcd", "other"):
+        (tmp_path / name).mkdir()
+    assert checkpoints.latest(tmp_path) is None
+    assert checkpoints.steps(tmp_path) == []
+
+
+def empty(path):
+    for file in path.iterdir():
+        file.unlink()
+
+
+def half_copied(path):
+    (path / "manifest.json").unlink()
+    (path / "COMMITTED").unlink()
+
+
+def of_another_step(path):
+    path.rename(path.with_name("step_00000003"))
+
+
+def with_another_manifest(path):
+    """Manifest and marker of the other checkpoint, which fit together."""
+    for file in ("manifest.json", "COMMITTED"):
+        (path / file).write_bytes((path.parent / "step_00000001" / file).read_bytes())
+
+
+def with_another_model(path):
+    content = (path.parent / "step_00000001" / "model.safetensors").read_bytes()
+    (path / "model.safetensors").write_bytes(content)
+
+
+def unreadable(path):
+    """A folder in place of the manifest."""
+    (path / "manifest.json").unlink()
+    (path / "manifest.json").mkdir()
+
+
+WHOLE_FOLDERS = {
+    empty: "no readable COMMITTED",
+    half_copied: "no readable COMMITTED",
+    of_another_step: "step_00000003 with the manifest.json of step 2",
+    with_another_manifest: "the manifest.json of step 1",
+    with_another_model: "model.safetensors with changed bytes",
+    unreadable: "no readable manifest.json",
+}
+
+
+@pytest.mark.parametrize("harm", WHOLE_FOLDERS, ids=lambda harm: harm.__name__)
+def test_a_folder_that_is_no_whole_checkpoint_is_named_and_passed_over(tmp_path, harm):
+    checkpoints.save(tmp_path, 1, make_state(1), {})
+    harm(checkpoints.save(tmp_path, 2, make_state(2), {}))
+    with pytest.warns(checkpoints.CheckpointWarning, match=WHOLE_FOLDERS[harm]) as caught:
+        assert_same(checkpoints.latest(tmp_path).state(), make_state(1))
+    assert len(caught) == 1 and str(caught[0].message).isprintable()
+
+
+@pytest.mark.parametrize("harm", [empty, half_copied, of_another_step, unreadable])
+@pytest.mark.filterwarnings("ignore::trainers.checkpoints.CheckpointWarning")
+def test_the_only_one_harmed_is_an_error_not_a_new_start(tmp_path, harm):
+    harm(checkpoints.save(tmp_path, 2, make_state(2), {}))
+    with pytest.raises(UserError, match="1 damaged ones, the newest step_0000000[23]") as caught:
+        checkpoints.latest(tmp_path)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("kind", ["flipped bit", "truncated", "missing"])
@@ -113,12 +172,66 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, file, kind):
     assert len(caught) == 1 and "\n" not in str(caught[0].message)
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "manifest.json", "COMMITTED"])
+def test_every_single_flipped_bit_is_found(tmp_path, file):
+    """One bit of each byte in turn; all but the line feed after the marker counts."""
+    path = checkpoints.save(tmp_path, 2, {"model/a": np.arange(3.0)}, {"a": "b"})
+    content = (path / file).read_bytes()
+    last = len(content) - (file == "COMMITTED")
+    for index in range(last):
+        changed = bytearray(content)
+        changed[index] ^= 1 << index % 8
+        (path / file).write_bytes(changed)
+        with pytest.raises(UserError, match="step_00000002"):
+            checkpoints.load(path)
+    (path / file).write_bytes(content)
+    assert checkpoints.load(path).step == 2
+
+
 def test_only_damaged_ones_are_an_error_not_a_new_start(tmp_path):
-    damage(checkpoints.save(tmp_path, 3, make_state(), {}) / "model.safetensors", "flipped bit")
+    for step in (2, 3):
+        damage(checkpoints.save(tmp_path, step, make_state(), {}) / "model.safetensors", "missing")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(UserError, match="1 damaged ones, the newest step_00000003"):
+        with pytest.raises(
+            UserError, match="2 damaged ones, the newest step_00000003.*No such file"
+        ):
             checkpoints.latest(tmp_path)
+
+
+def shapes(state):
+    return {name: value.shape for name, value in state.items()}
+
+
+def test_one_of_another_model_is_named_and_passed_over(tmp_path):
+    other = make_state(2) | {"model/head": np.ones(5, np.float32), "model/more": np.ones(1)}
+    checkpoints.save(tmp_path, 1, make_state(1), {})
+    checkpoints.save(tmp_path, 2, other, {})
+    assert checkpoints.latest(tmp_path).step == 2
+    with pytest.warns(checkpoints.CheckpointWarning, match="unknown model/more .*expected") as seen:
+        found = checkpoints.latest(tmp_path, shapes(make_state()))
+    assert found.step == 1 and found.shapes() == shapes(make_state())
+    assert len(seen) == 1 and "step_00000002" in str(seen[0].message)
+
+
+@pytest.mark.filterwarnings("ignore::trainers.checkpoints.CheckpointWarning")
+def test_only_ones_of_another_model_are_an_error(tmp_path):
+    checkpoints.save(tmp_path, 1, make_state(), {})
+    with pytest.raises(UserError, match="the newest step_00000001 .*missing model/more"):
+        checkpoints.latest(tmp_path, shapes(make_state()) | {"model/more": (1,)})
+
+
+def test_the_state_stays_on_the_disk_until_it_is_sliced(tmp_path):
+    state = {"model/a": np.arange(1 << 20, dtype=np.float32).reshape(1024, 1024)}
+    path = checkpoints.save(tmp_path, 1, state, {})
+    tracemalloc.start()
+    found = checkpoints.load(path).state()["model/a"]
+    part = found[512:, :2]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.shares_memory(found, part) and not found.flags.owndata
+    assert peak < state["model/a"].nbytes // 4
+    np.testing.assert_array_equal(part, state["model/a"][512:, :2])
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
@@ -130,7 +243,36 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints.tensor_files, "write", no_room)
     with pytest.raises(UserError, match="No space left on device"):
         checkpoints.save(tmp_path, 2, make_state(), {})
+    assert os.listdir(tmp_path) == ["step_00000001"]
     assert checkpoints.latest(tmp_path).step == 1
+
+
+@pytest.mark.parametrize("at", range(6))
+def test_room_that_ends_at_any_sync_leaves_the_older_one(tmp_path, monkeypatch, at):
+    """Where space is given out late, a disk turns out to be full when a file is synced."""
+    checkpoints.save(tmp_path, 1, make_state(1), {})
+    left, sync = [at], os.fsync
+
+    def full(descriptor):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="step_00000002.*No space left on device"):
+        checkpoints.save(tmp_path, 2, make_state(2), {})
+    monkeypatch.undo()
+    # The sixth is that of the folder, in which the new one already has its name.
+    names = ["step_00000001"] if at < 5 else ["step_00000001", "step_00000002"]
+    assert sorted(os.listdir(tmp_path)) == names
+    assert checkpoints.latest(tmp_path).step == len(names)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Expected to write a checkpoint. Received: "):
+        checkpoints.save(tmp_path / "file" / "checkpoints", 1, make_state(), {})
 
 
 def make_model(width=4, seed=0, head="head"):

@@ -151,7 +151,7 @@ def test_a_manifest_of_hundreds_of_megabytes_is_not_read(path):
     assert_refused(path, "no readable manifest.json .more than")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 40 << 20
+    assert peak < 1 << 20
 
 
 def test_a_manifest_too_large_to_be_read_back_is_not_written(tmp_path, monkeypatch):

@@ -1,0 +1,154 @@
+"""How much longer do 100 steps of training take when a checkpoint is saved at their beginning?
+
+    python -m benchmarks.checkpoint_stall [--size=tiny_m] [--every=100] [--rounds=10]
+
+One run of `trainers.loop` on random batches, which saves at every second boundary of `--every`
+steps. So windows of that many steps with a save and without one follow each other, and each one
+with a save is compared with the mean of its two neighbours: a drift of the machine's speed cancels
+out. A window holds all that a save costs: the copy from the device, what the loop does itself, and
+the thread that writes beside the steps. Beside it stands what the loop alone waits for: the pause
+between two calls of the engine where it saves, less that where it does not. About four minutes on
+two cores at the default size.
+"""
+
+import itertools
+import pathlib
+import statistics
+import tempfile
+import time
+import types
+
+import keras
+import numpy as np
+from absl import app, flags
+
+import keras_fusion as kf
+from trainers import checkpoints, loop
+from trainers.data.spans import raw_length, target_length
+from trainers.engines.tensorflow import TensorFlowEngine
+from trainers.train_config import TrainConfig
+
+OPTIMIZERS = {"adafactor": kf.optimizers.Adafactor, "adamw": keras.optimizers.AdamW}
+
+
+class RandomBatches:
+    """The same random batch at every step: what is trained on costs nothing to make."""
+
+    def __init__(self, vocabulary_size: int, batch_size: int, input_length: int):
+        rng = np.random.default_rng(0)
+        lengths = {"encoder_token_ids": input_length}
+        lengths |= dict.fromkeys(
+            ("decoder_token_ids", "targets"), target_length(raw_length(input_length))
+        )
+        self._batch = {
+            name: rng.integers(2, vocabulary_size, (batch_size, length)).astype(np.int32)
+            for name, length in lengths.items()
+        }
+
+    def batch(self, index: int) -> dict[str, np.ndarray]:
+        return self._batch
+
+    def from_step(self, start: int):
+        return itertools.repeat(self._batch)
+
+
+class TimedEngine(TensorFlowEngine):
+    """Notes when each call of `train` begins and ends, by the step where it ends."""
+
+    def __init__(self):
+        super().__init__()
+        self.step = 0
+        self.began: dict[int, float] = {}
+        self.ended: dict[int, float] = {}
+
+    def train(self, batches, num_steps):
+        self.began[self.step] = time.perf_counter()
+        sums = super().train(batches, num_steps)
+        self.step += num_steps
+        self.ended[self.step] = time.perf_counter()
+        return sums
+
+
+def train(config, optimizer, batch_size, input_length, every, rounds, folder) -> TimedEngine:
+    """Trains `2 * rounds + 2` windows of `every` steps, saving at the end of each odd one."""
+    engine = TimedEngine()
+    with engine.scope():
+        model = kf.models.T5(config, seed=0)
+        slots = OPTIMIZERS[optimizer](0.001)
+    batches = RandomBatches(config.vocabulary_size, batch_size, input_length)
+    steps = (2 * rounds + 2) * every
+    loop.train(
+        engine=engine,
+        model=model,
+        optimizer=slots,
+        batches=batches,
+        validation=batches,
+        config=TrainConfig(
+            steps=steps,
+            eval_every=steps,
+            eval_batches=1,
+            checkpoint_every=2 * every,
+            log_every=every,
+            steps_per_call=min(20, every),
+        ),
+        folder=folder,
+        costs=types.SimpleNamespace(tokens_per_step=1, flops_per_step=1.0),
+        progress=False,
+    )
+    return engine
+
+
+def stalls(engine: TimedEngine, every: int, rounds: int) -> tuple[list[float], list[float]]:
+    """What a save adds to its window, and what of it is a pause of the loop; as shares of one."""
+
+    def window(step):
+        return engine.ended[step + every] - engine.ended[step]
+
+    def pause(step):
+        return engine.began[step] - engine.ended[step]
+
+    added, paused = [], []
+    for step in range(2 * every, 2 * every * (rounds + 1), 2 * every):
+        around = (step - every, step + every)
+        without = statistics.mean(map(window, around))
+        added.append(window(step) / without - 1)
+        paused.append((pause(step) - statistics.mean(map(pause, around))) / without)
+    return added, paused
+
+
+def main(argv):
+    del argv
+    config = kf.models.T5Config.from_size(SIZE.value)
+    with tempfile.TemporaryDirectory() as folder:
+        engine = train(
+            config,
+            OPTIMIZER.value,
+            BATCH_SIZE.value,
+            INPUT_LENGTH.value,
+            EVERY.value,
+            ROUNDS.value,
+            folder,
+        )
+        saved = checkpoints.latest(pathlib.Path(folder) / loop.CHECKPOINT_FOLDER)
+        size = sum(value.nbytes for value in saved.state().values())
+    print(
+        f"{SIZE.value}, {OPTIMIZER.value}, batch {BATCH_SIZE.value} x {INPUT_LENGTH.value}, "
+        f"{size / 1e6:.1f} MB a checkpoint, one in {EVERY.value} steps"
+    )
+    for name, values in zip(
+        ("all that a save costs", "pause of the loop"),
+        stalls(engine, EVERY.value, ROUNDS.value),
+        strict=True,
+    ):
+        low, middle, high = min(values), statistics.median(values), max(values)
+        print(f"{name:22} median {middle:7.2%}   min {low:7.2%}   max {high:7.2%}")
+
+
+if __name__ == "__main__":
+    SIZE = flags.DEFINE_enum("size", "tiny_m", sorted(kf.models.config.SIZES), "Size of the T5.")
+    OPTIMIZER = flags.DEFINE_enum("optimizer", "adafactor", sorted(OPTIMIZERS), "Optimizer.")
+    BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Sequences a batch.")
+    INPUT_LENGTH = flags.DEFINE_integer("input_length", 128, "Tokens of an input.")
+    EVERY = flags.DEFINE_integer("every", 100, "Steps between a save and the next window.")
+    ROUNDS = flags.DEFINE_integer("rounds", 10, "Saves that are measured.", lower_bound=1)
+    app.run(main)
