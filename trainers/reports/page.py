@@ -29,15 +29,14 @@ class Report:
         title: of the page.
         summary: paragraphs.
         sections: in their order.
-        stages, compared: elements of `results.json`.
+        data: elements of `results.json`, by name.
         facts: (name, text) pairs about the run: its command, its versions.
     """
 
     title: str
     summary: tuple[str, ...]
     sections: tuple[Section, ...]
-    stages: tuple[dict, ...]
-    compared: tuple[dict, ...]
+    data: dict
     facts: tuple[tuple[str, str], ...]
 
     def blocks(self, kind):
@@ -78,8 +77,10 @@ def pretraining_report(run):
         "Deep Fusion: report of a pretraining run",
         summary.summarize(run, compared),
         sections,
-        tuple(stage.to_dict() for stage in run.stages.values()),
-        tuple(comparison.to_dict() for comparison in compared),
+        {
+            "stages": [stage.to_dict() for stage in run.stages.values()],
+            "comparisons": [comparison.to_dict() for comparison in compared],
+        },
         _facts(run.settings),
     )
 
@@ -99,13 +100,17 @@ def to_json(report):
     results = {
         "format": runs.FORMAT,
         "summary": list(report.summary),
-        "stages": list(report.stages),
-        "comparisons": list(report.compared),
+        **report.data,
         "tables": {table.key: table.to_dict() for table in report.blocks(tables.Table)},
         "figures": {picture.key: picture.data for picture in report.blocks(figures.Picture)},
         "facts": dict(report.facts),
     }
     return json.dumps(_finite(results), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_latex(report):
+    """The tables of the report for a LaTeX document; the text around them is the author's."""
+    return "\n".join(tables.render(table, "tex") for table in report.blocks(tables.Table))
 
 
 def _render(form, report):

@@ -1,4 +1,4 @@
-"""One small table type, rendered to HTML, Markdown and JSON by one code path.
+"""One small table type, rendered to HTML, Markdown, LaTeX and JSON by one code path.
 
 A cell knows its value, the text that shows it and whose figure it is: the run's or the paper's.
 Footnotes hang on cells and columns; the table numbers them. A new form of output is one more
@@ -156,9 +156,22 @@ def _escape_markdown(text):
     return " ".join(text.split())
 
 
+# LaTeX's own characters, and those that its default fonts lack in text.
+_TEX = str.maketrans(
+    {character: "\\" + character for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "\u00a0": "~"}
+    | {"−": "$-$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "√": r"$\surd$"}
+)
+
+
+def _escape_tex(text):
+    return str(text).translate(_TEX)
+
+
 @functools.cache
 def environment():
-    """The Jinja2 environment of all templates: HTML escapes by itself, Markdown with `md`."""
+    """The Jinja2 environment: HTML escapes by itself, Markdown with `md`, LaTeX with `tex`."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
@@ -168,6 +181,7 @@ def environment():
         keep_trailing_newline=True,
     )
     templates.filters["md"] = _escape_markdown
+    templates.filters["tex"] = _escape_tex
     return templates
 
 
@@ -176,7 +190,7 @@ def render(table, form):
 
     Args:
         table: a `Table`.
-        form: "html" or "md".
+        form: "html", "md" or "tex".
 
     Returns:
         Text, or safe markup for HTML.

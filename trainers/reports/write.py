@@ -29,30 +29,47 @@ def write_report(workdir):
             changed then.
     """
     workdir = Path(workdir)
-    report = page.pretraining_report(runs.read_run(workdir))
+    return write_files(page.pretraining_report(runs.read_run(workdir)), workdir)
+
+
+def write_files(report, workdir, texts=None):
+    """Writes a report's texts and pictures into `workdir`/report.
+
+    Args:
+        report: a `Report`.
+        workdir: as for `write_report`.
+        texts: further files: name, and function from the report to its text.
+
+    Returns:
+        Path of report.html.
+
+    Raises:
+        UserError: as for `write_report`.
+    """
+    workdir = Path(workdir)
     target = workdir / FOLDER
     _check_replaceable(target)
     with locks.run_files(workdir):
-        _write(report, workdir, target)
+        _write(report, workdir, target, {**_TEXTS, **(texts or {})})
     return target / "report.html"
 
 
-def _write(report, workdir, target):
+def _write(report, workdir, target, texts):
     for left_over in workdir.glob(f".{FOLDER}-*"):
         shutil.rmtree(left_over, ignore_errors=True)  # of a killed process: the lock is ours
     new = workdir / f".{FOLDER}-{uuid.uuid4().hex}"
     try:
         new.mkdir()
-        for name, form in _TEXTS.items():
+        for name, form in texts.items():
             (new / name).write_text(form(report), encoding="utf-8")
         for picture in report.blocks(Picture):
             (new / f"{picture.key}.png").write_bytes(picture.png())
-        _keep_others(target, new)
+        _keep_others(target, new, texts)
         _swap(new, target)
     except OSError as error:
         raise UserError(
             f"Expected to write the report to {target}. Received: {error.strerror or error}. "
-            "Make room or give write permission, and run trainers.report again."
+            "Make room or give write permission, and make the report again."
         ) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -78,10 +95,10 @@ def _check_replaceable(target):
         )
 
 
-def _keep_others(target, new):
+def _keep_others(target, new, texts):
     """Takes along what a user has put beside the old report; its pictures are replaced."""
     for item in target.iterdir() if target.is_dir() else ():
-        if item.suffix == ".png" or item.name in _TEXTS:
+        if item.suffix == ".png" or item.name in texts:
             continue
         if item.is_dir():
             shutil.copytree(item, new / item.name, symlinks=True)
