@@ -16,7 +16,8 @@ from keras_fusion.optimizers import Adafactor
 from keras_fusion.schedules import InverseSquareRoot
 from trainers import checkpoints, loop
 from trainers.data.batches import PretrainingBatches
-from trainers.engines.base import Engine
+from trainers.devices import EngineFactory
+from trainers.engines.base import StepOptions
 from trainers.errors import UserError
 from trainers.flops import StepFlops, step_flops
 from trainers.graphs import Stage
@@ -53,7 +54,10 @@ class Run:
         input_length: tokens that the encoder sees in a sequence.
         eval_batches: batches of the fixed validation set.
         make_engine: returns a new engine; a stage takes its own.
+        microbatches: parts that a replica's batch is cut into.
         progress: whether to show a progress bar.
+        keep_every: checkpoints whose step is a multiple of it stay; None for none of them.
+        on_nan: "stop" or "skip", at a loss that is not finite.
     """
 
     workdir: Workdir
@@ -63,8 +67,11 @@ class Run:
     batch_size: int
     input_length: int
     eval_batches: int
-    make_engine: Callable[[], Engine]
+    make_engine: EngineFactory
+    microbatches: int = 1
     progress: bool = True
+    keep_every: int | None = None
+    on_nan: str = "stop"
 
     def config(self, letter: str, dropout: float = 0.0) -> "kf.models.T5Config":
         """Configuration of the model of a size before any fusion."""
@@ -121,6 +128,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
     Raises:
         UserError: it was started with other settings, a source is not finished, or training
             came to a loss that is not finite.
+        Stopped: a signal came; what was reached is saved.
     """
     what = identity(stage, settings, run)
     run.workdir.check_stage(stage.name, what)
@@ -128,7 +136,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
     if record is not None:
         return record
     check_sources(stage, run.workdir)
-    engine = run.make_engine()
+    engine = run.make_engine(StepOptions(settings.clip_norm, run.microbatches))
     with engine.scope():
         model, source_steps = make_model(stage, settings, run)
         optimizer = OPTIMIZERS[settings.optimizer](
@@ -141,9 +149,9 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
     batches = run.batches("train", settings.seed)
     flops = step_flops(model, run.batch_size, batches.input_length, batches.target_length)
     known = _describe(stage, settings, model, flops) | {"source_steps": source_steps}
-    folder = run.workdir.start_stage(
-        stage.name, what, known | {"model": model.config.to_dict(), "plan": stage.to_dict()}
-    )
+    if engine.is_chief:
+        details = known | {"model": model.config.to_dict(), "plan": stage.to_dict()}
+        run.workdir.start_stage(stage.name, what, details)
     result = loop.train(
         engine=engine,
         model=model,
@@ -151,14 +159,17 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         batches=batches,
         validation=run.batches("validation", VALIDATION_SEED),
         config=_train_config(settings, run),
-        folder=folder,
+        folder=run.workdir.stage_dir(stage.name),
         costs=StepCosts(batches.tokens_per_batch, flops.total),
         settings={"model": model.config.to_dict(), "stage": what},
         monitors=_monitors(model),
         name=stage.name,
         progress=run.progress,
     )
-    run.workdir.write_record(stage.name, known | _reached(result, engine))
+    if engine.is_chief:
+        run.workdir.write_record(stage.name, known | _reached(result, engine))
+    # No host goes on before the record is there: the next stage asks for it.
+    engine.agree(False)
     return run.workdir.record(stage.name)
 
 
@@ -198,13 +209,14 @@ def make_model(
     Returns:
         The model, and for each source the step of the checkpoint that was fused.
     """
+    how = {"seed": settings.seed, "dtype": settings.dtype}
     folder = run.workdir.stage_dir(stage.name)
     if checkpoints.steps(folder / loop.CHECKPOINT_FOLDER):
         known = read_json(folder / STAGE_FILE)
         config = kf.models.T5Config.from_dict(known["model"])
-        return kf.models.T5(config, seed=settings.seed), known["source_steps"]
+        return kf.models.T5(config, **how), known["source_steps"]
     if not stage.is_fused:
-        return kf.models.T5(run.config(stage.size, settings.dropout), seed=settings.seed), {}
+        return kf.models.T5(run.config(stage.size, settings.dropout), **how), {}
     found = {name: find_checkpoint(run.workdir.stage_dir(name)) for name in stage.sources}
     config, weights = fused_weights(
         [found[name] for name in stage.parents],
@@ -214,7 +226,7 @@ def make_model(
         noise_kind=settings.noise_kind,
         seed=settings.seed,
     )
-    model = kf.models.T5.from_weights(config, weights, seed=settings.seed)
+    model = kf.models.T5.from_weights(config, weights, **how)
     return model, {name: checkpoint.step for name, checkpoint in found.items()}
 
 
@@ -232,6 +244,8 @@ def _train_config(settings: StageSettings, run: Run) -> loop.TrainConfig:
         eval_batches=run.eval_batches,
         checkpoint_every=settings.checkpoint_every,
         steps_per_call=settings.steps_per_call,
+        keep_every=run.keep_every,
+        on_nan=run.on_nan,
     )
 
 
@@ -262,7 +276,8 @@ def _reached(result: loop.TrainResult, engine) -> Mapping:
     return {
         **{name: last[name] for name in totals},
         "steps": result.steps,
-        "devices": getattr(engine, "num_replicas", 1),
+        "devices": engine.num_devices,
+        "skipped_batches": list(result.skipped_batches),
         "checkpoint": result.checkpoint.name,
         "curve": result.curve,
     }

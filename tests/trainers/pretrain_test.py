@@ -12,7 +12,6 @@ import pytest
 
 from tests.trainers import nano
 from trainers import pretrain, sizes
-from trainers.errors import UserError
 from trainers.workdir import Workdir
 
 
@@ -126,18 +125,6 @@ def test_wanted_stages():
     one = nano.config_of(pretrain, "--plan=fusion_rule", "--workdir=w", "--stage=small_1")
     assert [stage.name for stage in whole.wanted] == ["small_0", "small_1", "fusion_rule"]
     assert [stage.name for stage in one.wanted] == ["small_1"]
-
-
-def test_engines_are_for_the_tensorflow_backend(monkeypatch):
-    assert pretrain.engines_of("one_device")().num_replicas == 1
-    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
-    with pytest.raises(UserError, match="KERAS_BACKEND=jax"):
-        pretrain.engines_of("one_device")
-
-
-def test_engines_of_a_run_share_one_strategy():
-    make_engine = pretrain.engines_of("mirrored")
-    assert make_engine().strategy is make_engine().strategy
 
 
 @pytest.mark.slow

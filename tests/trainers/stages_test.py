@@ -14,8 +14,9 @@ import pytest
 
 import keras_fusion as kf
 from tests.trainers import nano
-from trainers import plans, pretrain, settings, stages
+from trainers import plans, settings, stages
 from trainers.data.batches import PretrainingBatches
+from trainers.devices import Devices, engine_factory
 from trainers.errors import UserError
 from trainers.flops import step_flops
 from trainers.graphs import Stage
@@ -46,7 +47,7 @@ def run(tmp_path_factory, patch):
         batch_size=2,
         input_length=16,
         eval_batches=2,
-        make_engine=pretrain.engines_of("one_device"),
+        make_engine=engine_factory(Devices(strategy="one_device")),
         progress=False,
     )
     stages.run_stage(SMALL, settings_of(SMALL), found)
