@@ -1,0 +1,71 @@
+"""What a finished run's folder holds, apart from what the clock says."""
+
+import hashlib
+import json
+import pathlib
+
+from trainers import checkpoints
+from trainers.logs import METRICS_FILE, TENSORBOARD_FOLDER
+
+# What the clock decides, in JSON files and among TensorBoard's scalars.
+_CLOCK = ("device_seconds", "tokens_per_second", "seconds")
+
+
+def content(workdir: pathlib.Path) -> dict[str, bytes]:
+    """Returns name → bytes of everything that two runs of one command must share, bit for bit.
+
+    Tensors are compared as files; JSON without the clock; of TensorBoard's files, of which every
+    start adds one, what TensorBoard reads from them. Locks and prepared tokens are left out.
+    """
+    found = {}
+    for path in sorted(workdir.rglob("*")):
+        name = path.relative_to(workdir)
+        if not path.is_file() or name.parts[0] == ".locks" or TENSORBOARD_FOLDER in name.parts:
+            continue
+        found[str(name)] = _bytes(path)
+    for folder in sorted(workdir.glob(f"*/{TENSORBOARD_FOLDER}")):
+        found[str(folder.relative_to(workdir))] = _scalars(folder)
+    return found
+
+
+def lost(expected: dict[str, bytes], found: dict[str, bytes]) -> dict[str, int]:
+    """Returns the files that differ, are missing or should not be there, with their bytes."""
+    names = expected.keys() | found.keys()
+    return {
+        name: max(len(expected.get(name, b"")), len(found.get(name, b"")), 1)
+        for name in sorted(names)
+        if expected.get(name) != found.get(name)
+    }
+
+
+def _bytes(path: pathlib.Path) -> bytes:
+    if path.name == METRICS_FILE:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        return json.dumps([_without_clock(line) for line in lines]).encode()
+    if path.suffix == ".json":
+        return json.dumps(_without_clock(json.loads(path.read_text()))).encode()
+    if path.name == checkpoints.MARKER_FILE:
+        # The hash of a manifest that says seconds: whether it is right, not what it is.
+        manifest = path.with_name(checkpoints.MANIFEST_FILE).read_bytes()
+        return str(path.read_text().strip() == hashlib.sha256(manifest).hexdigest()).encode()
+    return path.read_bytes()
+
+
+def _without_clock(value):
+    if isinstance(value, dict):
+        return {k: _without_clock(v) for k, v in value.items() if k not in _CLOCK}
+    return [_without_clock(item) for item in value] if isinstance(value, list) else value
+
+
+def _scalars(folder: pathlib.Path) -> bytes:
+    from tensorboard.backend.event_processing import event_accumulator
+
+    events = event_accumulator.EventAccumulator(str(folder))
+    events.Reload()
+    return json.dumps(
+        {
+            tag: [(event.step, event.value) for event in events.Scalars(tag)]
+            for tag in sorted(events.Tags()["scalars"])
+            if tag.rpartition("/")[2] not in _CLOCK
+        }
+    ).encode()

@@ -1,0 +1,273 @@
+"""Where a process is killed: sites in the trainer, and what happens at one of their calls.
+
+Nothing of this is in the product: `arm` wraps functions of the trainer by name, in the process
+that is going to die.
+"""
+
+import builtins
+import dataclasses
+import functools
+import importlib
+import io
+import json
+import os
+import pathlib
+import random
+import signal
+import sys
+import threading
+import time
+
+# What a group is about → the functions of it, "module:name", or "file:name" for bytes of a file.
+GROUPS = {
+    "training": ("trainers.loop:_Run.advance",),
+    "engine call": ("trainers.engines.tensorflow:TensorFlowEngine.train",),
+    "evaluation": ("trainers.engines.tensorflow:TensorFlowEngine.evaluate",),
+    "checkpoint file": (
+        "file:model.safetensors",
+        "file:training.safetensors",
+        "file:manifest.json",
+        "file:COMMITTED",
+    ),
+    "checkpoint folder": (
+        "trainers.checkpoint_writer:save",
+        "trainers.checkpoint_writer:_put_in_place",
+        "trainers.checkpoint_writer:_remove",
+    ),
+    "between stages": ("trainers.stages:run_stage",),
+    "fusion": ("trainers.stages:make_model",),
+    "settings and records": (
+        "file:.run.json.partial",
+        "file:.stage.json.partial",
+        "file:.record.json.partial",
+        "trainers.workdir:write_json",
+    ),
+    "logs": ("file:metrics.jsonl", "trainers.logs:MetricsFile.__init__"),
+    "resume": ("trainers.loop:_Run.restore",),
+}
+ENGINE = GROUPS["engine call"][0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A moment in the life of a process.
+
+    Args:
+        site: "module:name" of a function or "file:name" of a file.
+        call: which of its calls (or openings for writing), from 0.
+        where: "before", "after" or "inside" the call; "inside" a file is after some of its bytes.
+        amount: how far inside: bytes, events of the interpreter, or seconds of an engine's call.
+        pause: folder with the pipes `ready` and `go`; instead of dying the process says "ready"
+            and waits. None to die.
+    """
+
+    site: str
+    call: int
+    where: str = "before"
+    amount: float = 0
+    pause: str | None = None
+
+    def __str__(self):
+        site = self.site.removeprefix("trainers.").removeprefix("file:")
+        amount = f" {self.amount:.6g}" if self.where == "inside" else ""
+        return f"{self.where}{amount} {site}, call {self.call + 1}"
+
+
+def draw(rng: random.Random, group: str, recorded: dict, later: bool = False) -> Point:
+    """Draws a point of a group.
+
+    Args:
+        rng: the generator.
+        group: key of `GROUPS`.
+        recorded: what `record` wrote of a whole run: site → amount inside each call.
+        later: for a process that goes on after a kill and so makes fewer calls: an early one.
+    """
+    site = rng.choice([site for site in GROUPS[group] if recorded.get(site)])
+    calls = recorded[site]
+    # Random weights need no fusion: that of the first stage is no subject.
+    first = 1 if group == "fusion" and not later else 0
+    call = 0 if later else rng.randrange(first, len(calls))
+    where = "inside" if site.startswith("file:") else rng.choice(("before", "after", "inside"))
+    if site == ENGINE or group == "fusion":
+        where = "inside"
+    amount = calls[call] * rng.uniform(0.02, 0.98)
+    return Point(site, call, where, amount if site == ENGINE else int(amount))
+
+
+def arm(point: Point) -> None:
+    """Makes this process end at a point."""
+    if point.site.startswith("file:"):
+        name = point.site.removeprefix("file:")
+        _wrap_open(lambda file: _Killing(file, point), name, point.call)
+    else:
+        _wrap(point.site, functools.partial(_at_call, point))
+
+
+def record(path: str | os.PathLike) -> None:
+    """Makes this process write, whenever it grows, how much there is inside each call of each site.
+
+    Args:
+        path: JSON file, site → list of bytes, seconds or events, in order of the calls.
+    """
+    found: dict[str, list[float]] = {}
+
+    def note(site: str, amount: float) -> None:
+        found.setdefault(site, []).append(amount)
+        pathlib.Path(path).write_text(json.dumps(found))
+
+    for site in [site for sites in GROUPS.values() for site in sites]:
+        if site.startswith("file:"):
+            name = site.removeprefix("file:")
+            _wrap_open(functools.partial(_Counting, note=functools.partial(note, site)), name)
+        else:
+            _wrap(site, functools.partial(_count_call, note, site))
+
+
+# ---- functions ----
+
+
+def _wrap(site: str, around) -> None:
+    """Puts `around(number, function, *args)` in the place of a function."""
+    module, _, path = site.partition(":")
+    owner = importlib.import_module(module)
+    *outer, name = path.split(".")
+    for part in outer:
+        owner = getattr(owner, part)
+    function, calls = getattr(owner, name), iter(range(sys.maxsize))
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        return around(next(calls), functools.partial(function, *args, **kwargs))
+
+    setattr(owner, name, wrapped)
+
+
+def _at_call(point: Point, number: int, function):
+    if number != point.call:
+        return function()
+    if point.where == "before":
+        _end(point)
+    if point.where == "inside":
+        if point.site == ENGINE and not point.pause:
+            # From another thread, while the interpreter waits for the device.
+            threading.Timer(point.amount, _end, (point,)).start()
+            return function()
+        _count_events(function, int(point.amount), lambda: _end(point))
+    result = function()
+    _end(point)
+    return result
+
+
+def _count_call(note, site: str, number: int, function):
+    if site == ENGINE:
+        began = time.perf_counter()
+        result = function()
+        note(site, time.perf_counter() - began)
+        return result
+    count, result = _count_events(function)
+    note(site, count)
+    return result
+
+
+def _count_events(function, at: int = -1, act=None):
+    """Calls a function and counts the calls under it in this thread; acts at one of them."""
+    count, before = 0, sys.getprofile()
+
+    def event(frame, kind, argument):
+        nonlocal count
+        del frame, argument
+        count += kind in ("call", "c_call")
+        if count == at:
+            act()
+
+    sys.setprofile(event)
+    try:
+        result = function()
+    finally:
+        sys.setprofile(before)
+    return count, result
+
+
+# ---- files ----
+
+
+def _wrap_open(make, name: str, call: int | None = None) -> None:
+    """Wraps files of a name that are opened for writing: all of them, or one."""
+    original, calls = builtins.open, iter(range(sys.maxsize))
+
+    def opening(file, mode="r", *args, **kwargs):
+        opened = original(file, mode, *args, **kwargs)
+        if set(mode) & set("wax") and pathlib.Path(os.fspath(file)).name == name:
+            number = next(calls)
+            return make(opened) if call in (None, number) else opened
+        return opened
+
+    builtins.open = io.open = opening
+
+
+class _Around:
+    """A file that hands everything on."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def __enter__(self):
+        self._file.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+
+class _Counting(_Around):
+    def __init__(self, file, note):
+        super().__init__(file)
+        self._note, self._size = note, 0
+
+    def write(self, data):
+        self._size += len(data)
+        return self._file.write(data)
+
+    def writelines(self, lines):
+        for line in lines:
+            self.write(line)
+
+    def close(self):
+        if not self._file.closed:
+            self._note(self._size)
+        self._file.close()
+
+
+class _Killing(_Around):
+    def __init__(self, file, point):
+        super().__init__(file)
+        self._point, self._left = point, int(point.amount)
+
+    def write(self, data):
+        if len(data) <= self._left:
+            self._left -= len(data)
+            return self._file.write(data)
+        self._file.write(data[: self._left])
+        self._file.flush()
+        return _end(self._point)
+
+    def writelines(self, lines):
+        for line in lines:
+            self.write(line)
+
+    def close(self):
+        self._file.close()
+        _end(self._point)
+
+
+def _end(point: Point) -> None:
+    if point.pause is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    folder = pathlib.Path(point.pause)
+    with open(folder / "ready", "w") as pipe:
+        pipe.write("ready")
+    with open(folder / "go") as pipe:
+        pipe.read()

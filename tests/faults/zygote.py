@@ -1,0 +1,142 @@
+"""A process that has imported everything and used nothing: each job is a fork of it.
+
+Importing TensorFlow takes longer than training at this size. Forking is safe as long as nothing of
+TensorFlow ran. Jobs come as JSON lines on the standard input, answers go to the standard output.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import runpy
+import signal
+import subprocess
+import sys
+import traceback
+
+from tests.faults import points
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a process ended: its exit code, or minus the signal; and what it printed."""
+
+    code: int
+    output: str
+
+
+class Zygote:
+    """Starts runs of `trainers.pretrain`, one process each.
+
+    Example:
+        with Zygote() as zygote:
+            ended = zygote.run(folder, ["--plan=baseline", …], Point("trainers.loop:…", 3))
+    """
+
+    def __enter__(self) -> "Zygote":
+        environment = dict(
+            os.environ,
+            PYTHONPATH=str(ROOT),
+            KERAS_BACKEND="tensorflow",
+            TF_CPP_MIN_LOG_LEVEL="3",
+            # Small models gain nothing from more threads, and sums come out the same.
+            TF_NUM_INTRAOP_THREADS="1",
+            TF_NUM_INTEROP_THREADS="1",
+        )
+        command = [sys.executable, "-m", "tests.faults.zygote"]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=ROOT
+        )
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+        self._process.stdout.close()
+
+    def start(self, folder, flags, point=None, record=None) -> int:
+        """Starts a run in a folder and returns its process number; `end` has to follow."""
+        job = {
+            "folder": str(folder),
+            "flags": list(flags),
+            "point": dataclasses.asdict(point) if point else None,
+            "record": str(record) if record else None,
+        }
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())["pid"]
+
+    def end(self) -> Ended:
+        """Waits for the run that was started last."""
+        return Ended(**json.loads(self._process.stdout.readline()))
+
+    def run(self, folder, flags, point=None, record=None) -> Ended:
+        """Starts a run and waits for its end."""
+        self.start(folder, flags, point, record)
+        return self.end()
+
+
+def _serve() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # What libraries print is no answer.
+    _import()
+    for line in sys.stdin:
+        job = json.loads(line)
+        log = pathlib.Path(job["folder"]) / "output.txt"
+        pid = os.fork()
+        if pid == 0:
+            _child(job, log)
+        print(json.dumps({"pid": pid}), file=answers, flush=True)
+        status = os.waitpid(pid, 0)[1]
+        ended = Ended(os.waitstatus_to_exitcode(status), log.read_text(errors="replace"))
+        print(json.dumps(dataclasses.asdict(ended)), file=answers, flush=True)
+
+
+def _import() -> None:
+    import keras  # noqa: F401
+    import pytest
+    import tensorflow  # noqa: F401
+
+    import trainers.devices
+    import trainers.engines.strategies
+    import trainers.engines.tensorflow
+    import trainers.reports
+    import trainers.stages  # noqa: F401
+    from tests.trainers import nano
+
+    nano.define(pytest.MonkeyPatch())
+    # Figures take longer than the training; the report is made anew from the records anyway.
+    trainers.reports.write_report = lambda workdir: pathlib.Path(workdir) / "report"
+
+
+def _child(job: dict, log: pathlib.Path) -> None:
+    """Is `python -m trainers.pretrain FLAGS` in the job's folder, and never returns."""
+    code = 1
+    try:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.chdir(job["folder"])
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.argv = ["pretrain", *job["flags"]]
+        if job["record"]:
+            points.record(job["record"])
+        if job["point"]:
+            points.arm(points.Point(**job["point"]))
+        runpy.run_module("trainers.pretrain", run_name="__main__")
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    _serve()
