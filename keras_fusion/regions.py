@@ -22,13 +22,12 @@ def region_of(index, shape):
         (slice(0, 4, None), slice(6, 8, None))
     """
     parts = index if isinstance(index, tuple) else (index,)
-    if parts.count(Ellipsis) == 0:
-        parts = (*parts, Ellipsis)
-    before = parts[: parts.index(Ellipsis)]
-    after = parts[parts.index(Ellipsis) + 1 :]
-    missing = len(shape) - len(before) - len(after)
-    slices = (*before, *[slice(None)] * missing, *after)
-    if missing < 0 or not all(isinstance(s, slice) and s.step in (None, 1) for s in slices):
+    gap = next((place for place, part in enumerate(parts) if part is Ellipsis), len(parts))
+    before, after = parts[:gap], parts[gap + 1 :]
+    slices = (*before, *[slice(None)] * (len(shape) - len(before) - len(after)), *after)
+    if len(slices) != len(shape) or not all(
+        isinstance(each, slice) and each.step in (None, 1) for each in slices
+    ):
         raise IndexError(
             f"a region of shape {tuple(shape)} is given by slices of step 1 and one Ellipsis. "
             f"Received: index={index}"
