@@ -1,0 +1,156 @@
+"""Tables of scores: the paper's Tables 7 and 5, and what stands in neither."""
+
+from collections.abc import Iterable, Sequence
+
+from glue import metrics, tasks
+from glue.reports import averages, paper
+from glue.reports.averages import Average
+from glue.results import Run
+from trainers.reports import numbers, tables
+from trainers.reports.tables import Column, Table
+
+NOTHING = "No run has been fine-tuned on a GLUE task."
+
+
+def table_7(runs: Iterable[Run]) -> Table:
+    """A row a run: the paper's twelve columns and the average; the paper's nine runs below ours."""
+    mine = averages.glue_runs(runs)
+    columns = (
+        Column("run", "Run", align="left"),
+        Column("average", "GLUE average"),
+        *_score_columns(tasks.MIXTURE),
+    )
+    rows = [
+        (
+            tables.label(_name(run)),
+            averages.average_cell(_of(run)),
+            *_score_cells(run, tasks.MIXTURE),
+        )
+        for run in mine
+    ]
+    rows += [
+        (
+            tables.label(f"paper: {row.name}"),
+            tables.paper(row.average, float(row.average)),
+            *(tables.paper(text, float(text)) for text in row.scores),
+        )
+        for row in paper.TABLE_7
+    ]
+    return Table(
+        "table7",
+        "Table 7: all tasks, a row a run.",
+        columns,
+        tuple(rows),
+        "On the validation sets, best checkpoint of each task. Averages are cut to two decimals, as "
+        f"the paper's are; scores are rounded.{'' if mine else ' ' + NOTHING}",
+    )
+
+
+def table_5(runs: Iterable[Run]) -> Table:
+    """GLUE average by model and steps of pretraining, ours beside the paper's."""
+    found = averages.averages(runs)
+    steps = sorted({step for _, step in found})
+    models = sorted({*paper.MODELS, *(model for model, _ in found)}, key=averages.model_order)
+    columns = (
+        Column("model", "Model", align="left"),
+        *(Column(f"steps_{step}", numbers.count(step), "This run: steps") for step in steps),
+        *(
+            Column(f"paper_{step}", _thousands(step), "Paper: steps", origin=tables.PAPER)
+            for step in paper.TABLE_5_STEPS
+        ),
+    )
+    rows = tuple(
+        (
+            tables.label(_model(model)),
+            *(averages.average_cell(found.get((model, step))) for step in steps),
+            *_paper_5(model),
+        )
+        for model in models
+    )
+    return Table(
+        "table5",
+        "Table 5: GLUE average after pretraining for some steps, then fine-tuning.",
+        columns,
+        rows,
+        "Steps of a fused model are those after its fusion. Mean ± population standard deviation "
+        f"over the runs of a model; of a single run there is none.{'' if found else ' ' + NOTHING}",
+    )
+
+
+def synthetic_table(runs: Iterable[Run]) -> Table | None:
+    """Scores on the tasks that this project makes by rules; None without any."""
+    return _other_table(
+        runs,
+        tasks.SYNTHETIC,
+        "synthetic",
+        "Synthetic tasks, made by rules: not GLUE.",
+        "They show that fine-tuning and evaluation work, and nothing about language. They are in "
+        "no other table.",
+    )
+
+
+def wnli_table(runs: Iterable[Run]) -> Table | None:
+    """Scores on WNLI; None without any."""
+    return _other_table(
+        runs,
+        ("wnli",),
+        "wnli",
+        "WNLI.",
+        "The paper and T5 leave it out of the mixture and of the average.",
+    )
+
+
+def _other_table(runs, names, key, title, caption):
+    having = [run for run in runs if any(name in run.results for name in names)]
+    if not having:
+        return None
+    having.sort(key=lambda run: (averages.model_order(run.model), run.pretrain_steps, run.repeat))
+    columns = (Column("run", "Run", align="left"), *_score_columns(names))
+    rows = tuple((tables.label(_name(run)), *_score_cells(run, names)) for run in having)
+    return Table(key, title, columns, rows, caption)
+
+
+def _score_columns(names: Sequence[str]) -> tuple[Column, ...]:
+    return tuple(
+        Column(score.key, score.title, tasks.TASKS[name].title)
+        for name in names
+        for score in tasks.TASKS[name].scores
+    )
+
+
+def _score_cells(run: Run, names: Sequence[str]) -> tuple[tables.Cell, ...]:
+    scores = run.scores
+    return tuple(averages.score_cell(scores.get(key)) for key in tasks.scores(names))
+
+
+def _of(run: Run) -> Average:
+    return Average(metrics.average(run.scores), None, 1, metrics.groups(run.scores))
+
+
+def _paper_5(model: str) -> tuple[tables.Cell, ...]:
+    printed = paper.TABLE_5.get(model)
+    if printed is None:
+        return (tables.not_in_paper(),) * len(paper.TABLE_5_STEPS)
+    return tuple(
+        tables.paper(
+            text,
+            float(text.split()[0]),
+            note=paper.TABLE_5_BASELINE if model == "baseline" and "±" in text else "",
+        )
+        if text
+        else tables.not_in_paper()
+        for text in printed
+    )
+
+
+def _name(run: Run) -> str:
+    return f"{run.model}, {numbers.count(run.pretrain_steps)} steps, run {run.repeat + 1}"
+
+
+def _model(model: str) -> str:
+    printed = paper.MODELS.get(model)
+    return model if printed in (None, model) else f"{model} ({printed})"
+
+
+def _thousands(step: int) -> str:
+    return "1M" if step == 1_000_000 else f"{step // 1000}K" if step else "0"
