@@ -257,7 +257,8 @@ def _read_result(path: pathlib.Path) -> Result:
     if facts["task"] != folder.name or sorted(facts["scores"]) != sorted(keys):
         raise UserError(
             f"Expected the scores {', '.join(keys)} of {folder.name}. Received: "
-            f"file={str(path)!r}, task={facts['task']!r}, scores={', '.join(facts['scores']) or 'none'}. "
+            f"file={str(path)!r}, task={facts['task']!r}, "
+            f"scores={', '.join(facts['scores']) or 'none'}. "
             "Evaluate the task again."
         )
     scores = {key: _score(facts["scores"][key], key, path) for key in keys}

@@ -53,7 +53,12 @@ def groups_note(groups: Sequence[str]) -> str:
 def glue_runs(runs: Iterable[Run]) -> tuple[Run, ...]:
     """The runs that have all scores of at least one group, in the order of the paper's models."""
     known = [run for run in runs if metrics.groups(run.scores)]
-    return tuple(sorted(known, key=lambda run: (*model_order(run.model), run.pretrain_steps)))
+    return tuple(sorted(known, key=run_order))
+
+
+def run_order(run: Run) -> tuple:
+    """Sorts runs by model, steps and repeat."""
+    return (*model_order(run.model), run.pretrain_steps, run.repeat)
 
 
 def model_order(model: str) -> tuple[int, str]:

@@ -41,8 +41,8 @@ def table_7(runs: Iterable[Run]) -> Table:
         "Table 7: all tasks, a row a run.",
         columns,
         tuple(rows),
-        "On the validation sets, best checkpoint of each task. Averages are cut to two decimals, as "
-        f"the paper's are; scores are rounded.{'' if mine else ' ' + NOTHING}",
+        "On the validation sets, best checkpoint of each task. Averages are cut to two decimals, "
+        f"as the paper's are; scores are rounded.{'' if mine else ' ' + NOTHING}",
     )
 
 
@@ -104,7 +104,7 @@ def _other_table(runs, names, key, title, caption):
     having = [run for run in runs if any(name in run.results for name in names)]
     if not having:
         return None
-    having.sort(key=lambda run: (averages.model_order(run.model), run.pretrain_steps, run.repeat))
+    having.sort(key=averages.run_order)
     columns = (Column("run", "Run", align="left"), *_score_columns(names))
     rows = tuple((tables.label(_name(run)), *_score_cells(run, names)) for run in having)
     return Table(key, title, columns, rows, caption)

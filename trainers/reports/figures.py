@@ -143,12 +143,12 @@ def draw_curves(data, theme):
     """Accuracy and loss side by side over the axis of the data."""
     figure = Figure(figsize=(9.2, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2)
-    styles = _styles(data["series"], theme)
+    styles = line_styles(data["series"], theme)
     for axes, field, name in (
         (left, "accuracy", "Validation accuracy, %"),
         (right, "loss_per_token", "Validation loss, nats per token"),
     ):
-        _prepare(axes, theme, AXES[data["axis"]], name)
+        prepare_axes(axes, theme, AXES[data["axis"]], name)
         for line in data["series"]:
             values = [float("nan") if value is None else value for value in line[field]]
             axes.plot(line["x"], values, label=line["stage"], **styles[line["stage"]])
@@ -167,8 +167,14 @@ def draw_curves(data, theme):
                 linestyle="none",
                 zorder=6,
             )
-    if data["series"]:
-        handles, labels = left.get_legend_handles_labels()
+    legend_below(figure, left, theme)
+    return figure
+
+
+def legend_below(figure, axes, theme):
+    """Puts one legend below all axes; none where nothing is drawn."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
         figure.legend(
             handles,
             labels,
@@ -179,7 +185,6 @@ def draw_curves(data, theme):
             fontsize=9.5,
             handlelength=3.6,
         )
-    return figure
 
 
 def figure_1(run, comparisons):
@@ -234,8 +239,13 @@ def _role(run, stage):
     return "source" if serves or stage.name not in _PLAN_STYLES else "plan"
 
 
-def _styles(series, theme):
-    """Keyword arguments of a line for every stage."""
+def line_styles(series, theme):
+    """Keyword arguments of a line for every stage.
+
+    Args:
+        series: dicts with "stage", "role" ("plan" or "source") and "x".
+        theme: a `Theme`.
+    """
     others, sources = iter(_OTHER_STYLES * len(series)), iter(_SOURCE_MARKERS * len(series))
     colors = {INK: theme.ink, MUTED: theme.muted, **dict(theme.swap)}
     styles = {}
@@ -259,7 +269,8 @@ def _styles(series, theme):
     return styles
 
 
-def _prepare(axes, theme, x_name, y_name):
+def prepare_axes(axes, theme, x_name, y_name):
+    """Gives axes their names and the colours of the theme."""
     axes.set_facecolor(theme.ground)
     axes.set_xlabel(x_name, color=theme.ink, fontsize=10)
     axes.set_ylabel(y_name, color=theme.ink, fontsize=10)

@@ -1,0 +1,101 @@
+"""Figure 3: the GLUE average over the steps of pretraining, ours and the paper's."""
+
+from collections.abc import Iterable
+
+from matplotlib.figure import Figure
+
+from glue.reports import averages, paper
+from glue.results import Run
+from trainers.reports import figures
+from trainers.reports.figures import Picture, Theme
+
+
+def figure_3_data(runs: Iterable[Run]) -> dict:
+    """Everything that Figure 3 draws.
+
+    Args:
+        runs: fine-tunings.
+
+    Returns:
+        {"run": [line, …], "paper": [line, …]}, a line being {"stage", "role", "x", "mean",
+        "deviation", "groups"}: the model, its steps, averages and deviations (None of a single run)
+        and, for ours, the groups of each average.
+    """
+    found = averages.averages(runs)
+    models = dict.fromkeys(model for model, _ in found)
+    return {
+        "run": [_line(model, found) for model in sorted(models, key=averages.model_order)],
+        "paper": [_paper_line(model) for model in paper.TABLE_5],
+    }
+
+
+def figure_3(runs: Iterable[Run]) -> Picture:
+    """Figure 3 as a picture: our models on the left, the paper's on the right."""
+    data = figure_3_data(runs)
+    names = ", ".join(line["stage"] for line in data["run"]) or "no model of this run"
+    return Picture(
+        "figure3",
+        "Figure 3: GLUE average over the steps of pretraining.",
+        "Left: this run, with a bar of one population standard deviation where a model was "
+        "fine-tuned more than once; what each average is over stands in Table 5. Right: the paper, "
+        "from its Table 5. The two have scales of their own.",
+        f"Two line charts of the GLUE average: left {names}; right the paper's baseline, "
+        "fusion-prop, self-fusion and T5-SMALL.",
+        data,
+        draw_figure_3,
+    )
+
+
+def draw_figure_3(data: dict, theme: Theme) -> Figure:
+    """Draws the data of `figure_3_data`."""
+    figure = Figure(figsize=(9.2, 3.9), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for axes, source, title in zip(
+        panels, ("run", "paper"), ("This run", "The paper"), strict=True
+    ):
+        figures.prepare_axes(axes, theme, "Steps (of a fused model: after it)", "GLUE average")
+        axes.set_title(title, color=theme.ink, fontsize=10)
+        styles = figures.line_styles(data[source], theme)
+        for line in data[source]:
+            axes.errorbar(
+                line["x"],
+                line["mean"],
+                yerr=[deviation or 0.0 for deviation in line["deviation"]],
+                capsize=3,
+                label=line["stage"],
+                **styles[line["stage"]],
+            )
+    figures.legend_below(figure, panels[1], theme)
+    return figure
+
+
+def _line(model: str, found: dict) -> dict:
+    steps = [step for name, step in found if name == model]
+    points = [found[model, step] for step in steps]
+    return {
+        "stage": model,
+        "role": _role(model),
+        "x": steps,
+        "mean": [point.mean for point in points],
+        "deviation": [point.deviation for point in points],
+        "groups": [list(point.groups) for point in points],
+    }
+
+
+def _paper_line(model: str) -> dict:
+    points = [
+        (step, *map(float, text.split(" ± ")))
+        for step, text in zip(paper.TABLE_5_STEPS, paper.TABLE_5[model], strict=True)
+        if text
+    ]
+    return {
+        "stage": model,
+        "role": _role(model),
+        "x": [point[0] for point in points],
+        "mean": [point[1] for point in points],
+        "deviation": [point[2] if len(point) > 2 else None for point in points],
+    }
+
+
+def _role(model: str) -> str:
+    return "source" if model == "small" else "plan"

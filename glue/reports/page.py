@@ -1,0 +1,117 @@
+"""The report of a folder of fine-tunings: the paper's GLUE tables and figure, and one page."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from glue import tasks
+from glue.reports import averages, cost, differences, figures, paper, scores
+from glue.results import Run, read_runs
+from trainers.reports import page, runs, write
+from trainers.reports import paper as pretraining_paper
+from trainers.reports.page import Report, Section
+from trainers.versions import installed_versions
+
+SYNTHETIC_SUMMARY = (
+    "Synthetic tasks, made by rules, were also run. They are not GLUE and enter no average."
+)
+
+
+def glue_report(found: Sequence[Run], pretraining: runs.Run | None = None) -> Report:
+    """The report of some fine-tunings.
+
+    Args:
+        found: what `glue.results.read_runs` gives.
+        pretraining: what `trainers.reports.runs.read_run` gives for the run that made the models;
+            None where its folder is not known, then Table 6 has no costs.
+    """
+    noise = differences.differences_table(found)
+    other = [scores.wnli_table(found), scores.synthetic_table(found)]
+    sections = (
+        Section(
+            "The paper's tables, with the figures of this run",
+            (scores.table_5(found), cost.table_6(found, pretraining), scores.table_7(found)),
+            (f"The paper: “{pretraining_paper.TITLE}”. What was not run says so.",),
+        ),
+        Section("GLUE average over pretraining", (figures.figure_3(found),)),
+        Section(
+            "Is it more than noise?",
+            (noise,) if noise else (),
+            () if noise else ("No two models that the paper compares were fine-tuned.",),
+        ),
+        *(
+            [Section("Outside the average", tuple(table for table in other if table))]
+            if any(other)
+            else []
+        ),
+        Section("Where the paper contradicts itself", items=(paper.TABLE_5_BASELINE,)),
+    )
+    return Report(
+        "Deep Fusion: report of fine-tuning on GLUE",
+        _summary(found),
+        sections,
+        {"runs": [_run(run) for run in found]},
+        _facts(found),
+    )
+
+
+def write_report(
+    workdir: str | os.PathLike, pretraining: str | os.PathLike | None = None
+) -> tuple[Path, Report]:
+    """Reads fine-tunings and writes their report.
+
+    Args:
+        workdir: folder of the fine-tunings. The report goes to its `report/`: report.html,
+            report.md, results.json, tables.tex and figure3.png.
+        pretraining: folder of the pretraining run, for Table 6.
+
+    Returns:
+        Path of report.html, and the report.
+
+    Raises:
+        UserError: one of the folders cannot be read, or a report of another version lies there.
+    """
+    report = glue_report(
+        read_runs(workdir), None if pretraining is None else runs.read_run(pretraining)
+    )
+    return write.write_files(report, workdir, {"tables.tex": page.to_latex}), report
+
+
+def _summary(found: Sequence[Run]) -> tuple[str, ...]:
+    reached = averages.averages(found)
+    if not reached:
+        lines = [scores.NOTHING]
+    else:
+        best = max(
+            reached, key=lambda key: (reached[key].mean == reached[key].mean, reached[key].mean)
+        )
+        groups = reached[best].groups
+        titles = ", ".join(tasks.TASKS[name].title for name in groups)
+        lines = [
+            f"{len(averages.glue_runs(found))} fine-tuned models, {len(reached)} without their "
+            f"repeats. The best average is {averages.truncated(reached[best].mean)}, over {titles} "
+            f"({len(groups)} of 8 groups): {best[0]} after {best[1]:,} steps of pretraining.",
+            "Whether a difference is more than noise stands in a table of its own.",
+        ]
+    if any(tasks.TASKS[name].synthetic for run in found for name in run.results):
+        lines.append(SYNTHETIC_SUMMARY)
+    return tuple(lines)
+
+
+def _run(run: Run) -> dict:
+    return {
+        **run.facts,
+        "tasks": {name: dict(result.facts) for name, result in run.results.items()},
+        "groups": list(averages.metrics.groups(run.scores)),
+    }
+
+
+def _facts(found: Sequence[Run]) -> tuple[tuple[str, str], ...]:
+    commands = dict.fromkeys(str(run.facts["command"]) for run in found if "command" in run.facts)
+    return (
+        ("Commands", "; ".join(commands) or "not recorded"),
+        (
+            "Versions where this report was written",
+            ", ".join(f"{name} {number}" for name, number in installed_versions().items()),
+        ),
+    )
