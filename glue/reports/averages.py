@@ -4,6 +4,7 @@ An average over other tasks is another quantity. So what an average is over stan
 as it is not all eight groups, and repeats are averaged over the groups that all of them have.
 """
 
+import collections
 import dataclasses
 import itertools
 import math
@@ -43,11 +44,15 @@ def groups_note(groups: Sequence[str]) -> str:
     """Names the groups of an average; empty for all eight."""
     if len(groups) == len(tasks.MIXTURE):
         return ""
-    names = ", ".join(tasks.TASKS[name].title for name in groups)
     return (
-        f"Average over {names} only: {len(groups)} of the paper's {len(tasks.MIXTURE)} groups, so "
-        "not to be compared with the paper's averages."
+        f"Average over {titles(groups)} only: {len(groups)} of the paper's {len(tasks.MIXTURE)} "
+        "groups, so not to be compared with the paper's averages."
     )
+
+
+def titles(groups: Sequence[str]) -> str:
+    """The names of groups as the benchmark writes them."""
+    return ", ".join(tasks.TASKS[name].title for name in groups)
 
 
 def glue_runs(runs: Iterable[Run]) -> tuple[Run, ...]:
@@ -83,6 +88,12 @@ def averages(runs: Iterable[Run]) -> dict[tuple[str, int], Average]:
         if common:
             found[key] = _average([_only(run.scores, common) for run in repeats], common)
     return found
+
+
+def main_groups(found: Mapping[object, Average]) -> tuple[str, ...]:
+    """The groups that most of some averages are over; where two sets tie, the larger one."""
+    counts = collections.Counter(average.groups for average in found.values())
+    return max(counts, key=lambda groups: (counts[groups], len(groups)), default=())
 
 
 def by_model(runs: Iterable[Run]) -> dict[tuple[str, int], tuple[Run, ...]]:

@@ -99,8 +99,8 @@ def table_6(runs: Iterable[Run], pretraining: Pretraining | None) -> Table:
     reference = costs.get(next(iter(pairs)))
     rows = tuple(
         (
-            tables.label(f"{key[0]}, {numbers.count(key[1])} steps" if key[1] else key[0]),
-            *_ours(key, costs.get(key), reference),
+            tables.label(key[0] if key[1] is None else f"{key[0]}, {numbers.count(key[1])} steps"),
+            *_ours(key, costs.get(key), reference, "not recorded" if key in found else "not run"),
             averages.average_cell(found.get(key)),
             *_papers(pairs.get(key)),
         )
@@ -140,9 +140,9 @@ def _own_seconds(stage: Stage, steps: int) -> float | None:
     return float(np.interp(steps, sorted(points), [points[step] for step in sorted(points)]))
 
 
-def _ours(key, cost: PretrainingCost | None, reference) -> tuple[Cell, ...]:
+def _ours(key, cost: PretrainingCost | None, reference, why: str) -> tuple[Cell, ...]:
     if cost is None:
-        return (tables.missing(),) * 6
+        return (tables.missing(why),) * 6
     ratio = None
     if reference is not None and reference.total and cost.total is not None:
         ratio = cost.total / reference.total
@@ -152,7 +152,7 @@ def _ours(key, cost: PretrainingCost | None, reference) -> tuple[Cell, ...]:
         tables.figure(key[1], numbers.count),
         tables.figure(cost.after, numbers.seconds),
         tables.figure(cost.total, numbers.seconds),
-        tables.figure(ratio, numbers.ratio, otherwise="no baseline"),
+        tables.figure(ratio, numbers.ratio, otherwise="not known"),
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from matplotlib.figure import Figure
 
 from glue.reports import averages, paper
+from glue.reports.scores import NOTHING
 from glue.results import Run
 from trainers.reports import figures
 from trainers.reports.figures import Picture, Theme
@@ -17,13 +18,18 @@ def figure_3_data(runs: Iterable[Run]) -> dict:
         runs: fine-tunings.
 
     Returns:
-        {"run": [line, …], "paper": [line, …]}, a line being {"stage", "role", "x", "mean",
-        "deviation", "groups"}: the model, its steps, averages and deviations (None of a single run)
-        and, for ours, the groups of each average.
+        {"run": [line, …], "paper": [line, …], "groups": [task, …], "left_out": [[model, steps],
+        …]}, a line being {"stage", "role", "x", "mean", "deviation"}: the model, its steps,
+        averages and deviations (None of a single run). Averages over other groups than those that
+        most are over would not lie on one line with them, so they are left out.
     """
-    found = averages.averages(runs)
+    every = averages.averages(runs)
+    groups = averages.main_groups(every)
+    found = {key: average for key, average in every.items() if average.groups == groups}
     models = dict.fromkeys(model for model, _ in found)
     return {
+        "groups": list(groups),
+        "left_out": [list(key) for key in every if key not in found],
         "run": [_line(model, found) for model in sorted(models, key=averages.model_order)],
         "paper": [_paper_line(model) for model in paper.TABLE_5],
     }
@@ -33,12 +39,16 @@ def figure_3(runs: Iterable[Run]) -> Picture:
     """Figure 3 as a picture: our models on the left, the paper's on the right."""
     data = figure_3_data(runs)
     names = ", ".join(line["stage"] for line in data["run"]) or "no model of this run"
+    over = averages.groups_note(data["groups"]) if data["groups"] else NOTHING
+    others = ", ".join(f"{model} after {steps:,} steps" for model, steps in data["left_out"])
+    if others:
+        over = f"{over} Left out, as their averages are over other tasks: {others}."
     return Picture(
         "figure3",
         "Figure 3: GLUE average over the steps of pretraining.",
         "Left: this run, with a bar of one population standard deviation where a model was "
-        "fine-tuned more than once; what each average is over stands in Table 5. Right: the paper, "
-        "from its Table 5. The two have scales of their own.",
+        "fine-tuned more than once. Right: the paper, from its Table 5. The two have scales of "
+        f"their own. {over}".strip(),
         f"Two line charts of the GLUE average: left {names}; right the paper's baseline, "
         "fusion-prop, self-fusion and T5-SMALL.",
         data,
@@ -65,7 +75,7 @@ def draw_figure_3(data: dict, theme: Theme) -> Figure:
                 label=line["stage"],
                 **styles[line["stage"]],
             )
-    figures.legend_below(figure, panels[1], theme)
+    figures.legend_below(figure, panels, theme)
     return figure
 
 
@@ -78,7 +88,6 @@ def _line(model: str, found: dict) -> dict:
         "x": steps,
         "mean": [point.mean for point in points],
         "deviation": [point.deviation for point in points],
-        "groups": [list(point.groups) for point in points],
     }
 
 

@@ -1,11 +1,13 @@
 """The report of a folder of fine-tunings: the paper's GLUE tables and figure, and one page."""
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from glue import tasks
+from glue import metrics, tasks
 from glue.reports import averages, cost, differences, figures, paper, scores
+from glue.reports.averages import Average
 from glue.results import Run, read_runs
 from trainers.reports import page, runs, write
 from trainers.reports import paper as pretraining_paper
@@ -79,30 +81,38 @@ def write_report(
 
 def _summary(found: Sequence[Run]) -> tuple[str, ...]:
     reached = averages.averages(found)
-    if not reached:
-        lines = [scores.NOTHING]
-    else:
-        best = max(
-            reached, key=lambda key: (reached[key].mean == reached[key].mean, reached[key].mean)
-        )
-        groups = reached[best].groups
-        titles = ", ".join(tasks.TASKS[name].title for name in groups)
-        lines = [
-            f"{len(averages.glue_runs(found))} fine-tuned models, {len(reached)} without their "
-            f"repeats. The best average is {averages.truncated(reached[best].mean)}, over {titles} "
-            f"({len(groups)} of 8 groups): {best[0]} after {best[1]:,} steps of pretraining.",
-            "Whether a difference is more than noise stands in a table of its own.",
-        ]
+    lines = [_best(found, reached) if reached else scores.NOTHING]
     if any(tasks.TASKS[name].synthetic for run in found for name in run.results):
         lines.append(SYNTHETIC_SUMMARY)
     return tuple(lines)
+
+
+def _best(found: Sequence[Run], reached: Mapping[tuple[str, int], Average]) -> str:
+    groups = averages.main_groups(reached)
+    means = {
+        key: average.mean
+        for key, average in reached.items()
+        if average.groups == groups and math.isfinite(average.mean)
+    }
+    opening = (
+        f"{len(averages.glue_runs(found))} fine-tunings of {len(reached)} models, a model being "
+        "one way of pretraining and its steps."
+    )
+    if not means:
+        return f"{opening} No average is defined."
+    model, steps = max(means, key=means.get)
+    return (
+        f"{opening} The best average over {averages.titles(groups)} ({len(groups)} of the paper's "
+        f"{len(tasks.MIXTURE)} groups) is {averages.truncated(means[model, steps])}, of {model} "
+        f"after {steps:,} steps. Which differences are more than noise has a table of its own."
+    )
 
 
 def _run(run: Run) -> dict:
     return {
         **run.facts,
         "tasks": {name: dict(result.facts) for name, result in run.results.items()},
-        "groups": list(averages.metrics.groups(run.scores)),
+        "groups": list(metrics.groups(run.scores)),
     }
 
 

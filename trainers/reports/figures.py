@@ -167,19 +167,22 @@ def draw_curves(data, theme):
                 linestyle="none",
                 zorder=6,
             )
-    legend_below(figure, left, theme)
+    legend_below(figure, (left,), theme)
     return figure
 
 
-def legend_below(figure, axes, theme):
-    """Puts one legend below all axes; none where nothing is drawn."""
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
+def legend_below(figure, panels, theme):
+    """Puts one legend of all that some axes show below them; none where nothing is drawn."""
+    found = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        found |= {label: handle for label, handle in zip(labels, handles, strict=True)}
+    if found:
         figure.legend(
-            handles,
-            labels,
+            found.values(),
+            found.keys(),
             loc="outside lower center",
-            ncols=min(6, len(labels)),
+            ncols=min(6, len(found)),
             frameon=False,
             labelcolor=theme.ink,
             fontsize=9.5,
