@@ -88,30 +88,50 @@ class MeshReportConfig:
                 "Expected --mesh_shape to name the dimensions of a mesh. "
                 "Received: mesh_shape=''. Write it as --mesh_shape=batch:4,model:4."
             )
+        self._fill_from_size()
+        self._check_choices()
+        self._check_numbers()
+        self._check_output()
+
+    def _fill_from_size(self):
         size = sizes.get_size(self.size)
-        if self.batch_size is None:
-            object.__setattr__(self, "batch_size", size.batch_size)
-        if self.input_length is None:
-            object.__setattr__(self, "input_length", size.input_length)
-        if self.model is None:
-            object.__setattr__(self, "model", list(size.models)[-1])
+        defaults = {
+            "batch_size": size.batch_size,
+            "input_length": size.input_length,
+            "model": list(size.models)[-1],
+        }
+        for name, value in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+
+    def _check_choices(self):
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UserError(
                     f"Expected --{name} to be {' or '.join(choices)}. "
                     f"Received: {name}={getattr(self, name)!r}. Choose one of these."
                 )
+
+    def _check_numbers(self):
         least = {"batch_size": 1, "microbatches": 1, "input_length": 3, "fuse": 2}
-        for name, value in {**{n: getattr(self, n) for n in least}, **dict(self.overrides)}.items():
+        given = {name: getattr(self, name) for name in least} | dict(self.overrides)
+        for name, value in given.items():
             if value is not None and value < least.get(name, 1):
                 raise UserError(
                     f"Expected --{name} to be at least {least.get(name, 1)}. "
                     f"Received: {name}={value}. Give another one."
                 )
+
+    def _check_output(self):
         if self.output and os.path.exists(self.output):
             raise UserError(
                 "Expected --output to be a new file. Received: "
                 f"output={self.output!r}, which exists. Choose another one; nothing is overwritten."
+            )
+        if self.output and not os.path.isdir(os.path.dirname(self.output) or "."):
+            raise UserError(
+                "Expected --output in a folder that exists. Received: "
+                f"output={self.output!r}. Make the folder, or choose another one."
             )
 
 

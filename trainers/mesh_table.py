@@ -88,7 +88,7 @@ def _rows(costs: list[Costs]) -> Iterator[list[str]]:
     yield blank("FLOPs of a step")
     yield row("  of the model, counted", lambda each: quantity(each.counted_flops, "FLOP"))
     yield row("  products in the program", lambda each: quantity(each.product_flops, "FLOP"))
-    yield row("  XLA's cost analysis", lambda each: quantity(each.xla_flops, "FLOP"))
+    yield row("  XLA's cost analysis, loops once", lambda each: quantity(each.xla_flops, "FLOP"))
     yield blank("sent by collectives in a step")
     for kind, dims in _keys(costs, lambda each: (each.kind, each.dims)):
         yield in_bytes(f"  {kind} over {dims}", lambda each: each.sent(kind=kind, dims=dims))  # noqa: B023
