@@ -10,6 +10,7 @@ import keras_fusion as kf
 from tests.trainers import nano
 from trainers import fuse, model_files
 from trainers.data.batches import PretrainingBatches
+from trainers.engines.base import state_variables
 
 SMALL = kf.models.T5Config(
     vocabulary_size=128,
@@ -55,6 +56,37 @@ def test_written_model_is_the_mean_of_its_sources(sources, tmp_path, capsys):
     assert output.count(f"step 0: {small:,} parameters") == 2
     assert f"fused, norm=property, noise=0.0: {big:,} parameters" in output
     assert f"Wrote {written}" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "how"),
+    [
+        ((), {}),
+        (("--norm=rule", "--noise=0.3", "--seed=4"), {"norm": "rule", "noise": 0.3, "seed": 4}),
+        (
+            ("--noise=0.3", "--noise_kind=balanced"),
+            {"noise": 0.3, "noise_kind": "balanced"},
+        ),
+    ],
+)
+def test_written_bits_are_those_of_fusing_models(sources, tmp_path, arguments, how):
+    run(sources, "ab", tmp_path / "c", *arguments)
+    a, b = (model_files.load_model(sources / name)[0] for name in "ab")
+    checkpoint = model_files.find_checkpoint(tmp_path / "c")
+    expected = state_variables(a.fuse(b, **how))
+    written = checkpoint.state()
+    assert written.keys() == expected.keys()
+    for name, variable in expected.items():
+        np.testing.assert_array_equal(written[name], variable, err_msg=name)
+
+
+def test_no_model_is_built_to_write_one(sources, tmp_path, monkeypatch):
+    """Its memory is that of one weight: nothing holds values but the arrays of the files."""
+    initialized = []
+    for method in ("_initialize", "_initialize_with_initializer"):
+        monkeypatch.setattr(keras.Variable, method, lambda self, _: initialized.append(self.path))
+    run(sources, "ab", tmp_path / "c", "--noise=0.1")
+    assert not initialized
 
 
 def test_a_fused_model_is_a_source_again(sources, tmp_path):
