@@ -9,10 +9,31 @@ from keras_fusion.layers.attention import MASKED
 from keras_fusion.models.t5_layers import wide_bias, with_padding
 
 
-def generate(
+def generate(model, token_ids, padding_mask=None, **options):
+    """Generates from the decoder, a token at a time; every position costs one decoder step.
+
+    Args:
+        model: A `T5`.
+        token_ids: Encoder token ids (batch, length).
+        padding_mask: (batch, length), 1 where there is a token.
+        **options: Those of `decoding`.
+
+    Returns:
+        Integer array (batch, max_length), padded after `end_id`.
+
+    Raises:
+        ValueError: As `decoding`.
+
+    Example:
+        >>> model.generate(token_ids, max_length=20)
+    """
+    decode = _compiled(decoding(model, **options))
+    mask = None if padding_mask is None else ops.convert_to_tensor(padding_mask)
+    return ops.convert_to_numpy(decode(ops.convert_to_tensor(token_ids, "int32"), mask))
+
+
+def decoding(
     model,
-    token_ids,
-    padding_mask=None,
     *,
     max_length=64,
     temperature=0.0,
@@ -22,12 +43,12 @@ def generate(
     end_id=1,
     pad_id=0,
 ):
-    """Generates from the decoder, a token at a time; every position costs one decoder step.
+    """Returns what generates from tensors: a function that a backend can compile.
+
+    Its shapes follow from those of its arguments, so XLA takes it as it is.
 
     Args:
         model: A `T5`.
-        token_ids: Encoder token ids (batch, length).
-        padding_mask: (batch, length), 1 where there is a token.
         max_length: How many tokens to generate at most.
         temperature: 0 takes the likeliest token (greedy); above, samples from the logits divided
             by it.
@@ -37,13 +58,14 @@ def generate(
             what follows it.
 
     Returns:
-        Integer array (batch, max_length), padded after `end_id`.
+        Function of int32 token ids (batch, length) and a padding mask or None, which returns
+        int32 token ids (batch, max_length).
 
     Raises:
         ValueError: A negative temperature, or a top_k or max_length below 1.
 
     Example:
-        >>> model.generate(token_ids, max_length=20)
+        >>> decode = tf.function(decoding(model, max_length=20), jit_compile=True)
     """
     if max_length < 1 or temperature < 0 or (top_k is not None and top_k < 1):
         raise ValueError(
@@ -53,19 +75,15 @@ def generate(
     choose = functools.partial(
         _choose, temperature=float(temperature), top_k=top_k, seed=keras.random.SeedGenerator(seed)
     )
-    decode = _compiled(
-        functools.partial(
-            _decode,
-            model,
-            max_length=max_length,
-            choose=choose,
-            start_id=start_id,
-            end_id=end_id,
-            pad_id=pad_id,
-        )
+    return functools.partial(
+        _decode,
+        model,
+        max_length=max_length,
+        choose=choose,
+        start_id=start_id,
+        end_id=end_id,
+        pad_id=pad_id,
     )
-    mask = None if padding_mask is None else ops.convert_to_tensor(padding_mask)
-    return ops.convert_to_numpy(decode(ops.convert_to_tensor(token_ids, "int32"), mask))
 
 
 def _compiled(function):
