@@ -200,6 +200,18 @@ class Writer:
         self.wait()
         self._pending = self._thread.submit(self._write, step, state, config, score)
 
+    def tidy(self, step: int) -> None:
+        """Removes, in the background, what the process that wrote `step` had no time to remove.
+
+        Args:
+            step: the checkpoint that the run goes on from.
+
+        Raises:
+            UserError: the write before failed.
+        """
+        self.wait()
+        self._pending = self._thread.submit(self._remove_old, step)
+
     def wait(self) -> None:
         """Returns when everything that was handed over is on the disk.
 
@@ -241,6 +253,12 @@ class Writer:
             self._scores = _scores(self._folder)
         save(self._folder, step, state, config, score)
         self._scores[step] = _finite(score)
+        self._remove_old(step)
+
+    def _remove_old(self, step: int) -> None:
+        if self._scores is None:
+            self._scores = _scores(self._folder)
+        _remove_partial(self._folder)
         # A later one is of a past that was damaged or taken back, and does not count.
         reached = {old: self._scores[old] for old in self._scores if old <= step}
         for old in sorted(reached.keys() - self._keep.of(reached)):

@@ -135,8 +135,10 @@ class _Run(contextlib.AbstractContextManager):
             self.engine.load_state(found.state())
             self.at = Progress.from_dict(found.step, found.config["progress"])
             self.saved = found.step
-        # Nobody writes before all hosts have read.
+        # Nobody writes or removes before all hosts have read.
         self.engine.agree(False)
+        if self.writer and found is not None:
+            self.writer.tidy(found.step)
         if self.log:
             self.log.close()
         self.log = self.new_log(None if found is None else found.step)

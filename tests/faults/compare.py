@@ -4,6 +4,9 @@ import hashlib
 import json
 import pathlib
 
+from absl import logging
+from tensorboard.backend.event_processing import event_accumulator
+
 from trainers import checkpoints
 from trainers.logs import METRICS_FILE, TENSORBOARD_FOLDER
 
@@ -58,8 +61,8 @@ def _without_clock(value):
 
 
 def _scalars(folder: pathlib.Path) -> bytes:
-    from tensorboard.backend.event_processing import event_accumulator
-
+    # It says at length what it does with a run that was restarted.
+    logging.set_verbosity(logging.ERROR)
     events = event_accumulator.EventAccumulator(str(folder))
     events.Reload()
     return json.dumps(

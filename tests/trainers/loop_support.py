@@ -1,5 +1,7 @@
 """A model, data and costs that train in milliseconds, for the tests of loop and engines."""
 
+import dataclasses
+import itertools
 import os
 import pathlib
 import sys
@@ -21,24 +23,27 @@ class Batches:
 
     Args:
         before: called with the index of each batch before it is made.
+        poison: indices of batches that `poisoned` cannot bear.
+        without: indices that `from_step` leaves out: the order that skipping has to give.
     """
 
-    def __init__(self, before=lambda index: None):
-        self.before = before
+    def __init__(self, before=lambda index: None, poison=(), without=()):
+        self.before, self.poison, self.without = before, poison, without
 
     def batch(self, index):
         rng = np.random.default_rng([7, index])
         inputs = rng.integers(1, CLASSES - 1, (BATCH, LENGTH)).astype(np.int32)
         targets = np.where(rng.random(inputs.shape) < 0.1, 0, inputs + 1).astype(np.int32)
         shifted = np.concatenate([np.zeros((BATCH, 1), np.int32), targets[:, :-1]], axis=1)
+        if index in self.poison:
+            inputs[0, 0] = 0
         return {"encoder_token_ids": inputs, "decoder_token_ids": shifted, "targets": targets}
 
     def from_step(self, start):
-        index = start
-        while True:
+        order = (index for index in itertools.count() if index not in self.without)
+        for index in itertools.islice(order, start, None):
             self.before(index)
             yield self.batch(index)
-            index += 1
 
 
 def make_model(dropout=0.1, width=16):
@@ -57,6 +62,21 @@ def make_model(dropout=0.1, width=16):
     logits = layers.Dense(CLASSES, kernel_initializer=seeded(6))(x)
     inputs = {"encoder_token_ids": encoder, "decoder_token_ids": decoder}
     return keras.Model(inputs, logits)
+
+
+def poisoned(what="loss"):
+    """A model that a batch with `poison` spoils: its loss, or only the update after it."""
+
+    def make():
+        model = make_model()
+        good = keras.ops.cast(keras.ops.all(model.input["encoder_token_ids"] > 0), "float32")
+        if what == "loss":
+            return keras.Model(model.input, model.output / good)
+        # The root of zero: a good value, and an infinite gradient times nothing.
+        root = keras.ops.sqrt(good + 0.0 * keras.ops.mean(model.output))
+        return keras.Model(model.input, model.output + (root - good))
+
+    return make
 
 
 def make_optimizer(name="adafactor"):
@@ -78,7 +98,7 @@ def make_engine(strategy=None, dropout=0.1, optimizer="adafactor"):
     return engine
 
 
-def run(folder, batches=None, optimizer=None, **options):
+def run(folder, batches=None, optimizer=None, engine=None, make=make_model, **options):
     """Trains 40 steps in `folder`, with a checkpoint every 10; returns (result, state)."""
     from trainers.engines.tensorflow import TensorFlowEngine
 
@@ -90,10 +110,11 @@ def run(folder, batches=None, optimizer=None, **options):
         "log_every": 10,
         "steps_per_call": 7,
     }
-    fields = {name: options.pop(name) for name in list(options) if name in lengths}
-    engine = TensorFlowEngine()
+    known = [field.name for field in dataclasses.fields(loop.TrainConfig)]
+    fields = {name: options.pop(name) for name in list(options) if name in known}
+    engine = engine or TensorFlowEngine()
     with engine.scope():
-        model, optimizer = make_model(), optimizer or make_optimizer()
+        model, optimizer = make(), optimizer or make_optimizer()
     result = loop.train(
         engine=engine,
         model=model,

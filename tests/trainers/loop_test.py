@@ -1,6 +1,7 @@
 """The loop: its schedule, its files, and runs that are stopped and go on."""
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 
 from tests.trainers import loop_support as support
-from trainers import checkpoints, loop
-from trainers.errors import UserError
+from trainers import checkpoints, loop, stopping
+from trainers.engines.tensorflow import TensorFlowEngine
+from trainers.errors import Stopped, UserError
 from trainers.logs import read_metrics
 
 pytestmark = pytest.mark.skipif(
@@ -42,6 +44,17 @@ def assert_same_run(found, whole):
         return [{k: v for k, v in p.items() if k != "device_seconds"} for p in curve]
 
     assert without_clock(result.curve) == without_clock(expected.curve)
+
+
+def assert_same_metrics(folder, expected):
+    """The same lines but for the clock, also where a checkpoint lay between two lines."""
+
+    def lines(folder):
+        clock = ("device_seconds", "tokens_per_second")
+        found = read_metrics(folder / "metrics.jsonl")
+        return [{k: v for k, v in line.items() if k not in clock} for line in found]
+
+    assert lines(folder) == lines(expected)
 
 
 def assert_one_line_a_step(folder):
@@ -122,6 +135,78 @@ def test_interrupted_in_training(tmp_path, whole):
     assert_same_run(found, whole)
     assert_one_line_a_step(tmp_path)
     assert found[0].device_seconds > spent["config"]["progress"]["device_seconds"] > 0
+
+
+def test_stopped_by_a_signal(tmp_path, whole):
+    def stop(index):
+        if index == 13:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped, match="stopped at step .* by SIGTERM, saved") as caught:
+        with stopping.handled():
+            support.run(tmp_path, batches=support.Batches(stop))
+    step = checkpoints.steps(tmp_path / "checkpoints")[-1]
+    assert f"step {step} " in str(caught.value) and 0 < step <= 20
+    assert_same_run(support.run(tmp_path), whole)
+    assert_one_line_a_step(tmp_path)
+    assert_same_metrics(tmp_path, whole[0])
+
+
+class Hosts(TensorFlowEngine):
+    """One of several hosts; another one has a signal at the k-th question."""
+
+    def __init__(self, is_chief, stop_at=10**6):
+        super().__init__()
+        self._chief, self._stop_at = is_chief, stop_at
+        self.asked, self.calls = 0, 0
+
+    is_chief = property(lambda self: self._chief)
+    num_devices = property(lambda self: 8)
+
+    def agree(self, flag):
+        self.asked += 1
+        return flag or self.asked == self._stop_at
+
+    def train(self, batches, num_steps):
+        self.calls += 1
+        return super().train(batches, num_steps)
+
+
+def test_a_signal_to_another_host_stops_this_one_between_two_lines(tmp_path, whole):
+    # Asked once when it starts, then before each call: boundaries are 7, 10, 14.
+    with pytest.raises(Stopped, match="stopped at step 14 by a signal to another host, saved"):
+        support.run(tmp_path, engine=Hosts(True, stop_at=6))
+    assert checkpoints.steps(tmp_path / "checkpoints") == [10, 14]
+    found = support.run(tmp_path)
+    assert_same_run(found, whole)
+    assert_same_metrics(tmp_path, whole[0])
+
+
+def test_only_the_chief_writes_and_all_ask_alike(tmp_path, whole):
+    chief, other = Hosts(True), Hosts(False)
+    result, _ = support.run(tmp_path / "chief", engine=chief)
+    found = support.run(tmp_path / "other", engine=other)
+    assert_same_run(found, whole)
+    assert not (tmp_path / "other").exists()
+    assert chief.asked == other.asked <= chief.calls + len((10, 20, 30, 40)) + len(("start", "end"))
+    wall = [line for line in read_metrics(tmp_path / "chief/metrics.jsonl") if "tokens" in line]
+    assert wall[-1]["device_seconds"] == result.device_seconds > 0
+
+
+def test_device_seconds_count_every_device(tmp_path):
+    one, _ = support.run(tmp_path / "one", steps=10, engine=Hosts(True))
+    lines = read_metrics(tmp_path / "one" / "metrics.jsonl")
+    line = next(line for line in lines if line["kind"] == "train")
+    seconds = 10 * support.COSTS.tokens_per_step / line["tokens_per_second"]
+    assert one.device_seconds == pytest.approx(8 * seconds)
+
+
+def test_which_checkpoints_stay(tmp_path):
+    result, _ = support.run(tmp_path, eval_every=10, keep_checkpoints=1, keep_every=20)
+    best = min(result.curve[1:], key=lambda point: point["loss_per_token"])["step"]
+    assert checkpoints.steps(tmp_path / "checkpoints") == sorted({20, 40, best})
+    with pytest.raises(UserError, match="Received: on_nan='ignore'"):
+        loop.TrainConfig(10, on_nan="ignore")
 
 
 def test_interrupted_in_evaluation_and_while_saving(tmp_path, whole, monkeypatch):
@@ -215,16 +300,6 @@ def test_monitors_are_logged(tmp_path):
     assert [line["symmetry"] for line in lines] == [6.0, 6.0]
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_step(tmp_path):
-    rate = keras.optimizers.schedules.PiecewiseConstantDecay([22], [0.01, 1e38])
-    with pytest.raises(UserError) as caught:
-        support.run(tmp_path, optimizer=keras.optimizers.SGD(rate))
-    message = str(caught.value)
-    assert "step=25" in message or "step=24" in message
-    assert "Lower the learning rate" in message and "the checkpoint of step 20" in message
-    assert checkpoints.steps(tmp_path / "checkpoints") == [10, 20]
-
-
 @pytest.mark.parametrize(
     "field",
     [
@@ -235,10 +310,13 @@ def test_a_loss_that_is_not_finite_stops_with_the_step(tmp_path):
         "log_every",
         "steps_per_call",
         "keep_checkpoints",
+        "keep_every",
     ],
 )
 @pytest.mark.parametrize("value", [-1, 2.0, True, "3", None])
 def test_config_refuses(field, value):
+    if (field, value) == ("keep_every", None):
+        return  # none of them stays
     with pytest.raises(UserError, match=f"Received: {field}="):
         loop.TrainConfig(**{"steps": 10, field: value})
 

@@ -1,0 +1,114 @@
+"""Signals: remembered in a loop, raised at once elsewhere, and a second one ends the process."""
+
+import os
+import signal
+import subprocess
+import threading
+
+import pytest
+
+from tests.trainers import loop_support
+from trainers import stopping
+from trainers.errors import Stopped
+
+
+def send(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", stopping.SIGNALS)
+def test_outside_a_loop_it_is_raised_at_once(number):
+    with pytest.raises(Stopped) as caught, stopping.handled():
+        send(number)
+        pytest.fail("the signal did nothing")
+    name = signal.Signals(number).name
+    assert str(caught.value) == f"stopped by {name}; give the same command again to go on"
+    assert not isinstance(caught.value, Exception)
+
+
+def test_inside_a_loop_it_is_a_flag():
+    with pytest.raises(Stopped, match="stopped at step 7 by SIGINT, saved"), stopping.handled():
+        with stopping.postponed() as stop:
+            assert not stop.requested
+            send(signal.SIGINT)
+            assert stop.requested
+            raise stop.stopped_at(7)
+
+
+def test_a_flag_that_nobody_acted_on_is_raised_behind_the_loop():
+    reached = []
+    with pytest.raises(Stopped), stopping.handled():
+        with stopping.postponed():
+            send()
+            reached.append("end of the loop")
+        reached.append("behind it")
+    assert reached == ["end of the loop"]
+
+
+def test_every_loop_in_a_thread_reads_the_flag():
+    inside, go, found = threading.Barrier(3), threading.Event(), []
+
+    def loop():
+        with pytest.raises(Stopped), stopping.postponed() as stop:
+            inside.wait(60)
+            go.wait(60)
+            found.append(stop.name)
+
+    def late():
+        go.wait(60)
+        with pytest.raises(Stopped), stopping.postponed():
+            found.append("must not begin")
+
+    threads = [threading.Thread(target=target) for target in (loop, loop, late)]
+    with stopping.handled():
+        for thread in threads:
+            thread.start()
+        inside.wait(60)
+        send()
+        go.set()
+        for thread in threads:
+            thread.join(60)
+    assert found == ["SIGTERM", "SIGTERM"]
+
+
+def test_handlers_are_those_of_before():
+    before = [signal.getsignal(number) for number in stopping.SIGNALS]
+    with stopping.handled():
+        with stopping.handled():
+            pass
+        assert signal.getsignal(signal.SIGTERM) not in before
+    assert [signal.getsignal(number) for number in stopping.SIGNALS] == before
+    with stopping.postponed() as stop:
+        assert not stop.requested
+
+
+def test_no_handlers_in_another_thread():
+    seen = []
+
+    def run():
+        with stopping.handled():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [signal.getsignal(signal.SIGTERM)]
+
+
+# A call that looks at no signal before it ends, in hours: like a device that does not answer.
+DEAF = """
+import hashlib
+from trainers import stopping
+with stopping.handled(), stopping.postponed():
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+"""
+
+
+def test_a_second_signal_ends_the_process_at_once():
+    started = subprocess.Popen(**loop_support.python(DEAF), stdout=subprocess.PIPE, text=True)
+    with started:
+        assert started.stdout.readline() == "ready\n"
+        started.send_signal(signal.SIGTERM)
+        started.send_signal(signal.SIGINT)
+        assert started.wait(timeout=60) in (128 + signal.SIGTERM, 128 + signal.SIGINT)
