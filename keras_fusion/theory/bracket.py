@@ -154,7 +154,11 @@ def self_fusion_bracket(fused, sources, batch, loss=mean_cross_entropy):
     if not partition.is_self_fusion:
         names = [source.name for source in partition.sources]
         raise FusionError(f"expected one network, once for every copy. Received: {names}")
-    small = Derivatives(partition.sources[0], batch, loss)
+    return self_fusion_blocks(partition, Derivatives(partition.sources[0], batch, loss))
+
+
+def self_fusion_blocks(partition, small):
+    """`self_fusion_bracket` from a `Partition` and the small network's `Derivatives`."""
     weights = small.weights()
     _, gradient = small.gradient(weights)
     count = partition.num_sources

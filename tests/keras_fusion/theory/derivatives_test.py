@@ -1,0 +1,114 @@
+"""Gradients and Hessian-vector products against closed forms and differences."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_fusion.theory.derivatives import (
+    Derivatives,
+    combine,
+    mean_cross_entropy,
+    split_batch,
+    squared_norm,
+)
+from tests.keras_fusion.theory import cases
+
+
+def linear(kernel):
+    model = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(1, use_bias=False, dtype="float64")]
+    )
+    model.set_weights([kernel])
+    return model
+
+
+INPUTS, TARGETS = np.array([[1.0, 2.0], [3.0, -1.0]]), np.array([[1.0], [0.5]])
+
+
+class TestDerivatives:
+    def test_linear_regression_by_hand(self):
+        kernel, along = np.array([[0.5], [-1.0]]), np.array([[2.0], [1.0]])
+        at = Derivatives(linear(kernel), (INPUTS, TARGETS), cases.mean_square)
+        weights = at.weights()
+        value, (gradient,) = at.gradient(weights)
+        (product,) = at.product(weights, [ops.convert_to_tensor(along)])
+        residual = INPUTS @ kernel - TARGETS
+        assert value == pytest.approx(np.mean(residual**2))
+        np.testing.assert_allclose(gradient, INPUTS.T @ residual, rtol=1e-12)
+        np.testing.assert_allclose(product, INPUTS.T @ INPUTS @ along, rtol=1e-12)
+
+    def test_at_other_weights_than_the_models(self):
+        model = linear(np.array([[0.5], [-1.0]]))
+        at = Derivatives(model, (INPUTS, TARGETS), cases.mean_square)
+        value, _ = at.gradient([ops.zeros((2, 1), "float64")])
+        assert value == pytest.approx(np.mean(TARGETS**2))
+        np.testing.assert_array_equal(model.get_weights()[0], [[0.5], [-1.0]])
+
+    @pytest.mark.parametrize("version", cases.VERSIONS)
+    def test_t5_against_differences(self, version):
+        _, at = cases.small(version)
+        weights = at.weights()
+        along, step = cases.random_like(weights), 1e-5
+        there, back = (combine((1.0, weights), (sign * step, along)) for sign in (1, -1))
+        (up, rising), (down, falling) = at.gradient(there), at.gradient(back)
+        _, gradient = at.gradient(weights)
+        slope = cases.flat(gradient) @ cases.flat(along)
+        assert slope == pytest.approx((up - down) / (2 * step), rel=1e-6)
+        expected = (cases.flat(rising) - cases.flat(falling)) / (2 * step)
+        found = cases.flat(at.product(weights, along))
+        np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
+
+    def test_a_loss_with_a_gradient_of_its_own(self):
+        @ops.custom_gradient
+        def cube(x):
+            def gradient(*args, upstream=None):
+                return 3 * ops.square(x) * (args[0] if upstream is None else upstream)
+
+            return x**3, gradient
+
+        at = Derivatives(
+            linear(np.ones((2, 1))),
+            (np.array([[1.0, 0.0]]), np.zeros((1, 1))),
+            lambda targets, outputs: ops.sum(cube(outputs)),
+        )
+        weights = at.weights()
+        (product,) = at.product(weights, [ops.ones((2, 1), "float64")])
+        np.testing.assert_allclose(at.gradient(weights)[1][0], [[3.0], [0.0]])
+        np.testing.assert_allclose(product, [[6.0], [0.0]])
+
+    def test_weights_that_the_loss_does_not_see(self):
+        at = Derivatives(
+            cases.dense(), cases.dense_batch(), lambda _, outputs: ops.cast(0.0, outputs.dtype)
+        )
+        weights = at.weights()
+        assert squared_norm(at.gradient(weights)[1]) == 0
+        assert squared_norm(at.product(weights, weights)) == 0
+
+    def test_a_backend_without_support(self, monkeypatch):
+        monkeypatch.setattr(keras.backend, "backend", lambda: "numpy")
+        with pytest.raises(ValueError, match="Received: KERAS_BACKEND=numpy"):
+            Derivatives(cases.dense(), cases.dense_batch(), cases.mean_square)
+
+
+class TestLoss:
+    def test_mean_over_what_is_not_padding(self):
+        logits = np.random.default_rng(0).normal(size=(2, 3, 4))
+        targets = np.array([[1, 2, 0], [3, 0, 0]])
+        expected = [
+            np.log(np.exp(logits[row, column]).sum()) - logits[row, column, targets[row, column]]
+            for row, column in ((0, 0), (0, 1), (1, 0))
+        ]
+        found = mean_cross_entropy(targets, ops.convert_to_tensor(logits))
+        assert float(found) == pytest.approx(np.mean(expected), rel=1e-12)
+
+
+class TestBatch:
+    def test_forms(self):
+        assert split_batch({"a": 1, "targets": 2}) == ({"a": 1}, 2)
+        assert split_batch((1, 2)) == (1, 2)
+
+    @pytest.mark.parametrize("batch", [{"a": 1}, (1,), np.ones(2)])
+    def test_other_forms(self, batch):
+        with pytest.raises(ValueError, match="or a pair .* Received: batch="):
+            split_batch(batch)
