@@ -1,5 +1,6 @@
 # make demo    train a small T5, fuse it with itself, train on, and compare with a big one from scratch
 # make test    the tests: all of them with TensorFlow, then the library's again with JAX
+# make faults  kill pretraining runs at 30 points, and compare what they end with
 # make lint    style, formatting, and the arrows between the packages
 # make bench   every benchmark with its defaults
 # Each sets up .venv by itself, once, from setup.py and constraints.txt.
@@ -17,13 +18,14 @@ PYTHON_IS_GOOD := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.versi
 
 DEMO_ARGS ?= --plan=baseline,self_fusion --size=tiny --corpus=docs --workdir=demo
 PYTEST_ARGS ?= -m "not slow"
+FAULTS_ARGS ?= --points=30 --seed=0
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo test test-slow lint format bench build-file clean
+.PHONY: help install demo test test-slow faults lint format bench build-file clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -59,6 +61,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m slow
+
+faults: $(INSTALLED)
+	KERAS_BACKEND=tensorflow $(BIN)/python -m tests.faults $(FAULTS_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -21,8 +21,10 @@ import keras_fusion as kf
 from keras_fusion.layers.fusing import unusable_values
 from keras_fusion.layers.values import deferred
 from trainers import checkpoints, errors, model_files
+from trainers.checkpoint_format import PARTIAL
 from trainers.data.batches import PretrainingBatches
 from trainers.errors import UserError
+from trainers.loop import CHECKPOINT_FOLDER
 
 NORMS = ("property", "rule")
 NOISE_KINDS = ("gaussian", "balanced")
@@ -86,14 +88,22 @@ class FuseConfig:
             raise UserError(
                 "Expected --output to name a new folder. Received: output=''. Add --output=FOLDER."
             )
-        if os.path.exists(self.output) and (
-            not os.path.isdir(self.output) or os.listdir(self.output)
-        ):
+        if os.path.lexists(self.output) and not _is_free(pathlib.Path(self.output)):
             raise UserError(
                 "Expected --output to be a new or empty folder. Received: "
                 f"output={self.output!r}, which holds something. Choose another one; nothing is "
                 "overwritten."
             )
+
+
+def _is_free(output: pathlib.Path) -> bool:
+    """Whether a folder holds nothing, or nothing but what a killed fusion left."""
+    if not output.is_dir():
+        return False
+    inside = output / CHECKPOINT_FOLDER
+    if inside.is_dir() and any(not path.name.startswith(PARTIAL) for path in inside.iterdir()):
+        return False
+    return all(path == inside for path in output.iterdir())
 
 
 def fuse(config: FuseConfig) -> pathlib.Path:

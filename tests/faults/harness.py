@@ -55,7 +55,7 @@ class Harness:
     """
 
     def __init__(self, zygote: Zygote, folder: pathlib.Path):
-        self._zygote, self._folder = zygote, folder
+        self.zygote, self._folder = zygote, folder
         self.flags = (*FLAGS, f"--data_dir={nano.write_tokens(folder / 'tokens')}")
         self.expected = self._whole("whole")
 
@@ -68,7 +68,7 @@ class Harness:
 
     def _whole(self, name: str, record=None) -> dict[str, bytes]:
         folder = self.new_folder(name)
-        ended = self._zygote.run(folder, self.flags, record=record)
+        ended = self.zygote.run(folder, self.flags, record=record)
         assert ended.code == 0, ended.output
         return compare.content(folder / "w")
 
@@ -91,13 +91,13 @@ class Harness:
         """
         folder, reached = self.new_folder(name), []
         for point in killed:
-            ended = self._zygote.run(folder, self.flags, point)
+            ended = self.zygote.run(folder, self.flags, point)
             if ended.code == -signal.SIGKILL:
                 reached.append(point)
             elif ended.code != 0 or not reached:
                 fault = f"exit code {ended.code} before the kill {point}: {ended.output[-2000:]}"
                 return Outcome((*reached, point), {}, fault)
-        ended = self._zygote.run(folder, self.flags)
+        ended = self.zygote.run(folder, self.flags)
         if ended.code != 0:
             return Outcome(tuple(reached), {}, f"exit code {ended.code}: {ended.output[-2000:]}")
         return Outcome(tuple(reached), self.lost(folder))

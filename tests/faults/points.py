@@ -266,8 +266,12 @@ class _Killing(_Around):
 def _end(point: Point) -> None:
     if point.pause is None:
         os.kill(os.getpid(), signal.SIGKILL)
-    folder = pathlib.Path(point.pause)
-    with open(folder / "ready", "w") as pipe:
-        pipe.write("ready")
-    with open(folder / "go") as pipe:
-        pipe.read()
+    for name, how, act in (
+        ("ready", os.O_WRONLY, lambda pipe: os.write(pipe, b".")),
+        ("go", os.O_RDONLY, lambda pipe: os.read(pipe, 1)),
+    ):
+        pipe = os.open(pathlib.Path(point.pause) / name, how)
+        try:
+            act(pipe)
+        finally:
+            os.close(pipe)

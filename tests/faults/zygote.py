@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import traceback
+import uuid
 
 from tests.faults import points
 
@@ -65,34 +66,41 @@ class Zygote:
             "point": dataclasses.asdict(point) if point else None,
             "record": str(record) if record else None,
         }
-        self._process.stdin.write(json.dumps(job) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())["pid"]
+        return self._ask(job)["pid"]
 
-    def end(self) -> Ended:
-        """Waits for the run that was started last."""
-        return Ended(**json.loads(self._process.stdout.readline()))
+    def end(self, pid: int) -> Ended:
+        """Waits for a run that was started."""
+        return Ended(**self._ask({"end": pid}))
 
     def run(self, folder, flags, point=None, record=None) -> Ended:
         """Starts a run and waits for its end."""
-        self.start(folder, flags, point, record)
-        return self.end()
+        return self.end(self.start(folder, flags, point, record))
+
+    def _ask(self, job: dict) -> dict:
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
 
 
 def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # What libraries print is no answer.
     _import()
+    logs = {}
     for line in sys.stdin:
         job = json.loads(line)
-        log = pathlib.Path(job["folder"]) / "output.txt"
-        pid = os.fork()
-        if pid == 0:
-            _child(job, log)
-        print(json.dumps({"pid": pid}), file=answers, flush=True)
-        status = os.waitpid(pid, 0)[1]
-        ended = Ended(os.waitstatus_to_exitcode(status), log.read_text(errors="replace"))
-        print(json.dumps(dataclasses.asdict(ended)), file=answers, flush=True)
+        if pid := job.get("end"):
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            answer = {"code": code, "output": logs.pop(pid).read_text(errors="replace")}
+        else:
+            log = pathlib.Path(job["folder"]) / f"output-{uuid.uuid4().hex}.txt"
+            log.touch()
+            pid = os.fork()
+            if pid == 0:
+                _child(job, log)
+            logs[pid] = log
+            answer = {"pid": pid}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 def _import() -> None:
@@ -116,7 +124,7 @@ def _child(job: dict, log: pathlib.Path) -> None:
     """Is `python -m trainers.pretrain FLAGS` in the job's folder, and never returns."""
     code = 1
     try:
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        descriptor = os.open(log, os.O_WRONLY)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.chdir(job["folder"])

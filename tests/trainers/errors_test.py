@@ -21,6 +21,10 @@ def main(argv):
         raise keras_fusion.FusionError("Expected equal depth.")
     if COUNT.value == 3:
         raise KeyError("defect")
+    if COUNT.value == 4:
+        raise errors.NotFinite("Expected a finite loss.", step=3)
+    if COUNT.value == 5:
+        raise errors.Stopped("stopped at step 3 by SIGTERM, saved")
     print("done")
 
 errors.run(main)
@@ -54,6 +58,18 @@ def test_a_mistake_is_one_line(args, line):
     assert done.stderr.startswith(line)
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("count", "code", "line"),
+    [
+        (4, 3, "error: Expected a finite loss.\n"),
+        (5, 75, "stopped at step 3 by SIGTERM, saved\n"),
+    ],
+)
+def test_other_ends_have_codes_of_their_own(count, code, line):
+    done = run(f"--count={count}")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", line)
 
 
 @pytest.mark.slow  # imports keras and its backend in a process of its own

@@ -11,6 +11,7 @@ from tests.trainers import nano
 from trainers import fuse, model_files
 from trainers.data.batches import PretrainingBatches
 from trainers.engines.base import state_variables
+from trainers.errors import UserError
 
 SMALL = kf.models.T5Config(
     vocabulary_size=128,
@@ -131,3 +132,19 @@ def test_sources_stay_as_they_are(sources, tmp_path):
     before = nano.content(sources)
     run(sources, "ab", tmp_path / "c")
     assert nano.content(sources) == before
+
+
+def test_what_a_killed_fusion_left_is_no_output(tmp_path):
+    def config(output):
+        return fuse.FuseConfig(sources=("a", "b"), output=str(output))
+
+    left = tmp_path / "left" / "checkpoints" / ".partial_step_00000000_0123"
+    left.mkdir(parents=True)
+    assert config(tmp_path / "left").output
+    (left.parent / "step_00000000").mkdir()
+    with pytest.raises(UserError, match="which holds something"):
+        config(tmp_path / "left")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
+    with pytest.raises(UserError, match="which holds something"):
+        config(tmp_path / "other")

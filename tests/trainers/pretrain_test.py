@@ -2,11 +2,6 @@
 
 import dataclasses
 import json
-import os
-import pathlib
-import subprocess
-import sys
-import time
 
 import pytest
 
@@ -92,7 +87,10 @@ def test_flags_become_one_configuration():
         "--steps=S:3,baseline:5",
         "--noise=0.2",
         "--batch_size=7",
+        "--on_nan=skip",
+        "--keep_every=50",
     )
+    assert (found.on_nan, found.keep_every) == ("skip", 50)
     assert found.plan == ("baseline", "self_fusion")
     assert (found.size, found.corpus, found.batch_size, found.input_length) == (
         "tiny",
@@ -125,32 +123,3 @@ def test_wanted_stages():
     one = nano.config_of(pretrain, "--plan=fusion_rule", "--workdir=w", "--stage=small_1")
     assert [stage.name for stage in whole.wanted] == ["small_0", "small_1", "fusion_rule"]
     assert [stage.name for stage in one.wanted] == ["small_1"]
-
-
-@pytest.mark.slow
-def test_killed_runs_end_as_one_that_was_not(tmp_path):
-    """Kills the program in its first and in its fused stage, and gives the command again."""
-    data_dir = nano.write_tokens(tmp_path)
-    root = pathlib.Path(__file__).resolve().parents[2]
-
-    def start(workdir):
-        settings = "--steps=60 --checkpoint_every=5 --eval_every=20 --steps_per_call=5"
-        size = "--batch_size=2 --input_length=16 --eval_batches=1 --dropout=0.1 --noprogress"
-        command = f"-m trainers.pretrain --plan=self_fusion {settings} {size}".split()
-        files = [f"--data_dir={data_dir}", f"--workdir={workdir}"]
-        environment = os.environ | {"PYTHONPATH": str(root)}
-        return subprocess.Popen([sys.executable, *command, *files], env=environment)
-
-    assert start(tmp_path / "whole").wait(timeout=300) == 0
-    for stage in ("small_0", "self_fusion"):
-        process = start(tmp_path / "killed")
-        folder = tmp_path / "killed" / stage / "checkpoints"
-        while process.poll() is None and not list(folder.glob("step_*")):
-            time.sleep(0.01)
-        process.kill()
-        process.wait()
-        assert Workdir(tmp_path / "killed").record(stage) is None
-    assert start(tmp_path / "killed").wait(timeout=300) == 0
-    for stage in ("small_0", "self_fusion"):
-        killed, whole = (Workdir(tmp_path / name).record(stage) for name in ("killed", "whole"))
-        assert [p["loss"] for p in killed["curve"]] == [p["loss"] for p in whole["curve"]]
