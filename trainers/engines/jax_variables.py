@@ -61,7 +61,7 @@ def place(value, dtype, sharding: jax.sharding.Sharding) -> jax.Array:
         holders.setdefault(key, (index, []))[1].append(device)
     shards = []
     for index, devices in holders.values():
-        part = np.asarray(value[index] if shape else value, dtype=dtype)
+        part = np.asarray(value[index], dtype=dtype)
         # On the CPU a device would hold numpy's own memory, and give it away in a step.
         shards += [jax.device_put(part, device, may_alias=False) for device in devices]
         jax.block_until_ready(shards)

@@ -1,0 +1,466 @@
+"""The engine on a mesh: numbers of one device, shardings of the layout, state of both backends."""
+
+import subprocess
+import threading
+
+import keras
+import numpy as np
+import pytest
+
+if keras.backend.backend() != "jax":
+    pytest.skip("the engine of the jax backend", allow_module_level=True)
+
+import jax
+import jax.numpy as jnp
+
+import keras_fusion as kf
+from tests.trainers import loop_support
+from tests.trainers.engines import jax_support as support
+from trainers import tensor_files
+from trainers.engines.base import Engine, StepOptions, state_variables
+from trainers.engines.jax import JaxEngine
+from trainers.errors import UserError
+
+MESHES = ["batch:1,model:1", "batch:2,model:1", "batch:1,model:2", "batch:2,model:2"]
+LARGEST = "batch:2,model:4"
+STEPS = 6
+
+
+def make(mesh=LARGEST, case="adafactor", **options):
+    return support.compiled(JaxEngine(mesh, options=support.CASES[case][1]), case, **options)
+
+
+def steps(engine, first, count):
+    return engine.train(support.Batches().from_step(first), count)
+
+
+@pytest.fixture(scope="module")
+def engines():
+    """Engines by (mesh, case), each compiled once and trained for STEPS steps."""
+    found = {}
+
+    def get(mesh, case="adafactor"):
+        if (mesh, case) not in found:
+            engine = make(mesh, case)
+            start = engine.state()
+            sums = steps(engine, 0, STEPS)
+            found[mesh, case] = engine, start, sums, engine.state()
+        return found[mesh, case]
+
+    return get
+
+
+@pytest.fixture
+def largest(engines):
+    """The engine on the largest mesh, in the state that it began in."""
+    engine, start, _, _ = engines(LARGEST)
+    engine.load_state(start)
+    return engine
+
+
+# ---- one device, without an engine ----
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return {case: plain_training(case) for case in support.CASES}
+
+
+def plain_training(case):
+    """States before and after STEPS steps of an ordinary Keras model, with sums of what it said."""
+    dropout, options = support.CASES[case]
+    model = kf.models.T5(support.config(dropout), seed=0)
+    optimizer = support.optimizer(case)
+    optimizer.build(model.trainable_variables)
+    variables = state_variables(model, optimizer)
+    start = {name: np.array(variable.value) for name, variable in variables.items()}
+
+    def losses(weights, others, batch):
+        inputs = {name: value for name, value in batch.items() if name != "targets"}
+        logits, others = model.stateless_call(weights, others, inputs, training=True)
+        log_z = jax.nn.logsumexp(logits, axis=-1)
+        target = jnp.take_along_axis(logits, batch["targets"][..., None], axis=-1)[..., 0]
+        counts = batch["targets"] != 0
+        correct = jnp.sum(counts & (logits.argmax(-1) == batch["targets"]))
+        return jnp.sum(counts * (log_z - target + 1e-4 * log_z**2)), (others, correct)
+
+    @jax.jit
+    def step(weights, others, slots, batch):
+        parts, gradients, loss, correct = options.microbatches, None, 0.0, 0
+        for part in range(parts):
+            rows = {name: value[part::parts] for name, value in batch.items()}
+            (more, (others, hits)), new = jax.value_and_grad(losses, has_aux=True)(
+                weights, others, rows
+            )
+            loss, correct = loss + more, correct + hits
+            gradients = (
+                new if gradients is None else [a + b for a, b in zip(gradients, new, strict=True)]
+            )
+        gradients = [gradient / (batch["targets"] != 0).sum() for gradient in gradients]
+        largest = jnp.stack([jnp.abs(gradient).max() for gradient in gradients]).max()
+        if options.clip_norm:
+            norm = jnp.sqrt(sum((gradient**2).sum() for gradient in gradients))
+            gradients = [gradient * min_one(options.clip_norm / norm) for gradient in gradients]
+        weights, slots = optimizer.stateless_apply(slots, gradients, weights)
+        return (weights, others, slots), (loss, correct, largest)
+
+    groups = model.trainable_variables, model.non_trainable_variables, optimizer.variables
+    state = tuple([variable.value for variable in group] for group in groups)
+    loss, correct = 0.0, 0
+    for index in range(STEPS):
+        state, (more, hits, largest) = step(*state, support.Batches().batch(index))
+        loss, correct = loss + float(more), correct + int(hits)
+    for group, values in zip(groups, state, strict=True):
+        for variable, value in zip(group, values, strict=True):
+            variable.assign(value)
+    end = {name: np.array(variable.value) for name, variable in variables.items()}
+    return start, end, loss, correct, float(largest)
+
+
+def min_one(value):
+    return jnp.minimum(value, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "case"),
+    [(mesh, "adafactor") for mesh in (*MESHES, LARGEST)]
+    + [pytest.param(mesh, "adamw", marks=pytest.mark.slow) for mesh in MESHES]
+    + [(LARGEST, "adamw")],
+)
+def test_every_mesh_gives_the_numbers_of_one_device(engines, one_device, mesh, case):
+    start, end, loss, correct, largest = one_device[case]
+    _, began, sums, ended = engines(mesh, case)
+    support.assert_close(began, start, 1e-6)
+    # The same masks as one device has: else nothing would be close.
+    support.assert_close(ended, end)
+    assert sums.loss_sum == pytest.approx(loss, rel=1e-5)
+    assert (sums.steps, sums.correct, sums.bad_step) == (STEPS, correct, -1)
+    assert sums.largest_gradient == pytest.approx(largest, rel=1e-3)
+    targets = [support.Batches().batch(index)["targets"] for index in range(STEPS)]
+    assert sums.tokens == np.count_nonzero(targets)
+
+
+def test_initial_values_are_the_same_bits_on_every_mesh(engines):
+    _, one, _, _ = engines("batch:1,model:1")
+    for mesh in (*MESHES[1:], LARGEST):
+        support.assert_equal(engines(mesh)[1], one)
+
+
+# ---- shardings ----
+
+
+def shards(variable):
+    return {shard.data.shape for shard in variable.value.addressable_shards}
+
+
+def test_weights_and_slots_are_split_as_the_layout_says(engines):
+    engine = engines(LARGEST)[0]
+    query = next(name for name in engine.variables if name.endswith("attention/query/kernel"))
+    path = query.removeprefix("model/")
+    expected = {
+        query: (16, 4),
+        query.replace("query", "attention_output"): (4, 16),
+        f"optimizer/{path}/r": (16, 1),
+        f"optimizer/{path}/c": (1, 4),
+        f"optimizer/{path.replace('query', 'attention_output')}/r": (4, 1),
+        "model/token_embedding/embeddings": (8, 16),
+        "model/head/kernel": (16, 8),
+        "optimizer/head/kernel/r": (16, 1),
+        "optimizer/head/kernel/c": (1, 8),
+        "model/encoder/position_bias/table": (32, 1),
+        "optimizer/encoder/position_bias/table/v": (32, 1),
+        "model/encoder/final_norm/scale": (16,),
+        "optimizer/iteration": (),
+    }
+    assert {name: shards(engine.variables[name]) for name in expected} == {
+        name: {shape} for name, shape in expected.items()
+    }
+    # Both rows of the mesh hold all of them: the batch splits no weight.
+    assert len(engine.variables[query].value.addressable_shards) == 8
+
+
+def test_slots_of_adam_are_split_like_their_weights(engines):
+    engine = engines(LARGEST, "adamw")[0]
+    for slot in ("momentum", "velocity"):
+        assert shards(engine.variables[f"optimizer/head/kernel/{slot}"]) == {(16, 8)}
+
+
+def test_another_layout(one_device):
+    engine = JaxEngine("rows:2,model:2", "batch:rows,d_model:model")
+    support.compiled(engine, "adamw")
+    assert tuple(engine.shardings["model/head/kernel"].spec) == ("model", None)
+    assert tuple(engine.shardings["model/encoder/final_norm/scale"].spec) == ("model",)
+    steps(engine, 0, STEPS)
+    support.assert_close(engine.state(), one_device["adamw"][1])
+
+
+def test_logits_are_nowhere_gathered():
+    engine = support.compiled(JaxEngine("model:2"))
+    shapes = {name: value.shape for name, value in support.Batches().batch(0).items()}
+    program = engine.lower(shapes, 2).compile().as_text()
+    # A device has half of the vocabulary, and never all of a (rows, length, vocabulary) array.
+    assert f"f32[{support.ROWS},7,{support.VOCABULARY // 2}]" in program
+    assert f"[{support.ROWS},7,{support.VOCABULARY}]" not in program
+
+
+def test_a_step_is_lowered_without_a_value_anywhere():
+    config = kf.models.T5Config(
+        vocabulary_size=2**20, num_layers=1, num_heads=64, hidden_dim=2**16, intermediate_dim=2**18
+    )
+    engine = JaxEngine(LARGEST)
+    held = len(jax.live_arrays())
+    with engine.scope():
+        model = kf.models.T5(config, seed=0)
+        optimizer = kf.optimizers.Adafactor(0.01)
+    engine.compile(model, optimizer)
+    shapes = {name: (16, 64) for name in ("encoder_token_ids", "decoder_token_ids", "targets")}
+    assert engine.lower(shapes).args_info
+    assert len(jax.live_arrays()) <= held + 2  # iteration and learning rate
+    assert sum(each.size for each in engine.state_shapes().weights) > 2e11
+
+
+class Sliced:
+    """An array that keeps what was read of it."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+        self.read = []
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return self.array[index]
+
+
+def test_only_slices_of_given_arrays_are_read(largest):
+    state = {name: Sliced(value) for name, value in largest.state().items()}
+    largest.load_state(state)
+    head = state["model/head/kernel"]
+    # Once for each shard, though two devices hold it.
+    assert sorted(index[1].indices(32)[:2] for index in head.read) == [
+        (start, start + 8) for start in (0, 8, 16, 24)
+    ]
+    assert [index[0].indices(16)[:2] for index in head.read] == [(0, 16)] * 4
+
+
+def test_a_model_made_of_arrays_reads_only_slices():
+    config = support.config()
+    weights = {
+        path: Sliced(np.array(variable.value))
+        for path, (variable, _) in jax_weights(kf.models.T5(config, seed=3)).items()
+    }
+    engine = JaxEngine(LARGEST)
+    with engine.scope():
+        model = kf.models.T5.from_weights(config, weights, seed=0)
+        optimizer = support.optimizer("adamw")
+    engine.compile(model, optimizer)
+    assert not any(each.read for each in weights.values())
+    state = engine.state()
+    np.testing.assert_array_equal(state["model/head/kernel"], weights["head/kernel"].array)
+    for name, size in (("head/kernel", 8), ("token_embedding/embeddings", 8)):
+        assert [weights[name].array[i].size for i in weights[name].read] == [16 * size] * 4
+
+
+def jax_weights(model):
+    from trainers.engines.mesh import declared_weights
+
+    return declared_weights(model)
+
+
+# ---- behaviour of an engine ----
+
+
+def test_is_an_engine(largest):
+    assert isinstance(largest, Engine)
+    assert (largest.num_devices, largest.is_chief) == (8, True)
+    assert [largest.agree(False), largest.agree(True)] == [False, True]
+
+
+def test_number_of_steps_a_call_changes_no_bit_and_compiles_nothing(largest):
+    feed = support.Batches().from_step(0)
+    largest.warm_up(feed, STEPS)
+    compiled = largest._train_steps._cache_size()
+    sums = [largest.train(feed, count) for count in (1, 2, 3)]
+    apart = largest.state()
+    assert largest._train_steps._cache_size() == compiled
+    largest.load_state(largest_start(largest, apart))
+    together = steps(largest, 0, STEPS)
+    support.assert_equal(largest.state(), apart)
+    assert sum(each.tokens for each in sums) == together.tokens
+    assert largest._train_steps._cache_size() == compiled
+
+
+def largest_start(engine, after):
+    """The state that the engine began in, from a new model of the same seed."""
+    fresh = support.compiled(JaxEngine("batch:1"))
+    assert list(fresh.variables) == list(after)
+    return fresh.state()
+
+
+def test_warm_up_takes_no_batch_and_changes_nothing(largest):
+    before = largest.state()
+    feed = support.Batches().from_step(0)
+    largest.warm_up(feed, STEPS)
+    support.assert_equal(largest.state(), before)
+    assert largest.train(feed, 1).tokens == np.count_nonzero(support.Batches().batch(0)["targets"])
+
+
+def test_variables_hold_the_current_arrays(largest):
+    name = "model/head/kernel"
+    before = np.array(largest.variables[name].value)
+    steps(largest, 0, 2)
+    variable = largest.variables[name]
+    np.testing.assert_array_equal(np.array(variable.value), largest.state()[name])
+    assert not np.array_equal(before, np.array(variable.value))
+    # What is assigned is split as well, and trained on.
+    variable.assign(np.full((16, 32), np.nan, np.float32))
+    assert shards(variable) == {(16, 8)}
+    assert steps(largest, 2, 1).bad_step == 0
+
+
+def test_evaluation_has_no_dropout_and_leaves_the_state(largest, engines):
+    before = largest.state()
+    batches = [support.Batches().batch(index) for index in range(3)]
+    first, second = largest.evaluate(batches), largest.evaluate(batches)
+    support.assert_equal(largest.state(), before)
+    assert (first.loss_sum, first.tokens) == (second.loss_sum, second.tokens)
+    model = kf.models.T5(support.config(), seed=0)
+    loss = 0.0
+    for batch in batches:
+        log_p = jax.nn.log_softmax(model(batch))
+        log_z = jax.nn.logsumexp(model(batch), axis=-1)
+        picked = np.take_along_axis(np.array(log_p), batch["targets"][..., None], -1)[..., 0]
+        loss += ((batch["targets"] != 0) * (1e-4 * log_z**2 - picked)).sum()
+    assert first.loss_sum == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_names_its_step_and_its_gradient(engines):
+    class Poisoned(support.Batches):
+        """Step 2 reads a row of the embedding that is infinite."""
+
+        def batch(self, step):
+            batch = super().batch(step)
+            used = {name: np.minimum(value, 30) for name, value in batch.items()}
+            if step == 2:
+                used["encoder_token_ids"][0, 0] = 31
+            return used
+
+    # Not Adafactor, which would carry it to the other rows.
+    engine, start, _, _ = engines(LARGEST, "adamw")
+    poison = start["model/token_embedding/embeddings"].copy()
+    poison[31] = np.inf
+    engine.load_state(start | {"model/token_embedding/embeddings": poison})
+    good = engine.train(Poisoned().from_step(0), 2)
+    assert (good.bad_step, good.steps) == (-1, 2) and good.largest_gradient > 0
+    bad = engine.train(Poisoned().from_step(1), 3)
+    assert bad.bad_step == 1 and np.isfinite(bad.largest_gradient)
+
+
+def test_what_does_not_fit_is_said():
+    with pytest.raises(UserError, match="device_count=16"):
+        JaxEngine("batch:4,model:4")
+    with pytest.raises(UserError, match="heads=4"):
+        support.compiled(JaxEngine("model:8"))
+    with pytest.raises(UserError, match="which are batch, buckets"):
+        support.compiled(JaxEngine("model:2", "head:model"))
+    with pytest.raises(UserError, match="batch_size=8"):
+        steps(support.compiled(JaxEngine("batch:3")), 0, 1)
+    with pytest.raises(UserError, match="microbatches=8"):
+        steps(support.compiled(JaxEngine("batch:2", options=StepOptions(microbatches=8))), 0, 1)
+
+
+def test_state_that_does_not_fit_sets_nothing(largest):
+    before = largest.state()
+    state = {name: value + 1 for name, value in before.items()}
+    del state["optimizer/iteration"]
+    with pytest.raises(UserError, match="missing optimizer/iteration"):
+        largest.load_state(state)
+    support.assert_equal(largest.state(), before)
+
+
+# ---- resume, and engines beside each other ----
+
+
+def small(mesh=None, devices=None):
+    """An engine with a model that compiles fast, and no declared axes."""
+    engine = JaxEngine(mesh, devices=devices)
+    with engine.scope():
+        model, optimizer = loop_support.make_model(0.3), loop_support.make_optimizer()
+    engine.compile(model, optimizer)
+    return engine
+
+
+def small_steps(engine, first, count):
+    engine.train(loop_support.Batches().from_step(first), count)
+    return engine.state()
+
+
+def test_resume_is_exact_and_engines_run_side_by_side():
+    devices = jax.devices()
+    through = small_steps(small("batch:2"), 0, 12)
+    half = small_steps(small("batch:2"), 0, 6)
+    found = {}
+
+    def go_on(name, part):
+        engine = small(devices=part)
+        engine.load_state(half)
+        found[name] = small_steps(engine, 6, 6)
+
+    threads = [
+        threading.Thread(target=go_on, args=args)
+        for args in (("first", devices[2:4]), ("second", devices[4:6]))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    support.assert_equal(found["first"], through)
+    support.assert_equal(found["second"], through)
+    assert not np.array_equal(half["seeds/dropout/0"], through["seeds/dropout/0"])
+
+
+# ---- the other backend ----
+
+ON_TENSORFLOW = """
+import pathlib, sys
+from trainers import tensor_files
+from trainers.engines.tensorflow import TensorFlowEngine
+from tests.trainers.engines import jax_support as support
+
+folder = pathlib.Path(sys.argv[1])
+for case in support.CASES:
+    engine = support.compiled(TensorFlowEngine(), case)
+    engine.load_state(tensor_files.TensorFile(folder / f"{case}.dropout"))
+    tensor_files.write(folder / f"{case}.back", engine.state())
+    options = support.CASES[case][1]
+    engine = support.compiled(TensorFlowEngine(options=options), case, dropout=0.0, seed=1)
+    engine.load_state(tensor_files.TensorFile(folder / f"{case}.start"))
+    engine.train(support.Batches().from_step(3), 10)
+    tensor_files.write(folder / f"{case}.end", engine.state())
+"""
+
+
+def test_both_backends_agree_and_exchange_states(engines, tmp_path):
+    ours = {}
+    for case in support.CASES:
+        ours[case] = make("batch:2,model:2", case, dropout=0.0)
+        steps(ours[case], 0, 3)
+        tensor_files.write(tmp_path / f"{case}.start", ours[case].state())
+        tensor_files.write(tmp_path / f"{case}.dropout", engines(LARGEST, case)[3])
+    child = loop_support.python(ON_TENSORFLOW, tmp_path)
+    child["env"]["KERAS_BACKEND"] = "tensorflow"
+    ran = subprocess.run(**child, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr[-4000:]
+
+    def written(name):
+        return dict(tensor_files.TensorFile(tmp_path / name))
+
+    for case, engine in ours.items():
+        sent = engines(LARGEST, case)[3]
+        back = written(f"{case}.back")
+        support.assert_equal({name: back[name] for name in sent}, sent)
+        steps(engine, 3, 10)
+        theirs = written(f"{case}.end")
+        state = engine.state()
+        support.assert_close(state, {name: theirs[name] for name in state})
+        engine.load_state(theirs)
+        support.assert_equal(engine.state(), {name: theirs[name] for name in state})
