@@ -1,0 +1,76 @@
+"""The JAX path needs no TensorFlow: trained in a process where importing it fails."""
+
+import json
+import subprocess
+
+import pytest
+
+from tests.trainers import loop_support, nano
+
+# Everything that is TensorFlow's own, or that would pull it in.
+WITHOUT = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("tensorflow", "tf_keras", "tensorflow_datasets"):
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Refuse())
+"""
+
+PRETRAIN = (
+    WITHOUT
+    + """
+import json, pytest
+from tests.trainers import nano
+from trainers import pretrain
+from trainers.workdir import Workdir
+
+with pytest.MonkeyPatch.context() as patch:
+    nano.define(patch)
+    folder, data = sys.argv[1:]
+    config = nano.config_of(
+        pretrain, "--size=nano", "--plan=self_fusion", f"--workdir={folder}", f"--data_dir={data}",
+        "--mesh_shape=batch:2,model:2", "--noprogress", "--dropout=0.1",
+    )
+    report = pretrain.pretrain(config)
+print(json.dumps({
+    "records": Workdir(folder).records(),
+    "report": report.stat().st_size,
+    "loaded": [name for name in sys.modules if name.startswith("tensorflow")],
+}))
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What a process found that fused and trained on a mesh."""
+    folder = tmp_path_factory.mktemp("no_tensorflow")
+    data = nano.write_tokens(folder)
+    child = loop_support.python(PRETRAIN, folder / "w", data)
+    child["env"] |= {
+        "KERAS_BACKEND": "jax",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0",
+    }
+    ran = subprocess.run(**child, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+def test_stages_train_and_fuse_on_a_mesh(found):
+    small, fused = found["records"]
+    assert (small["name"], small["steps"], fused["steps"]) == ("small_0", 3, 3)
+    assert (small["devices"], fused["devices"]) == (4, 4)
+    assert fused["loss_per_token"] > 0 and found["report"] > 1000
+
+
+def test_nothing_of_tensorflow_was_loaded(found):
+    assert found["loaded"] == []
+
+
+def test_the_refusal_works():
+    child = loop_support.python(WITHOUT + "import tensorflow")
+    ran = subprocess.run(**child, capture_output=True, text=True, timeout=60)
+    assert ran.returncode != 0 and "tensorflow is not installed here" in ran.stderr
