@@ -66,7 +66,8 @@ def handled() -> Iterator[None]:
     """Context in which the two signals stop the program as the module says.
 
     Only the main thread can install handlers: elsewhere, and inside another `handled`, it does
-    nothing.
+    nothing. What came is forgotten when the next one begins, not at the end: threads that are
+    still on their way to a loop must not begin it.
     """
     global _stop
     is_main = threading.current_thread() is threading.main_thread()
@@ -83,7 +84,6 @@ def handled() -> Iterator[None]:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            _stop = Stop()
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ def test_stops_at_the_step_with_what_there_is_to_say(tmp_path):
     message = str(caught.value)
     for part in (
         "loss=nan at step=24,",
-        "learning_rate=0.06",
+        "learning_rate=0.0577",
         "largest_gradient=",
         "--on_nan=skip",
     ):

@@ -12,6 +12,14 @@ from trainers import stopping
 from trainers.errors import Stopped
 
 
+@pytest.fixture(autouse=True)
+def _forget():
+    """The flag stays up until the next `handled`."""
+    yield
+    with stopping.handled():
+        pass
+
+
 def send(number=signal.SIGTERM):
     os.kill(os.getpid(), number)
 
@@ -43,6 +51,15 @@ def test_a_flag_that_nobody_acted_on_is_raised_behind_the_loop():
             reached.append("end of the loop")
         reached.append("behind it")
     assert reached == ["end of the loop"]
+
+
+def test_a_thread_that_comes_late_does_not_begin_its_loop():
+    with pytest.raises(Stopped), stopping.handled():
+        send()
+    with pytest.raises(Stopped), stopping.postponed():
+        pytest.fail("it began")
+    with stopping.handled(), stopping.postponed() as stop:
+        assert not stop.requested
 
 
 def test_every_loop_in_a_thread_reads_the_flag():
