@@ -1,0 +1,138 @@
+"""The report of fine-tunings as files, Figure 3, and the binary."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from glue import report, results
+from glue.reports import figures, page, scores
+from tests.glue import recorded
+from tests.trainers.reports import synthetic
+from tests.trainers.reports.tables_test import cells_of
+from trainers.errors import UserError
+from trainers.reports.figures import DARK
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Fine-tunings of three models, on GLUE and on synthetic tasks, and the run that made them."""
+    folder = tmp_path_factory.mktemp("fine_tuned")
+    synthetic.full_run(folder / "w")
+    for repeat in range(2):
+        for model, steps in (("baseline", 0), ("baseline", 4800), ("self_fusion", 0)):
+            recorded.write_run(folder / "g", model, steps, ["cola", "rte"], repeat)
+    recorded.write_run(
+        folder / "g", "self_fusion", 3000, ["rte", "synthetic_similarity"], command="<b>&</b>"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(folder):
+    """Folder of the report."""
+    path, _ = page.write_report(folder / "g", folder / "w")
+    return path.parent
+
+
+def test_all_files_are_there(written):
+    assert {path.name for path in written.iterdir()} == {
+        "report.html", "report.md", "results.json", "tables.tex", "figure3.png"
+    }  # fmt: skip
+
+
+def test_html_and_results_have_the_same_cells(written):
+    html = (written / "report.html").read_text(encoding="utf-8")
+    assert "<b>&</b>" not in html and "&lt;b&gt;" in html and "<script" not in html
+    tables = json.loads((written / "results.json").read_text(encoding="utf-8"))["tables"]
+    assert list(tables) == ["table5", "table6", "table7", "differences", "synthetic"]
+    texts = [c["text"] for t in tables.values() for row in t["rows"] for c in row.values()]
+    shown = [text for _, text in cells_of(html).cells]
+    assert len(texts) == len(shown)
+    for text, seen in zip(texts, shown, strict=True):
+        assert seen == text or re.fullmatch(re.escape(text) + "[a-z]", seen)
+
+
+def test_results_have_the_runs(written):
+    found = json.loads((written / "results.json").read_text(encoding="utf-8"))
+    assert found["format"] == 1 and len(found["runs"]) == 7
+    run = found["runs"][-1]
+    assert (run["model"], run["pretrain_steps"], run["groups"]) == ("self_fusion", 3000, ["rte"])
+    assert set(run["tasks"]["rte"]["scores"]) == {"rte"}
+
+
+def test_markdown_has_the_tables_and_names_the_picture(written):
+    text = (written / "report.md").read_text(encoding="utf-8")
+    assert "](figure3.png)" in text
+    assert "| self\\_fusion, 3,000 steps, run 1 |" in text
+    assert page.SYNTHETIC_SUMMARY in text
+    assert "Average over CoLA, RTE only: 2 of the paper's 8 groups" in text
+
+
+def test_latex_is_balanced_and_escaped(written):
+    text = (written / "tables.tex").read_text(encoding="utf-8")
+    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 5
+    assert re.sub(r"\\[{}]", "", text).count("{") == re.sub(r"\\[{}]", "", text).count("}")
+    assert "self\\_fusion" in text and not re.search(r"(?<!\\)[_#%]", text)
+    assert "\\textit{84.74 $\\pm$ 0.13}" in text
+    for body in re.findall(r"\\begin{tabular}{([lr]+)}(.*?)\\end{tabular}", text, re.S):
+        lines = [line for line in body[1].replace("\n&", " &").split("\\\\") if "&" in line]
+        rows = [line for line in lines if "multicolumn" not in line]
+        assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(body[0]) - 1}
+
+
+def test_figure_3_draws_averages_over_the_same_tasks_only(folder):
+    data = figures.figure_3_data(results.read_runs(folder / "g"))
+    assert data["groups"] == ["cola", "rte"] and data["left_out"] == [["self_fusion", 3000]]
+    assert [(line["stage"], line["x"]) for line in data["run"]] == [
+        ("baseline", [0, 4800]), ("self_fusion", [0])
+    ]  # fmt: skip
+    (baseline, *_, small) = data["paper"]
+    assert baseline["mean"] == [64.07, 83.33, 84.35, 84.74]
+    assert baseline["deviation"] == [None, None, None, 0.13]
+    assert (small["x"], small["mean"]) == ([1_000_000], [80.28])
+    picture = figures.figure_3(results.read_runs(folder / "g"))
+    assert "Left out" in picture.caption and "self_fusion after 3,000 steps" in picture.caption
+    assert picture.png(DARK).startswith(b"\x89PNG")
+
+
+def test_figure_3_without_runs_is_the_papers_alone():
+    picture = figures.figure_3(())
+    assert picture.data["run"] == [] and scores.NOTHING in picture.caption
+    assert picture.png().startswith(b"\x89PNG")
+
+
+def test_a_report_of_synthetic_tasks_alone_says_so(tmp_path):
+    recorded.write_run(tmp_path, "baseline", 0, ["synthetic_grammar"])
+    path, report = page.write_report(tmp_path)
+    assert report.summary == (scores.NOTHING, page.SYNTHETIC_SUMMARY)
+    assert "No two models that the paper compares" in path.read_text(encoding="utf-8")
+
+
+def test_the_summary_names_the_best_average_and_what_it_is_over(folder):
+    summary = page.glue_report(results.read_runs(folder / "g")).summary[0]
+    assert summary.startswith("7 fine-tunings of 4 models")
+    assert "average over CoLA, RTE (2 of the paper's 8 groups) is" in summary
+
+
+def test_the_binary_prints_the_tables(folder):
+    command = [sys.executable, "-m", "glue.report", f"--workdir={folder / 'g'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "**Table 7" in done.stdout and done.stdout.count("| paper: Self fusion 500K |") == 3
+    assert done.stdout.rstrip().endswith("report.html")
+
+
+def test_bad_input_of_the_binary_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="Add --workdir"):
+        report.ReportConfig("")
+    command = [sys.executable, "-m", "glue.report", f"--workdir={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Expected a folder with at least one run")
+    assert done.stderr.count("\n") == 1
