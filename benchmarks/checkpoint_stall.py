@@ -6,14 +6,14 @@ One run of `trainers.loop` on random batches, which saves at every second bounda
 steps. So windows of that many steps with a save and without one follow each other, and each one
 with a save is compared with the mean of its two neighbours: a drift of the machine's speed cancels
 out. A window holds all that a save costs: the copy from the device, what the loop does itself, and
-the thread that writes beside the steps. Beside it stands what the loop alone waits for: the pause
-between two calls of the engine where it saves, less that where it does not. About four minutes on
-two cores at the default size.
+the thread that writes beside the steps. It is measured by the clock and, for machines that others
+use too, in processor time of this process, all threads together. Beside it stands what the loop
+alone waits for: the pause between two calls of the engine where it saves, less that where it does
+not. About four minutes on two cores at the default size.
 """
 
 import itertools
 import pathlib
-import statistics
 import tempfile
 import time
 import types
@@ -53,20 +53,24 @@ class RandomBatches:
 
 
 class TimedEngine(TensorFlowEngine):
-    """Notes when each call of `train` begins and ends, by the step where it ends."""
+    """Notes clock and processor time where each call of `train` begins and ends, by step."""
 
     def __init__(self):
         super().__init__()
         self.step = 0
-        self.began: dict[int, float] = {}
-        self.ended: dict[int, float] = {}
+        self.began: dict[int, np.ndarray] = {}
+        self.ended: dict[int, np.ndarray] = {}
 
     def train(self, batches, num_steps):
-        self.began[self.step] = time.perf_counter()
+        self.began[self.step] = _now()
         sums = super().train(batches, num_steps)
         self.step += num_steps
-        self.ended[self.step] = time.perf_counter()
+        self.ended[self.step] = _now()
         return sums
+
+
+def _now() -> np.ndarray:
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def train(config, optimizer, batch_size, input_length, every, rounds, folder) -> TimedEngine:
@@ -98,7 +102,7 @@ def train(config, optimizer, batch_size, input_length, every, rounds, folder) ->
     return engine
 
 
-def stalls(engine: TimedEngine, every: int, rounds: int) -> tuple[list[float], list[float]]:
+def stalls(engine: TimedEngine, every: int, rounds: int) -> dict[str, np.ndarray]:
     """What a save adds to its window, and what of it is a pause of the loop; as shares of one."""
 
     def window(step):
@@ -110,10 +114,15 @@ def stalls(engine: TimedEngine, every: int, rounds: int) -> tuple[list[float], l
     added, paused = [], []
     for step in range(2 * every, 2 * every * (rounds + 1), 2 * every):
         around = (step - every, step + every)
-        without = statistics.mean(map(window, around))
+        without = np.mean([window(other) for other in around], axis=0)
         added.append(window(step) / without - 1)
-        paused.append((pause(step) - statistics.mean(map(pause, around))) / without)
-    return added, paused
+        paused.append((pause(step) - np.mean([pause(other) for other in around], axis=0)) / without)
+    clock, processor = np.transpose(added)
+    return {
+        "all, by the clock": clock,
+        "all, in processor time": processor,
+        "pause of the loop": np.array(paused)[:, 0],
+    }
 
 
 def main(argv):
@@ -135,12 +144,8 @@ def main(argv):
         f"{SIZE.value}, {OPTIMIZER.value}, batch {BATCH_SIZE.value} x {INPUT_LENGTH.value}, "
         f"{size / 1e6:.1f} MB a checkpoint, one in {EVERY.value} steps"
     )
-    for name, values in zip(
-        ("all that a save costs", "pause of the loop"),
-        stalls(engine, EVERY.value, ROUNDS.value),
-        strict=True,
-    ):
-        low, middle, high = min(values), statistics.median(values), max(values)
+    for name, values in stalls(engine, EVERY.value, ROUNDS.value).items():
+        low, middle, high = np.quantile(values, [0, 0.5, 1])
         print(f"{name:22} median {middle:7.2%}   min {low:7.2%}   max {high:7.2%}")
 
 

@@ -6,7 +6,6 @@ name when it is whole and on the disk, and others are removed only after that.
 
 import concurrent.futures
 import contextlib
-import dataclasses
 import json
 import math
 import os
@@ -27,12 +26,12 @@ from trainers.checkpoint_format import (
     TRAINING_FILE,
     CheckpointWarning,
     Manifest,
-    read_manifest,
     step_folder,
     step_folders,
     sync,
     write_manifest,
 )
+from trainers.checkpoint_keep import Keep, good_scores
 from trainers.errors import UserError
 
 
@@ -104,53 +103,6 @@ def _put_in_place(beside: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
         if path.name.startswith(target.name + REPLACED):
             _remove(path)
     return target
-
-
-@dataclasses.dataclass(frozen=True)
-class Keep:
-    """Which checkpoints of a run stay.
-
-    Args:
-        newest: how many of the newest, at least 1.
-        best: whether the one with the lowest score stays; of equal ones the newest.
-        every: steps that are multiples of it stay; None for none.
-
-    Raises:
-        UserError: a number that is not a positive integer.
-
-    Example:
-        >>> Keep(newest=2, every=300).of({100: 3.0, 200: 1.0, 300: None, 400: 2.0, 500: 2.0})
-        {200, 300, 400, 500}
-    """
-
-    newest: int = 2
-    best: bool = True
-    every: int | None = None
-
-    def __post_init__(self):
-        for name, value in (
-            ("newest", self.newest),
-            ("every", 1 if self.every is None else self.every),
-        ):
-            if type(value) is not int or value < 1:
-                raise UserError(
-                    f"Expected a positive number of checkpoints to keep. Received: {name}={value!r}"
-                    ". Give at least 1."
-                )
-
-    def of(self, scores: Mapping[int, float | None]) -> set[int]:
-        """Returns the steps that stay.
-
-        Args:
-            scores: step → score of every good checkpoint, None where it has none.
-        """
-        stay = set(sorted(scores)[-self.newest :])
-        scored = [(score, -step) for step, score in scores.items() if score is not None]
-        if self.best and scored:
-            stay.add(-min(scored)[1])
-        if self.every:
-            stay |= {step for step in scores if step % self.every == 0}
-        return stay
 
 
 class Writer:
@@ -249,38 +201,32 @@ class Writer:
             warnings.warn(str(failed), CheckpointWarning, stacklevel=2)
 
     def _write(self, step: int, state: Mapping, config: Mapping, score: float | None) -> None:
-        if self._scores is None:
-            self._scores = _scores(self._folder)
+        scores = self._known_scores()
         save(self._folder, step, state, config, score)
-        self._scores[step] = _finite(score)
+        scores[step] = _finite(score)
         self._remove_old(step)
 
     def _remove_old(self, step: int) -> None:
-        if self._scores is None:
-            self._scores = _scores(self._folder)
-        _remove_partial(self._folder)
+        scores = self._known_scores()
         # A later one is of a past that was damaged or taken back, and does not count.
-        reached = {old: self._scores[old] for old in self._scores if old <= step}
-        for old in sorted(reached.keys() - self._keep.of(reached)):
-            for path in (path for found, path in step_folders(self._folder) if found == old):
+        reached = {old: score for old, score in scores.items() if old <= step}
+        goes = reached.keys() - self._keep.of(reached)
+        for old, path in step_folders(self._folder):
+            if old in goes:
                 _remove(path)
-            del self._scores[old]
+        for old in goes:
+            del scores[old]
+        _remove_partial(self._folder)
+
+    def _known_scores(self) -> dict[int, float | None]:
+        """Scores of the good checkpoints; their manifests are read once, in the thread."""
+        if self._scores is None:
+            self._scores = good_scores(self._folder)
+        return self._scores
 
 
 def _finite(score: float | None) -> float | None:
     return float(score) if score is not None and math.isfinite(score) else None
-
-
-def _scores(folder: pathlib.Path) -> dict[int, float | None]:
-    """Scores of the good checkpoints of a folder; a damaged one neither counts nor is removed."""
-    found = {}
-    for step, path in step_folders(folder):
-        with contextlib.suppress(UserError, OSError):
-            manifest = read_manifest(path)
-            sizes = {name: os.lstat(path / name).st_size for name in manifest.files}
-            if sizes == {name: digest.bytes for name, digest in manifest.files.items()}:
-                found[step] = manifest.score
-    return found
 
 
 # ---- folders ----
@@ -300,9 +246,13 @@ def _aside(name: str) -> str:
 
 def _remove(path: pathlib.Path) -> None:
     """Removes a checkpoint. It loses its name first: half of one would look like a damaged one."""
-    hidden = path.with_name(_aside(PARTIAL + "removed"))
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(path, hidden)
+    try:
+        os.rename(path, path.with_name(_aside(PARTIAL + "removed")))
+    except OSError as error:
+        raise UserError(
+            f"Expected to remove an old checkpoint. Received: {path} ({error.strerror or error}). "
+            "Remove it yourself; the newer ones are whole."
+        ) from error
     _remove_partial(path.parent)
 
 

@@ -1,10 +1,11 @@
 """Checkpoints: what a run saves, and which one it goes on from.
 
-How they lie on the disk: `trainers.checkpoint_format`; how they are written and which stay:
-`trainers.checkpoint_writer`. What got damaged later is found by its hashes, named in a warning,
-and passed over. Nothing here knows a backend. A checkpoint may come from anybody: nothing is
-unpickled, no path is taken from a file, links and pipes are refused, and no array is larger than
-the file that holds it.
+How they lie on the disk: `trainers.checkpoint_format`; how they are written:
+`trainers.checkpoint_writer`; which stay: `trainers.checkpoint_keep`. What got damaged later is
+found by its hashes, named in a warning, and passed over. Nothing here knows a backend.
+
+A checkpoint may come from anybody: nothing is unpickled, no path is taken from a file, links and
+pipes are refused, and no array is larger than the file that holds it.
 """
 
 import dataclasses
@@ -28,7 +29,8 @@ from trainers.checkpoint_format import (
     step_folder,
     step_folders,
 )
-from trainers.checkpoint_writer import Keep, Writer, save
+from trainers.checkpoint_keep import Keep
+from trainers.checkpoint_writer import Writer, save
 from trainers.engines.base import check_state, state_variables
 from trainers.errors import UserError
 
@@ -148,6 +150,9 @@ def latest(
                 check_state(shapes, checkpoint.shapes(), str(path))
             return checkpoint
         except UserError as error:
+            if not os.path.lexists(path):
+                # Removed by the run that writes here: a newer one has come meanwhile.
+                return latest(folder, shapes)
             warnings.warn(f"{error} It is passed over.", CheckpointWarning, stacklevel=2)
             faults.append((path, error))
     if faults:

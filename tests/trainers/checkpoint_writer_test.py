@@ -208,6 +208,32 @@ def test_a_replaced_one_counts_until_the_new_one_is_there(tmp_path, monkeypatch)
     assert os.listdir(tmp_path) == ["step_00000002"]
 
 
+def test_one_that_cannot_be_removed_is_one_line(tmp_path, monkeypatch):
+    checkpoints.save(tmp_path, 1, make_state(1), {})
+    rename = os.rename
+
+    def refuse(source, target):
+        if pathlib.Path(source).name == "step_00000001":
+            raise PermissionError(13, "Permission denied")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    writer = Writer(tmp_path, Keep(newest=1))
+    writer.save(2, make_state(2), {})
+    with pytest.raises(UserError, match="remove an old .*step_00000001 .Permission denied"):
+        writer.close()
+    assert checkpoints.steps(tmp_path) == [1, 2]
+
+
+def test_what_a_dead_process_did_not_remove_is_removed(tmp_path):
+    for step in (1, 2, 3, 9):
+        checkpoints.save(tmp_path, step, make_state(step), {}, score=step)
+    (tmp_path / ".partial_step_00000004_0123abcd").mkdir()
+    with Writer(tmp_path, Keep(newest=1)) as writer:
+        writer.tidy(3)
+    assert sorted(os.listdir(tmp_path)) == [checkpoints.step_folder(step) for step in (1, 3, 9)]
+
+
 def test_a_removed_link_leaves_what_it_leads_to(tmp_path):
     inside, elsewhere = tmp_path / "checkpoints", tmp_path / "disk"
     moved = checkpoints.save(elsewhere, 1, make_state(1), {})

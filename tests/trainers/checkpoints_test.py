@@ -221,6 +221,25 @@ def test_only_ones_of_another_model_are_an_error(tmp_path):
         checkpoints.latest(tmp_path, shapes(make_state()) | {"model/more": (1,)})
 
 
+def test_one_that_is_removed_while_it_is_read_was_not_damaged(tmp_path, monkeypatch):
+    """Another process reads while the run goes on: it saves 2 and removes 1."""
+    checkpoints.save(tmp_path, 1, make_state(1), {})
+    load, calls = checkpoints.load, []
+
+    def slow_load(path):
+        if not calls:
+            with checkpoints.Writer(tmp_path, checkpoints.Keep(newest=1)) as writer:
+                writer.save(2, make_state(2), {})
+        calls.append(path.name)
+        return load(path)
+
+    monkeypatch.setattr(checkpoints, "load", slow_load)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert checkpoints.latest(tmp_path).step == 2
+    assert calls == ["step_00000001", "step_00000002"]
+
+
 def test_the_state_stays_on_the_disk_until_it_is_sliced(tmp_path):
     state = {"model/a": np.arange(1 << 20, dtype=np.float32).reshape(1024, 1024)}
     path = checkpoints.save(tmp_path, 1, state, {})
