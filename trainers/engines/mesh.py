@@ -273,6 +273,34 @@ def _check_apart(tensor: str, names: Sequence[str], layout: Layout) -> None:
         taken[dim] = name
 
 
+def layout_map(model, mesh: MeshShape, layout: Layout | None = None):
+    """The same for `keras.distribution`: what Keras' own `fit` takes under `ModelParallel`.
+
+    Args:
+        model: as in `weight_specs`, for instance `T5.skeleton(config)`.
+        mesh: shape of the mesh, on the first devices that there are.
+        layout: rules; None for T5's.
+
+    Returns:
+        `keras.distribution.LayoutMap` with a key for each weight, which fits the weights of any
+        model of this configuration.
+
+    Example:
+        >>> layouts = layout_map(T5.skeleton(config), MeshShape.parse("batch:2,model:2"))
+        >>> with keras.distribution.ModelParallel(layout_map=layouts).scope():
+        ...     model = T5(config)
+    """
+    check_backend(mesh)
+    devices = keras.distribution.list_devices()
+    check_devices(mesh, len(devices))
+    grid = keras.distribution.DeviceMesh(mesh.sizes, mesh.names, devices[: mesh.size])
+    layouts = keras.distribution.LayoutMap(grid)
+    for path, spec in weight_specs(model, mesh, layout).items():
+        # A path in a model begins with the model's name, which carries a counter.
+        layouts[f"([^/]*/)?{re.escape(path)}"] = spec
+    return layouts
+
+
 def slot_spec(spec: Spec, shape: Sequence[int], slot_shape: Sequence[int]) -> Spec:
     """The spec of an optimizer's slot: that of its weight, in the dimensions that it shares.
 
