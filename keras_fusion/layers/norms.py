@@ -155,12 +155,15 @@ class FusableLayerNorm(_GroupedNorm, keras.layers.LayerNormalization):
         return {name: Axes(self.axes, averages=False) for name in names}
 
     def call(self, inputs):
-        if self.groups is None:
-            return super().call(inputs)
-
         def normalise(units):
-            mean, variance = ops.moments(units, axes=-1, keepdims=True)
-            return (units - mean) * ops.rsqrt(variance + self.epsilon)
+            # Not `ops.moments`, which Keras' layer calls too: TensorFlow's takes the mean for a
+            # constant where it differentiates the variance, so that Hessians are wrong.
+            units = units - ops.mean(units, axis=-1, keepdims=True)
+            variance = ops.mean(ops.square(units), axis=-1, keepdims=True)
+            return units * ops.rsqrt(variance + self.epsilon)
+
+        if self.axis not in (-1, [-1], [len(inputs.shape) - 1]):
+            return super().call(inputs)
 
         wide = keras.backend.result_type(inputs.dtype, "float32")
         outputs = apply_by_group(ops.cast(inputs, wide), self.groups, normalise)
