@@ -10,14 +10,14 @@ from keras_fusion.theory.derivatives import combine
 from keras_fusion.theory.modified import drift, integrate, modified_loss_at, two_steps_from
 from tests.keras_fusion.theory import cases
 
-STEPS = 0.04 * 0.5 ** np.arange(6)
+STEPS = 0.02 * 0.5 ** np.arange(6)
 
 
 def gaps(fields, alpha, field, steps=STEPS):
     """Distances between the two discrete steps and a flow, for every h; `field(weights, h)`."""
     weights, found = fields.weights(), []
     for h in steps:
-        end = integrate(lambda w, h=h: field(w, h), weights, h, substeps=2)
+        end = integrate(lambda w, h=h: field(w, h), weights, h, substeps=1)
         found.append(
             np.linalg.norm(
                 cases.flat(combine((1.0, end), (-1.0, two_steps_from(fields, weights, h, alpha))))
@@ -39,14 +39,14 @@ class TestTheorem2:
     @pytest.mark.parametrize(
         ("make", "options", "largest"),
         [
-            (cases.fused_dense, (), 0.2),
-            (cases.noisy_dense, (), 0.2),
-            (cases.self_fused, ("dense", 2, "rule"), 0.2),
-            (cases.self_fused, ("dense", 3, "property"), 0.2),
-            (cases.self_fused, ("v1.1", 2, "property"), 0.04),
-            (cases.self_fused, ("v1.1", 3, "rule"), 0.04),
-            (cases.self_fused, ("v1.0", 2, "rule"), 0.01),
-            (cases.self_fused, ("v1.0", 3, "property"), 0.01),
+            (cases.fused_dense, (), 0.02),
+            (cases.noisy_dense, (), 0.02),
+            (cases.self_fused, ("dense", 2, "rule"), 0.02),
+            (cases.self_fused, ("dense", 3, "property"), 0.02),
+            (cases.self_fused, ("v1.1", 2, "property"), 0.01),
+            (cases.self_fused, ("v1.1", 3, "rule"), 0.01),
+            (cases.self_fused, ("v1.0", 2, "rule"), 0.0025),
+            (cases.self_fused, ("v1.0", 3, "property"), 0.0025),
         ],
     )
     def test_third_order_with_the_bracket_second_without(self, make, options, largest):
@@ -55,8 +55,8 @@ class TestTheorem2:
             gaps(fields, alpha, lambda w, h, on=on: drift(fields, w, h, alpha, on), steps)
             for on in (True, False)
         )
-        assert slope(steps, with_bracket) == pytest.approx(3, abs=0.15)
-        assert slope(steps, without) == pytest.approx(2, abs=0.15)
+        assert slope(steps, with_bracket) == pytest.approx(3, abs=0.1)
+        assert slope(steps, without) == pytest.approx(2, abs=0.1)
         # What is missing is the bracket itself.
         assert without[-1] / steps[-1] ** 2 == pytest.approx(
             alpha / 2 * bracket_norm(fields), rel=0.1
@@ -71,7 +71,7 @@ class TestTheorem2:
         flow = theory.modified_equation_step(*case.arguments, **arguments)
         found = np.sqrt(sum(np.sum((flow[path] - steps[path]) ** 2) for path in steps))
         (expected,) = gaps(fields, alpha, lambda w, h: drift(fields, w, h, alpha), [h])
-        assert found == pytest.approx(expected, rel=1e-3)
+        assert found == pytest.approx(expected, rel=1e-2)
         for old, new in zip(before, case.fused.get_weights(), strict=True):
             np.testing.assert_array_equal(old, new)
 
@@ -86,7 +86,7 @@ class TestTheorem2:
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
     def test_substeps_are_enough(self):
-        fields, h = cases.fused_dense().fields, 0.2
+        fields, h = cases.fused_dense().fields, 0.1
         coarse, fine = (
             cases.flat(integrate(lambda w: drift(fields, w, h, 1.5), fields.weights(), h, substeps))
             for substeps in (4, 16)
@@ -171,7 +171,8 @@ class TestTheorem1:
         loss, gradient = small.gradient(small.weights())
         square = np.sum(cases.flat(gradient) ** 2)
         assert result.terms.first_loss == pytest.approx(loss)
-        assert result.bound.first_loss == result.self_fusion.first_loss == pytest.approx(loss)
+        assert result.bound.first_loss == pytest.approx(loss)
+        assert result.self_fusion.first_loss == pytest.approx(loss)
         assert result.terms.second_loss == pytest.approx(alpha * result.bound.second_loss)
         # As printed, the special case is n times its own bound.
         assert result.self_fusion.first_flatness == pytest.approx(h / 4 * square)
@@ -206,7 +207,12 @@ class TestTheorem1:
         case = cases.fused_dense()
         result = theory.modified_loss(*case.arguments, h=0.1, alpha=2.0, loss=case.loss)
         inputs, targets = case.batch
-        losses = [float(case.loss(targets, source(inputs))) for source in case.sources]
+        # θ_i is read from the fused network, which holds one bias for all outputs, the mean.
+        bias = np.mean([source.get_weights()[-1] for source in case.sources], axis=0)
+        losses = [
+            float(case.loss(targets, source(inputs) + (bias - source.get_weights()[-1])))
+            for source in case.sources
+        ]
         assert result.self_fusion is None
         assert result.bound.first_loss == pytest.approx(np.mean(losses))
         assert result.terms.first_loss < result.bound.first_loss  # Jensen
