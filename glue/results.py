@@ -12,10 +12,10 @@ mixture; repeats are further runs. Other files and folders beside these are left
                   "examples": {split: count}, …}
 
 `model` is the row of the paper's tables (`baseline`, `fusion_property`, `self_fusion`, `small`; any
-other name gets a row of its own), `stage` the pretraining stage whose record has the cost, and
-`pretrain_steps` the steps of that stage alone, after its fusion. A score that is not a number (a
-correlation of predictions that are all the same) is null. What else is in the files is kept for
-whoever reads them.
+other name gets a row of its own), `stage` the pretraining stage whose record has the cost (of
+`small`, one of the small stages), and `pretrain_steps` the steps of that stage alone, after its
+fusion. A score that is not a number (a correlation of predictions that are all the same) is null.
+What else is in the files is kept for whoever reads them.
 
 Example:
     >>> write_model("G", "self_fusion-250-r0", model="self_fusion", pretrain_steps=250)
@@ -23,6 +23,7 @@ Example:
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -215,7 +216,8 @@ def read_runs(workdir: str | os.PathLike) -> tuple[Run, ...]:
 
     Raises:
         UserError: no such folder, no run in it, a file that cannot be read or lacks a field, a
-            score that its task does not have, or a result of another run.
+            score that its task does not have, a result of another run, or two runs that are the
+            same repeat of the same model.
     """
     workdir = pathlib.Path(workdir)
     if not workdir.is_dir():
@@ -229,7 +231,16 @@ def read_runs(workdir: str | os.PathLike) -> tuple[Run, ...]:
             f"Expected a folder with at least one run (RUN/{MODEL_FILE}). "
             f"Received: workdir={str(workdir)!r}, which has none. Run glue.finetune first."
         )
-    return tuple(sorted(runs, key=lambda run: (run.model, run.pretrain_steps, run.repeat)))
+    runs.sort(key=lambda run: (run.model, run.pretrain_steps, run.repeat))
+    for one, other in itertools.pairwise(runs):
+        same = ("model", "pretrain_steps", "repeat")
+        if all(getattr(one, field) == getattr(other, field) for field in same):
+            raise UserError(
+                f"Expected one run of {one.model} after {one.pretrain_steps} steps with "
+                f"repeat={one.repeat}. Received: {one.name} and {other.name} in {str(workdir)!r}. "
+                "Move one of them away."
+            )
+    return tuple(runs)
 
 
 def _read_run(folder: pathlib.Path) -> Run:

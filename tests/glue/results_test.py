@@ -54,7 +54,7 @@ def test_an_undefined_score_is_null_in_the_file(tmp_path):
     assert json.loads(text)["scores"] == {"stsb_pearson": None, "stsb_spearman": None}
     assert math.isnan(results.read_runs(tmp_path)[0].scores["stsb_pearson"])
     # Line breaks inside a prediction do not break the file.
-    results.write_model(tmp_path, "s", model="baseline", pretrain_steps=0)
+    results.write_model(tmp_path, "s", model="baseline", pretrain_steps=1)
     results.write_result(tmp_path, "s", "stsb", pairs)
     assert (
         results.read_runs(tmp_path)[1].results["stsb"].predictions("validation")
@@ -121,6 +121,12 @@ def test_files_that_are_wrong_are_named_with_field_and_value(folder, file, field
     with pytest.raises(UserError, match=message) as caught:
         results.read_runs(folder)
     assert file in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_two_runs_that_are_the_same_repeat_are_refused(folder):
+    results.write_model(folder, "again", model="self_fusion", pretrain_steps=250, repeat=1)
+    with pytest.raises(UserError, match="repeat=1. Received: again and self_fusion-250-1 in"):
+        results.read_runs(folder)
 
 
 def test_a_damaged_line_of_predictions_is_named(folder):

@@ -86,6 +86,16 @@ def test_markdown_has_one_line_a_row_and_escapes(table):
     assert "- (a) second" in text and "- (b) first" in text
 
 
+def test_latex_has_one_line_a_row_and_escapes(table):
+    text = tables.render(table, "tex")
+    assert "\\caption{\\textbf{A \\textless{}title\\textgreater{}.}}" in text
+    assert "\\begin{tabular}{lrr}" in text
+    assert "a\\_b & 1.50\\textsuperscript{b} & \\textit{2h} \\\\\n" in text
+    assert "\\textless{}c\\textgreater{} & not run & \\textit{not given} \\\\\n" in text
+    assert "A\\textbar{}B\\textsuperscript{a}" in text
+    assert "\\textsuperscript{a} second" in text and "\\textsuperscript{b} first" in text
+
+
 def test_data_has_value_text_and_origin(table):
     data = table.to_dict()
     assert data["rows"][0]["theirs"] == {"value": 2.0, "text": "2h", "origin": "paper"}
