@@ -4,6 +4,7 @@ from keras_fusion import layers as layers
 from keras_fusion import models as models
 from keras_fusion import optimizers as optimizers
 from keras_fusion import schedules as schedules
+from keras_fusion import theory as theory
 from keras_fusion.errors import FusionError as FusionError
 from keras_fusion.errors import SymmetryWarning as SymmetryWarning
 from keras_fusion.fusion import fuse as fuse

@@ -13,11 +13,11 @@ So the bracket is zero outside η whenever η = 0: for any sources, not for self
 
     B a = (1/n) (Σ_i ∇_{θ_i} ∇_η L_B) ∇L_S(θ):
 
-the paper's last line lost 1/n. Without it the bracket is that of the sources' own step,
-F = −(∇L_S(θ_1), …, ∇L_S(θ_n), 0), which is not Eq. 6. The gradient is with respect to the fused
-weights w_i = c θ_i (see `partition`), and there the factor of weight w is 1 / (n c): 1/n for all
-weights but a head (c = 1/n: 1) and the final norm below a tied head (c = 1/√n: 1/√n); 1 for a
-weight that fusing averages.
+the paper's last line lost 1/n. (It is right for F = −(∇L_S(θ_1), …, ∇L_S(θ_n), 0), the sources' own
+steps, which are n times those of Eq. 6.) The gradients here are those with respect to the fused
+weights w_i = c θ_i (see `partition`), and for these the factor in front of a weight's
+∇_{w_i} ∇_η L_B ∇_w L_S is 1 / (n c): 1/n but for an untied head (c = 1/n: 1) and the final norm
+below a tied head (c = 1/√n: 1/√n), and 1 for a weight that fusing averages.
 
 **What the bracket is.** Lemma 2 holds on all of N = {(θ, …, θ, 0)}: at each of its points every η
 block of a weight has the gradient ∇_w L_S(θ) / n. Moving along N by a velocity u of θ changes that

@@ -20,6 +20,10 @@ As F'F = ½ ∇‖∇L1‖², this is Theorem 2 with the modified loss of the pr
 
 and the two steps are met to O(h³); without the bracket only to O(h²), by ½ α h² ‖[∇L1, ∇L2]‖.
 
+**Which h.** The sources' own last step, with a learning rate h_S, moves each θ_i by −h_S ∇L_S(θ_i).
+In self-fusion that is n h_S times −∇_{θ_i} L1: the first step of Eq. 6 with h = n h_S, for every
+weight that fusing copies. So for a run h = n h_S, and α = h_B / h.
+
 **What the paper prints differently.**
 
 - Theorem 1 has L_B where the proof has α L_B. Without α the flow misses the steps by

@@ -85,6 +85,20 @@ class TestTheorem2:
         expected = cases.flat(middle) - alpha * h * cases.flat(fields.at(middle).second)
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
+    @pytest.mark.parametrize("n", [2, 3])
+    def test_the_sources_own_step_is_n_times_as_long(self, n):
+        """Self-fusing after a step of h_S is Eq. 6 with h = n h_S, where fusing copies."""
+        case, (_, small) = cases.self_fused("dense", n, "property"), cases.small("dense")
+        fields, own = case.fields, 0.1
+        weights = fields.weights()
+        end = combine((1.0, weights), (-n * own, fields.at(weights).first))
+        stepped = combine((1.0, small.weights()), (-own, small.gradient(small.weights())[1]))
+        for part, array, expected in zip(
+            fields.partition.parts, fields.partition.source_weights(end, 0), stepped, strict=True
+        ):
+            if set(part.factors) == {1.0}:
+                np.testing.assert_allclose(array, expected, rtol=1e-12)
+
     def test_substeps_are_enough(self):
         fields, h = cases.fused_dense().fields, 0.1
         coarse, fine = (
