@@ -60,7 +60,7 @@ def fuse_functional(models, norm, noise):
     Args:
         models: Built `keras.Sequential` or functional models, at least two.
         norm: `"property"` or `"rule"`.
-        noise: A `keras_fusion.operator.Noise`.
+        noise: A `keras_fusion.noise.Noise`.
 
     Returns:
         A model of the first one's class, whose outputs before the last activation are the mean of

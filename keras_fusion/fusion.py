@@ -16,7 +16,7 @@ def fuse(models, norm="property", noise=0.0, noise_kind="gaussian", seed=0):
         norm: `"property"` normalises each source's units apart and keeps the function;
             `"rule"` normalises all together and keeps the architecture (section 3.2).
         noise: Standard deviation of η over the root mean square of each weight.
-        noise_kind: `"gaussian"` or `"balanced"`, see `keras_fusion.operator.Noise`.
+        noise_kind: `"gaussian"` or `"balanced"`, see `keras_fusion.noise.Noise`.
         seed: Seed of the noise.
 
     Returns:
