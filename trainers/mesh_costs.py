@@ -178,7 +178,7 @@ def measure(config: "kf.models.T5Config", step: Step) -> Costs:
         xla_flops=compiled.cost_analysis()["flops"],
         traffic=traffic(program, step.mesh, rules_of_layers(model, engine.layout)),
         # The engine's own loop runs as many steps as a call asks for; what is in it is one step.
-        unknown_loops=program.unknown_loops - 1,
+        unknown_loops=max(program.unknown_loops - 1, 0),
         largest=largest_mesh(model, engine.layout, step.batch_size // step.microbatches),
         compile_seconds=seconds,
         peak_host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

@@ -172,7 +172,7 @@ def test_report_prints_a_table_and_its_progress(reported):
 
 # Bytes that JAX's own backward pass closes over, beside XLA's account of the compiled step.
 _ACTIVATIONS = """
-    import json, math
+    import json, math, sys
     from trainers import mesh_report
     mesh_report.prepare_backend()
     mesh_report.make_devices(3)
@@ -207,6 +207,7 @@ _ACTIVATIONS = """
 
     kept = jax.tree.leaves(jax.eval_shape(backward, weights, ids, targets))
     found["kept"] = sum(math.prod(each.shape) * each.dtype.itemsize for each in kept)
+    found["tensorflow"] = "tensorflow" in sys.modules
     print(json.dumps(found))
 """
 
@@ -228,6 +229,10 @@ def test_temporaries_are_what_the_backward_pass_keeps(activations):
     assert parts["product_flops"] == whole["product_flops"] == whole["counted_flops"]
     assert whole["traffic"] == parts["traffic"] == []
     assert parts["largest"]["batch"] == 8
+
+
+def test_tensorflow_is_not_imported(activations):
+    assert not activations["tensorflow"]
 
 
 def test_mesh_that_does_not_divide_is_named_with_those_that_would(activations):
