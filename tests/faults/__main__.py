@@ -33,7 +33,7 @@ def main(argv):
             outcome = harness.kill(f"killed_{len(outcomes)}", kills)
             outcomes.append(outcome)
             where = "; then ".join(map(str, outcome.killed))
-            verdict = "survived" if outcome.survived else f"LOST {outcome.lost} {outcome.fault}"
+            verdict = "survived" if outcome.survived else f"LOST ({outcome.fault or outcome.lost})"
             print(f"{len(outcomes):3d}. {verdict}: killed {where}", flush=True)
     survived = sum(outcome.survived for outcome in outcomes)
     print(

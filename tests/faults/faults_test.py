@@ -73,7 +73,7 @@ class Paused:
         go = os.open(self._go, os.O_RDWR)
         try:
             pid = self.harness.zygote.start(self.folder, self.harness.flags, self.point)
-            assert select.select([ready], [], [], 120)[0], "it did not come to the point"
+            assert select.select([ready], [], [], 300)[0], "it did not come to the point"
             yield pid
             os.write(go, b".")
         finally:

@@ -7,7 +7,7 @@ import random
 import signal
 
 from tests.faults import compare, points
-from tests.faults.zygote import Zygote
+from tests.faults.zygote import Ended, Zygote
 from tests.trainers import nano
 
 # Checkpoints between evaluations, calls of one and two steps, lines of training over all of it.
@@ -95,12 +95,15 @@ class Harness:
             if ended.code == -signal.SIGKILL:
                 reached.append(point)
             elif ended.code != 0 or not reached:
-                fault = f"exit code {ended.code} before the kill {point}: {ended.output[-2000:]}"
-                return Outcome((*reached, point), {}, fault)
+                return Outcome((*reached, point), {}, f"not reached: {_last_words(ended)}")
         ended = self.zygote.run(folder, self.flags)
         if ended.code != 0:
-            return Outcome(tuple(reached), {}, f"exit code {ended.code}: {ended.output[-2000:]}")
+            return Outcome(tuple(reached), {}, _last_words(ended))
         return Outcome(tuple(reached), self.lost(folder))
+
+
+def _last_words(ended: Ended) -> str:
+    return f"exit code {ended.code}, {' '.join(ended.output[-300:].split())}"
 
 
 def plan(recorded: dict, count: int, seed: int) -> list[list[points.Point]]:
