@@ -64,7 +64,7 @@ class ReplicaSteps:
         sums, gradients = self._gradients(batch, tf.maximum(tokens, 1.0))
         sums = self._over_replicas(_vector(sums))
         gradients = self._over_replicas(gradients)
-        largest = _largest_if_not_finite(sums[0], gradients)
+        largest = largest_if_not_finite(sums[0], gradients)
         rate = tf.cast(self.optimizer.learning_rate, tf.float32)
         self.optimizer.apply(_clip(gradients, self.options.clip_norm), weights)
         return StepResult(sums, rate, largest)
@@ -186,7 +186,7 @@ def _clip(gradients: list[tf.Tensor], clip_norm: float | None) -> list[tf.Tensor
     return [gradient * tf.cast(factor, gradient.dtype) for gradient in gradients]
 
 
-def _largest_if_not_finite(loss, gradients: list[tf.Tensor]) -> tf.Tensor:
+def largest_if_not_finite(loss, gradients: list[tf.Tensor]) -> tf.Tensor:
     """Largest finite |gradient| where the loss is not finite, else nan."""
     nan = tf.constant(float("nan"))
 

@@ -128,6 +128,35 @@ def test_a_loss_that_is_not_finite_names_its_step(fresh):
     assert (StepSums(4, 1.0, 1, 1) + StepSums(3, 1.0, 1, 1, bad_step=2)).bad_step == 6
 
 
+def test_the_largest_gradient_of_a_bad_step_is_told(fresh):
+    state = fresh.state()
+    assert np.isnan(fresh.train(support.Batches().from_step(0), 2).largest_gradient)
+    # (log Z)^2 is too large for a float32; its gradient by this bias, 1e-4 * 2 log Z, is not.
+    state["model/dense_1/bias"][3] = 1e20
+    fresh.load_state(state)
+    sums = fresh.train(support.Batches().from_step(0), 2)
+    assert sums.bad_step == 0
+    assert sums.largest_gradient == pytest.approx(2e16, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("loss", "gradients", "largest"),
+    [
+        (1.0, [[1.0]], np.nan),
+        (np.inf, [[1.0, -3.0], [2.0]], 3.0),
+        (np.nan, [[np.nan, 0.5], [-np.inf]], 0.5),
+        (np.nan, [[np.nan], [np.inf]], np.nan),
+    ],
+)
+def test_largest_finite_gradient(loss, gradients, largest):
+    import tensorflow as tf
+
+    from trainers.engines.tensorflow_steps import largest_if_not_finite
+
+    found = largest_if_not_finite(tf.constant(loss), [tf.constant(g) for g in gradients])
+    np.testing.assert_equal(found.numpy(), np.float32(largest))
+
+
 def test_state_that_does_not_fit_lists_everything_and_sets_nothing(fresh):
     before = fresh.state()
     state = {name: value + 1 for name, value in before.items()}
@@ -141,12 +170,30 @@ def test_state_that_does_not_fit_lists_everything_and_sets_nothing(fresh):
     assert_equal(before, fresh.state())
 
 
-@pytest.mark.parametrize("option", [{"gradient_accumulation_steps": 2}, {"use_ema": True}])
-def test_optimizer_options_that_fail_in_the_loop_are_refused(option):
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ({"gradient_accumulation_steps": 2}, "microbatches"),
+        ({"use_ema": True}, "fails in a loop"),
+        ({"clipnorm": 1.0}, "clip_norm"),
+        ({"global_clipnorm": 1.0}, "clip_norm"),
+        ({"clipvalue": 1.0}, "clip_norm"),
+    ],
+)
+def test_optimizer_options_that_train_wrong_are_refused(option, hint):
     from trainers.engines.tensorflow import TensorFlowEngine
 
-    with pytest.raises(UserError, match=next(iter(option))):
+    with pytest.raises(UserError, match=hint) as caught:
         TensorFlowEngine().compile(support.make_model(), keras.optimizers.SGD(0.1, **option))
+    assert f"without {next(iter(option))}" in str(caught.value)
+
+
+def test_loss_scaling_is_refused():
+    from trainers.engines.tensorflow import TensorFlowEngine
+
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+    with pytest.raises(UserError, match="bfloat16"):
+        TensorFlowEngine().compile(support.make_model(), optimizer)
 
 
 TWO_CPUS = """
