@@ -43,6 +43,15 @@ def test_costs_by_hand(pretraining):
     assert cost.pretraining_cost(pretraining, "baseline", 4800).total == pytest.approx(384)
 
 
+def test_the_end_of_a_stage_counts_where_its_curve_ends_before(tmp_path):
+    curve = synthetic.learning_curve(4000)
+    stage = synthetic.record("baseline", "M", curve, steps=4100, device_seconds=330.0)
+    pretraining = runs.read_run(synthetic.write_run(tmp_path / "w", stage))
+    assert cost.pretraining_cost(pretraining, "baseline", 4100).after == 330
+    # Half way between 4,000 steps in 320 s and 4,100 in 330 s.
+    assert cost.pretraining_cost(pretraining, "baseline", 4050).after == pytest.approx(325)
+
+
 def test_what_is_not_recorded_is_not_made_up(pretraining):
     assert cost.pretraining_cost(pretraining, "baseline", 6000).total is None
     assert cost.pretraining_cost(pretraining, "other", 0) is None
