@@ -43,12 +43,6 @@ class TestLieBracket:
         squares = sum(2 * np.sum(block**2) for block in blocks.values())
         assert bracket.norm == pytest.approx(np.sqrt(squares))
 
-    def test_a_t5_with_its_own_loss(self):
-        case = cases.self_fused("v1.1", 2, "property")
-        fields = case.fields
-        expected = np.linalg.norm(cases.flat(fields.bracket(fields.at(fields.weights()))))
-        assert theory.lie_bracket(*case.arguments).eta_norm == pytest.approx(expected)
-
     def test_sources_that_are_not_one_network(self):
         with pytest.raises(FusionError, match="one network, once for every copy. Received: "):
             theory.self_fusion_bracket(*cases.fused_dense().arguments)
@@ -57,14 +51,13 @@ class TestLieBracket:
 class TestCorollary2:
     """Targets that a step of size ε away from the outputs: ∇L_S is in proportion to ε."""
 
-    @pytest.mark.parametrize("n", [2, 3])
-    @pytest.mark.parametrize("norm", ["property", "rule"])
+    @pytest.mark.parametrize(("n", "norm"), [(2, "property"), (3, "rule")])
     def test_the_bracket_vanishes_with_the_gradient(self, n, norm):
         small, _ = cases.small("dense")
         inputs, targets = cases.dense_batch()
         outputs = ops.convert_to_numpy(small(inputs))
         gradients, brackets = [], []
-        for distance in (0.0, 1e-4, 1e-3, 1e-2):
+        for distance in (0.0, 1e-4, 1e-2):
             near = outputs + distance * (targets - outputs)
             case = cases.make_case([small] * n, (inputs, near), cases.mean_square, norm=norm)
             fields = case.fields
@@ -75,6 +68,7 @@ class TestCorollary2:
         slopes = np.diff(np.log(brackets[1:])) / np.diff(np.log(gradients[1:]))
         np.testing.assert_allclose(slopes, 1, atol=0.03)
 
+    @pytest.mark.slow
     def test_t5_at_a_minimum(self):
         """Soft targets that are the network's own probabilities: ∇L_S = 0."""
         small, _ = cases.small("v1.0")

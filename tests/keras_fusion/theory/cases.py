@@ -82,12 +82,13 @@ def t5_batch(seed=0, size=3, lengths=(5, 4)):
 def dense(seed=0, width=3, norm=False):
     """Three inputs, two hidden layers of tanh, two outputs; optionally a norm between."""
     double = {"dtype": "float64"}
+    # Named, as the noise of a fusion depends on the names.
     layers = [
         keras.Input((3,), **double),
-        FusableDense(width, activation="tanh", **double),
-        *([FusableLayerNorm(**double)] if norm else []),
-        FusableDense(width + 1, activation="tanh", **double),
-        FusableDense(2, **double),
+        FusableDense(width, activation="tanh", name="first", **double),
+        *([FusableLayerNorm(name="norm", **double)] if norm else []),
+        FusableDense(width + 1, activation="tanh", name="second", **double),
+        FusableDense(2, name="last", **double),
     ]
     return with_weights(keras.Sequential(layers), seed, 0.6)
 

@@ -18,7 +18,7 @@ def double_precision():
     from keras.src.backend.common import dtypes
 
     settings = {"jax_enable_x64": True, "jax_disable_most_optimizations": True}
-    before = {name: getattr(jax.config, name) for name in settings}
+    before = {name: jax.config.values[name] for name in settings}
     narrowed = dtypes.BIT64_TO_BIT32_DTYPE["float64"]
     for name, value in settings.items():
         jax.config.update(name, value)

@@ -174,9 +174,15 @@ class TestCorollary1:
 
 
 class TestTheorem1:
-    @pytest.mark.parametrize("n", [2, 3])
-    @pytest.mark.parametrize("norm", ["property", "rule"])
-    @pytest.mark.parametrize("kind", ["v1.1", "dense"])
+    @pytest.mark.parametrize(
+        ("kind", "n", "norm"),
+        [
+            ("v1.1", 2, "property"),
+            ("v1.0", 3, "property"),
+            ("dense", 2, "rule"),
+            ("dense", 3, "rule"),
+        ],
+    )
     def test_self_fusion(self, kind, n, norm):
         case, (_, small) = cases.self_fused(kind, n, norm), cases.small(kind)
         h, alpha, fields = 0.3, 2.0, case.fields
