@@ -18,7 +18,8 @@ INSTALL_REQUIRES = [
     "matplotlib>=3.9",
     "ml_dtypes>=0.5.1",
     "numpy>=2.0",
-    "safetensors>=0.5",
+    "scikit-learn>=1.6",
+    "scipy>=1.15",
     "sentencepiece>=0.2.2",
     "tensorboard>=2.20,<2.22",
     "tensorflow>=2.20,<2.22",
@@ -40,7 +41,7 @@ TEST_REQUIRES = [
     "pytest>=8.4",
     "pytest-xdist>=3.6",
     "ruff>=0.12",
-    "scipy>=1.14",
+    "safetensors>=0.5",
 ]
 
 

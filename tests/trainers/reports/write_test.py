@@ -143,7 +143,7 @@ def test_a_failure_leaves_the_old_report(tmp_path, monkeypatch):
         reports.write_report(workdir)
     assert html.read_bytes() == before
     assert sorted(item.name for item in workdir.iterdir()) == [
-        "baseline", "report", "run.json", "small_0"
+        ".locks", "baseline", "report", "run.json", "small_0"
     ]  # fmt: skip
 
 
