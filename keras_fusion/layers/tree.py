@@ -38,15 +38,20 @@ def join(path, name):
     return f"{path}/{name}".lstrip("/")
 
 
-def to_numpy(variable):
-    """A variable's value as a numpy array; not to be written to, it shares memory where it can.
+def to_numpy(value):
+    """The value of a variable or tensor as a numpy array, which is not to be written to.
 
-    A tensor on the CPU becomes an array without a copy under TensorFlow and JAX; Keras' own
-    `convert_to_numpy` would copy, and a fusion would need the sources' memory twice.
+    On the CPU it shares the memory under TensorFlow and JAX: Keras' own `convert_to_numpy` would
+    copy, and a fusion would need the sources' memory twice.
     """
     if keras.backend.backend() == "torch":
-        return ops.convert_to_numpy(variable)
-    return np.asarray(ops.convert_to_tensor(variable))
+        return ops.convert_to_numpy(value)
+    if isinstance(value, keras.Variable):
+        value = value.value
+    if callable(getattr(value, "read_value", None)):
+        # A variable of TensorFlow copies when numpy asks; the tensor that it reads as does not.
+        value = value.value()
+    return np.asarray(value)
 
 
 class Values(Mapping):
