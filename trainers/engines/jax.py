@@ -255,7 +255,10 @@ class JaxEngine:
         return State(*([variable._value for variable in group] for group in self._groups))
 
     def state(self) -> dict[str, np.ndarray]:
-        """Copies weights, slots, iterations and seeds to the host (`state_variables` names)."""
+        """Copies weights, slots, iterations and seeds to the host (`state_variables` names).
+
+        Of several hosts each has to call it, and gets all of it.
+        """
         self._values()
         return {name: _to_host(variable._value) for name, variable in self.variables.items()}
 
@@ -275,7 +278,8 @@ class JaxEngine:
             "the state of a run",
         )
         for name, variable in self.variables.items():
-            variable._value = None
+            # The old value goes first, and with the initializer whatever it would have read.
+            variable._value = variable._initializer = None
             variable._value = place(state[name], variable._dtype, self.shardings[name])
         self._has_values = True
 
