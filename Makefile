@@ -1,5 +1,5 @@
 # make demo    train a small T5, fuse it with itself, train on, and compare with a big one from scratch
-# make test    the tests: all of them with TensorFlow, then the library's again with JAX
+# make test    the tests: all of them with TensorFlow, then the library's and the mesh's with JAX
 # make faults  kill pretraining runs at 30 points, and compare what they end with
 # make lint    style, formatting, and the arrows between the packages
 # make bench   every benchmark with its defaults
@@ -18,6 +18,9 @@ PYTHON_IS_GOOD := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.versi
 
 DEMO_ARGS ?= --plan=baseline,self_fusion --size=tiny --corpus=docs --workdir=demo
 PYTEST_ARGS ?= -m "not slow"
+# What is worth testing on the second backend as well: the library, and what runs there alone.
+ON_JAX := tests/keras_fusion tests/trainers/devices_test.py \
+  $(addprefix tests/trainers/engines/,jax_test.py mesh_test.py mesh_fusion_test.py)
 FAULTS_ARGS ?= --points=30 --seed=0
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -57,10 +60,11 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest $(PYTEST_ARGS)
-	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PYTEST_ARGS) tests/keras_fusion
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PYTEST_ARGS) $(ON_JAX)
 
 test-slow: $(INSTALLED)
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m slow
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -m slow $(ON_JAX)
 
 faults: $(INSTALLED)
 	KERAS_BACKEND=tensorflow $(BIN)/python -m tests.faults $(FAULTS_ARGS)
