@@ -30,6 +30,9 @@ INSTALL_REQUIRES = [
 
 JAX_REQUIRES = ["jax>=0.7"]
 
+# In place of tensorflow, after it: constraints-tpu.txt says how.
+TPU_REQUIRES = ["tensorflow-tpu>=2.20,<2.22"]
+
 TEST_REQUIRES = [
     *JAX_REQUIRES,
     "grimp>=3.9",
@@ -64,7 +67,7 @@ setup(
     ),
     package_data={"trainers.reports": ["templates/*"]},
     install_requires=INSTALL_REQUIRES,
-    extras_require={"jax": JAX_REQUIRES, "test": TEST_REQUIRES},
+    extras_require={"jax": JAX_REQUIRES, "tpu": TPU_REQUIRES, "test": TEST_REQUIRES},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",

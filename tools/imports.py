@@ -13,7 +13,13 @@ from pathlib import Path
 
 FOLDERS = ("keras_fusion", "trainers", "glue", "benchmarks", "tools", "tests")
 # Distributions whose top-level module has another name.
-DISTRIBUTIONS = {"PIL": "pillow", "absl": "absl-py", "google": "protobuf", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "absl": "absl-py",
+    "google": "protobuf",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 
 
 def modules(root: Path) -> dict[str, Path]:
