@@ -97,11 +97,6 @@ class Fields:
         """L_S(θ_i) of source i, and its gradient with respect to θ_i."""
         return self._source(index).gradient(self.partition.source_weights(weights, index))
 
-    def source_product(self, weights, vector, index):
-        """∇²L_S(θ_i) of source i times a vector like its weights."""
-        theta = self.partition.source_weights(weights, index)
-        return self._source(index).product(theta, vector)
-
     def _source(self, index):
         """The derivatives of a source; one that occurs several times compiles once."""
         source = self.partition.sources[index]

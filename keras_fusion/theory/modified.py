@@ -94,7 +94,7 @@ def modified_loss(fused, sources, batch, h, alpha=1.0, loss=mean_cross_entropy):
     Args:
         fused, sources, batch, loss: As in `lie_bracket`. θ_i is read from the fused network, so
             the sources' terms follow it when it is trained on.
-        h: Learning rate of the step before the fusion.
+        h: Learning rate of the step before the fusion, Eq. 6.
         alpha: α, the learning rate after the fusion over h.
 
     Returns:

@@ -48,7 +48,8 @@ class Monitor:
     Args:
         sources: What the model was fused from; only their structure counts.
         batch, loss: As in `lie_bracket`. Keep the batch the same over a run.
-        h: Learning rate before the fusion.
+        h: Learning rate of Eq. 6: in self-fusion n times that of the small network's last step
+            (see `modified`).
         alpha: α, the learning rate now over h; a number, or a function without arguments.
 
     Example:

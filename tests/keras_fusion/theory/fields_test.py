@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_fusion.theory.derivatives import combine
+from keras_fusion.theory.derivatives import Derivatives, combine
 from tests.keras_fusion.theory import cases
 
 
@@ -127,14 +127,14 @@ class TestTheProofsFirstLoss:
                 whole.append(ops.convert_to_tensor(array))
             return whole
 
-        first = placed([fields.source(weights, index)[1] for index in range(count)])
         second = fields.at(weights).second
-        curved = placed(
-            [
-                fields.source_product(weights, partition.source_weights(second, index), index)
-                for index in range(count)
-            ]
-        )
+        gradients, products = [], []
+        for index, source in enumerate(partition.sources):
+            at = Derivatives(source, fields.batch, fields.loss)
+            theta = partition.source_weights(weights, index)
+            gradients.append(at.gradient(theta)[1])
+            products.append(at.product(theta, partition.source_weights(second, index)))
+        first, curved = placed(gradients), placed(products)
         return combine((1.0, fields.second_product(weights, first)), (-1.0, curved))
 
 

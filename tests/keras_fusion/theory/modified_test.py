@@ -178,7 +178,7 @@ class TestTheorem1:
         ("kind", "n", "norm"),
         [
             ("v1.1", 2, "property"),
-            ("v1.0", 3, "property"),
+            pytest.param("v1.0", 3, "property", marks=pytest.mark.slow),
             ("dense", 2, "rule"),
             ("dense", 3, "rule"),
         ],
