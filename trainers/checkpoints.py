@@ -31,7 +31,7 @@ from trainers.checkpoint_format import (
 )
 from trainers.checkpoint_keep import Keep
 from trainers.checkpoint_writer import Writer, save
-from trainers.engines.base import check_state, state_variables
+from trainers.engines.base import check_state
 from trainers.errors import UserError
 
 __all__ = [
@@ -46,7 +46,6 @@ __all__ = [
     "Writer",
     "latest",
     "load",
-    "load_weights_into",
     "read_manifest",
     "save",
     "step_folder",
@@ -163,29 +162,3 @@ def latest(
             "Restore one, or move the folder away to start anew."
         )
     return None
-
-
-def load_weights_into(model, path: str | os.PathLike) -> None:
-    """Sets a model's weights from a checkpoint, by name and shape.
-
-    Args:
-        model: a built `keras.Model`.
-        path: a folder step_….
-
-    Raises:
-        UserError: a damaged checkpoint, or every mismatch of names and shapes in one error;
-            no weight has been set then.
-    """
-    checkpoint = load(path)
-    variables = {
-        name.removeprefix(MODEL_PREFIX): variable
-        for name, variable in state_variables(model).items()
-        if name.startswith(MODEL_PREFIX)
-    }
-    check_state(
-        {name: tuple(variable.shape) for name, variable in variables.items()},
-        {name: checkpoint.weights.shape(name) for name in checkpoint.weights},
-        str(path),
-    )
-    for name, variable in variables.items():
-        variable.assign(checkpoint.weights[name])

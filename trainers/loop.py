@@ -21,7 +21,7 @@ import numpy as np
 
 from trainers import checkpoints, stopping
 from trainers.checkpoints import Writer
-from trainers.engines.base import Batch, Engine, StepSums
+from trainers.engines.base import Batch, Engine, StepSums, state_variables
 from trainers.errors import NotFinite, UserError
 from trainers.logs import RunLog
 from trainers.progress import Progress, Window
@@ -86,6 +86,7 @@ def train(
         new_log=lambda step: RunLog(
             folder, step, config.steps, name or folder.name, progress, writes=engine.is_chief
         ),
+        shapes={n: tuple(v.shape) for n, v in state_variables(model, optimizer).items()},
         writer=Writer(folder / CHECKPOINT_FOLDER, config.keep) if engine.is_chief else None,
     )
     with stopping.postponed() as stop, run:
@@ -107,6 +108,7 @@ class _Run(contextlib.AbstractContextManager):
     settings: dict
     measures: Callable[[], dict[str, float]]
     validation: list
+    shapes: dict[str, tuple[int, ...]]
     new_log: Callable[[int | None], RunLog]
     writer: Writer | None
     at: Progress = dataclasses.field(default_factory=Progress)
@@ -125,7 +127,7 @@ class _Run(contextlib.AbstractContextManager):
 
     def restore(self) -> None:
         """Takes up the newest good checkpoint, if there is one, and cuts the logs back to it."""
-        found = checkpoints.latest(self.folder / CHECKPOINT_FOLDER)
+        found = checkpoints.latest(self.folder / CHECKPOINT_FOLDER, self.shapes)
         if found is not None:
             if found.step > self.config.steps:
                 raise UserError(
@@ -230,6 +232,8 @@ class _Run(contextlib.AbstractContextManager):
 
     def save(self, trained: StepSums | None = None) -> None:
         """Hands a checkpoint of this step to the writer, which removes those that are too old."""
+        if self.writer:
+            self.writer.wait()  # or the host would hold two copies
         state = self.engine.state()
         # The last update may have spoilt the weights, which no loss has shown yet.
         if self.engine.agree(not all(_is_finite(value) for value in state.values())):
