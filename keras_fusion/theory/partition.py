@@ -17,6 +17,7 @@ from keras import ops
 
 from keras_fusion.errors import FusionError
 from keras_fusion.layers.tree import declared_axes, is_fusable, join, leaves, own_weights
+from keras_fusion.operator import block_widths, fused_shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +79,8 @@ class Partition:
         if not any(part.positions for part in self.parts):
             raise FusionError(
                 f"the theory of section 4 is about a fused network. Received: `{fused.name}`, "
-                "which has no blocks"
+                "as wide as its sources"
             )
-        for index, source in enumerate(self.sources):
-            self._check_source(fused, source, index)
 
     @property
     def num_sources(self):
@@ -91,23 +90,6 @@ class Partition:
     def is_self_fusion(self):
         """Whether all sources are one network."""
         return len({id(source) for source in self.sources}) == 1
-
-    def _check_source(self, fused, source, index):
-        """Every block must have the shape of the source's weight in its place."""
-        found = [tuple(each.shape) for each in source.trainable_variables]
-        expected = [
-            _block_shape(part, variable.shape, index)
-            for part, variable in zip(self.parts, fused.trainable_variables, strict=True)
-        ]
-        if found != expected:
-            different = next(
-                (pair for pair in zip(expected, found, strict=False) if pair[0] != pair[1]),
-                (len(expected), len(found)),
-            )
-            raise FusionError(
-                f"source {index} must have the weights that its blocks in `{fused.name}` have. "
-                f"Received: `{source.name}`, with {different[1]} for {different[0]}"
-            )
 
     def theta(self, vector):
         """A list of arrays like the weights with η set to zero."""
@@ -140,41 +122,58 @@ class Partition:
 
 
 def _parts(fused, sources):
-    """One `Part` per trainable weight, in Keras' order."""
-    scaled = sources[0].weight_factors(sources) if sources and is_fusable(sources[0]) else {}
+    """One `Part` per trainable weight, in Keras' order, which is the same in every network."""
+    lists = [network.trainable_variables for network in (fused, *sources)]
+    if len(sources) < 2 or len({len(each) for each in lists}) > 1:
+        raise FusionError(
+            f"expected the two or more networks that `{fused.name}` was fused from, of as many "
+            f"weights; name one that was fused with itself once for every copy. Received: "
+            f"{len(sources)} sources, numbers of weights {[len(each) for each in lists]}"
+        )
+    scaled = sources[0].weight_factors(sources) if is_fusable(sources[0]) else {}
+    declared = _declarations(fused)
+    parts = []
+    for variable, *own in zip(*lists, strict=True):
+        path, axes, recorded = declared[id(variable)]
+        shapes = [tuple(each.shape) for each in own]
+        factors = scaled.get(path, (1.0,) * len(sources))
+        parts.append(_part(path, axes, tuple(variable.shape), shapes, recorded, factors))
+    return parts
+
+
+def _declarations(fused):
+    """`{id(variable): (path, axes, blocks that the last fusion wrote down)}`."""
     found = {}
     for where, leaf in leaves(fused).items():
         blocks = getattr(leaf, "blocks", None) or getattr(fused, "blocks", None) or {}
         declared = declared_axes(leaf)
         for name, variable in own_weights(leaf).items():
-            path = join(where, name)
-            axes = declared[name]
-            _check_count(fused, sources, axes, blocks)
-            factors = scaled.get(path, (1.0,) * len(sources))
-            found[id(variable)] = _part(path, axes, tuple(variable.shape), blocks, factors)
-    return [found[id(variable)] for variable in fused.trainable_variables]
+            found[id(variable)] = join(where, name), declared[name], blocks
+    return found
 
 
-def _check_count(fused, sources, axes, blocks):
-    counts = {len(blocks[name]) for name in axes.names if name in blocks}
-    if counts - {len(sources)}:
+def _part(path, axes, shape, shapes, recorded, factors):
+    """The `Part` of a weight: what grew is what is wider than in the sources."""
+    grow = {
+        name for name, size, own in zip(axes.names, shape, shapes[0], strict=True) if size != own
+    }
+    expected = fused_shape(shapes, axes, grow)
+    positions = axes.slices(expected, block_widths(shapes, axes, grow))
+    known = {name: widths for name, widths in recorded.items() if name in grow}
+    if expected != shape or (len(known) == len(grow) and axes.slices(shape, known) != positions):
         raise FusionError(
-            f"`{fused.name}` was fused from {counts.pop()} networks. Received: {len(sources)} "
-            "sources; name one that was fused with itself once for every copy"
+            f"`{path}` of shape {shape} was fused from blocks {known or 'of other widths'}. "
+            f"Received: sources with {shapes}"
         )
-
-
-def _part(path, axes, shape, blocks, factors):
-    positions = tuple(axes.slices(shape, blocks))
     if not positions:
         return Part(path, (), (), ())
-    divisor = axes.divisor(set(blocks), len(positions))
+    divisor = axes.divisor(grow, len(positions))
     return Part(
         path,
-        positions,
+        tuple(positions),
         tuple(factor / divisor for factor in factors),
         tuple(
-            _owners(shape, dim, positions) for dim, name in enumerate(axes.names) if name in blocks
+            _owners(shape, dim, positions) for dim, name in enumerate(axes.names) if name in grow
         ),
     )
 
@@ -184,9 +183,3 @@ def _owners(shape, dim, positions):
     for index, position in enumerate(positions):
         owners[position[dim]] = index
     return owners.reshape([-1 if each == dim else 1 for each in range(len(shape))])
-
-
-def _block_shape(part, shape, index):
-    if not part.positions:
-        return tuple(shape)
-    return tuple(slot.stop - slot.start for slot in part.positions[index])

@@ -1,10 +1,13 @@
 """θ and η of fused weights: against numpy slices, and what does not fit."""
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
+import keras_fusion as kf
 from keras_fusion.errors import FusionError
+from keras_fusion.layers import FusableDense, FusableEmbedding, FusableMultiHeadAttention
 from keras_fusion.measures import diagonal_blocks
 from keras_fusion.theory.partition import Partition
 from tests.keras_fusion.theory import cases
@@ -54,6 +57,15 @@ class TestPartition:
         expected = {"v1.1": ("head/kernel", 1 / 3), "v1.0": ("decoder/final_norm/scale", 3**-0.5)}
         assert (path, factors[2]) == (expected[version][0], pytest.approx(expected[version][1]))
 
+    def test_layers_inside_a_layer(self):
+        """Attention's projections write down no blocks of their own; the shapes tell."""
+        tokens = keras.Input((3,), dtype="int32")
+        embedded = FusableEmbedding(5, 4)(tokens)
+        attended = FusableMultiHeadAttention(2, 3, use_bias=False)(embedded, embedded)
+        small = keras.Model(tokens, FusableDense(2)(attended))
+        partition = Partition(kf.fuse([small, small], noise=0.1), [small, small])
+        assert [part.has_eta for part in partition.parts] == [False, *[True] * 4, False, False]
+
     def test_a_mean_has_no_blocks(self):
         bias = partition_of(cases.fused_dense()).parts[-1]
         assert (bias.positions, bias.factors, bias.has_eta) == ((), (), False)
@@ -65,18 +77,23 @@ class TestMismatches:
         with pytest.raises(FusionError, match="is about a fused network. Received: `"):
             Partition(small, [small, small])
 
-    @pytest.mark.parametrize("count", [0, 1, 3])
-    def test_another_number_of_sources(self, count):
+    @pytest.mark.parametrize("count", [0, 1])
+    def test_too_few_sources(self, count):
         case = cases.self_fused("v1.1", 2, "property")
-        with pytest.raises(FusionError, match=f"from 2 networks. Received: {count} sources"):
+        with pytest.raises(FusionError, match=f"once for every copy. Received: {count} sources"):
             Partition(case.fused, case.sources[:1] * count)
 
-    def test_sources_of_other_widths(self):
+    def test_another_number_of_sources(self):
+        case = cases.self_fused("v1.1", 2, "property")
+        with pytest.raises(FusionError, match=r"of shape \(16, 8\) was fused from .* Received: "):
+            Partition(case.fused, case.sources[:1] * 3)
+
+    def test_sources_in_another_order(self):
         case = cases.fused_dense()
-        with pytest.raises(FusionError, match=r"source 0 must .* with \(3, 2\) for \(3, 3\)"):
+        with pytest.raises(FusionError, match=r"`first/kernel` .*\(3, 2\)}. Received: sources"):
             Partition(case.fused, case.sources[::-1])
 
     def test_a_source_of_another_depth(self):
         case = cases.self_fused("v1.1", 2, "property")
-        with pytest.raises(FusionError, match="source 1 must have the weights"):
+        with pytest.raises(FusionError, match=r"Received: 2 sources, numbers of weights \[29, 29,"):
             Partition(case.fused, [case.sources[0], cases.t5(num_layers=2)])
