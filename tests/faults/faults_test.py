@@ -71,15 +71,19 @@ class Paused:
         ready = os.open(self._ready, os.O_RDONLY | os.O_NONBLOCK)
         # For both ways, so that neither side waits for the other to open it.
         go = os.open(self._go, os.O_RDWR)
+        pid = self.harness.zygote.start(self.folder, self.harness.flags, self.point)
         try:
-            pid = self.harness.zygote.start(self.folder, self.harness.flags, self.point)
             assert select.select([ready], [], [], 300)[0], "it did not come to the point"
             yield pid
             os.write(go, b".")
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            raise
         finally:
+            # Closed only then: what nobody has read by that time is gone.
+            self.ended = self.harness.zygote.end(pid)
             os.close(ready)
             os.close(go)
-        self.ended = self.harness.zygote.end(pid)
 
     def finish(self):
         """Gives the same command again, and returns what the finished run lost."""

@@ -147,13 +147,17 @@ def _at_call(point: Point, number: int, function):
         return function()
     if point.where == "before":
         _end(point)
+        return function()
     if point.where == "inside":
         if point.site == ENGINE and not point.pause:
             # From another thread, while the interpreter waits for the device.
             threading.Timer(point.amount, _end, (point,)).start()
             return function()
-        _count_events(function, int(point.amount), lambda: _end(point))
-    result = function()
+        count, result = _count_events(function, int(point.amount), lambda: _end(point))
+        if point.pause and count >= point.amount:
+            return result
+    else:
+        result = function()
     _end(point)
     return result
 
@@ -176,9 +180,10 @@ def _count_events(function, at: int = -1, act=None):
     def event(frame, kind, argument):
         nonlocal count
         del frame, argument
-        count += kind in ("call", "c_call")
-        if count == at:
-            act()
+        if kind in ("call", "c_call"):
+            count += 1
+            if count == at:
+                act()
 
     sys.setprofile(event)
     try:
