@@ -17,6 +17,8 @@ from types import MappingProxyType
 from trainers.errors import UserError
 
 SIZE_LETTERS = ("S", "M", "L")
+# What a run's folder holds beside its stages.
+RESERVED_NAMES = ("data", "report")
 
 # How a stage gets its first weights: the norm that its fusion keeps, and how many different
 # sources it takes (at least, at most; None: no limit).
@@ -52,6 +54,9 @@ class Stage:
         norm: "property" or "rule" (section 3.2); None takes what `init` says.
         seed: of weights, noise, dropout and batches, within a run's seed.
         settings: settings that the plan fixes for this stage (see trainers/settings.py).
+        like: name of a stage whose flags and defaults count for this one too, where it has none.
+        source_steps: source to the step whose checkpoint is fused; of others it is their last.
+        repeat: which repeat of the plan it belongs to, from 1; see `repeated`.
 
     Raises:
         UserError: a value is unknown, or the sources do not go with `init`.
@@ -65,12 +70,20 @@ class Stage:
     norm: str | None = None
     seed: int = 0
     settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    like: str | None = None
+    source_steps: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    repeat: int = 1
 
     def __post_init__(self):
         where = f"stage {self.name!r}"
         if not self.name or not self.name.replace("_", "").replace("-", "").isalnum():
             raise UserError(
                 "Expected a stage name of letters, digits, '_' and '-'. "
+                f"Received: name={self.name!r}. Rename the stage."
+            )
+        if self.name in RESERVED_NAMES:
+            raise UserError(
+                f"Expected a stage name other than {', '.join(RESERVED_NAMES)}, folders of a run. "
                 f"Received: name={self.name!r}. Rename the stage."
             )
         if self.name in SIZE_LETTERS:
@@ -103,6 +116,7 @@ class Stage:
             )
         object.__setattr__(self, "norm", self.norm or norm)
         self._check_norm(norm)
+        self._check_source_steps()
 
     def _check_norm(self, of_init: str | None):
         if self.init == "self_fusion":
@@ -116,6 +130,19 @@ class Stage:
                 "Choose the init that keeps that norm."
             )
 
+    def _check_source_steps(self):
+        for source, step in self.source_steps.items():
+            if source not in self.sources or type(step) is not int or step < 1:
+                raise UserError(
+                    f"Expected stage {self.name!r} to name a step of at least 1 of its sources. "
+                    f"Received: source={source}@{step}. Correct the plan."
+                )
+
+    @property
+    def base(self) -> str:
+        """Its name in the first repeat: what the repeats of a stage have in common."""
+        return self.name.removesuffix(f"_r{self.repeat}") if self.repeat > 1 else self.name
+
     @property
     def is_fused(self) -> bool:
         """Whether the stage starts from other stages' weights."""
@@ -126,10 +153,54 @@ class Stage:
         """The models that the fusion places side by side, a copy for each time it is taken."""
         return self.sources * self.copies
 
+    def written(self, source: str) -> str:
+        """A source as plan files write it: STAGE, or STAGE@STEP where it is not the last one."""
+        step = self.source_steps.get(source)
+        return source if step is None else f"{source}@{step}"
+
     def to_dict(self) -> dict:
         """The stage as JSON holds it."""
         found = dataclasses.asdict(self)
-        return found | {"sources": list(self.sources), "settings": dict(self.settings)}
+        return found | {"sources": list(self.sources)}
+
+
+def repeated(stages: Sequence[Stage], repeats: int) -> tuple[Stage, ...]:
+    """The stages, and once more for each further repeat, with names and seeds of their own.
+
+    The first repeat is the stages as they are, so that a run may be repeated later and trains
+    only what is missing; STAGE_r2, STAGE_r3 … are what a run with the next seed would train.
+
+    Args:
+        stages: a whole graph.
+        repeats: how often, at least 1.
+
+    Example:
+        >>> [stage.name for stage in repeated([Stage("small", "S")], 3)]
+        ['small', 'small_r2', 'small_r3']
+    """
+    return (*stages, *(_again(s, repeat) for repeat in range(2, repeats + 1) for s in stages))
+
+
+def _again(stage: Stage, repeat: int) -> Stage:
+    def name(of: str) -> str:
+        return f"{of}_r{repeat}"
+
+    return dataclasses.replace(
+        stage,
+        name=name(stage.name),
+        sources=tuple(map(name, stage.sources)),
+        source_steps={name(source): step for source, step in stage.source_steps.items()},
+        repeat=repeat,
+    )
+
+
+def fused_steps(stages: Iterable[Stage]) -> dict[str, list[int]]:
+    """Stage to the steps, before its last, at which others are fused from it, ascending."""
+    found: dict[str, set[int]] = {}
+    for stage in stages:
+        for source, step in stage.source_steps.items():
+            found.setdefault(source, set()).add(step)
+    return {source: sorted(steps) for source, steps in found.items()}
 
 
 def in_order(stages: Iterable[Stage]) -> tuple[Stage, ...]:

@@ -11,6 +11,8 @@ stage: for accelerators).
 The command can be stopped and given again: finished stages are kept, a started one goes on from
 its newest checkpoint; after SIGTERM or Ctrl-C it loses nothing (exit codes: trainers/errors.py).
 `--stage=NAME` trains one stage alone, so that stages can run on different machines that share W.
+`--plan_file=FILE.json` trains a plan of your own (trainers/plans/files.py has its form), and
+`--repeats=3` trains everything with three seeds: STAGE, STAGE_r2, STAGE_r3.
 Settings of stages are written NAME:VALUE[,NAME:VALUE], NAME a stage or a size:
 `--steps=S:3000,M:4000 --learning_rate_offset=self_fusion:-500`.
 
@@ -35,6 +37,7 @@ from trainers import (
     reports,
     schedule,
     sizes,
+    sources,
     stages,
     stopping,
 )
@@ -72,7 +75,9 @@ def pretrain(config: PretrainConfig) -> pathlib.Path:
     workdir = Workdir(config.workdir)
     workdir.check(config.identity())
     if config.stage is not None:
-        stages.check_sources(*config.wanted, workdir)
+        sources.check_sources(*config.wanted, workdir)
+    for stage in config.stages:
+        sources.check_kept(stage, workdir)
     engines = engine_factory(config.devices)
     is_chief = engines(StepOptions()).is_chief
     with _locked(config, workdir) if is_chief else contextlib.nullcontext():
@@ -114,7 +119,7 @@ def _open(config: PretrainConfig, workdir: Workdir, data_dir: pathlib.Path):
     with locks.run_files(workdir.path):
         workdir.open(
             config.identity() | fingerprints(data_dir),
-            config.plan,
+            [plan.name for plan in config.plans],
             tuning=config.tuned_by,
             command=config.command,
             versions=installed_versions(),
@@ -197,6 +202,7 @@ def _run(
         progress=config.progress,
         keep_every=config.keep_every,
         on_nan=config.on_nan,
+        fused_at=graphs.fused_steps(config.stages),
     )
 
 
@@ -212,11 +218,12 @@ def _print_plan(config: PretrainConfig, run: stages.Run):
                 run.size.models[stage.size],
                 f"{kf.models.parameter_count(run.config(stage.size)):,}",
                 f"{found.steps:,}",
-                " + ".join(stage.parents) or "random weights",
+                " + ".join(map(stage.written, stage.parents)) or "random weights",
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    print(f"Plan {', '.join(config.plan)} at size {config.size}, tokens from {run.data_dir}:")
+    names = ", ".join(plan.name for plan in config.plans)
+    print(f"Plan {names} at size {config.size}, tokens from {run.data_dir}:")
     for row in rows:
         print("  " + "  ".join(map(str.ljust, row, widths)).rstrip(), flush=True)
 

@@ -1,13 +1,16 @@
 """What a pretraining run is asked for, checked as a whole before anything is read or written."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping
 
 from trainers import plans, settings, sizes
 from trainers.devices import Devices
 from trainers.errors import UserError
-from trainers.graphs import Stage
+from trainers.graphs import Stage, fused_steps, repeated
+from trainers.plans import Plan
+from trainers.plans.options import PlanOptions
 from trainers.settings import StageSettings
 from trainers.train_config import ON_NAN
 
@@ -31,6 +34,7 @@ class PretrainConfig:
         plan: names of plans.
         size: "tiny", "table8" or "table9".
         workdir: the run's folder.
+        plan_options: a plan of the user's own, repeats, and what plans are made from.
         stage: name of the only stage to train, or None for all.
         corpus: "docs", "text" or "c4".
         corpus_path: files of the corpus (a pattern), or where TFDS keeps it.
@@ -56,6 +60,7 @@ class PretrainConfig:
     plan: tuple[str, ...]
     size: str
     workdir: str
+    plan_options: PlanOptions = PlanOptions()
     stage: str | None = None
     corpus: str = "docs"
     corpus_path: str | None = None
@@ -104,11 +109,21 @@ class PretrainConfig:
         settings.check_names(self.stage_flags, self.stages, size)
         for stage in self.stages:
             settings.resolve(stage, size, self.stage_flags)
+        _check_fused_steps(self)
 
-    @property
+    @functools.cached_property
+    def plans(self) -> tuple[Plan, ...]:
+        """The plans that were asked for: known ones, then that of the user's file."""
+        file = self.plan_options.plan_file
+        if not self.plan and not file:
+            plans.stages_of(())
+        own = (plans.read_plan(file),) if file else ()
+        return (*map(plans.get_plan, self.plan), *own)
+
+    @functools.cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """All stages of the plans, sources first."""
-        return plans.stages_of(self.plan)
+        """All stages of the plans, sources first, repeat after repeat."""
+        return repeated(plans.merge(self.plans), self.plan_options.repeats)
 
     @property
     def wanted(self) -> tuple[Stage, ...]:
@@ -139,6 +154,20 @@ class PretrainConfig:
             "input_length": self.input_length,
             "eval_batches": self.eval_batches,
         }
+
+
+def _check_fused_steps(config: PretrainConfig):
+    """Finds checkpoints that stages are to be fused from but that are never written."""
+    fused_at = fused_steps(config.stages)
+    for stage in config.stages:
+        found = config.settings_of(stage)
+        for step in fused_at.get(stage.name, ()):
+            if step > found.steps or (step % found.checkpoint_every and step < found.steps):
+                raise UserError(
+                    f"Expected fusions from {stage.name!r} at multiples of its checkpoint_every="
+                    f"{found.checkpoint_every} up to its {found.steps} steps. Received: step={step}"
+                    f". Change the step, or give --checkpoint_every={stage.name}:STEPS."
+                )
 
 
 def _check_choice(name: str, value: str, known: tuple[str, ...]):

@@ -7,6 +7,7 @@ from absl import flags
 from trainers import plans, settings, sizes
 from trainers.devices import STRATEGIES, Devices
 from trainers.engines.mesh import T5_LAYOUT
+from trainers.plans.options import PlanOptions
 from trainers.pretrain_config import CORPORA, PretrainConfig
 
 _NAMED_FLAGS = {
@@ -30,6 +31,15 @@ _NAMED_FLAGS = {
 # How a flag is declared, its name, default, and what --help says of it.
 _FLAGS = (
     (flags.DEFINE_list, "plan", None, f"Plans, comma-separated: {', '.join(plans.PLANS)}."),
+    (
+        flags.DEFINE_string,
+        "plan_file",
+        None,
+        'JSON file with a plan of your own: {"name": "mine", "stages": [{"name": "a", "size": "S"},'
+        ' {"name": "b", "size": "M", "init": "self_fusion", "sources": ["a"], "copies": 2}]}; '
+        "trainers/plans/files.py has all fields.",
+    ),
+    (flags.DEFINE_integer, "repeats", 1, "Train all with so many seeds: STAGE, STAGE_r2, …"),
     (flags.DEFINE_string, "size", "tiny", f"What S, M, L are: {', '.join(sizes.SIZES)}."),
     (flags.DEFINE_string, "workdir", None, "Folder of the run."),
     (flags.DEFINE_string, "stage", None, "Train this stage alone; needs its sources finished."),
@@ -80,9 +90,16 @@ def config_from_flags(values: flags.FlagValues, command: str = "") -> PretrainCo
         if values[name].value is not None
     }
     fields = [f.name for f in dataclasses.fields(PretrainConfig)]
-    computed = ("stage_flags", "command", "devices")
+    computed = ("stage_flags", "command", "devices", "plan_options")
     plain = {name: values[name].value for name in fields if name not in computed}
     devices = {field.name: values[field.name].value for field in dataclasses.fields(Devices)}
+    options = {field.name: values[field.name].value for field in dataclasses.fields(PlanOptions)}
     plain["plan"] = tuple(name.strip() for name in plain["plan"] or () if name.strip())
     plain["workdir"] = plain["workdir"] or ""
-    return PretrainConfig(**plain, devices=Devices(**devices), stage_flags=given, command=command)
+    return PretrainConfig(
+        **plain,
+        plan_options=PlanOptions(**options),
+        devices=Devices(**devices),
+        stage_flags=given,
+        command=command,
+    )

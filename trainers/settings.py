@@ -2,8 +2,8 @@
 
 NAME is a stage (`self_fusion:-500`) or a size letter (`S:3000`, all stages of that size); a value
 without a name is for all stages. From strongest to weakest: the flag's value for the stage, what
-the plan fixes for it, the flag's value for its size, the flag's value for all, then the same three
-of the size's defaults.
+the plan fixes for it, the flag's value for a stage that it is like, for its size, for all, then the
+same of the size's defaults.
 
 Example:
     >>> parse("steps", "S:3000,M:4000")
@@ -162,6 +162,7 @@ def check_names(flags: Mapping[str, Mapping[str, object]], stages: Sequence[Stag
         UserError: a name is neither, so its value would silently have no effect.
     """
     known = [ALL, *size.models, *(stage.name for stage in stages)]
+    known += [stage.like for stage in stages if stage.like and stage.like not in known]
     for setting, values in flags.items():
         for name in values:
             if name not in known:
@@ -177,7 +178,11 @@ def resolve(
     """Finds the settings of a stage.
 
     A seed given for the run or for a size is combined with the stage's own, so that the stages of
-    a run differ and runs share none; one given for the stage by name is taken as it is.
+    a run differ and runs share none; one given for the stage by name is taken as it is. The
+    second repeat of a stage has the seed that a run with the next seed would give it.
+
+    What is said of a stage by name is said of its repeats, and, where they have nothing of their
+    own, of the stages that are like it.
 
     Args:
         stage: stage of a plan.
@@ -188,32 +193,46 @@ def resolve(
         UserError: a norm is asked for that the stage's init does not keep.
     """
     flags = flags or {}
-    _check_plan_settings(stage)
+    check_plan_settings(stage)
     values: dict[str, object] = {}
     for setting in NAMES:
         given = flags.get(setting, {})
         default = parse(setting, size.defaults[setting]) if setting in size.defaults else {}
         layers = (
-            (given, (stage.name,)),
+            (given, (stage.name, stage.base)),
             (stage.settings, (setting,)),
-            (given, (stage.size, ALL)),
-            (default, (stage.name, stage.size, ALL)),
+            (given, (stage.like, stage.size, ALL)),
+            (default, (stage.base, stage.like, stage.size, ALL)),
         )
         values[setting] = next(
             (layer[name] for layer, names in layers for name in names if name in layer), None
         )
-    if stage.name not in flags.get("seed", {}) and "seed" not in stage.settings:
-        values["seed"] = 1000 * values["seed"] + stage.seed
+    values["seed"] = _seed(stage, values["seed"], flags.get("seed", {}))
     if values["learning_rate_scale"] is None:
         values["learning_rate_scale"] = OPTIMIZER_SCALES[values["optimizer"]]
     if not stage.is_fused:
         values |= {"noise": None, "noise_kind": None}
-    values["norm"] = _norm(stage, values["norm"], named=stage.name in flags.get("norm", {}))
+    values["norm"] = _norm(
+        stage, values["norm"], named=not {stage.name, stage.base}.isdisjoint(flags.get("norm", {}))
+    )
     return StageSettings(**values)
 
 
-def _check_plan_settings(stage: Stage):
-    """Refuses what a plan fixes for a stage but nobody would read."""
+def _seed(stage: Stage, value: int, given: Mapping[str, object]) -> int:
+    """The seed of a stage, from the value that counts for it."""
+    if stage.name in given:
+        return value
+    if stage.base not in given and "seed" not in stage.settings:
+        value = 1000 * value + stage.seed
+    return value + 1000 * (stage.repeat - 1)
+
+
+def check_plan_settings(stage: Stage):
+    """Checks what a plan fixes for a stage.
+
+    Raises:
+        UserError: nobody would read it, or it is not of its setting's kind.
+    """
     for name, value in stage.settings.items():
         if name not in _KINDS:
             expected = f"the settings of stage {stage.name!r} among {', '.join(NAMES)}"

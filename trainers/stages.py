@@ -6,8 +6,9 @@ started one goes on, and one with other settings is refused.
 """
 
 import dataclasses
+import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
@@ -18,12 +19,12 @@ from trainers import checkpoints, loop
 from trainers.data.batches import PretrainingBatches
 from trainers.devices import EngineFactory
 from trainers.engines.base import StepOptions
-from trainers.errors import UserError
 from trainers.flops import StepFlops, step_flops
 from trainers.graphs import Stage
 from trainers.model_files import find_checkpoint, fused_weights
 from trainers.settings import StageSettings
 from trainers.sizes import Size
+from trainers.sources import check_sources, checkpoint_folder
 from trainers.workdir import STAGE_FILE, Workdir, read_json
 
 # The validation set is the same for every stage and every run on the same tokens.
@@ -58,6 +59,7 @@ class Run:
         progress: whether to show a progress bar.
         keep_every: checkpoints whose step is a multiple of it stay; None for none of them.
         on_nan: "stop" or "skip", at a loss that is not finite.
+        fused_at: stage to the steps whose checkpoints others are fused from: they are kept.
     """
 
     workdir: Workdir
@@ -72,6 +74,7 @@ class Run:
     progress: bool = True
     keep_every: int | None = None
     on_nan: str = "stop"
+    fused_at: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
 
     def config(self, letter: str, dropout: float = 0.0) -> "kf.models.T5Config":
         """Configuration of the model of a size before any fusion."""
@@ -104,11 +107,13 @@ class StepCosts:
 def identity(stage: Stage, settings: StageSettings, run: Run) -> dict:
     """What makes a stage what it is, flat: two runs of the stage compare by it."""
     model = run.config(stage.size, settings.dropout).to_dict()
+    steps = {"source_steps": dict(stage.source_steps)} if stage.source_steps else {}
     return {
         "size": stage.size,
         "init": stage.init,
         "sources": list(stage.sources),
         "copies": stage.copies,
+        **steps,
         **settings.identity(),
         **{f"model.{name}": value for name, value in model.items()},
     }
@@ -158,7 +163,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         optimizer=optimizer,
         batches=batches,
         validation=run.batches("validation", VALIDATION_SEED),
-        config=_train_config(settings, run),
+        config=_train_config(stage, settings, run),
         folder=run.workdir.stage_dir(stage.name),
         costs=StepCosts(batches.tokens_per_batch, flops.total),
         settings={"model": model.config.to_dict(), "stage": what},
@@ -171,25 +176,6 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
     # No host goes on before the record is there: the next stage asks for it.
     engine.agree(False)
     return run.workdir.record(stage.name)
-
-
-def check_sources(stage: Stage, workdir: Workdir) -> None:
-    """Checks that everything that the stage is fused from is trained.
-
-    Args:
-        stage: node of a plan.
-        workdir: the run's folder.
-
-    Raises:
-        UserError: it is not; the message has the command that trains it.
-    """
-    for source in stage.sources:
-        if workdir.record(source) is None:
-            raise UserError(
-                f"Expected the sources of stage {stage.name!r} to be finished. Received: "
-                f"source={source!r}, which is not. Run first, with the same other flags: "
-                f"python -m trainers.pretrain --stage={source} --workdir={workdir.path}"
-            )
 
 
 def make_model(
@@ -217,7 +203,9 @@ def make_model(
         return kf.models.T5(config, **how), known["source_steps"]
     if not stage.is_fused:
         return kf.models.T5(run.config(stage.size, settings.dropout), **how), {}
-    found = {name: find_checkpoint(run.workdir.stage_dir(name)) for name in stage.sources}
+    found = {
+        name: find_checkpoint(checkpoint_folder(stage, name, run.workdir)) for name in stage.sources
+    }
     config, weights = fused_weights(
         [found[name] for name in stage.parents],
         settings.dropout,
@@ -237,14 +225,16 @@ def _monitors(model) -> dict[str, Callable]:
     return {"symmetry": kf.symmetry} if alike else {}
 
 
-def _train_config(settings: StageSettings, run: Run) -> loop.TrainConfig:
+def _train_config(stage: Stage, settings: StageSettings, run: Run) -> loop.TrainConfig:
+    # Steps that have to stay are multiples of their greatest common divisor.
+    kept = (*run.fused_at.get(stage.name, ()), *([run.keep_every] if run.keep_every else []))
     return loop.TrainConfig(
         steps=settings.steps,
         eval_every=settings.eval_every,
         eval_batches=run.eval_batches,
         checkpoint_every=settings.checkpoint_every,
         steps_per_call=settings.steps_per_call,
-        keep_every=run.keep_every,
+        keep_every=math.gcd(*kept) or None,
         on_nan=run.on_nan,
     )
 
@@ -256,6 +246,8 @@ def _describe(stage: Stage, settings: StageSettings, model, flops: StepFlops) ->
         "size": stage.size,
         "init": stage.init,
         "sources": list(stage.sources),
+        "repeat": stage.repeat,
+        "repeat_of": stage.base,
         "steps": settings.steps,
         "parameters": int(model.count_params()),
         "flops_method": flops.method,

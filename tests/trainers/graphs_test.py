@@ -52,6 +52,9 @@ def test_stage_is_frozen_and_writes_itself():
         "norm": "rule",
         "seed": 0,
         "settings": {"noise": 0.2},
+        "like": None,
+        "source_steps": {},
+        "repeat": 1,
     }
 
 
@@ -116,3 +119,36 @@ def test_a_depth_that_differs_is_named():
 def test_a_size_that_is_not_defined_is_named():
     with pytest.raises(UserError, match="size='M' of stage 'baseline'"):
         graphs.check_widths(plans.stages_of(["baseline"]), {"S": S})
+
+
+def test_repeats_have_names_and_sources_of_their_own():
+    big = Stage("b", "M", "self_fusion", ("a",), copies=2, source_steps={"a": 500})
+    first, second = graphs.repeated([SMALL, big], 2)[:2], graphs.repeated([SMALL, big], 2)[2:]
+    assert first == (SMALL, big)
+    assert names(second) == ["a_r2", "b_r2"]
+    assert second[1].sources == ("a_r2",)
+    assert second[1].source_steps == {"a_r2": 500}
+    assert [stage.base for stage in second] == ["a", "b"]
+    assert [stage.repeat for stage in second] == [2, 2]
+    assert graphs.in_order(second) == second
+
+
+def test_steps_that_are_fused():
+    fused = [
+        Stage(f"b{step}", "M", "self_fusion", ("a",), copies=2, source_steps={"a": step})
+        for step in (500, 200, 500 + 1)
+    ]
+    assert graphs.fused_steps([SMALL, *fused]) == {"a": [200, 500, 501]}
+    assert fused[0].written("a") == "a@500"
+
+
+@pytest.mark.parametrize("steps", [{"b": 5}, {"a": 0}, {"a": "5"}, {"a": True}])
+def test_steps_of_no_source_are_refused(steps):
+    with pytest.raises(UserError, match="source="):
+        Stage("x", "M", "self_fusion", ("a",), copies=2, source_steps=steps)
+
+
+@pytest.mark.parametrize("name", ["data", "report"])
+def test_names_of_other_folders_of_a_run_are_refused(name):
+    with pytest.raises(UserError, match=f"name='{name}'"):
+        Stage(name, "S")

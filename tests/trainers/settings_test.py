@@ -1,10 +1,12 @@
 """Settings of stages: the flags' syntax, what wins, and what is refused."""
 
+import dataclasses
+
 import pytest
 
 from trainers import settings, sizes
 from trainers.errors import UserError
-from trainers.graphs import Stage
+from trainers.graphs import Stage, repeated
 from trainers.plans import stages_of
 
 TINY = sizes.SIZES["tiny"]
@@ -144,3 +146,27 @@ def test_what_a_plan_fixes_is_checked(fixed):
     with pytest.raises(UserError, match=f"'a'.*Received: {name}={value!r}"):
         settings.resolve(Stage("a", "S", settings=fixed), TINY)
     settings.resolve(Stage("a", "S", settings={"noise": 1, "steps": 5}), TINY)
+
+
+def test_a_stage_is_like_another_where_it_has_nothing_of_its_own():
+    stage = Stage("x", "M", like="baseline")
+    assert settings.resolve(stage, TINY).warmup_steps == 1000
+    assert settings.resolve(stage, TINY, flags(warmup_steps="baseline:7,M:5")).warmup_steps == 7
+    assert settings.resolve(stage, TINY, flags(warmup_steps="x:9,baseline:7")).warmup_steps == 9
+    fixed = Stage("x", "M", like="baseline", settings={"warmup_steps": 3})
+    assert settings.resolve(fixed, TINY, flags(warmup_steps="baseline:7")).warmup_steps == 3
+    settings.check_names(flags(steps="baseline:3"), [stage], TINY)
+
+
+def test_repeats_have_the_settings_of_the_stage_and_the_next_seeds():
+    _, again = repeated([BASELINE], 2)
+    assert again.name == "baseline_r2"
+    first, second = (settings.resolve(stage, TINY) for stage in (BASELINE, again))
+    assert (first.seed, second.seed) == (2, 1002)
+    assert dataclasses.replace(second, seed=2) == first
+    run_1 = settings.resolve(BASELINE, TINY, flags(seed="1"))
+    assert second == run_1
+    given = flags(steps="baseline:4", seed="baseline:7")
+    assert settings.resolve(again, TINY, given).steps == 4
+    assert settings.resolve(again, TINY, given).seed == 1007
+    assert settings.resolve(again, TINY, flags(seed="baseline_r2:5")).seed == 5

@@ -1,0 +1,101 @@
+"""Plans as they are trained: checkpoints on the way are kept and fused, repeats differ by seed."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.trainers import nano
+from trainers import checkpoints, pretrain
+from trainers.errors import UserError
+from trainers.workdir import Workdir
+
+PLAN = {
+    "name": "mine",
+    "stages": [
+        {"name": "a", "size": "S", "settings": {"steps": 6, "checkpoint_every": 1}},
+        {
+            "name": "b",
+            "size": "M",
+            "init": "self_fusion",
+            "sources": ["a@2"],
+            "copies": 2,
+            "seed": 1,
+            "settings": {"noise": 0, "dropout": 0.1},
+        },
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def patch():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        nano.define(monkeypatch)
+        yield monkeypatch
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, patch):
+    """A run of the plan with two repeats."""
+    folder = tmp_path_factory.mktemp("trained")
+    nano.write_tokens(folder)
+    (folder / "plan.json").write_text(json.dumps(PLAN))
+    pretrain.pretrain(asked(folder, "--repeats=2"))
+    return folder
+
+
+def asked(folder, *arguments, workdir="w"):
+    (data_dir,) = (folder / "data").glob("text-*")
+    where = (f"--data_dir={data_dir}", f"--workdir={folder}/{workdir}")
+    plan = f"--plan_file={folder}/plan.json"
+    return nano.config_of(pretrain, "--size=nano", "--noprogress", plan, *where, *arguments)
+
+
+def test_a_fusion_starts_where_its_source_was_at_that_step(world):
+    workdir = Workdir(world / "w")
+    source, fused = workdir.record("a"), workdir.record("b")
+    assert fused["source_steps"] == {"a": 2}
+    (at_2,) = [point for point in source["curve"] if point["step"] == 2]
+    assert fused["curve"][0]["loss"] == pytest.approx(at_2["loss"], rel=1e-5)
+    assert fused["curve"][0]["loss"] != pytest.approx(source["loss"], rel=1e-5)
+
+
+def test_the_checkpoints_that_are_fused_stay(world):
+    assert 2 in checkpoints.steps(world / "w" / "a" / "checkpoints")
+
+
+def test_repeats_are_runs_with_the_next_seeds(world):
+    workdir = Workdir(world / "w")
+    records = {record["name"]: record for record in workdir.records()}
+    assert set(records) == {"a", "b", "a_r2", "b_r2"}
+    found = {name: (r["repeat"], r["repeat_of"], r["seed"]) for name, r in records.items()}
+    assert found == {
+        "a": (1, "a", 0),
+        "b": (1, "b", 1),
+        "a_r2": (2, "a", 1000),
+        "b_r2": (2, "b", 1001),
+    }
+    assert records["b_r2"]["source_steps"] == {"a_r2": 2}
+    assert records["a"]["loss"] != records["a_r2"]["loss"]
+    assert workdir.plans == ["mine"]
+
+
+def test_the_first_repeat_is_the_run_without_repeats(world):
+    before = nano.content(world / "w")
+    config = asked(world)
+    assert [stage.name for stage in config.stages] == ["a", "b"]
+    pretrain.pretrain(config)
+    after = nano.content(world / "w")
+    assert {k: v for k, v in after.items() if "record" in k or "checkpoints" in k} == {
+        k: v for k, v in before.items() if "record" in k or "checkpoints" in k
+    }
+
+
+def test_a_source_that_did_not_keep_its_checkpoint_is_named_before_anything_is_trained(world):
+    shutil.copytree(world / "w", world / "copy")
+    shutil.rmtree(world / "copy" / "b")
+    shutil.rmtree(world / "copy" / "a" / "checkpoints" / "step_00000002")
+    before = nano.content(world / "copy")
+    with pytest.raises(UserError, match="step 2 of 'a', which 'b' is fused from"):
+        pretrain.pretrain(asked(world, workdir="copy"))
+    assert nano.content(world / "copy") == before

@@ -1,0 +1,199 @@
+"""Plans that users write: a JSON file with stages, for `--plan_file`.
+
+    {
+      "name": "two_then_one",
+      "description": "two small models fused, then fused with itself",
+      "stages": [
+        {"name": "a", "size": "S", "seed": 0},
+        {"name": "b", "size": "S", "seed": 1},
+        {"name": "m", "size": "M", "init": "fusion_property", "sources": ["a@500", "b"],
+         "seed": 2, "settings": {"noise": 0.05, "learning_rate_offset": -100}},
+        {"name": "l", "size": "L", "init": "self_fusion", "sources": ["m"], "copies": 2,
+         "norm": "property", "seed": 3}
+      ]
+    }
+
+The fields of a stage are those of `trainers.graphs.Stage`; all but name and size may be left out.
+Stages may stand in any order. A source `a@500` is the checkpoint of `a` at step 500, which has to
+be one of those that it writes (`--checkpoint_every`). Settings are those of the flags; they win
+over flags for a size, not over flags for the stage. A stage of a known plan may be written down
+once more: where it says the same, it is the same stage and is trained once.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+
+from trainers import settings, untrusted
+from trainers.errors import UserError
+from trainers.graphs import Stage, in_order
+from trainers.plans.known import PLANS
+from trainers.plans.plan import Plan
+
+_LIMIT = 1 << 20  # bytes of a plan file
+_PLAN_FIELDS = {"name": str, "description": str, "stages": list}
+_STAGE_FIELDS = {
+    "name": str,
+    "size": str,
+    "init": str,
+    "sources": list,
+    "copies": int,
+    "norm": str,
+    "seed": int,
+    "settings": dict,
+    "like": str,
+}
+_WORDS = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
+
+
+def read_plan(path: str | os.PathLike) -> Plan:
+    """Reads a plan from a JSON file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: it cannot be read; a field is unknown, missing or of another type; a stage makes
+            no sense; a source is no stage of the file; a cycle; a name that a known plan has.
+    """
+    path = pathlib.Path(path)
+    found = _fields(_parse(path), _PLAN_FIELDS, ("name", "stages"), str(path), "the plan")
+    try:
+        stages = in_order(_stage(entry, path) for entry in found["stages"])
+        for stage in stages:
+            settings.check_plan_settings(stage)
+        _check_names(found["name"], stages)
+    except UserError as error:
+        raise UserError(f"{error} (In {path}.)") from None
+    return Plan(found["name"], found.get("description", ""), stages)
+
+
+def to_json(plan: Plan, name: str | None = None) -> str:
+    """A plan as a file holds it; what is as by default is left out.
+
+    Args:
+        plan: any plan.
+        name: what the plan is to be called; by default as it is.
+    """
+    content = {"name": name or plan.name, "description": plan.description}
+    return json.dumps(content | {"stages": [_entry(stage) for stage in plan.stages]}, indent=1)
+
+
+def _entry(stage: Stage) -> dict:
+    written = stage.to_dict()
+    written["sources"] = list(map(stage.written, stage.sources))
+    plain = Stage("plain", "S").to_dict() | {"name": None, "size": None}
+    return {key: written[key] for key in _STAGE_FIELDS if written[key] != plain[key]}
+
+
+def _parse(path: pathlib.Path) -> object:
+    try:
+        text = untrusted.read_file(path, _LIMIT)
+    except OSError as error:
+        raise UserError(
+            "Expected --plan_file to be a JSON file. "
+            f"Received: plan_file={str(path)!r} ({error.strerror or error}). Check the path."
+        ) from None
+    try:
+        json.loads(text)  # for the line of a mistake
+        return untrusted.parse_json(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}: {error.msg}"
+    except (ValueError, RecursionError) as error:
+        where = str(error)
+    raise UserError(
+        f"Expected --plan_file to hold JSON. Received: plan_file={str(path)!r}, {where}. "
+        "Correct the file."
+    )
+
+
+def _fields(
+    entry: object, known: Mapping[str, type], needed: tuple[str, ...], file: str, what: str
+) -> dict:
+    """The entry as an object whose fields are known and of their types."""
+    if not isinstance(entry, dict):
+        raise UserError(
+            f"Expected {what} to be a JSON object. Received: {_short(entry)} in {file}. "
+            "Correct the file."
+        )
+    for field, value in entry.items():
+        if field not in known:
+            raise UserError(
+                f"Expected the fields of {what} among {', '.join(known)}. "
+                f"Received: {field}={_short(value)} in {file}. Correct the file."
+            )
+        if type(value) is not known[field]:
+            raise UserError(
+                f"Expected {field} of {what} to be {_WORDS[known[field]]}. "
+                f"Received: {field}={_short(value)} in {file}. Correct the file."
+            )
+    for field in needed:
+        if field not in entry:
+            raise UserError(
+                f"Expected {what} to have the field {field}. "
+                f"Received: {', '.join(entry) or 'no field'} in {file}. Add it."
+            )
+    return entry
+
+
+def _stage(entry: object, path: pathlib.Path) -> Stage:
+    what = "a stage"
+    if isinstance(entry, dict) and isinstance(entry.get("name"), str):
+        what = f"stage {entry['name']!r}"
+    found = dict(_fields(entry, _STAGE_FIELDS, ("name", "size"), path.name, what))
+    sources, steps = [], {}
+    for text in found.pop("sources", ()):
+        source, at, step = text.partition("@") if isinstance(text, str) else ("", "@", "")
+        if at and not (step.isascii() and step.isdigit()):
+            raise UserError(
+                f"Expected the sources of {what} to be STAGE or STAGE@STEP. "
+                f"Received: source={_short(text)}. Correct it."
+            )
+        if source in sources and (at or source in steps):
+            raise UserError(
+                f"Expected one checkpoint of each source of {what}. "
+                f"Received: source={_short(text)} beside another of it. Leave one of them out."
+            )
+        sources.append(source)
+        if at:
+            steps[source] = int(step)
+    if found.get("seed", 0) < 0:
+        raise UserError(
+            f"Expected the seed of {what} to be at least 0. Received: seed={found['seed']}. "
+            "Choose another one."
+        )
+    return Stage(**found, sources=tuple(sources), source_steps=steps)
+
+
+def _check_names(name: str, stages: tuple[Stage, ...]):
+    """Refuses names that mean something else already, or nothing."""
+    if not name or not stages:
+        raise UserError(
+            "Expected a plan with a name and stages. "
+            f"Received: name={name!r} with {len(stages)} stages. Correct the file."
+        )
+    if name in PLANS:
+        raise UserError(
+            f"Expected a plan name other than {', '.join(PLANS)}, which are known plans. "
+            f"Received: name={name!r}. Rename the plan."
+        )
+    known = {stage.name: stage for plan in PLANS.values() for stage in plan.stages}
+    for stage in stages:
+        if known.get(stage.name, stage) != stage:
+            raise UserError(
+                "Expected stage names that no known plan has, or the same stage. Received: "
+                f"name={stage.name!r}, which is another stage there. Rename it."
+            )
+    names = {*known, *(stage.name for stage in stages), None}
+    for stage in stages:
+        if stage.like not in names:
+            raise UserError(
+                f"Expected stage {stage.name!r} to be like a stage of this or a known plan. "
+                f"Received: like={stage.like!r}. Correct it."
+            )
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,50 @@
+"""A plan: stages that belong together."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from trainers.errors import UserError
+from trainers.graphs import Stage, in_order
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Stages that belong together; the last one is what the plan is after.
+
+    Args:
+        name: what `--plan` calls it.
+        description: one line for people.
+        stages: every stage that the plan needs, sources included.
+        points: what a stage stands for in the plan's table or figure, where its name does not say
+            it: stage to facts such as {"offset": -100}.
+        facts: what else the plan's report has to know, such as budgets.
+    """
+
+    name: str
+    description: str
+    stages: tuple[Stage, ...]
+    points: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
+    facts: Mapping[str, object] = dataclasses.field(default_factory=dict)
+
+    @property
+    def final(self) -> str:
+        """Name of the stage whose result is the plan's."""
+        return self.stages[-1].name
+
+
+def merge(plans: Iterable[Plan]) -> tuple[Stage, ...]:
+    """Returns the stages of plans as one graph, sources first, each stage once.
+
+    Raises:
+        UserError: two plans mean different things by one stage name; a source that no plan has;
+            a cycle.
+    """
+    found: dict[str, Stage] = {}
+    for plan in plans:
+        for stage in plan.stages:
+            if found.setdefault(stage.name, stage) != stage:
+                raise UserError(
+                    f"Expected one meaning of stage {stage.name!r} in all plans. Received: "
+                    f"plan={plan.name!r}, which declares it differently. Run it in another workdir."
+                )
+    return in_order(found.values())
