@@ -1,12 +1,14 @@
 """Plans as they are trained: checkpoints on the way are kept and fused, repeats differ by seed."""
 
+import dataclasses
 import json
 import shutil
 
 import pytest
 
+from keras_fusion.models import config as model_config
 from tests.trainers import nano
-from trainers import checkpoints, pretrain
+from trainers import checkpoints, pretrain, sizes
 from trainers.errors import UserError
 from trainers.workdir import Workdir
 
@@ -31,6 +33,9 @@ PLAN = {
 def patch():
     with pytest.MonkeyPatch.context() as monkeypatch:
         nano.define(monkeypatch)
+        monkeypatch.setitem(model_config.SIZES, "nano_l", (32, 8, 4, 64, 1))
+        large = dataclasses.replace(nano.NANO, models={**nano.NANO.models, "L": "nano_l"})
+        monkeypatch.setitem(sizes.SIZES, "nano", large)
         yield monkeypatch
 
 
@@ -47,8 +52,9 @@ def world(tmp_path_factory, patch):
 def asked(folder, *arguments, workdir="w"):
     (data_dir,) = (folder / "data").glob("text-*")
     where = (f"--data_dir={data_dir}", f"--workdir={folder}/{workdir}")
-    plan = f"--plan_file={folder}/plan.json"
-    return nano.config_of(pretrain, "--size=nano", "--noprogress", plan, *where, *arguments)
+    if not any(argument.startswith("--plan") for argument in arguments):
+        arguments += (f"--plan_file={folder}/plan.json",)
+    return nano.config_of(pretrain, "--size=nano", "--noprogress", *where, *arguments)
 
 
 def test_a_fusion_starts_where_its_source_was_at_that_step(world):
@@ -99,3 +105,12 @@ def test_a_source_that_did_not_keep_its_checkpoint_is_named_before_anything_is_t
     with pytest.raises(UserError, match="step 2 of 'a', which 'b' is fused from"):
         pretrain.pretrain(asked(world, workdir="copy"))
     assert nano.content(world / "copy") == before
+
+
+def test_fusing_once_more_keeps_what_the_model_computes(world):
+    how = ("--plan=figure2_6,pair_then_self", "--noise=0", "--dropout=0.1", "--steps=2")
+    pretrain.pretrain(asked(world, *how, workdir="twice"))
+    workdir = Workdir(world / "twice")
+    for name, source in (("figure2_6", "self_fusion"), ("pair_then_self", "fusion_property")):
+        start, end = workdir.record(name)["curve"][0], workdir.record(source)["curve"][-1]
+        assert start["loss"] == pytest.approx(end["loss"], rel=1e-5)
