@@ -112,8 +112,10 @@ def plan(recorded: dict, count: int, seed: int) -> list[list[points.Point]]:
     groups = [group for group in points.GROUPS if group != "resume"]
     runs = []
     for number in range(count):
-        kills = [points.draw(rng, groups[number % len(groups)], recorded)]
+        turn, group = divmod(number, len(groups))
+        kills = [points.draw(rng, groups[group], turn, recorded)]
         while len(kills) < MAX_KILLS and rng.random() < 1 / 3:
-            kills.append(points.draw(rng, rng.choice(list(points.GROUPS)), recorded, later=True))
+            group = rng.choice(list(points.GROUPS))
+            kills.append(points.draw(rng, group, rng.randrange(12), recorded, later=True))
         runs.append(kills)
     return runs

@@ -18,17 +18,24 @@ import sys
 import threading
 import time
 
-# What a group is about → the functions of it, "module:name", or "file:name" for bytes of a file.
+# What a group is about → its sites: functions as "module:name", bytes of a file as "file:name".
+# The longest lists come first: 30 points are to be at all sites.
 GROUPS = {
-    "training": ("trainers.loop:_Run.advance",),
-    "engine call": ("trainers.engines.tensorflow:TensorFlowEngine.train",),
-    "evaluation": ("trainers.engines.tensorflow:TensorFlowEngine.evaluate",),
     "checkpoint file": (
         "file:model.safetensors",
         "file:training.safetensors",
         "file:manifest.json",
         "file:COMMITTED",
     ),
+    "settings and records": (
+        "file:.run.json.partial",
+        "file:.stage.json.partial",
+        "file:.record.json.partial",
+        "trainers.workdir:write_json",
+    ),
+    "training": ("trainers.loop:_Run.advance",),
+    "engine call": ("trainers.engines.tensorflow:TensorFlowEngine.train",),
+    "evaluation": ("trainers.engines.tensorflow:TensorFlowEngine.evaluate",),
     "checkpoint folder": (
         "trainers.checkpoint_writer:save",
         "trainers.checkpoint_writer:_put_in_place",
@@ -36,12 +43,6 @@ GROUPS = {
     ),
     "between stages": ("trainers.stages:run_stage",),
     "fusion": ("trainers.stages:make_model",),
-    "settings and records": (
-        "file:.run.json.partial",
-        "file:.stage.json.partial",
-        "file:.record.json.partial",
-        "trainers.workdir:write_json",
-    ),
     "logs": ("file:metrics.jsonl", "trainers.logs:MetricsFile.__init__"),
     "resume": ("trainers.loop:_Run.restore",),
 }
@@ -73,16 +74,17 @@ class Point:
         return f"{self.where}{amount} {site}, call {self.call + 1}"
 
 
-def draw(rng: random.Random, group: str, recorded: dict, later: bool = False) -> Point:
+def draw(rng: random.Random, group: str, turn: int, recorded: dict, later: bool = False) -> Point:
     """Draws a point of a group.
 
     Args:
         rng: the generator.
         group: key of `GROUPS`.
+        turn: which of its sites, in turn, so that a few points have been to all of them.
         recorded: what `record` wrote of a whole run: site → amount inside each call.
         later: for a process that goes on after a kill and so makes fewer calls: an early one.
     """
-    site = rng.choice([site for site in GROUPS[group] if recorded.get(site)])
+    site = GROUPS[group][turn % len(GROUPS[group])]
     calls = recorded[site]
     # Random weights need no fusion: that of the first stage is no subject.
     first = 1 if group == "fusion" and not later else 0
