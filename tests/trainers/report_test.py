@@ -40,7 +40,8 @@ def test_a_refusal_is_one_line(tmp_path):
 @pytest.mark.parametrize("workdir", [None, "", "/nowhere/at/all"])
 def test_no_workdir(monkeypatch, workdir):
     values = flags.FlagValues()
-    flags.DEFINE_string("workdir", workdir, "", flag_values=values)
+    report.define_flags(values)
+    values["workdir"].value = workdir
     values.mark_as_parsed()
     monkeypatch.setattr(report.flags, "FLAGS", values)
     with pytest.raises(errors.UserError, match=f"workdir={workdir!r}"):

@@ -4,11 +4,25 @@ import base64
 import dataclasses
 import json
 import math
+import re
 
 import markupsafe
 
-from trainers.reports import comparisons, dag, figures, paper, pretraining, runs, summary, tables
+from trainers.reports import (
+    comparisons,
+    dag,
+    figures,
+    heatmaps,
+    paper,
+    pretraining,
+    runs,
+    summary,
+    tables,
+)
 from trainers.versions import installed_versions
+
+# In `results.json`, a list of nothing but numbers: the numbers and the white space around them.
+_NUMBERS = re.compile(r'\[\n[^\[\]{}"]+\]')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,16 +59,21 @@ class Report:
         return [block for block in found if isinstance(block, kind)]
 
 
-def pretraining_report(run):
+def pretraining_report(run, kernels=None, steps=None):
     """The report of a pretraining run.
 
     Args:
         run: a `Run`.
+        kernels, steps: of the heat maps, as for `heatmaps.pictures`.
 
     Returns:
         A `Report`.
+
+    Raises:
+        UserError: as for `heatmaps.pictures`.
     """
     compared = comparisons.compare(run)
+    inside, words = heatmaps.pictures(run, kernels, steps)
     sections = (
         Section(
             "Comparison",
@@ -71,6 +90,7 @@ def pretraining_report(run):
             "Stages",
             (pretraining.stages_table(run), pretraining.results_table(run), dag.fusion_graph(run)),
         ),
+        Section("Inside the fused kernels", inside, words),
         Section("Where the paper contradicts itself", items=paper.CONTRADICTIONS),
     )
     return Report(
@@ -105,7 +125,9 @@ def to_json(report):
         "figures": {picture.key: picture.data for picture in report.blocks(figures.Picture)},
         "facts": dict(report.facts),
     }
-    return json.dumps(_finite(results), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(_finite(results), indent=1, ensure_ascii=False, allow_nan=False)
+    # A line for each of a heat map's numbers would make the file thrice as long.
+    return _NUMBERS.sub(lambda found: " ".join(found[0].split()), text) + "\n"
 
 
 def to_latex(report):

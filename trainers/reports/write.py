@@ -14,22 +14,23 @@ FOLDER = "report"
 _TEXTS = {"report.html": page.to_html, "report.md": page.to_markdown, "results.json": page.to_json}
 
 
-def write_report(workdir):
+def write_report(workdir, kernels=None, steps=None):
     """Reads a run and writes its report.
 
     Args:
         workdir: folder of the run. The report goes to its `report/`: report.html (one file),
             report.md, results.json and a PNG a figure. Files of other names that lie there stay.
+        kernels, steps: of the heat maps, as for `heatmaps.pictures`.
 
     Returns:
         Path of report.html.
 
     Raises:
-        UserError: the run cannot be read, or a report of another version lies there; nothing is
-            changed then.
+        UserError: the run cannot be read, has no such kernels or steps, or a report of another
+            version lies there; nothing is changed then.
     """
     workdir = Path(workdir)
-    return write_files(page.pretraining_report(runs.read_run(workdir)), workdir)
+    return write_files(page.pretraining_report(runs.read_run(workdir), kernels, steps), workdir)
 
 
 def write_files(report, workdir, texts=None):
