@@ -20,7 +20,7 @@ from absl import flags
 import keras_fusion as kf
 from keras_fusion.layers.fusing import unusable_values
 from keras_fusion.layers.values import deferred
-from trainers import checkpoints, errors, model_files
+from trainers import checkpoints, errors, model_files, stopping
 from trainers.checkpoint_format import PARTIAL
 from trainers.data.batches import PretrainingBatches
 from trainers.errors import UserError
@@ -215,6 +215,7 @@ def config_from_flags(values: flags.FlagValues) -> FuseConfig:
     return FuseConfig(**given)
 
 
+@stopping.handled()
 def main(argv):
     """Reads the flags, and fuses."""
     del argv

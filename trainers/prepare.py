@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from trainers import stopping
 from trainers.data.config import DOCUMENT_FORMS, DataConfig
 from trainers.data.corpora import CORPORA
 from trainers.data.prepare import prepare
@@ -54,6 +55,7 @@ _MAX_BYTES = flags.DEFINE_integer(
 _MAX_TOKENS = flags.DEFINE_integer("max_tokens", None, "Training tokens to write. Default: all.")
 
 
+@stopping.handled()
 def main(argv: Sequence[str]) -> None:
     """Reads the flags, prepares, prints the folder."""
     del argv
