@@ -112,3 +112,29 @@ def _tied_head(model) -> int:
     if not model.config.tie_embedding_weights:
         return 0
     return 2 * model.config.vocabulary_size * model.config.hidden_dim
+
+
+def planned_step_flops(config, batch_size: int, encoder_length: int, decoder_length: int) -> float:
+    """What `step_flops(...).total` will be for a T5 of a configuration; builds nothing.
+
+    Args:
+        config: `kf.models.T5Config`.
+        batch_size: sequences in the batch.
+        encoder_length: tokens of a sequence that the encoder sees.
+        decoder_length: tokens of a sequence that the decoder sees.
+
+    Example:
+        >>> config = kf.models.T5Config.from_size("tiny_m", vocabulary_size=512)
+        >>> planned_step_flops(config, 32, 128, 29)
+        14276198400.0
+    """
+    encoder, decoder = encoder_length, decoder_length
+    inner = config.num_heads * config.key_value_dim
+    projection = config.hidden_dim * inner
+    mlp = (3 if config.use_gated_activation else 2) * config.hidden_dim * config.intermediate_dim
+    layer = (4 * projection + mlp) * encoder  # of the encoder
+    layer += (6 * projection + mlp) * decoder + 2 * projection * encoder  # of the decoder
+    weights = config.num_layers * layer + config.vocabulary_size * config.hidden_dim * decoder
+    scores = encoder * encoder + decoder * decoder + decoder * encoder
+    attention = config.num_layers * 2 * scores * inner
+    return 3.0 * 2.0 * batch_size * (weights + attention)

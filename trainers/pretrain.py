@@ -11,8 +11,9 @@ stage: for accelerators).
 The command can be stopped and given again: finished stages are kept, a started one goes on from
 its newest checkpoint; after SIGTERM or Ctrl-C it loses nothing (exit codes: trainers/errors.py).
 `--stage=NAME` trains one stage alone, so that stages can run on different machines that share W.
-`--plan_file=FILE.json` trains a plan of your own (trainers/plans/files.py has its form), and
-`--repeats=3` trains everything with three seeds: STAGE, STAGE_r2, STAGE_r3.
+`--plan=table1,figure2,offsets,zero_blocks,when_to_fuse` are the experiments of the paper
+(trainers/plans), `--plan_file=FILE.json` trains a plan of your own (trainers/plans/files.py has its
+form), and `--repeats=3` trains everything with three seeds: STAGE, STAGE_r2, STAGE_r3.
 Settings of stages are written NAME:VALUE[,NAME:VALUE], NAME a stage or a size:
 `--steps=S:3000,M:4000 --learning_rate_offset=self_fusion:-500`.
 
@@ -22,6 +23,7 @@ Devices: with TensorFlow `--strategy` (GPUs, hosts, TPUs; data parallel), with K
 
 import contextlib
 import dataclasses
+import json
 import pathlib
 import shlex
 import sys
@@ -54,7 +56,7 @@ from trainers.pretrain_flags import config_from_flags, define_flags
 from trainers.settings import StageSettings
 from trainers.sizes import Size
 from trainers.versions import installed_versions
-from trainers.workdir import Workdir
+from trainers.workdir import RUN_FILE, Workdir, read_json
 
 
 def pretrain(config: PretrainConfig) -> pathlib.Path:
@@ -120,11 +122,33 @@ def _open(config: PretrainConfig, workdir: Workdir, data_dir: pathlib.Path):
         workdir.open(
             config.identity() | fingerprints(data_dir),
             [plan.name for plan in config.plans],
+            experiments=_experiments(config, workdir),
             tuning=config.tuned_by,
             command=config.command,
             versions=installed_versions(),
             **_corpus(data_dir),
         )
+
+
+def _experiments(config: PretrainConfig, workdir: Workdir) -> dict:
+    """What reports have to know of each plan; points of earlier commands stay.
+
+    Points that were made from other facts, such as budgets, do not go with those of now.
+    """
+    path = workdir.path / RUN_FILE
+    found = read_json(path).get("experiments", {}) if path.exists() else {}
+    for plan in config.plans:
+        facts, points = json.loads(json.dumps([dict(plan.facts), dict(plan.points)]))
+        before = found.get(plan.name, {})
+        kept = before.get("points", {}) if before.get("facts") == facts else {}
+        found[plan.name] = {
+            "description": plan.description,
+            "final": plan.final,
+            "points": kept | points,
+            "facts": facts,
+            "repeats": max(before.get("repeats", 1), config.plan_options.repeats),
+        }
+    return found
 
 
 def _check_plan(config: PretrainConfig, size: Size):
@@ -202,7 +226,7 @@ def _run(
         progress=config.progress,
         keep_every=config.keep_every,
         on_nan=config.on_nan,
-        fused_at=graphs.fused_steps(config.stages),
+        fused_at=config.fused_at,
     )
 
 

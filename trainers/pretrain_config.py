@@ -5,12 +5,14 @@ import functools
 import os
 from collections.abc import Mapping
 
-from trainers import plans, settings, sizes
+from trainers import settings, sizes
 from trainers.devices import Devices
 from trainers.errors import UserError
 from trainers.graphs import Stage, fused_steps, repeated
-from trainers.plans import Plan
-from trainers.plans.options import PlanOptions
+from trainers.plans import Basis, Plan, get_plan, merge, read_plan, stages_of
+from trainers.plans.costs import step_cost
+from trainers.plans.generated import steps_to_keep
+from trainers.plans.options import READERS, PlanOptions
 from trainers.settings import StageSettings
 from trainers.train_config import ON_NAN
 
@@ -106,6 +108,7 @@ class PretrainConfig:
                 f"Expected --stage to be one of the plan's stages ({', '.join(names)}). "
                 f"Received: stage={self.stage!r}. Choose one of them, or add its --plan."
             )
+        _check_options(self)
         settings.check_names(self.stage_flags, self.stages, size)
         for stage in self.stages:
             settings.resolve(stage, size, self.stage_flags)
@@ -116,14 +119,38 @@ class PretrainConfig:
         """The plans that were asked for: known ones, then that of the user's file."""
         file = self.plan_options.plan_file
         if not self.plan and not file:
-            plans.stages_of(())
-        own = (plans.read_plan(file),) if file else ()
-        return (*map(plans.get_plan, self.plan), *own)
+            stages_of(())
+        own = (read_plan(file),) if file else ()
+        return (*(get_plan(name, self._basis) for name in self.plan), *own)
+
+    @property
+    def _basis(self) -> Basis:
+        size = sizes.get_size(self.size)
+        cost = functools.partial(
+            step_cost,
+            size=size,
+            options=self.plan_options,
+            batch_size=self.batch_size,
+            input_length=self.input_length,
+            data_dir=self.data_dir,
+            vocabulary=self.vocabulary,
+        )
+        return Basis(size, cost, self.stage_flags, self.plan_options)
+
+    @property
+    def fused_at(self) -> dict[str, list[int]]:
+        """Stage to the steps at which others are, or may later be, fused from it."""
+        found = fused_steps(self.stages)
+        later = steps_to_keep(self._basis)
+        for stage in self.stages:
+            if stage.base in later:
+                found[stage.name] = sorted({*found.get(stage.name, ()), *later[stage.base]})
+        return found
 
     @functools.cached_property
     def stages(self) -> tuple[Stage, ...]:
         """All stages of the plans, sources first, repeat after repeat."""
-        return repeated(plans.merge(self.plans), self.plan_options.repeats)
+        return repeated(merge(self.plans), self.plan_options.repeats)
 
     @property
     def wanted(self) -> tuple[Stage, ...]:
@@ -154,6 +181,17 @@ class PretrainConfig:
             "input_length": self.input_length,
             "eval_batches": self.eval_batches,
         }
+
+
+def _check_options(config: PretrainConfig):
+    """Refuses lists for plans that are not asked for."""
+    for name, plan in READERS.items():
+        value = getattr(config.plan_options, name)
+        if value is not None and plan not in config.plan:
+            raise UserError(
+                f"Expected --{name} with --plan={plan}. Received: {name}={value}, "
+                f"plan={','.join(config.plan)!r}. Add the plan, or leave out --{name}."
+            )
 
 
 def _check_fused_steps(config: PretrainConfig):

@@ -30,7 +30,7 @@ _NAMED_FLAGS = {
 
 # How a flag is declared, its name, default, and what --help says of it.
 _FLAGS = (
-    (flags.DEFINE_list, "plan", None, f"Plans, comma-separated: {', '.join(plans.PLANS)}."),
+    (flags.DEFINE_list, "plan", None, f"Plans, comma-separated: {', '.join(plans.NAMES)}."),
     (
         flags.DEFINE_string,
         "plan_file",
@@ -40,6 +40,21 @@ _FLAGS = (
         "trainers/plans/files.py has all fields.",
     ),
     (flags.DEFINE_integer, "repeats", 1, "Train all with so many seeds: STAGE, STAGE_r2, …"),
+    (flags.DEFINE_string, "offsets", None, "Plan offsets: steps, such as --offsets=-100,0,100."),
+    (flags.DEFINE_string, "sigmas", None, "Plan zero_blocks: standard deviations of the noise."),
+    (flags.DEFINE_string, "fuse_at", None, "Plan when_to_fuse: steps of the small model."),
+    (
+        flags.DEFINE_string,
+        "budgets",
+        None,
+        "Plan when_to_fuse: FLOPs; device-seconds with --step_seconds.",
+    ),
+    (
+        flags.DEFINE_string,
+        "step_seconds",
+        None,
+        "Plan when_to_fuse: device-seconds of a step, such as S:0.025,M:0.058.",
+    ),
     (flags.DEFINE_string, "size", "tiny", f"What S, M, L are: {', '.join(sizes.SIZES)}."),
     (flags.DEFINE_string, "workdir", None, "Folder of the run."),
     (flags.DEFINE_string, "stage", None, "Train this stage alone; needs its sources finished."),
@@ -98,7 +113,7 @@ def config_from_flags(values: flags.FlagValues, command: str = "") -> PretrainCo
     plain["workdir"] = plain["workdir"] or ""
     return PretrainConfig(
         **plain,
-        plan_options=PlanOptions(**options),
+        plan_options=PlanOptions.from_texts(**options),
         devices=Devices(**devices),
         stage_flags=given,
         command=command,

@@ -161,8 +161,8 @@ def check_names(flags: Mapping[str, Mapping[str, object]], stages: Sequence[Stag
     Raises:
         UserError: a name is neither, so its value would silently have no effect.
     """
-    known = [ALL, *size.models, *(stage.name for stage in stages)]
-    known += [stage.like for stage in stages if stage.like and stage.like not in known]
+    names = [*(stage.name for stage in stages), *(stage.like for stage in stages if stage.like)]
+    known = list(dict.fromkeys((ALL, *size.models, *names)))
     for setting, values in flags.items():
         for name in values:
             if name not in known:

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import keras_fusion as kf
 from trainers.engines.base import state_variables
-from trainers.flops import step_flops
+from trainers.flops import planned_step_flops, step_flops
 from trainers.losses import loss_sums
 
 BATCH, ENCODER, DECODER = 2, 12, 5
@@ -110,3 +110,13 @@ def test_weights_without_a_sum_cost_nothing():
     matrices = [v for name, v in state_variables(model).items() if name.endswith("kernel")]
     found = step_flops(model, 1, 1, 1)
     assert found.weights == 2 * sum(math.prod(v.shape) for v in matrices)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"use_gated_activation": False}, {"tie_embedding_weights": True}, {"num_layers": 3}],
+)
+def test_what_is_planned_is_what_a_model_costs(fields):
+    known = config(**fields)
+    counted = step_flops(kf.models.T5(known, seed=0), BATCH, ENCODER, DECODER)
+    assert planned_step_flops(known, BATCH, ENCODER, DECODER) == counted.total

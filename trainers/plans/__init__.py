@@ -2,8 +2,8 @@
 
 A plan is data: a tuple of stages, each naming the stages that it is fused from. Several plans
 together are one graph, in which a stage that two plans need stands once. Known plans are the
-experiments of the paper (`trainers.plans.known`); any other is a JSON file that a user writes
-(`trainers.plans.files`).
+experiments of the paper (`trainers.plans.known`, and from lists of values
+`trainers.plans.generated`); any other is a JSON file that a user writes (`trainers.plans.files`).
 
 Example:
     >>> [stage.name for stage in stages_of(["baseline", "self_fusion"])]
@@ -15,31 +15,51 @@ from collections.abc import Sequence
 from trainers.errors import UserError
 from trainers.graphs import Stage
 from trainers.plans.files import read_plan
+from trainers.plans.generated import GENERATED, Basis
 from trainers.plans.known import PLANS
 from trainers.plans.plan import Plan, merge
 
-__all__ = ["PLANS", "Plan", "get_plan", "merge", "read_plan", "stages_of"]
+__all__ = [
+    "GENERATED",
+    "NAMES",
+    "PLANS",
+    "Basis",
+    "Plan",
+    "get_plan",
+    "merge",
+    "read_plan",
+    "stages_of",
+]
+
+NAMES = (*PLANS, *GENERATED)
 
 
-def get_plan(name: str) -> Plan:
+def get_plan(name: str, basis: Basis | None = None) -> Plan:
     """Returns the plan of that name.
+
+    Args:
+        name: one of `NAMES`.
+        basis: what the plans in `GENERATED` are made from; the others need none.
 
     Raises:
         UserError: there is none; the message lists those that there are.
     """
+    if name in GENERATED and basis is not None:
+        return GENERATED[name](basis)
     if name not in PLANS:
         raise UserError(
-            f"Expected --plan to be a comma-separated list of {', '.join(PLANS)}. "
+            f"Expected --plan to be a comma-separated list of {', '.join(NAMES)}. "
             f"Received: plan={name!r}. Choose among these."
         )
     return PLANS[name]
 
 
-def stages_of(plan_names: Sequence[str]) -> tuple[Stage, ...]:
+def stages_of(plan_names: Sequence[str], basis: Basis | None = None) -> tuple[Stage, ...]:
     """Returns the stages of the plans as one graph, sources first, each stage once.
 
     Args:
-        plan_names: names in the registry.
+        plan_names: some of `NAMES`.
+        basis: as for `get_plan`.
 
     Raises:
         UserError: no or an unknown plan; two plans that mean different things by one stage name;
@@ -47,7 +67,7 @@ def stages_of(plan_names: Sequence[str]) -> tuple[Stage, ...]:
     """
     if not plan_names:
         raise UserError(
-            f"Expected --plan to name at least one of {', '.join(PLANS)}. "
+            f"Expected --plan to name at least one of {', '.join(NAMES)}. "
             "Received: plan=''. Choose among these."
         )
-    return merge(map(get_plan, plan_names))
+    return merge(get_plan(name, basis) for name in plan_names)

@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from trainers import settings, untrusted
 from trainers.errors import UserError
 from trainers.graphs import Stage, in_order
+from trainers.plans.generated import GENERATED
 from trainers.plans.known import PLANS
 from trainers.plans.plan import Plan
 
@@ -173,9 +174,9 @@ def _check_names(name: str, stages: tuple[Stage, ...]):
             "Expected a plan with a name and stages. "
             f"Received: name={name!r} with {len(stages)} stages. Correct the file."
         )
-    if name in PLANS:
+    if name in PLANS or name in GENERATED:
         raise UserError(
-            f"Expected a plan name other than {', '.join(PLANS)}, which are known plans. "
+            f"Expected a plan name other than {', '.join((*PLANS, *GENERATED))}, known plans. "
             f"Received: name={name!r}. Rename the plan."
         )
     known = {stage.name: stage for plan in PLANS.values() for stage in plan.stages}

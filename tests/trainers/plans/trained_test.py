@@ -114,3 +114,36 @@ def test_fusing_once_more_keeps_what_the_model_computes(world):
     for name, source in (("figure2_6", "self_fusion"), ("pair_then_self", "fusion_property")):
         start, end = workdir.record(name)["curve"][0], workdir.record(source)["curve"][-1]
         assert start["loss"] == pytest.approx(end["loss"], rel=1e-5)
+
+
+def test_generated_plans_go_on_from_what_is_there(world):
+    how = ("--steps=S:6,M:2", "--checkpoint_every=1", "--noise=0.1", "--dropout=0.1")
+    pretrain.pretrain(asked(world, "--plan=self_fusion", *how, workdir="one_by_one"))
+    before = nano.content(world / "one_by_one" / "small_0" / "checkpoints")
+    lists = ("--offsets=-2,2", "--fuse_at=2", "--budgets=3e6,4e6")
+    pretrain.pretrain(
+        asked(world, "--plan=offsets,when_to_fuse", *lists, *how, workdir="one_by_one")
+    )
+    assert nano.content(world / "one_by_one" / "small_0" / "checkpoints") == before
+    workdir = Workdir(world / "one_by_one")
+    records = {record["name"]: record for record in workdir.records()}
+    low, high = records["offset_2"], records["offset_-2"]
+    assert low["curve"][0]["loss"] == high["curve"][0]["loss"] == _start(records["self_fusion"])
+    assert low["loss"] != high["loss"]
+    assert records["fuse_at_2"]["source_steps"] == {"small_0": 2}
+    found = json.loads((workdir.path / "run.json").read_text())["experiments"]
+    assert list(found) == ["self_fusion", "offsets", "when_to_fuse"]
+    assert found["offsets"]["points"] == {"offset_-2": {"offset": -2}, "offset_2": {"offset": 2}}
+    budgets = found["when_to_fuse"]["facts"]["budgets"]
+    costs = found["when_to_fuse"]["facts"]["step_cost"]
+    assert budgets == [3e6, 4e6]
+    for name, point in found["when_to_fuse"]["points"].items():
+        record = records[name]
+        assert record["steps"] >= point["steps"][-1]
+        assert record["flops"] == record["steps"] * costs["M"]
+        spent = point["fusion_step"] * costs["S"] + point["steps"][-1] * costs["M"]
+        assert 0 <= budgets[-1] - spent < costs["M"]
+
+
+def _start(record):
+    return record["curve"][0]["loss"]

@@ -1,0 +1,64 @@
+"""What a training step of a size costs, before anything is built: for plans with budgets."""
+
+import pathlib
+
+import keras_fusion as kf
+from trainers.data import manifest, spans
+from trainers.data.vocabulary import PADDING_MULTIPLE, Vocabulary
+from trainers.errors import UserError
+from trainers.flops import planned_step_flops
+from trainers.plans.options import PlanOptions
+from trainers.sizes import Size
+
+
+def step_cost(
+    letter: str,
+    size: Size,
+    options: PlanOptions,
+    batch_size: int,
+    input_length: int,
+    data_dir: str | pathlib.Path | None = None,
+    vocabulary: str | None = None,
+) -> float:
+    """FLOPs of a training step, or its device-seconds where the user gave them.
+
+    Args:
+        letter: size of the model.
+        size: what `--size` says.
+        options: of which `step_seconds` counts.
+        batch_size: sequences a batch.
+        input_length: tokens that the encoder sees.
+        data_dir: folder of prepared tokens, whose vocabulary counts; else
+        vocabulary: a SentencePiece model; without one it is as large as the size wants it.
+
+    Raises:
+        UserError: the user gave no seconds for this size, the size has no such letter, or tokens
+            or vocabulary cannot be read.
+    """
+    if options.step_seconds is not None:
+        if letter not in options.step_seconds:
+            raise UserError(
+                f"Expected --step_seconds for size {letter} too. Received: "
+                f"step_seconds={dict(options.step_seconds)}. Add {letter}:SECONDS."
+            )
+        return options.step_seconds[letter]
+    length = spans.raw_length(input_length)
+    return planned_step_flops(
+        kf.models.T5Config.from_size(
+            size.models[letter], vocabulary_size=_vocabulary_size(size, data_dir, vocabulary)
+        ),
+        batch_size,
+        spans.input_length(length),
+        spans.target_length(length),
+    )
+
+
+def _vocabulary_size(
+    size: Size, data_dir: str | pathlib.Path | None, vocabulary: str | None
+) -> int:
+    if data_dir:
+        return manifest.read(pathlib.Path(data_dir))["vocabulary"]["padded_size"]
+    if vocabulary:
+        return Vocabulary.from_file(vocabulary, size.num_sentinels).padded_size
+    words = size.vocabulary_pieces + size.num_sentinels
+    return -(-words // PADDING_MULTIPLE) * PADDING_MULTIPLE
