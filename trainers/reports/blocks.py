@@ -42,12 +42,17 @@ class Saved:
     Args:
         weights: path → array; memory-mapped.
         axes: path → `Axes`.
-        blocks: axis → widths, one a source.
+        config: of the model.
     """
 
     weights: Mapping[str, np.ndarray]
     axes: dict[str, Axes]
-    blocks: dict[str, tuple[int, ...]]
+    config: kf.models.T5Config
+
+    @property
+    def blocks(self):
+        """Axis → widths, one a source."""
+        return self.config.blocks
 
     def borders(self, path):
         """Where the blocks of a weight begin and end, one tuple a dimension."""
@@ -89,9 +94,9 @@ class Sizes:
 
     @property
     def ratio(self):
-        """The RMS of η over that of the diagonal; None where the diagonal is zero."""
+        """The RMS of η over that of the diagonal; None where that is zero, or either no number."""
         eta, diagonal = self.rms
-        return eta / diagonal if diagonal else None
+        return eta / diagonal if diagonal and math.isfinite(eta + diagonal) else None
 
 
 def open_saved(folder, wanted=None):
@@ -115,6 +120,9 @@ def open_saved(folder, wanted=None):
             # Gone meanwhile: the run that writes here keeps the newest ones only.
             if os.path.lexists(path):
                 faults.append(str(error).replace(str(path), f"step {step}"))
+    for step in [step for step in found if found[step].config != found[max(found)].config]:
+        faults.append(f"step {step}, a model of another configuration than the newest one's.")
+        del found[step]
     return found, tuple(faults)
 
 
@@ -129,7 +137,7 @@ def _open(path):
             f"Received: {path} with {wrong[0] if wrong else 'no blocks in its configuration'}. "
             "Use another checkpoint."
         )
-    return Saved(checkpoint.weights, weight_axes(skeleton), config.blocks)
+    return Saved(checkpoint.weights, weight_axes(skeleton), config)
 
 
 @functools.lru_cache(maxsize=16)

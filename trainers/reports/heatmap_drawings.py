@@ -5,6 +5,7 @@ colour-blind. Places are in inches: the same data gives the same picture.
 """
 
 import itertools
+import math
 
 import numpy as np
 from matplotlib import colormaps, patheffects
@@ -18,20 +19,23 @@ from matplotlib.ticker import MaxNLocator
 from trainers.reports import figures, numbers
 
 _NO_NUMBER = "#56b4e9"
-_COLORS = colormaps["magma_r"].with_extremes(bad=_NO_NUMBER)
+COLORS = colormaps["magma_r"].with_extremes(bad=_NO_NUMBER)
 _WIDTH, _NARROWEST = 9.2, 6.4
+_LEAST = 0.8
 _LEFT, _RIGHT, _GAP = 0.78, 0.72, 0.1
 _HEADER, _TITLE, _FOOT, _MARGIN = 0.3, 0.2, 0.44, 0.08
 _BAR, _BAR_GAP, _CLOSE_UP_GAP = 0.11, 0.09, 0.62
 # Beside a lower panel, a colour scale has its ends written only.
 _SHORT = 0.75
 _SMALL, _TEXT = 7.5, 9
+# Inches that a line and a digit of small text take.
+_LINE, _DIGIT = 0.13, 0.066
 
 
 def draw_grid(data, theme):
     """A row of heat maps for each stage, a column for each step, one colour scale a row."""
     count = len(data["columns"])
-    width = min(2.3, (_WIDTH - _LEFT - _RIGHT - (count - 1) * _GAP) / count)
+    width = min(2.3, max(_LEAST, (_WIDTH - _LEFT - _RIGHT - (count - 1) * _GAP) / count))
     heights = [width * _ratio(row["shape"]) for row in data["rows"]]
     page = _Page(
         max(_NARROWEST, _LEFT + count * width + (count - 1) * _GAP + _RIGHT),
@@ -42,17 +46,15 @@ def draw_grid(data, theme):
     for row, height in zip(data["rows"], heights, strict=True):
         page.header(top, row)
         top += _HEADER + _TITLE
-        named = False
         for index, each in enumerate(row["maps"]):
             axes = page.panel(_LEFT + index * (width + _GAP), top, width, height)
             title = f"step {numbers.count(each['step'])}"
             axes.set_title(title, fontsize=_SMALL + 0.5, color=theme.ink, pad=3)
             if each["values"] is None:
-                _leave_empty(axes, theme)
-                continue
-            _show(axes, each["values"], row)
-            _name_axes(axes, data["axes"] if not named else None, theme)
-            named = True
+                _leave_empty(axes, row, theme)
+            else:
+                _show(axes, each["values"], row)
+            _name_axes(axes, None if index else data["axes"], theme)
         page.scale(_LEFT + count * (width + _GAP) - _GAP, top, height, row["scale"])
         top += height + _FOOT
     return page.figure
@@ -117,7 +119,7 @@ class _Page:
         axes = self.figure.add_axes(
             (left / across, 1 - (top + height) / down, width / across, height / down)
         )
-        axes.tick_params(colors=self._theme.ink, labelsize=_SMALL, length=2.5, width=0.6, pad=1.5)
+        axes.tick_params(colors=self._theme.ink, labelsize=_SMALL, length=2.5, width=0.6, pad=2.5)
         for spine in axes.spines.values():
             spine.set(color=self._theme.muted, linewidth=0.6)
         return axes
@@ -147,7 +149,7 @@ class _Page:
         """The colour scale of a row, to the right of its last panel."""
         axes = self.panel(left + _BAR_GAP, top, _BAR, height)
         bar = self.figure.colorbar(
-            ScalarMappable(Normalize(ends["low"], ends["high"]), _COLORS),
+            ScalarMappable(Normalize(ends["low"], ends["high"]), COLORS),
             cax=axes,
             extend="max",
             extendfrac=0.06,
@@ -180,15 +182,21 @@ def _close_up_sizes(shape):
 def _show(axes, values, row):
     """A map in units of cells; ticks and lines stand at the blocks' borders."""
     _draw(axes, values, row["scale"])
-    ticks = [
+    down, across = _tick_borders(axes, row)
+    for place in down[1:-1]:
+        _line(axes.axhline(place))
+    for place in across[1:-1]:
+        _line(axes.axvline(place))
+
+
+def _tick_borders(axes, row):
+    """Puts ticks where blocks begin and end, and returns their places."""
+    places = [
         [cells.index(border) - 0.5 for border in borders]
         for borders, cells in zip(row["borders"], row["cells"], strict=True)
     ]
-    _set_ticks(axes, ticks, row["borders"])
-    for place in ticks[0][1:-1]:
-        _line(axes.axhline(place))
-    for place in ticks[1][1:-1]:
-        _line(axes.axvline(place))
+    _set_ticks(axes, places, row["borders"])
+    return places
 
 
 def _show_zoom(axes, row):
@@ -214,12 +222,41 @@ def _show_zoom(axes, row):
 
 def _draw(axes, values, scale):
     image = np.ma.masked_invalid(np.asarray(values, np.float64))
-    axes.imshow(image, cmap=_COLORS, vmin=scale["low"], vmax=scale["high"], aspect="auto", interpolation="nearest")
+    axes.imshow(
+        image,
+        cmap=COLORS,
+        vmin=scale["low"],
+        vmax=scale["high"],
+        aspect="auto",
+        interpolation="nearest",
+    )
 
 
 def _set_ticks(axes, places, labels):
-    axes.set_yticks(places[0], [str(label) for label in labels[0]])
-    axes.set_xticks(places[1], [str(label) for label in labels[1]])
+    """Ticks at all places; labels where there is room."""
+    width, height = _inches(axes)
+    axes.set_yticks(places[0], _with_room(places[0], labels[0], height, _LINE))
+    room = _DIGIT * (len(str(labels[1][-1])) + 1)
+    axes.set_xticks(places[1], _with_room(places[1], labels[1], width, room))
+
+
+def _inches(axes):
+    """Width and height of axes."""
+    return axes.get_position().size * axes.figure.get_size_inches()
+
+
+def _with_room(places, labels, length, room):
+    """The labels of an axis of some inches, without those nearer than `room` to one before."""
+    inch = length / (places[-1] - places[0])
+    texts, before = [], -math.inf
+    for place, label in zip(places, labels, strict=True):
+        last = place == places[-1]
+        if last or min(place - before, places[-1] - place) * inch >= room:
+            texts.append(str(label))
+            before = place
+        else:
+            texts.append("")
+    return texts
 
 
 def _line(line):
@@ -238,11 +275,15 @@ def _name_axes(axes, names, theme):
 
 
 def _name_sources(axes, row, theme):
-    """The sources of the diagonal blocks, above the columns of each."""
+    """The sources of the diagonal blocks, above the columns of each; none where they collide."""
     borders, cells = row["borders"][1], row["cells"][1]
     if len(borders) - 1 != len(row["sources"]):
         return
     places = [cells.index(border) for border in borders]
+    inch = _inches(axes)[0] / places[-1]
+    spans = zip(row["sources"], itertools.pairwise(places), strict=True)
+    if any((stop - start) * inch < _DIGIT * len(name) for name, (start, stop) in spans):
+        return
     for name, (start, stop) in zip(row["sources"], itertools.pairwise(places), strict=True):
         axes.text(
             ((start + stop) / 2 - 0.5), 1.02, name, transform=axes.get_xaxis_transform(),
@@ -267,10 +308,12 @@ def _mark(axes, row):
     axes.add_patch(frame)
 
 
-def _leave_empty(axes, theme):
+def _leave_empty(axes, row, theme):
+    """The place of a map that there is none of, with the ticks that it would have."""
     axes.set_facecolor(theme.ground)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    down, across = _tick_borders(axes, row)
+    axes.set_xlim(across[0], across[-1])
+    axes.set_ylim(down[-1], down[0])
     axes.text(
         0.5, 0.5, "not saved", transform=axes.transAxes, ha="center", va="center",
         fontsize=_SMALL, color=theme.muted,

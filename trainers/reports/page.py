@@ -8,17 +8,7 @@ import re
 
 import markupsafe
 
-from trainers.reports import (
-    comparisons,
-    dag,
-    figures,
-    heatmaps,
-    paper,
-    pretraining,
-    runs,
-    summary,
-    tables,
-)
+from trainers.reports import comparisons, dag, figures, paper, pretraining, runs, summary, tables
 from trainers.versions import installed_versions
 
 # In `results.json`, a list of nothing but numbers: the numbers and the white space around them.
@@ -73,7 +63,6 @@ def pretraining_report(run, kernels=None, steps=None):
         UserError: as for `heatmaps.pictures`.
     """
     compared = comparisons.compare(run)
-    inside, words = heatmaps.pictures(run, kernels, steps)
     sections = (
         Section(
             "Comparison",
@@ -90,7 +79,7 @@ def pretraining_report(run, kernels=None, steps=None):
             "Stages",
             (pretraining.stages_table(run), pretraining.results_table(run), dag.fusion_graph(run)),
         ),
-        Section("Inside the fused kernels", inside, words),
+        _inside(run, kernels, steps),
         Section("Where the paper contradicts itself", items=paper.CONTRADICTIONS),
     )
     return Report(
@@ -103,6 +92,19 @@ def pretraining_report(run, kernels=None, steps=None):
         },
         _facts(run.settings),
     )
+
+
+def _inside(run, kernels, steps):
+    """The section of the heat maps."""
+    title = "Inside the fused kernels"
+    fused = [run.workdir / stage.name for stage in run.stages.values() if stage.sources]
+    if not any(any(folder.glob("checkpoints/step_*")) for folder in fused):
+        nothing = "No fused stage in this folder has a checkpoint, so there are no heat maps."
+        return Section(title, paragraphs=(nothing,))
+    # To read a model's axes takes Keras, and seconds to import it.
+    from trainers.reports import heatmaps
+
+    return Section(title, *heatmaps.pictures(run, kernels, steps))
 
 
 def to_html(report):
@@ -127,7 +129,7 @@ def to_json(report):
     }
     text = json.dumps(_finite(results), indent=1, ensure_ascii=False, allow_nan=False)
     # A line for each of a heat map's numbers would make the file thrice as long.
-    return _NUMBERS.sub(lambda found: " ".join(found[0].split()), text) + "\n"
+    return _NUMBERS.sub(lambda found: f"[{' '.join(found[0][1:-1].split())}]", text) + "\n"
 
 
 def to_latex(report):
