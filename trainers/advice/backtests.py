@@ -3,8 +3,9 @@
 - `continued`: every curve from random weights is cut at a share of its compute, the laws are fitted
   to the beginnings, and the rest of each curve is forecast.
 - `unseen`: a curve is left out, and forecast from the other curves of its size.
-- `fused`: all fused runs of a source are left out, and forecast from the laws and from what the
-  other fused runs showed, as the advice does it: not from the source's own loss.
+- `fused`: all runs that were fused from one source at one step are left out, and forecast from the
+  laws and from what the other fused runs showed, as the advice does it: not from the source's own
+  loss.
 
 Each forecast is an interval that should hold `choice.LEVEL` of the evaluations. Evaluations of one
 run go together, so that a share over few runs is a rough one; the number of runs stands beside it.

@@ -116,7 +116,10 @@ def _check_comparable(found):
 
 def _curve(run: Run, stage: Stage, unit: str) -> Curve:
     known = [p for p in stage.curve if p.loss_per_token is not None and p.loss_per_token > 0]
-    trained = [p for p in known if p.step > 0 and getattr(p, unit) > 0]
+    trained: list = []
+    for point in known:
+        if point.step > 0 and getattr(point, unit) > (getattr(trained[-1], unit) if trained else 0):
+            trained.append(point)
     start = next((p.loss_per_token for p in known if p.step == 0), None)
     rate = stage.learning_rate or {}
     return Curve(

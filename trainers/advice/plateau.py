@@ -20,6 +20,7 @@ MOVED = 0.15
 """A curve with no such place has to have fallen by this share since its first evaluation."""
 
 _WINDOW = 5
+_CLEARLY = 6.0  # standard deviations of an evaluation
 
 
 def leaves(curve: Curve) -> int | None:
@@ -42,19 +43,23 @@ def slope(curve: Curve, index: int) -> float:
     if index < 2:
         return 0.0
     logs = np.log(curve.costs[1 : index + 1])
-    return max(0.0, -_line(logs, curve.losses[1 : index + 1])[0]) if index > 2 else 0.0
+    return max(0.0, -_line(logs, curve.losses[1 : index + 1])[0])
 
 
 def _turn(logs, losses):
     """The turn that leaves the smallest error to a line before it and a parabola after it."""
     best, found = np.inf, None
-    for index in range(3, len(losses) - 1):
+    noise = _noise(losses)
+    # The first evaluation still belongs to the fall from random weights.
+    for index in range(2, len(losses) - 1):
         before, error = _line(logs[1 : index + 1], losses[1 : index + 1])
+        # As steep as it may have been: two noisy points can look flat by chance.
+        before = min(0.0, before) - 3 * noise / (logs[index] - logs[1]) / np.sqrt(index)
         end = min(index + _WINDOW, len(losses))
         after, _ = _line(logs[index:end], losses[index:end])
-        noise = np.sqrt(error / max(1, index - 2)) + 1e-3 * losses[index]
-        fallen = losses[index] - losses[index + 1 : end].min()
-        if after > STEEPER * min(before, 0.0) or after >= 0 or fallen < 4 * noise:
+        lowest = index + 1 + int(losses[index + 1 : end].argmin())
+        foreseen = losses[index] + before * (logs[lowest] - logs[index])
+        if after > STEEPER * before or foreseen - losses[lowest] < _CLEARLY * noise:
             continue
         error += _parabola_error(logs[index:], losses[index:])
         if error < best:
@@ -62,10 +67,15 @@ def _turn(logs, losses):
     return found
 
 
+def _noise(losses):
+    """Standard deviation of an evaluation, from second differences, in which trends cancel."""
+    bends = np.abs(np.diff(losses, 2))
+    found = 1.4826 * np.median(bends) / np.sqrt(6) if len(bends) else 0.0
+    return max(found, 1e-3 * losses[-1])
+
+
 def _line(x, y):
     """Slope and sum of squared errors of a line."""
-    if len(x) < 2:
-        return 0.0, 0.0
     fit = np.polyfit(x, y, 1)
     return float(fit[0]), float(np.sum((np.polyval(fit, x) - y) ** 2))
 

@@ -10,6 +10,9 @@ from trainers.advice.curves import Curve
 from trainers.advice.fusions import Effect
 from trainers.advice.laws import Fit
 
+LITTLE = 0.05
+"""Of a last stage with less than this share of the budget it is said that it adds little."""
+
 _UNITS = {"flops": "FLOPs", "device_seconds": "device-seconds"}
 _VERDICTS = {
     "fuse": "fuse.",
@@ -48,6 +51,11 @@ def describe(advice: Advice, fits: Mapping[str, Fit], effect: Effect) -> list[st
 def notes(advice: Advice, effect: Effect) -> list[str]:
     """What the reader has to know before the advice is relied on."""
     found = []
+    if advice.best is not None and advice.best.costs[-1] < LITTLE * advice.budget:
+        found.append(
+            f"little is left for size {advice.best.sizes[-1]}: without fusing, "
+            f"{advice.best.sizes[-2]} would do nearly as well for this budget."
+        )
     for size, ratio in advice.beyond.items():
         if ratio > 1:
             far = "; nothing so far away was ever checked" if ratio > FAR else ""
