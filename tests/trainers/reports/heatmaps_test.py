@@ -142,7 +142,8 @@ def test_nothing_overlaps(shown):
             assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, (picture.key, name)
             assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, (picture.key, name)
             for other, place in boxes[index + 1 :]:
-                assert not box.overlaps(place), (picture.key, name, other)
+                # Labels of both axes may touch at the corner, by a pixel.
+                assert not box.padded(-1).overlaps(place), (picture.key, name, other)
 
 
 def test_labels_without_room_are_left_out():
@@ -179,7 +180,7 @@ def test_any_kernel_at_chosen_steps(made):
 @pytest.mark.parametrize(
     ("kernels", "steps", "message"),
     [
-        (["encoder/nothing"], None, "such as token_embedding.*kernels=.'encoder/nothing'"),
+        (["encoder/nothing"], None, "token_embedding.*kernels=.'encoder/nothing'"),
         (["encoder/final_norm/scale"], None, "two dimensions"),
         (None, [7], "steps=.7.. There are 100, 200, 300, 400"),
     ],
