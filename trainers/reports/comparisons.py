@@ -9,7 +9,8 @@ The definition, the same for both arms, so that neither gains by the noise of si
 - `lasting` ratios ask more: the point from which no later evaluation falls below. Where the two
   ratios differ much, the curves are too noisy for the comparison.
 - A fused stage's compute starts at the sum of the costs of all stages that it comes from, each
-  counted once.
+  counted once, and as far as it was trained for that: up to the checkpoint that was fused.
+- Repeats compare with the baseline of their own repeat.
 """
 
 import dataclasses
@@ -21,7 +22,8 @@ DEFINITION = (
     "the running best of its evaluations first does, on the straight line between two evaluations; "
     "the baseline's compute is taken at that point too. The lasting ratios take the point from "
     "which no later evaluation falls below it, for both arms. The compute of a fused stage starts "
-    "at the sum of all the stages that it comes from, each counted once. A ratio below 1: the plan "
+    "at the sum of all the stages that it comes from, each counted once up to the step at which it "
+    "was fused. A ratio below 1: the plan "
     "is cheaper than training from scratch."
 )
 
@@ -35,6 +37,9 @@ class Cost:
 
     def __add__(self, other):
         return Cost(self.flops + other.flops, self.device_seconds + other.device_seconds)
+
+    def __mul__(self, share):
+        return Cost(self.flops * share, self.device_seconds * share)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,13 +112,26 @@ def ancestors(run, name):
 
 def cost_before(run, name):
     """Cost of everything that a stage comes from; None where one of them has no record here."""
-    total = Cost()
+    total, shares = Cost(), _shares(run, name)
     for source in ancestors(run, name):
         cost = own_cost(run.stages[source]) if source in run.stages else None
         if cost is None:
             return None
-        total += cost
+        total += cost * shares[source]
     return total
+
+
+def _shares(run, name):
+    """How much of each ancestor's training a stage comes from: steps cost alike."""
+    shares = {}
+    for user in (name, *ancestors(run, name)):
+        stage = run.stages.get(user)
+        for source in stage.sources if stage else ():
+            steps = run.stages[source].steps if source in run.stages else 0
+            taken = stage.source_steps.get(source, steps)
+            share = min(1.0, taken / steps) if steps else 1.0
+            shares[source] = max(shares.get(source, 0.0), share)
+    return shares
 
 
 def first_crossing(curve, accuracy):
@@ -159,13 +177,17 @@ def compare(run):
     Returns:
         A tuple of `Comparison`; empty without a baseline or without such a stage.
     """
-    if BASELINE not in run.stages:
-        return ()
-    baseline = run.stages[BASELINE]
-    return tuple(
-        _compare(run, baseline, stage)
+    baselines = {
+        stage.repeat: stage
         for stage in run.stages.values()
-        if stage.sources and stage.size == baseline.size
+        if (stage.repeat_of or stage.name) == BASELINE
+    }
+    return tuple(
+        _compare(run, baselines[stage.repeat], stage)
+        for stage in run.stages.values()
+        if stage.sources
+        and stage.repeat in baselines
+        and stage.size == baselines[stage.repeat].size
     )
 
 

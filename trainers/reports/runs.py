@@ -65,6 +65,8 @@ class Stage:
     Args:
         status: `FINISHED` or `RUNNING`; a running stage's figures are those of its last evaluation.
         planned_steps: the steps that it is to train in all, where they are known.
+        source_steps: the step of each source's checkpoint that it was fused from.
+        repeat, repeat_of: which repeat of which stage it is, from 1.
     The others are the fields of `record.json`; what a running stage has not recorded is None.
     """
 
@@ -86,6 +88,9 @@ class Stage:
     seed: int | None = None
     status: str = FINISHED
     planned_steps: int | None = None
+    source_steps: dict = dataclasses.field(default_factory=dict)
+    repeat: int = 1
+    repeat_of: str = ""
 
     @property
     def finished(self):
@@ -178,10 +183,8 @@ def _finished_stage(folder):
         steps=_number(record, "steps", path),
         parameters=_number(record, "parameters", path),
         curve=tuple(_point(point, f"{path}, curve[{i}]") for i, point in enumerate(curve)),
-        flops_method=record.get("flops_method"),
-        learning_rate=record.get("learning_rate"),
-        seed=record.get("seed"),
         planned_steps=record["steps"],
+        **_what_it_is(record, path),
         **{field: _number(record, field, path) for field in _TOTALS},
     )
 
@@ -200,13 +203,27 @@ def _running_stage(folder):
         steps=last.step if last else 0,
         parameters=settings.get("parameters"),
         curve=curve,
-        flops_method=settings.get("flops_method"),
-        learning_rate=settings.get("learning_rate"),
-        seed=settings.get("seed"),
         status=RUNNING,
         planned_steps=settings.get("steps"),
+        **_what_it_is(settings, path),
         **{field: getattr(last, field) if last else None for field in _TOTALS},
     )
+
+
+def _what_it_is(known, path):
+    """Fields of a stage that do not change while it trains; those of older runs may be missing."""
+    steps = known.get("source_steps") or {}
+    if not isinstance(steps, dict) or not all(type(step) is int for step in steps.values()):
+        raise UserError(
+            f"Expected the steps of a stage's sources in {path}. Received: source_steps={steps!r}. "
+            "Run the stage again in an empty folder."
+        )
+    plain = {name: known.get(name) for name in ("flops_method", "learning_rate", "seed")}
+    return plain | {
+        "source_steps": steps,
+        "repeat": known.get("repeat", 1),
+        "repeat_of": known.get("repeat_of", path.parent.name),
+    }
 
 
 def _evaluations(path):

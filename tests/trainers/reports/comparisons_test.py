@@ -83,6 +83,38 @@ def test_ratio_by_hand_counts_every_source_once():
     }
 
 
+def test_a_source_counts_up_to_the_step_that_was_fused():
+    small = stage("small_0", curve(0, 20, 30, flops=1.0, seconds=0.5), size="S")  # 200 steps
+    big = dataclasses.replace(
+        stage("big", curve(30, 50), ("small_0",)), source_steps={"small_0": 50}
+    )
+    assert comparisons.cost_before(run_of(small, big), "big") == Cost(50, 25)
+    # What another source was fused from later counts too, once.
+    middle = stage("middle", curve(30, 35, flops=4.0, seconds=1.0), ("small_0",))
+    both = dataclasses.replace(big, sources=("small_0", "middle"))
+    run = run_of(small, middle, both)
+    assert comparisons.cost_before(run, "big") == Cost(200 + 400, 100 + 100)
+
+
+def test_repeats_compare_with_the_baseline_of_their_own():
+    def repeat(name, number, points, sources=()):
+        found = stage(name if number == 1 else f"{name}_r{number}", points, sources)
+        return dataclasses.replace(found, repeat=number, repeat_of=name)
+
+    stages = [
+        repeat("baseline", 1, curve(0, 40)),
+        repeat("baseline", 2, curve(0, 20)),
+        repeat("self_fusion", 1, curve(0, 50), ("baseline",)),
+        repeat("self_fusion", 2, curve(0, 50), ("baseline_r2",)),
+        repeat("self_fusion", 3, curve(0, 50), ("baseline",)),
+    ]
+    found = comparisons.compare(run_of(*stages))
+    assert [(each.plan, each.baseline, each.accuracy) for each in found] == [
+        ("self_fusion", "baseline", 40),
+        ("self_fusion_r2", "baseline_r2", 20),
+    ]
+
+
 def test_a_baseline_that_stands_still_is_charged_only_up_to_its_goal():
     baseline = stage("baseline", curve(0, 40, 40, 40))
     fused = stage("self_fusion", curve(0, 40), ("free",))
