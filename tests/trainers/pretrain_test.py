@@ -112,6 +112,7 @@ def test_a_sweep_is_claimed_for_its_own_settings_only(monkeypatch):
         return nano.config_of(pretrain, "--plan=baseline", "--workdir=w", *arguments).tuned_by
 
     assert tuned_by() == tuned_by("--eval_every=7", "--batch_size=32") == "the sweep"
+    assert tuned_by("--plan=table1") == "the sweep" and tuned_by("--plan=offsets") == ""
     assert tuned_by("--warmup_steps=7") == tuned_by("--batch_size=7") == ""
     assert tuned_by("--warmup_steps=7", "--tuning=mine") == "mine"
     monkeypatch.setitem(sizes.SIZES, "tiny", dataclasses.replace(swept, tuning=""))
