@@ -172,7 +172,7 @@ class PretrainConfig:
             n for n in ("batch_size", "input_length") if getattr(self, n) != getattr(size, n)
         ]
         # Sweeps were made for the arms of Table 1; other plans are other experiments.
-        swept = {stage.name for stage in plans.stages_of(["table1"])}
+        swept = {stage.name for stage in stages_of(["table1"])}
         changed += [stage.name for stage in self.stages if stage.base not in swept]
         return "" if changed else size.tuning
 
