@@ -13,14 +13,13 @@ It takes seconds. trainers/advice has the formulas.
 
 import dataclasses
 import math
-import os
 import re
 
 from absl import flags
 
 from trainers import advice, errors, workdir
 from trainers.advice import texts
-from trainers.errors import UserError
+from trainers.errors import UserError, check_new_file
 from trainers.reports import runs
 
 FORMAT = 1
@@ -73,19 +72,7 @@ class AdviseConfig:
             )
         if self.seed < 0:
             raise UserError(f"Expected a seed of at least 0. Received: seed={self.seed}.")
-        self._check_output()
-
-    def _check_output(self):
-        if self.output and os.path.lexists(self.output):
-            raise UserError(
-                "Expected --output to be a new file. Received: "
-                f"output={self.output!r}, which exists. Choose another one; nothing is overwritten."
-            )
-        if self.output and not os.path.isdir(os.path.dirname(self.output) or "."):
-            raise UserError(
-                "Expected --output in a folder that exists. Received: "
-                f"output={self.output!r}. Make the folder, or choose another one."
-            )
+        check_new_file(self.output)
 
 
 def parse_budget(text: str) -> tuple[float, str]:

@@ -8,6 +8,7 @@
 A second signal ends the program at once with 128 plus its number (130, 143), as a shell says it.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -50,6 +51,27 @@ class Stopped(BaseException):
     """A signal asked the program to end. Like KeyboardInterrupt, no `except Exception` sees it."""
 
     exit_code = STOPPED
+
+
+def check_new_file(path: str | None) -> None:
+    """Checks a file that `--output` names, before the work that it is to hold.
+
+    Args:
+        path: the file; None or "" where none was asked for.
+
+    Raises:
+        UserError: there is something of that name, or no folder for it.
+    """
+    if path and os.path.lexists(path):
+        raise UserError(
+            f"Expected --output to be a new file. Received: output={path!r}, which exists. "
+            "Choose another one; nothing is overwritten."
+        )
+    if path and not os.path.isdir(os.path.dirname(path) or "."):
+        raise UserError(
+            f"Expected --output in a folder that exists. Received: output={path!r}. "
+            "Make the folder, or choose another one."
+        )
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:

@@ -18,7 +18,7 @@ import sys
 from absl import flags
 
 from trainers import errors, sizes
-from trainers.errors import UserError
+from trainers.errors import UserError, check_new_file
 from trainers.versions import installed_versions
 
 # (hidden_dim, num_heads, key_value_dim, intermediate_dim, num_layers) of T5 v1.1 as published.
@@ -91,7 +91,7 @@ class MeshReportConfig:
         self._fill_from_size()
         self._check_choices()
         self._check_numbers()
-        self._check_output()
+        check_new_file(self.output)
 
     def _fill_from_size(self):
         size = sizes.get_size(self.size)
@@ -121,18 +121,6 @@ class MeshReportConfig:
                     f"Expected --{name} to be at least {least.get(name, 1)}. "
                     f"Received: {name}={value}. Give another one."
                 )
-
-    def _check_output(self):
-        if self.output and os.path.exists(self.output):
-            raise UserError(
-                "Expected --output to be a new file. Received: "
-                f"output={self.output!r}, which exists. Choose another one; nothing is overwritten."
-            )
-        if self.output and not os.path.isdir(os.path.dirname(self.output) or "."):
-            raise UserError(
-                "Expected --output in a folder that exists. Received: "
-                f"output={self.output!r}. Make the folder, or choose another one."
-            )
 
 
 def prepare_backend() -> None:

@@ -156,6 +156,15 @@ class Engine(Protocol):
         """
 
 
+def check_built(model) -> None:
+    """Raises a `UserError` unless a model has its variables."""
+    if not model.built or not model.variables:
+        raise UserError(
+            f"Expected a built model. Received: model={model.name} without variables. "
+            "Call it on a batch first."
+        )
+
+
 def state_variables(model, optimizer=None) -> dict[str, keras.Variable]:
     """Names every variable of a run's state, the same in every process, strategy and backend.
 

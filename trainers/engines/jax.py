@@ -13,7 +13,14 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from trainers.engines import mesh as meshes
-from trainers.engines.base import Batch, StepOptions, StepSums, check_state, state_variables
+from trainers.engines.base import (
+    Batch,
+    StepOptions,
+    StepSums,
+    check_built,
+    check_state,
+    state_variables,
+)
 from trainers.engines.feeds import Feed, stack
 from trainers.engines.jax_steps import State, Steps, Totals
 from trainers.engines.jax_variables import deferred, initialize, place
@@ -95,11 +102,7 @@ class JaxEngine:
         Raises:
             UserError: the model is not built, or the layout does not fit it.
         """
-        if not model.built or not model.variables:
-            raise UserError(
-                f"Expected a built model. Received: model={model.name} without variables. "
-                "Call it on a batch first."
-            )
+        check_built(model)
         self.layout = meshes.checked_layout(self._asked, meshes.axis_sizes(model))
         specs = meshes.weight_specs(model, self.mesh_shape, self.layout)
         with self.scope():

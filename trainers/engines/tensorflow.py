@@ -10,7 +10,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainers.engines.base import Batch, StepOptions, StepSums, check_state, state_variables
+from trainers.engines.base import (
+    Batch,
+    StepOptions,
+    StepSums,
+    check_built,
+    check_state,
+    state_variables,
+)
 from trainers.engines.feeds import Feed, stack
 from trainers.engines.tensorflow_steps import ReplicaSteps, sum_no_gradients
 from trainers.errors import UserError
@@ -115,11 +122,7 @@ class TensorFlowEngine:
         self._evaluation_steps = tf.function(self._loop_of_evaluation)
 
     def _check(self, model, optimizer) -> None:
-        if not model.built or not model.variables:
-            raise UserError(
-                f"Expected a built model. Received: model={model.name} without variables. "
-                "Call it on a batch first."
-            )
+        check_built(model)
         if self.num_replicas > 1:
             mirrored = {id(v) for v in model.variables if hasattr(v.value, "_values")}
             outside = [v.path for v in model.variables if id(v) not in mirrored]
