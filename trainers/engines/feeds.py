@@ -5,7 +5,7 @@ ends, hides the exceptions of the data, and needs TensorFlow.
 """
 
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -73,6 +73,16 @@ class Feed:
                 )
             except BaseException as error:  # also KeyboardInterrupt, for the thread that asks
                 self._error = error
+
+
+def at_least_one(batches: Iterable[Batch]) -> list[Batch]:
+    """The batches of an evaluation as a list; a `UserError` where there are none."""
+    batches = list(batches)
+    if not batches:
+        raise UserError(
+            "Expected at least one batch to evaluate on. Received: batches=[]. Give more data."
+        )
+    return batches
 
 
 def stack(batches: Sequence[Batch], length: int) -> dict[str, np.ndarray]:

@@ -21,11 +21,10 @@ from trainers.engines.base import (
     check_state,
     state_variables,
 )
-from trainers.engines.feeds import Feed, stack
+from trainers.engines.feeds import Feed, at_least_one, stack
 from trainers.engines.jax_steps import State, Steps, Totals
 from trainers.engines.jax_variables import deferred, initialize, place
 from trainers.engines.mesh import Layout, MeshShape
-from trainers.errors import UserError
 
 
 class JaxEngine:
@@ -166,11 +165,7 @@ class JaxEngine:
         Args:
             batches: dicts as in `train`, all of one shape.
         """
-        batches = list(batches)
-        if not batches:
-            raise UserError(
-                "Expected at least one batch to evaluate on. Received: batches=[]. Give more data."
-            )
+        batches = at_least_one(batches)
         arrays = self._distribute(stack(batches, len(batches)))
         totals = self._evaluation_steps(self._values(), arrays, np.int32(len(batches)))
         return _sums(len(batches), totals)

@@ -18,7 +18,7 @@ from trainers.engines.base import (
     check_state,
     state_variables,
 )
-from trainers.engines.feeds import Feed, stack
+from trainers.engines.feeds import Feed, at_least_one, stack
 from trainers.engines.tensorflow_steps import ReplicaSteps, sum_no_gradients
 from trainers.errors import UserError
 from trainers.losses import PAD_ID
@@ -185,11 +185,7 @@ class TensorFlowEngine:
         Args:
             batches: dicts as in `train`, all of one shape.
         """
-        batches = list(batches)
-        if not batches:
-            raise UserError(
-                "Expected at least one batch to evaluate on. Received: batches=[]. Give more data."
-            )
+        batches = at_least_one(batches)
         arrays = _tensors(self._stack(batches, len(batches)))
         sums = self._evaluation_steps(arrays, tf.constant(len(batches), tf.int32))
         loss, tokens, correct, bad = sums.numpy().tolist()
