@@ -1,7 +1,7 @@
-"""The graph of a plan: stages, what each is fused from, and whether it can be trained at all.
+"""The graph of a plan: stages, what each comes from, and whether it can be trained at all.
 
-A stage that is fused names its sources; the stages of one or more plans are a directed acyclic
-graph, which is put in order and checked here before anything is trained.
+A stage that is fused or goes on names its sources; the stages of one or more plans are a directed
+acyclic graph, which is put in order and checked here before anything is trained.
 
 Example:
     >>> small = Stage("small", "S")
@@ -28,6 +28,7 @@ INITS = MappingProxyType(
         "self_fusion": ("rule", 1, 1),
         "fusion_property": ("property", 2, None),
         "fusion_rule": ("rule", 2, None),
+        "continued": (None, 1, 1),
     }
 )
 
@@ -48,8 +49,10 @@ class Stage:
     Args:
         name: folder of the stage in the workdir, and its name in reports and flags.
         size: "S", "M" or "L"; what they are is said by `--size`.
-        init: "scratch", "self_fusion", "fusion_property" or "fusion_rule".
-        sources: names of the stages that it is fused from.
+        init: "scratch", "self_fusion", "fusion_property", "fusion_rule"; or "continued", which goes
+            on where its source ended, as if that had been longer: with its weights, optimizer,
+            batches and settings. Steps and costs of the stage are those that come on top.
+        sources: names of the stages that it is fused from, or goes on from.
         copies: how many copies of its only source a self-fusion takes.
         norm: "property" or "rule" (section 3.2); None takes what `init` says.
         seed: of weights, noise, dropout and batches, within a run's seed.
@@ -57,6 +60,10 @@ class Stage:
         like: name of a stage whose flags and defaults count for this one too, where it has none.
         source_steps: source to the step whose checkpoint is fused; of others it is their last.
         repeat: which repeat of the plan it belongs to, from 1; see `repeated`.
+        until: name of a stage; this one ends early when it is as accurate as that was at its end.
+        rivals: names of stages, its source among them; it is trained only if its source is among
+            the `keep` of them whose loss is lowest. What is not trained is no rival either.
+        keep: see `rivals`.
 
     Raises:
         UserError: a value is unknown, or the sources do not go with `init`.
@@ -73,6 +80,9 @@ class Stage:
     like: str | None = None
     source_steps: Mapping[str, int] = dataclasses.field(default_factory=dict)
     repeat: int = 1
+    until: str | None = None
+    rivals: tuple[str, ...] = ()
+    keep: int = 1
 
     def __post_init__(self):
         where = f"stage {self.name!r}"
@@ -117,6 +127,7 @@ class Stage:
         object.__setattr__(self, "norm", self.norm or norm)
         self._check_norm(norm)
         self._check_source_steps()
+        self._check_rivals()
 
     def _check_norm(self, of_init: str | None):
         if self.init == "self_fusion":
@@ -131,12 +142,25 @@ class Stage:
             )
 
     def _check_source_steps(self):
+        if self.source_steps and self.is_continued:
+            raise UserError(
+                f"Expected stage {self.name!r} with init 'continued' to go on from the end of its "
+                f"source. Received: source_steps={dict(self.source_steps)}. Correct the plan."
+            )
         for source, step in self.source_steps.items():
             if source not in self.sources or type(step) is not int or step < 1:
                 raise UserError(
                     f"Expected stage {self.name!r} to name a step of at least 1 of its sources. "
                     f"Received: source={source}@{step}. Correct the plan."
                 )
+
+    def _check_rivals(self):
+        if self.rivals and (not set(self.sources) <= set(self.rivals) or self.keep < 1):
+            raise UserError(
+                f"Expected the rivals of stage {self.name!r} with its source among them, and to "
+                f"keep at least one. Received: rivals={list(self.rivals)}, "
+                f"sources={list(self.sources)}, keep={self.keep}. Correct the plan."
+            )
 
     @property
     def base(self) -> str:
@@ -145,8 +169,18 @@ class Stage:
 
     @property
     def is_fused(self) -> bool:
-        """Whether the stage starts from other stages' weights."""
-        return self.init != "scratch"
+        """Whether the stage starts from other stages' weights, placed side by side."""
+        return self.init not in ("scratch", "continued")
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether the stage goes on where its source ended."""
+        return self.init == "continued"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the stages that come before it: sources, rivals and the one to catch up with."""
+        return (*self.sources, *self.rivals, *([self.until] if self.until else ()))
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -161,7 +195,7 @@ class Stage:
     def to_dict(self) -> dict:
         """The stage as JSON holds it."""
         found = dataclasses.asdict(self)
-        return found | {"sources": list(self.sources)}
+        return found | {"sources": list(self.sources), "rivals": list(self.rivals)}
 
 
 def repeated(stages: Sequence[Stage], repeats: int) -> tuple[Stage, ...]:
@@ -190,6 +224,8 @@ def _again(stage: Stage, repeat: int) -> Stage:
         name=name(stage.name),
         sources=tuple(map(name, stage.sources)),
         source_steps={name(source): step for source, step in stage.source_steps.items()},
+        until=stage.until and name(stage.until),
+        rivals=tuple(map(name, stage.rivals)),
         repeat=repeat,
     )
 
@@ -204,7 +240,7 @@ def fused_steps(stages: Iterable[Stage]) -> dict[str, list[int]]:
 
 
 def in_order(stages: Iterable[Stage]) -> tuple[Stage, ...]:
-    """Sorts stages so that every one comes after its sources, else as they were given.
+    """Sorts stages so that every one comes after those that it needs, else as they were given.
 
     Raises:
         UserError: a name stands twice; a source is no stage; a stage needs itself.
@@ -230,11 +266,11 @@ def in_order(stages: Iterable[Stage]) -> tuple[Stage, ...]:
             )
         if name not in by_name:
             raise UserError(
-                f"Expected the sources of stage {path[-1]!r} among {', '.join(by_name)}. "
-                f"Received: source={name!r}. Correct it or add that stage."
+                f"Expected what stage {path[-1]!r} needs among {', '.join(by_name)}. "
+                f"Received: stage={name!r}. Correct it or add that stage."
             )
-        for source in by_name[name].sources:
-            visit(source, (*path, name))
+        for needed in by_name[name].needs:
+            visit(needed, (*path, name))
         done[name] = by_name[name]
 
     for name in by_name:
@@ -247,7 +283,7 @@ def ancestors(stages: Sequence[Stage], name: str) -> tuple[Stage, ...]:
     needed = {name}
     for stage in reversed(in_order(stages)):
         if stage.name in needed:
-            needed.update(stage.sources)
+            needed.update(stage.needs)
     return tuple(stage for stage in in_order(stages) if stage.name in needed)
 
 
@@ -270,13 +306,13 @@ def check_widths(stages: Sequence[Stage], configs: Mapping[str, Mapping[str, obj
                 f"size={stage.size!r} of stage {stage.name!r}. Choose a --size that defines it."
             )
     for stage in stages:
-        if not stage.is_fused:
+        if not stage.sources:
             continue
         parents = [configs[by_name[name].size] for name in stage.parents]
         wrong = _misfits(parents, configs[stage.size])
         if wrong:
             raise UserError(
-                f"Expected what stage {stage.name!r} is fused from "
+                f"Expected what stage {stage.name!r} comes from "
                 f"({' + '.join(stage.parents)}) to give its size {stage.size}. "
                 f"Received: {'; '.join(wrong)}. Change its sources or its size."
             )

@@ -44,6 +44,7 @@ def train(
     costs: Costs,
     settings: Mapping | None = None,
     monitors: Mapping[str, Callable[[object], float]] | None = None,
+    initial: Mapping[str, np.ndarray] | None = None,
     name: str = "",
     progress: bool = True,
 ) -> TrainResult:
@@ -60,6 +61,8 @@ def train(
         costs: tokens and FLOPs of a step.
         settings: configuration that is written into each checkpoint (model, data, …).
         monitors: name → function of the model, called and logged at every evaluation.
+        initial: state that a new run begins with, as `Engine.load_state` takes it; None for what
+            model and optimizer have.
         name: what the progress bar is called; by default the folder's name.
         progress: show the bar.
 
@@ -88,6 +91,7 @@ def train(
         ),
         shapes={n: tuple(v.shape) for n, v in state_variables(model, optimizer).items()},
         writer=Writer(folder / CHECKPOINT_FOLDER, config.keep) if engine.is_chief else None,
+        initial=initial,
     )
     with stopping.postponed() as stop, run:
         run.to_end(stop)
@@ -111,6 +115,7 @@ class _Run(contextlib.AbstractContextManager):
     shapes: dict[str, tuple[int, ...]]
     new_log: Callable[[int | None], RunLog]
     writer: Writer | None
+    initial: Mapping[str, np.ndarray] | None = None
     at: Progress = dataclasses.field(default_factory=Progress)
     saved: int = -1
     log: RunLog | None = None
@@ -137,6 +142,8 @@ class _Run(contextlib.AbstractContextManager):
             self.engine.load_state(found.state())
             self.at = Progress.from_dict(found.step, found.config["progress"])
             self.saved = found.step
+        elif self.initial is not None:
+            self.engine.load_state(self.initial)
         # Nobody writes or removes before all hosts have read.
         self.engine.agree(False)
         if self.writer and found is not None:
@@ -152,19 +159,26 @@ class _Run(contextlib.AbstractContextManager):
             self.evaluate()
         if self.config.on_nan == "skip" and self.saved < 0:
             self.save()  # somewhere to go back to
-        if self.at.step < self.config.steps:
+        if not self.ended:
             self.feed = self.at.feed(self.batches)
             self.engine.warm_up(self.feed, self.config.steps_per_call)
         while True:
             try:
                 self.check_signals(stop)
-                if self.at.step == self.config.steps:
+                if self.ended:
                     break
                 self.advance()
             except NotFinite as error:
                 self.go_back(error)
         if self.saved != self.at.step:
             self.save()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last step is taken, or the goal was reached at an evaluation."""
+        goal = self.config.goal
+        reached = goal is not None and any(point["accuracy"] >= goal for point in self.at.curve)
+        return reached or self.at.step == self.config.steps
 
     def check_signals(self, stop: stopping.Stop) -> None:
         """Saves and raises `Stopped` if a signal has come to any host."""

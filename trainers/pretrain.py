@@ -264,6 +264,9 @@ def _train_all(config: PretrainConfig, run: stages.Run):
 
 
 def _train(stage: Stage, found: StageSettings, run: stages.Run):
+    if not sources.is_promoted(stage, run.workdir):
+        print(f"{stage.name} is left out: others did better.", flush=True)
+        return
     finished = run.workdir.record(stage.name) is not None
     began = time.monotonic()
     record = stages.run_stage(stage, found, run)

@@ -112,6 +112,7 @@ class PretrainConfig:
         settings.check_names(self.stage_flags, self.stages, size)
         for stage in self.stages:
             settings.resolve(stage, size, self.stage_flags)
+        _check_continued(self)
         _check_fused_steps(self)
 
     @functools.cached_property
@@ -158,8 +159,13 @@ class PretrainConfig:
         return tuple(s for s in self.stages if self.stage in (None, s.name))
 
     def settings_of(self, stage: Stage) -> StageSettings:
-        """Settings of a stage."""
-        return settings.resolve(stage, sizes.get_size(self.size), self.stage_flags)
+        """Settings of a stage; one that goes on has those of its source, but for its periods."""
+        found = settings.resolve(stage, sizes.get_size(self.size), self.stage_flags)
+        if not stage.is_continued:
+            return found
+        source = next(other for other in self.stages if other.name == stage.sources[0])
+        own = {name: getattr(found, name) for name in StageSettings.OF_CONTINUED}
+        return dataclasses.replace(self.settings_of(source), **own)
 
     @property
     def tuned_by(self) -> str:
@@ -195,6 +201,25 @@ def _check_options(config: PretrainConfig):
                 f"Expected --{name} with --plan={plan}. Received: {name}={value}, "
                 f"plan={','.join(config.plan)!r}. Add the plan, or leave out --{name}."
             )
+
+
+def _check_continued(config: PretrainConfig):
+    """Refuses settings of stages that have those of their source."""
+    for stage in config.stages:
+        if not stage.is_continued:
+            continue
+        named = [
+            name
+            for name, values in config.stage_flags.items()
+            if not {stage.name, stage.base}.isdisjoint(values)
+        ]
+        for name in (*named, *stage.settings):
+            if name not in StageSettings.OF_CONTINUED:
+                raise UserError(
+                    f"Expected only {', '.join(StageSettings.OF_CONTINUED)} of its own for stage "
+                    f"{stage.name!r}, which goes on as {stage.sources[0]!r} ended. Received: "
+                    f"{name}. Set it for {stage.sources[0]!r}."
+                )
 
 
 def _check_fused_steps(config: PretrainConfig):

@@ -24,7 +24,7 @@ def waves(stages: Sequence[Stage]) -> list[list[Stage]]:
     depth: dict[str, int] = {}
     groups: list[list[Stage]] = []
     for stage in stages:
-        depth[stage.name] = 1 + max((depth.get(name, -1) for name in stage.sources), default=-1)
+        depth[stage.name] = 1 + max((depth.get(name, -1) for name in stage.needs), default=-1)
         groups += [[]] if depth[stage.name] == len(groups) else []
         groups[depth[stage.name]].append(stage)
     return groups

@@ -67,6 +67,8 @@ class StageSettings:
 
     # How often a run saves and reports says nothing about what it computes.
     OPERATIONAL = ("checkpoint_every", "steps_per_call")
+    # A stage that goes on has the other settings of what it goes on from.
+    OF_CONTINUED = ("steps", "eval_every", *OPERATIONAL)
 
     def identity(self) -> dict:
         """The settings that make a stage what it is, for telling one run from another."""

@@ -46,7 +46,7 @@ class Size:
 # A span-corruption run at tiny size stays on a plateau first; what leaves it soonest differs from
 # size to size. docs/demo.md has the sweep that chose steps and warm-ups for each arm.
 _TINY = {
-    "steps": "S:2500,M:2000,L:2000,baseline:3000",
+    "steps": "S:2500,M:2000,L:2000,baseline:3000,baseline_longer:3000",
     "warmup_steps": "S:600,M:2500,L:2500,baseline:1000",
     "learning_rate_offset": "0",
     "optimizer": "adafactor",

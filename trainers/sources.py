@@ -1,4 +1,4 @@
-"""What a stage is fused from: whether its sources are there, and which checkpoint counts."""
+"""What a stage comes from: whether its sources are there and good enough, which checkpoint counts."""
 
 import pathlib
 
@@ -10,7 +10,7 @@ from trainers.workdir import Workdir
 
 
 def check_sources(stage: Stage, workdir: Workdir) -> None:
-    """Checks that everything that the stage is fused from is trained.
+    """Checks that everything that the stage starts from, or ends at, is trained.
 
     Args:
         stage: node of a plan.
@@ -19,13 +19,32 @@ def check_sources(stage: Stage, workdir: Workdir) -> None:
     Raises:
         UserError: it is not; the message has the command that trains it.
     """
-    for source in stage.sources:
+    for source in (*stage.sources, *([stage.until] if stage.until else ())):
         if workdir.record(source) is None:
             raise UserError(
-                f"Expected the sources of stage {stage.name!r} to be finished. Received: "
-                f"source={source!r}, which is not. Run first, with the same other flags: "
+                f"Expected what stage {stage.name!r} needs to be finished. Received: "
+                f"stage={source!r}, which is not. Run first, with the same other flags: "
                 f"python -m trainers.pretrain --stage={source} --workdir={workdir.path}"
             )
+
+
+def is_promoted(stage: Stage, workdir: Workdir) -> bool:
+    """Whether the stage is to be trained, as far as its rivals are finished.
+
+    Args:
+        stage: node of a plan, whose rivals that are to be trained at all are trained.
+        workdir: the run's folder.
+
+    Returns:
+        Whether its source is among the `keep` rivals whose loss is lowest; True without rivals.
+        Of equal ones the one that is named first counts as better.
+    """
+    if not stage.rivals:
+        return True
+    records = {name: workdir.record(name) for name in stage.rivals}
+    found = [name for name, record in records.items() if record is not None]
+    best = sorted(found, key=lambda name: records[name]["loss_per_token"])[: stage.keep]
+    return set(stage.sources) <= set(best)
 
 
 def check_kept(stage: Stage, workdir: Workdir) -> None:

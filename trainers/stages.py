@@ -1,4 +1,4 @@
-"""Trains one stage of a plan: builds or fuses its model, calls the loop, records what it reached.
+"""Trains one stage of a plan: builds, fuses or takes up its model, calls the loop, records.
 
 What a stage is (its node of the plan, its settings, its model) is written to stage.json when it
 starts and compared whenever it is asked for again: a finished stage is not trained again, a
@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
+import numpy as np
 
 import keras_fusion as kf
 from keras_fusion.optimizers import Adafactor
@@ -21,7 +22,8 @@ from trainers.devices import EngineFactory
 from trainers.engines.base import StepOptions
 from trainers.flops import StepFlops, step_flops
 from trainers.graphs import Stage
-from trainers.model_files import find_checkpoint, fused_weights
+from trainers.model_files import find_checkpoint, fused_weights, read_config
+from trainers.progress import Progress
 from trainers.settings import StageSettings
 from trainers.sizes import Size
 from trainers.sources import check_sources, checkpoint_folder
@@ -80,10 +82,10 @@ class Run:
         """Configuration of the model of a size before any fusion."""
         return model_config(self.size, letter, self.vocabulary_size, dropout)
 
-    def batches(self, split: str, seed: int) -> PretrainingBatches:
-        """The batches of a split."""
+    def batches(self, split: str, seed: int, first: int = 0) -> PretrainingBatches:
+        """The batches of a split, from the one with index `first`."""
         return PretrainingBatches(
-            self.data_dir, split, self.batch_size, self.input_length, seed=seed
+            self.data_dir, split, self.batch_size, self.input_length, seed=seed, first=first
         )
 
 
@@ -107,13 +109,14 @@ class StepCosts:
 def identity(stage: Stage, settings: StageSettings, run: Run) -> dict:
     """What makes a stage what it is, flat: two runs of the stage compare by it."""
     model = run.config(stage.size, settings.dropout).to_dict()
-    steps = {"source_steps": dict(stage.source_steps)} if stage.source_steps else {}
+    optional = {"source_steps": dict(stage.source_steps), "until": stage.until}
+    optional = {name: value for name, value in optional.items() if value}
     return {
         "size": stage.size,
         "init": stage.init,
         "sources": list(stage.sources),
         "copies": stage.copies,
-        **steps,
+        **optional,
         **settings.identity(),
         **{f"model.{name}": value for name, value in model.items()},
     }
@@ -142,6 +145,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         return record
     check_sources(stage, run.workdir)
     engine = run.make_engine(StepOptions(settings.clip_norm, run.microbatches))
+    start = _start(stage, run)
     with engine.scope():
         model, source_steps = make_model(stage, settings, run)
         optimizer = OPTIMIZERS[settings.optimizer](
@@ -151,9 +155,10 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
                 scale=settings.learning_rate_scale,
             )
         )
-    batches = run.batches("train", settings.seed)
+    batches = run.batches("train", settings.seed, start.batch)
     flops = step_flops(model, run.batch_size, batches.input_length, batches.target_length)
-    known = _describe(stage, settings, model, flops) | {"source_steps": source_steps}
+    known = _describe(stage, settings, model, flops)
+    known |= {"source_steps": source_steps, "first_batch": start.batch}
     if engine.is_chief:
         details = known | {"model": model.config.to_dict(), "plan": stage.to_dict()}
         run.workdir.start_stage(stage.name, what, details)
@@ -168,6 +173,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         costs=StepCosts(batches.tokens_per_batch, flops.total),
         settings={"model": model.config.to_dict(), "stage": what},
         monitors=_monitors(model),
+        initial=start.state,
         name=stage.name,
         progress=run.progress,
     )
@@ -185,7 +191,8 @@ def make_model(
 
     No source's model is built: a fused weight is computed from the files when it is made, and on
     engines that place weights on a mesh, no more of it than each device holds.
-    A stage that has checkpoints is only built: the loop sets its weights.
+    A stage that has checkpoints, or goes on from its source's, is only built: the loop sets its
+    weights.
 
     Args:
         stage: node of a plan.
@@ -193,7 +200,7 @@ def make_model(
         run: what it shares with the other stages.
 
     Returns:
-        The model, and for each source the step of the checkpoint that was fused.
+        The model, and for each source the step of the checkpoint that it comes from.
     """
     how = {"seed": settings.seed, "dtype": settings.dtype}
     folder = run.workdir.stage_dir(stage.name)
@@ -201,11 +208,15 @@ def make_model(
         known = read_json(folder / STAGE_FILE)
         config = kf.models.T5Config.from_dict(known["model"])
         return kf.models.T5(config, **how), known["source_steps"]
-    if not stage.is_fused:
+    if not stage.sources:
         return kf.models.T5(run.config(stage.size, settings.dropout), **how), {}
     found = {
         name: find_checkpoint(checkpoint_folder(stage, name, run.workdir)) for name in stage.sources
     }
+    steps = {name: checkpoint.step for name, checkpoint in found.items()}
+    if stage.is_continued:
+        (checkpoint,) = found.values()
+        return kf.models.T5(read_config(checkpoint, settings.dropout), **how), steps
     config, weights = fused_weights(
         [found[name] for name in stage.parents],
         settings.dropout,
@@ -215,7 +226,30 @@ def make_model(
         seed=settings.seed,
     )
     model = kf.models.T5.from_weights(config, weights, **how)
-    return model, {name: checkpoint.step for name, checkpoint in found.items()}
+    return model, steps
+
+
+@dataclasses.dataclass(frozen=True)
+class _Start:
+    """Index of a stage's first batch, and the state that it takes over from another one."""
+
+    batch: int = 0
+    state: Mapping[str, np.ndarray] | None = None
+
+
+def _start(stage: Stage, run: Run) -> _Start:
+    """A stage that goes on takes over all that its source's last checkpoint holds."""
+    if not stage.is_continued:
+        return _Start()
+    own = run.workdir.stage_dir(stage.name)
+    if checkpoints.steps(own / loop.CHECKPOINT_FOLDER):
+        return _Start(read_json(own / STAGE_FILE)["first_batch"])
+    (source,) = stage.sources
+    folder = run.workdir.stage_dir(source)
+    checkpoint = find_checkpoint(folder)
+    reached = Progress.from_dict(checkpoint.step, checkpoint.config["progress"])
+    first = read_json(folder / STAGE_FILE).get("first_batch", 0)
+    return _Start(first + reached.batch_index(checkpoint.step), checkpoint.state())
 
 
 def _monitors(model) -> dict[str, Callable]:
@@ -235,6 +269,7 @@ def _train_config(stage: Stage, settings: StageSettings, run: Run) -> loop.Train
         checkpoint_every=settings.checkpoint_every,
         steps_per_call=settings.steps_per_call,
         keep_every=math.gcd(*kept) or None,
+        goal=run.workdir.record(stage.until)["accuracy"] if stage.until else None,
         on_nan=run.on_nan,
     )
 

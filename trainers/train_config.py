@@ -25,6 +25,7 @@ class TrainConfig:
         keep_checkpoints: how many of the newest checkpoints stay.
         keep_best: whether the one with the best validation loss stays.
         keep_every: checkpoints whose step is a multiple of it stay; None for none.
+        goal: accuracy, in per cent, at which an evaluation ends the run early; None for none.
         on_nan: what to do at a loss that is not finite. "stop" ends the run; "skip" goes back to
             the newest checkpoint and leaves out the batch.
 
@@ -41,6 +42,7 @@ class TrainConfig:
     keep_checkpoints: int = 2
     keep_best: bool = True
     keep_every: int | None = None
+    goal: float | None = None
     on_nan: str = "stop"
 
     def __post_init__(self):

@@ -55,6 +55,9 @@ def test_stage_is_frozen_and_writes_itself():
         "like": None,
         "source_steps": {},
         "repeat": 1,
+        "until": None,
+        "rivals": [],
+        "keep": 1,
     }
 
 
@@ -90,7 +93,7 @@ def test_cycle_is_named():
 
 
 def test_unknown_source_is_named():
-    with pytest.raises(UserError, match="stage 'b'.*source='ghost'"):
+    with pytest.raises(UserError, match="stage 'b'.*stage='ghost'"):
         graphs.in_order([SMALL, Stage("b", "M", "self_fusion", ("ghost",), copies=2)])
 
 

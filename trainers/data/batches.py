@@ -35,6 +35,7 @@ class PretrainingBatches:
         batch_size: examples a batch.
         input_length: encoder tokens, EOS included.
         seed: of the order and of the spans.
+        first: how many batches were taken by others before; step 0 takes the one after them.
 
     Raises:
         UserError: a damaged folder, too few sentinels for the length, or less text than a batch.
@@ -47,7 +48,13 @@ class PretrainingBatches:
     """
 
     def __init__(
-        self, data_dir: str | pathlib.Path, split: str, batch_size: int, input_length: int, seed=0
+        self,
+        data_dir: str | pathlib.Path,
+        split: str,
+        batch_size: int,
+        input_length: int,
+        seed: int = 0,
+        first: int = 0,
     ):
         if split not in (TRAIN, VALIDATION):
             raise UserError(f"Expected the split {TRAIN} or {VALIDATION}. Received: split={split}.")
@@ -86,6 +93,7 @@ class PretrainingBatches:
             self.num_examples, self.raw_length
         )
         self._seed = 0 if split == VALIDATION else seed
+        self._first = first
         order = grain.MapDataset.range(self.num_examples).seed(self._seed % 2**32).shuffle()
         self._indices = order.repeat().batch(batch_size)
 
@@ -114,8 +122,9 @@ class PretrainingBatches:
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
         """Returns the batch of a step, whatever was asked for before."""
-        rng = np.random.default_rng([self._seed, step])
-        tokens = self._examples[self._indices[step]]
+        index = self._first + step
+        rng = np.random.default_rng([self._seed, index])
+        tokens = self._examples[self._indices[index]]
         inputs, targets = spans.corrupt_batch(tokens, rng, self._first_sentinel)
         shifted = np.zeros_like(targets)
         shifted[:, 1:] = targets[:, :-1]

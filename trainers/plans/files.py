@@ -15,9 +15,11 @@
 
 The fields of a stage are those of `trainers.graphs.Stage`; all but name and size may be left out.
 Stages may stand in any order. A source `a@500` is the checkpoint of `a` at step 500, which has to
-be one of those that it writes (`--checkpoint_every`). Settings are those of the flags; they win
-over flags for a size, not over flags for the stage. A stage of a known plan may be written down
-once more: where it says the same, it is the same stage and is trained once.
+be one of those that it writes (`--checkpoint_every`). A stage with `"init": "continued"` trains its
+source for more steps, `"until"` it is as accurate as another stage was at its end. Settings are
+those of the flags; they win over flags for a size, not over flags for the stage. A stage of a known
+plan may be written down once more: where it says the same, it is the same stage and is trained
+once.
 """
 
 import json
@@ -44,6 +46,9 @@ _STAGE_FIELDS = {
     "seed": int,
     "settings": dict,
     "like": str,
+    "until": str,
+    "rivals": list,
+    "keep": int,
 }
 _WORDS = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
 
@@ -164,7 +169,8 @@ def _stage(entry: object, path: pathlib.Path) -> Stage:
             f"Expected the seed of {what} to be at least 0. Received: seed={found['seed']}. "
             "Choose another one."
         )
-    return Stage(**found, sources=tuple(sources), source_steps=steps)
+    rivals = tuple(map(str, found.pop("rivals", ())))
+    return Stage(**found, sources=tuple(sources), source_steps=steps, rivals=rivals)
 
 
 def _check_names(name: str, stages: tuple[Stage, ...]):

@@ -96,7 +96,7 @@ def test_what_is_no_file_is_refused(tmp_path, make):
 @pytest.mark.parametrize(
     ("stages", "received"),
     [
-        ([A, B | {"sources": ["c"]}], "source='c'"),
+        ([A, B | {"sources": ["c"]}], "stage='c'"),
         (
             [B | {"sources": ["c"]}, B | {"name": "c", "sources": ["b"]}],
             "cycle=b <- c <- b",

@@ -4,7 +4,7 @@ import pytest
 
 from trainers import plans
 from trainers.errors import UserError
-from trainers.graphs import Stage, in_order
+from trainers.graphs import Stage, in_order, repeated
 from trainers.plans import Plan
 
 
@@ -26,7 +26,7 @@ def tree(stages, name):
 
 
 def test_registry_holds_the_experiments_of_section_5_1():
-    assert list(plans.PLANS)[:5] == [*SECTION_5_1, "table1"]
+    assert list(plans.PLANS)[:6] == [*SECTION_5_1, "baseline_longer", "table1"]
     for name in SECTION_5_1:
         assert plans.PLANS[name].final == name
         assert plans.PLANS[name].stages[-1].size == "M"
@@ -40,13 +40,21 @@ def test_every_plan_knows_its_name_and_says_what_it_is():
 
 
 def test_all_known_plans_are_one_graph():
-    assert len(plans.stages_of(list(plans.PLANS))) == 17
+    assert len(plans.stages_of(list(plans.PLANS))) == 18
 
 
-def test_table1_is_four_plans():
+def test_table1_is_four_plans_and_the_baseline_past_its_end():
     table1 = plans.PLANS["table1"]
-    assert table1.stages == plans.stages_of(SECTION_5_1)
-    assert table1.points == {name: {"row": name} for name in SECTION_5_1}
+    rows = [*SECTION_5_1, "baseline_longer"]
+    assert table1.stages == plans.stages_of(rows)
+    assert table1.points == {name: {"row": name} for name in rows}
+
+
+def test_the_baseline_goes_on_until_it_meets_self_fusion():
+    stage = by_name("baseline_longer")["baseline_longer"]
+    assert (stage.init, stage.sources, stage.until) == ("continued", ("baseline",), "self_fusion")
+    again = {s.name: s for s in repeated(plans.stages_of(["baseline_longer"]), 2)}
+    assert again["baseline_longer_r2"].needs == ("baseline_r2", "self_fusion_r2")
 
 
 def test_plan_stages_name_their_sources():
