@@ -19,7 +19,7 @@ _EVENTS = re.compile(r"events\.out\.tfevents\.(\d+)\.(\d{6})\.")
 
 
 class MetricsFile:
-    """metrics.jsonl: one JSON object a line, {"kind": "train" or "eval", "step": …, …}.
+    """metrics.jsonl: one JSON object a line, {"kind": "train", "eval" or another, "step": …, …}.
 
     Opening it cuts it back to the step that the run goes on from, so that no step stands in it
     twice, and drops a last line that a killed process left half written.
@@ -176,6 +176,10 @@ class RunLog:
     def evaluation(self, values: Mapping) -> None:
         """Logs a point of the validation curve."""
         self._write("eval", values)
+
+    def measurement(self, kind: str, values: Mapping) -> None:
+        """Logs what a `Measurement` of this kind found at a step."""
+        self._write(kind, values)
 
     def say(self, text: str) -> None:
         """Prints a line without breaking the bar."""

@@ -15,7 +15,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from trainers.engines.base import Batch, Engine, StepSums, state_variables
 from trainers.errors import NotFinite, UserError
 from trainers.logs import RunLog
 from trainers.progress import Progress, Window
-from trainers.train_config import Costs, TrainConfig, TrainResult
+from trainers.train_config import Costs, Measurement, TrainConfig, TrainResult
 
 CHECKPOINT_FOLDER = "checkpoints"
 # So many batches may be skipped before a checkpoint lies behind them: more, and it is not the data.
@@ -44,6 +44,7 @@ def train(
     costs: Costs,
     settings: Mapping | None = None,
     monitors: Mapping[str, Callable[[object], float]] | None = None,
+    measurements: Sequence[Measurement] = (),
     initial: Mapping[str, np.ndarray] | None = None,
     name: str = "",
     progress: bool = True,
@@ -61,6 +62,7 @@ def train(
         costs: tokens and FLOPs of a step.
         settings: configuration that is written into each checkpoint (model, data, …).
         monitors: name → function of the model, called and logged at every evaluation.
+        measurements: what is measured of the model with periods of its own; on one device.
         initial: state that a new run begins with, as `Engine.load_state` takes it; None for what
             model and optimizer have.
         name: what the progress bar is called; by default the folder's name.
@@ -83,7 +85,9 @@ def train(
         folder=folder,
         costs=costs,
         settings=dict(settings or {}),
-        measures=lambda: {key: float(f(model)) for key, f in (monitors or {}).items()},
+        model=model,
+        monitors=dict(monitors or {}),
+        measurements=measurements,
         # Pure functions of their index: made once, used in every evaluation.
         validation=[validation.batch(index) for index in range(config.eval_batches)],
         new_log=lambda step: RunLog(
@@ -110,7 +114,9 @@ class _Run(contextlib.AbstractContextManager):
     folder: pathlib.Path
     costs: Costs
     settings: dict
-    measures: Callable[[], dict[str, float]]
+    model: object
+    monitors: dict[str, Callable[[object], float]]
+    measurements: Sequence[Measurement]
     validation: list
     shapes: dict[str, tuple[int, ...]]
     new_log: Callable[[int | None], RunLog]
@@ -157,6 +163,7 @@ class _Run(contextlib.AbstractContextManager):
         self.restore()
         if not self.at.curve:
             self.evaluate()
+            self.measure()
         if self.config.on_nan == "skip" and self.saved < 0:
             self.save()  # somewhere to go back to
         if not self.ended:
@@ -192,7 +199,7 @@ class _Run(contextlib.AbstractContextManager):
     def advance(self) -> None:
         """One call of the engine, and whatever is due at the step where it ends."""
         at, config = self.at, self.config
-        count = config.boundary_after(at.step) - at.step
+        count = config.boundary_after(at.step, *(m.every for m in self.measurements)) - at.step
         began = time.perf_counter()
         sums = self.engine.train(self.feed, count)
         seconds = time.perf_counter() - began
@@ -207,6 +214,7 @@ class _Run(contextlib.AbstractContextManager):
             at.window = Window()
         if self.due(config.eval_every):
             self.evaluate(sums)
+        self.measure()
         if self.due(config.checkpoint_every):
             self.save(sums)
 
@@ -242,7 +250,21 @@ class _Run(contextlib.AbstractContextManager):
             "accuracy": sums.accuracy,
         }
         self.at.curve.append(point)
-        self.log.evaluation(point | self.measures())
+        found = {name: float(function(self.model)) for name, function in self.monitors.items()}
+        self.log.evaluation(point | found)
+
+    def measure(self) -> None:
+        """Takes and logs the measurements that are due; a run that meets its goal ends with one."""
+        for each in self.measurements:
+            if not (self.due(each.every) or self.ended):
+                continue
+            began = time.perf_counter()
+            numbers = each.measure(self.model)
+            seconds = time.perf_counter() - began
+            total = self.at.measured.get(each.kind, 0.0) + seconds
+            self.at.measured[each.kind] = total
+            clock = {"seconds": seconds, "total_seconds": total}
+            self.log.measurement(each.kind, {"step": self.at.step, **numbers, **clock})
 
     def save(self, trained: StepSums | None = None) -> None:
         """Hands a checkpoint of this step to the writer, which removes those that are too old."""

@@ -45,6 +45,7 @@ class Progress:
         curve: validation points so far.
         skipped: indices of batches that no step takes, ascending.
         window: sums since the last training line; a checkpoint may lie between two lines.
+        measured: kind of measurement to the seconds that it took so far.
     """
 
     step: int = 0
@@ -52,6 +53,7 @@ class Progress:
     curve: list[dict] = dataclasses.field(default_factory=list)
     skipped: list[int] = dataclasses.field(default_factory=list)
     window: Window = Window()
+    measured: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict:
         """All but the step, which the checkpoint has itself."""
@@ -60,6 +62,7 @@ class Progress:
             "curve": self.curve,
             "skipped": self.skipped,
             "window": self.window.to_dict(),
+            "measured": self.measured,
         }
 
     @classmethod
@@ -67,7 +70,8 @@ class Progress:
         """The progress that `to_dict` described; what an older checkpoint lacks is empty."""
         window = Window.from_dict(found["window"]) if "window" in found else Window()
         skipped = list(found.get("skipped", ()))
-        return cls(step, found["device_seconds"], list(found["curve"]), skipped, window)
+        measured = dict(found.get("measured", {}))
+        return cls(step, found["device_seconds"], list(found["curve"]), skipped, window, measured)
 
     def skip(self, indices: Iterable[int]) -> None:
         """Takes batches out of the order of those that are still to come."""

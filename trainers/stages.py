@@ -16,7 +16,7 @@ import numpy as np
 import keras_fusion as kf
 from keras_fusion.optimizers import Adafactor
 from keras_fusion.schedules import InverseSquareRoot
-from trainers import checkpoints, loop
+from trainers import checkpoints, loop, theory
 from trainers.data.batches import PretrainingBatches
 from trainers.devices import EngineFactory
 from trainers.engines.base import StepOptions
@@ -62,6 +62,8 @@ class Run:
         keep_every: checkpoints whose step is a multiple of it stay; None for none of them.
         on_nan: "stop" or "skip", at a loss that is not finite.
         fused_at: stage to the steps whose checkpoints others are fused from: they are kept.
+        theory_every: steps between measurements of a fused stage; see `trainers.theory`. None for
+            none.
     """
 
     workdir: Workdir
@@ -77,6 +79,7 @@ class Run:
     keep_every: int | None = None
     on_nan: str = "stop"
     fused_at: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+    theory_every: int | None = None
 
     def config(self, letter: str, dropout: float = 0.0) -> "kf.models.T5Config":
         """Configuration of the model of a size before any fusion."""
@@ -173,6 +176,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         costs=StepCosts(batches.tokens_per_batch, flops.total),
         settings={"model": model.config.to_dict(), "stage": what},
         monitors=_monitors(model),
+        measurements=_measurements(stage, settings, run, optimizer),
         initial=start.state,
         name=stage.name,
         progress=run.progress,
@@ -257,6 +261,16 @@ def _monitors(model) -> dict[str, Callable]:
     blocks = model.config.blocks or {}
     alike = blocks and all(len(set(widths)) == 1 for widths in blocks.values())
     return {"symmetry": kf.symmetry} if alike else {}
+
+
+def _measurements(
+    stage: Stage, settings: StageSettings, run: Run, optimizer
+) -> Sequence[loop.Measurement]:
+    if not (stage.is_fused and run.theory_every):
+        return ()
+    batch = run.batches("validation", VALIDATION_SEED).batch(0)
+    every, dtype = run.theory_every, settings.dtype
+    return [theory.measurement(stage, run.workdir, batch, optimizer, every, dtype)]
 
 
 def _train_config(stage: Stage, settings: StageSettings, run: Run) -> loop.TrainConfig:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from trainers.checkpoints import Keep
@@ -66,14 +67,32 @@ class TrainConfig:
         """Which checkpoints stay."""
         return Keep(self.keep_checkpoints, self.keep_best, self.keep_every)
 
-    def boundary_after(self, step: int) -> int:
-        """Returns where the call that begins at `step` ends.
+    def boundary_after(self, step: int, *more: int) -> int:
+        """Returns where the call that begins at `step` ends, with periods besides its own.
 
         Boundaries are multiples counted from 0, so a resumed run has those of the one that ran
         through.
         """
-        periods = (self.eval_every, self.checkpoint_every, self.log_every, self.steps_per_call)
-        return min(self.steps, *((step // period + 1) * period for period in periods))
+        own = (self.eval_every, self.checkpoint_every, self.log_every, self.steps_per_call)
+        return min(self.steps, *((step // period + 1) * period for period in (*own, *more)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What is measured of a model on the way, with a period of its own: it may cost much.
+
+    Its lines in metrics.jsonl hold the numbers, `seconds`, their cost in wall time, and
+    `total_seconds`, that of all so far. Like evaluations it is no part of `device_seconds`.
+
+    Attributes:
+        kind: of the lines; in TensorBoard the group of the numbers.
+        every: steps between two; one at step 0 and one at the end come on top.
+        measure: function of the model, as it is then, that returns numbers by name.
+    """
+
+    kind: str
+    every: int
+    measure: Callable[[object], Mapping[str, float]]
 
 
 class Costs(Protocol):

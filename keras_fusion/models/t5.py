@@ -107,10 +107,10 @@ class T5(Fusable, keras.Model):
         return model
 
     @classmethod
-    def skeleton(cls, config):
+    def skeleton(cls, config, dtype=None):
         """A built T5 that holds no values: it knows its weights' names, shapes and axes."""
         with deferred():
-            return cls(config, seed=0, name="skeleton")
+            return cls(config, seed=0, name="skeleton", dtype=dtype)
 
     def build(self, input_shape=None):
         """Creates the weights; their shapes follow from the configuration alone."""

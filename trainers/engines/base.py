@@ -120,10 +120,13 @@ class Engine(Protocol):
     Attributes:
         num_devices: devices that the engine uses, those of other hosts included.
         is_chief: whether this process is the one that writes files.
+        is_local: whether the model's weights can be used outside the engine as any other tensors:
+            one device holds them, which this process drives itself.
     """
 
     num_devices: int
     is_chief: bool
+    is_local: bool
 
     def agree(self, flag: bool) -> bool:
         """Returns whether `flag` is set on any host; every host has to call it, and waits."""

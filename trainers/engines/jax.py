@@ -81,6 +81,11 @@ class JaxEngine:
         return self.mesh_shape.size
 
     @property
+    def is_local(self) -> bool:
+        """Whether the model's weights can be used outside the engine as any other arrays."""
+        return self.num_devices == 1
+
+    @property
     def is_chief(self) -> bool:
         """Whether this process writes files."""
         return jax.process_index() == 0

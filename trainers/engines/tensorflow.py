@@ -79,6 +79,11 @@ class TensorFlowEngine:
         return self.num_replicas
 
     @property
+    def is_local(self) -> bool:
+        """Whether the model's weights can be used outside the engine as any other tensors."""
+        return self.num_devices == 1 and not isinstance(self.strategy, tf.distribute.TPUStrategy)
+
+    @property
     def is_chief(self) -> bool:
         """Whether this process writes files: the worker named chief, else the first one."""
         if not self._of_workers:
