@@ -42,6 +42,7 @@ from trainers import (
     sources,
     stages,
     stopping,
+    theory,
 )
 from trainers.data import manifest
 from trainers.data.batches import PretrainingBatches
@@ -81,7 +82,10 @@ def pretrain(config: PretrainConfig) -> pathlib.Path:
     for stage in config.stages:
         sources.check_kept(stage, workdir)
     engines = engine_factory(config.devices)
-    is_chief = engines(StepOptions()).is_chief
+    engine = engines(StepOptions())
+    if config.theory_every:
+        theory.check_engine(engine)
+    is_chief = engine.is_chief
     with _locked(config, workdir) if is_chief else contextlib.nullcontext():
         return _pretrain(config, size, workdir, engines, is_chief)
 
@@ -225,6 +229,7 @@ def _run(
         microbatches=config.devices.microbatches,
         progress=config.progress,
         keep_every=config.keep_every,
+        theory_every=config.theory_every,
         on_nan=config.on_nan,
         fused_at=config.fused_at,
     )

@@ -51,6 +51,7 @@ class PretrainConfig:
             says, unless flags change what that sweep was made for.
         keep_every: checkpoints whose step is a multiple of it stay; None keeps the newest two and
             the best.
+        theory_every: steps between measurements of the theory in fused stages; None for none.
         on_nan: "stop" or "skip", at a loss that is not finite.
         progress: whether to show progress bars.
         command: the command that was given, for the report.
@@ -75,6 +76,7 @@ class PretrainConfig:
     stage_flags: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
     tuning: str | None = None
     keep_every: int | None = None
+    theory_every: int | None = None
     on_nan: str = "stop"
     progress: bool = True
     command: str = ""
@@ -96,11 +98,13 @@ class PretrainConfig:
             )
         _check_choice("corpus", self.corpus, CORPORA)
         _check_choice("on_nan", self.on_nan, ON_NAN)
-        if self.keep_every is not None and self.keep_every < 1:
-            raise UserError(
-                f"Expected --keep_every to be at least 1. Received: keep_every={self.keep_every}. "
-                "Give a larger number, or leave it out."
-            )
+        for name in ("keep_every", "theory_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(
+                    f"Expected --{name} to be at least 1. Received: {name}={value}. "
+                    "Give a larger number, or leave it out."
+                )
         _check_files(self)
         names = [stage.name for stage in self.stages]
         if self.stage is not None and self.stage not in names:
