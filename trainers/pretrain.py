@@ -28,6 +28,7 @@ import pathlib
 import shlex
 import sys
 import time
+from collections.abc import Mapping, Sequence
 
 from absl import flags
 
@@ -52,6 +53,7 @@ from trainers.devices import EngineFactory, MeshEngines, engine_factory
 from trainers.engines.base import StepOptions
 from trainers.errors import UserError
 from trainers.graphs import Stage
+from trainers.plans import tuning
 from trainers.pretrain_config import PretrainConfig
 from trainers.pretrain_flags import config_from_flags, define_flags
 from trainers.settings import StageSettings
@@ -77,6 +79,7 @@ def pretrain(config: PretrainConfig) -> pathlib.Path:
     _check_plan(config, size)
     workdir = Workdir(config.workdir)
     workdir.check(config.identity())
+    config = dataclasses.replace(config, tuned=tuning.read(workdir))
     if config.stage is not None:
         sources.check_sources(*config.wanted, workdir)
     for stage in config.stages:
@@ -113,7 +116,10 @@ def _pretrain(
     if is_chief:
         _open(config, workdir, data_dir)
         _print_plan(config, run)
-    _train_all(config, run)
+    config, rest = _tune(config, run, is_chief)
+    if is_chief:
+        _open(config, workdir, data_dir)
+    _train_all(config, rest, run)
     if not is_chief:
         return workdir.report_dir / "report.html"
     report = reports.write_report(workdir.path)
@@ -257,14 +263,50 @@ def _print_plan(config: PretrainConfig, run: stages.Run):
         print("  " + "  ".join(map(str.ljust, row, widths)).rstrip(), flush=True)
 
 
-def _train_all(config: PretrainConfig, run: stages.Run):
+def _tune(
+    config: PretrainConfig, run: stages.Run, is_chief: bool
+) -> tuple[PretrainConfig, list[Stage]]:
+    """Trains the sweep, if it was asked for, arm by arm.
+
+    Returns:
+        The configuration with what was found, and the stages that are still to be trained. Each
+        arm, too, starts from stages that have the learning rates that were found for them.
+    """
+    plan = next((plan for plan in config.plans if plan.name == tuning.NAME), None)
+    rest = list(config.wanted)
+    for arm in plan.facts["arms"] if plan else ():
+        needed = {stage.name for stage in tuning.arm_stages(config.stages, plan.points, arm)}
+        _train_all(config, [stage for stage in rest if stage.name in needed], run)
+        rest = [stage for stage in rest if stage.name not in needed]
+        found = tuning.winners(run.workdir, plan.points)
+        if arm not in found:
+            _check_swept(arm, rest, plan.points)
+            break
+        if is_chief:
+            tuning.write(run.workdir, found)
+        config = dataclasses.replace(config, tuned=tuning.settings_of(found))
+    return config, rest
+
+
+def _check_swept(arm: str, rest: Sequence[Stage], sweep: Mapping[str, object]):
+    """Refuses stages that would take what a sweep finds that is not finished (with `--stage`)."""
+    for stage in rest:
+        if stage.name not in sweep:
+            raise UserError(
+                f"Expected the sweep of {arm!r} to be finished before stage {stage.name!r}. "
+                f"Received: plan={tuning.NAME!r}, stage={stage.name!r}. Train the stages of the "
+                "sweep first, or leave out the plan."
+            )
+
+
+def _train_all(config: PretrainConfig, wanted: Sequence[Stage], run: stages.Run):
     def train(stage: Stage, engines: EngineFactory):
         _train(stage, config.settings_of(stage), dataclasses.replace(run, make_engine=engines))
 
     if config.devices.parallel_stages:
-        schedule.train_side_by_side(config.wanted, run.make_engine, config.batch_size, train)
+        schedule.train_side_by_side(wanted, run.make_engine, config.batch_size, train)
     else:
-        for stage in config.wanted:
+        for stage in wanted:
             train(stage, run.make_engine)
 
 

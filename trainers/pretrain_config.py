@@ -9,7 +9,7 @@ from trainers import settings, sizes
 from trainers.devices import Devices
 from trainers.errors import UserError
 from trainers.graphs import Stage, fused_steps, repeated
-from trainers.plans import Basis, Plan, get_plan, merge, read_plan, stages_of
+from trainers.plans import Basis, Plan, get_plan, merge, read_plan, stages_of, tuning
 from trainers.plans.costs import step_cost
 from trainers.plans.generated import steps_to_keep
 from trainers.plans.options import READERS, PlanOptions
@@ -55,6 +55,7 @@ class PretrainConfig:
         on_nan: "stop" or "skip", at a loss that is not finite.
         progress: whether to show progress bars.
         command: the command that was given, for the report.
+        tuned: what the plan `tune` has found in the run's folder; see `trainers.plans.tuning.read`.
 
     Raises:
         UserError: a value is unknown or does not go with the others.
@@ -80,6 +81,7 @@ class PretrainConfig:
     on_nan: str = "stop"
     progress: bool = True
     command: str = ""
+    tuned: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         size = sizes.get_size(self.size)
@@ -140,7 +142,7 @@ class PretrainConfig:
             data_dir=self.data_dir,
             vocabulary=self.vocabulary,
         )
-        return Basis(size, cost, self.stage_flags, self.plan_options)
+        return Basis(size, cost, self.stage_flags, self.plan_options, self.tuned)
 
     @property
     def fused_at(self) -> dict[str, list[int]]:
@@ -154,8 +156,11 @@ class PretrainConfig:
 
     @functools.cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """All stages of the plans, sources first, repeat after repeat."""
-        return repeated(merge(self.plans), self.plan_options.repeats)
+        """All stages of the plans, sources first, repeat after repeat; a sweep is not repeated."""
+        once = [plan for plan in self.plans if plan.name == tuning.NAME]
+        sweep = {s.name for plan in once for s in plan.stages if s.name in plan.points}
+        stages = repeated(merge(self.plans), self.plan_options.repeats)
+        return tuple(s for s in stages if s.repeat == 1 or s.base not in sweep)
 
     @property
     def wanted(self) -> tuple[Stage, ...]:
@@ -164,7 +169,8 @@ class PretrainConfig:
 
     def settings_of(self, stage: Stage) -> StageSettings:
         """Settings of a stage; one that goes on has those of its source, but for its periods."""
-        found = settings.resolve(stage, sizes.get_size(self.size), self.stage_flags)
+        size = sizes.get_size(self.size)
+        found = settings.resolve(stage, size, self.stage_flags, self.tuned)
         if not stage.is_continued:
             return found
         source = next(other for other in self.stages if other.name == stage.sources[0])
@@ -176,6 +182,8 @@ class PretrainConfig:
         """Which sweep chose the learning rates; empty where none did."""
         if self.tuning is not None:
             return self.tuning
+        if self.tuned:
+            return self._swept()
         size = sizes.get_size(self.size)
         changed = [name for name in _SWEPT if name in self.stage_flags]
         changed += [
@@ -185,6 +193,17 @@ class PretrainConfig:
         swept = {stage.name for stage in stages_of(["table1"])}
         changed += [stage.name for stage in self.stages if stage.base not in swept]
         return "" if changed else size.tuning
+
+    def _swept(self) -> str:
+        """What the plan `tune` did, in words; empty where flags overrule it."""
+        if not {*_SWEPT}.isdisjoint({*self.stage_flags} - {"steps"}):
+            return ""
+        found = self.tuned["warmup_steps"]
+        return (
+            "successive halving on this text, seed 0 (plan tune), chose warm-up and scale of "
+            f"{', '.join(found)} and of stages like them; other stages have defaults of the size, "
+            "that no sweep chose"
+        )
 
     def identity(self) -> dict:
         """What makes the run what it is, apart from its tokens; plans may be added to a run."""

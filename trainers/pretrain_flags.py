@@ -8,6 +8,7 @@ from trainers import plans, settings, sizes
 from trainers.devices import STRATEGIES, Devices
 from trainers.engines.mesh import T5_LAYOUT
 from trainers.plans.options import PlanOptions
+from trainers.plans.tuning import ARMS
 from trainers.pretrain_config import CORPORA, PretrainConfig
 
 _NAMED_FLAGS = {
@@ -55,6 +56,10 @@ _FLAGS = (
         None,
         "Plan when_to_fuse: device-seconds of a step, such as S:0.025,M:0.058.",
     ),
+    (flags.DEFINE_string, "tune_arms", None, f"Plan tune: stages; default {','.join(ARMS)}."),
+    (flags.DEFINE_string, "tune_warmups", None, "Plan tune: multiples of each arm's warm-up."),
+    (flags.DEFINE_string, "tune_scales", None, "Plan tune: multiples of each arm's scale."),
+    (flags.DEFINE_integer, "tune_steps", None, "Plan tune: steps of a big arm's first rung."),
     (flags.DEFINE_string, "size", "tiny", f"What S, M, L are: {', '.join(sizes.SIZES)}."),
     (flags.DEFINE_string, "workdir", None, "Folder of the run."),
     (flags.DEFINE_string, "stage", None, "Train this stage alone; needs its sources finished."),
@@ -106,7 +111,7 @@ def config_from_flags(values: flags.FlagValues, command: str = "") -> PretrainCo
         if values[name].value is not None
     }
     fields = [f.name for f in dataclasses.fields(PretrainConfig)]
-    computed = ("stage_flags", "command", "devices", "plan_options")
+    computed = ("stage_flags", "command", "devices", "plan_options", "tuned")
     plain = {name: values[name].value for name in fields if name not in computed}
     devices = {field.name: values[field.name].value for field in dataclasses.fields(Devices)}
     options = {field.name: values[field.name].value for field in dataclasses.fields(PlanOptions)}

@@ -2,8 +2,8 @@
 
 NAME is a stage (`self_fusion:-500`) or a size letter (`S:3000`, all stages of that size); a value
 without a name is for all stages. From strongest to weakest: the flag's value for the stage, what
-the plan fixes for it, the flag's value for a stage that it is like, for its size, for all, then the
-same of the size's defaults.
+the plan fixes for it, the flag's value for a stage that it is like, for its size, for all, what a
+sweep found for it or for one that it is like, then the same of the size's defaults.
 
 Example:
     >>> parse("steps", "S:3000,M:4000")
@@ -175,7 +175,10 @@ def check_names(flags: Mapping[str, Mapping[str, object]], stages: Sequence[Stag
 
 
 def resolve(
-    stage: Stage, size: Size, flags: Mapping[str, Mapping[str, object]] | None = None
+    stage: Stage,
+    size: Size,
+    flags: Mapping[str, Mapping[str, object]] | None = None,
+    tuned: Mapping[str, Mapping[str, object]] | None = None,
 ) -> StageSettings:
     """Finds the settings of a stage.
 
@@ -190,6 +193,7 @@ def resolve(
         stage: stage of a plan.
         size: what `--size` says.
         flags: setting to what `parse` found.
+        tuned: setting to what a sweep found, stage to value.
 
     Raises:
         UserError: a norm is asked for that the stage's init does not keep.
@@ -204,6 +208,7 @@ def resolve(
             (given, (stage.name, stage.base)),
             (stage.settings, (setting,)),
             (given, (stage.like, stage.size, ALL)),
+            ((tuned or {}).get(setting, {}), (stage.base, stage.like)),
             (default, (stage.base, stage.like, stage.size, ALL)),
         )
         values[setting] = next(

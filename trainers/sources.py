@@ -1,4 +1,4 @@
-"""What a stage comes from: whether its sources are there and good enough, which checkpoint counts."""
+"""What a stage comes from: are its sources there, which checkpoint counts, is it worth training."""
 
 import pathlib
 

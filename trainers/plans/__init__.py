@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 from trainers.errors import UserError
 from trainers.graphs import Stage
+from trainers.plans.basis import Basis
 from trainers.plans.files import read_plan
-from trainers.plans.generated import GENERATED, Basis
+from trainers.plans.generated import GENERATED
 from trainers.plans.known import PLANS
 from trainers.plans.plan import Plan, merge
 

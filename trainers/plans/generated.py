@@ -19,21 +19,20 @@ once and its checkpoints at these steps are fused. As the learning rate does not
 is, what a smaller budget reaches is a point on the curve of the largest one: a fusion step is one
 stage, and `points` says at which step each budget ends there. The paper's budgets of 50, 60 and 70
 hours are 0.86, 1.03 and 1.20 of what its self-fusion cost (58.4 hours, Table 2); so are ours.
+
+`tune`, the sweep of learning rates, is in `trainers.plans.tuning`.
 """
 
 import dataclasses
-import decimal
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from trainers import settings
 from trainers.errors import UserError
 from trainers.graphs import Stage
+from trainers.plans.basis import Basis
 from trainers.plans.known import BASELINE, PLANS, SELF_FUSION
-from trainers.plans.options import PlanOptions
-from trainers.plans.plan import Plan
-from trainers.settings import StageSettings
-from trainers.sizes import Size
+from trainers.plans.plan import Plan, short
+from trainers.plans.tuning import tune
 
 _PAPER_STEPS = 1_000_000
 _PAPER_WARMUP = 10_000
@@ -44,38 +43,6 @@ _NOISE_KINDS = ("gaussian", "balanced")
 _FUSION_PARTS = 4
 
 _SMALL = PLANS["self_fusion"].stages[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class Basis:
-    """What plans are made from.
-
-    Args:
-        size: what `--size` says.
-        step_cost: size letter to the cost of a training step: FLOPs, or device-seconds where the
-            options have `step_seconds`.
-        flags: setting to what `settings.parse` found in its flag.
-        options: lists that the user gave.
-    """
-
-    size: Size
-    step_cost: Callable[[str], float]
-    flags: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
-    options: PlanOptions = PlanOptions()
-
-    def settings_of(self, stage: Stage) -> StageSettings:
-        """How a stage will be trained."""
-        return settings.resolve(stage, self.size, self.flags)
-
-    def unless_same(self, stage: Stage, known: Stage) -> Stage:
-        """The known stage where it is trained alike, else the stage."""
-        same = (stage.init, stage.parents, stage.source_steps, stage.norm) == (
-            known.init,
-            known.parents,
-            known.source_steps,
-            known.norm,
-        )
-        return known if same and self.settings_of(stage) == self.settings_of(known) else stage
 
 
 def offsets(basis: Basis) -> Plan:
@@ -108,7 +75,7 @@ def zero_blocks(basis: Basis) -> Plan:
     for kind in _NOISE_KINDS:
         for sigma in basis.options.sigmas or _SIGMAS:
             fixed = {"noise": sigma, "noise_kind": kind}
-            found[f"noise_{kind}_{_short(sigma)}"] = (fixed, fixed)
+            found[f"noise_{kind}_{short(sigma)}"] = (fixed, fixed)
     return _around_self_fusion(
         "zero_blocks", "noise of several kinds and sizes in the zero blocks", basis, found
     )
@@ -199,17 +166,6 @@ def steps_to_keep(basis: Basis) -> dict[str, list[int]]:
     return {_SMALL.name: _fusion_steps(small.steps, small.checkpoint_every)[:-1]}
 
 
-def _short(value: float) -> str:
-    """A number above 0 as a name can have it.
-
-    Example:
-        >>> [_short(value) for value in (0.01, 0.25, 1.0, 30.0)]
-        ['1e-2', '25e-2', '1', '3e1']
-    """
-    _, digits, exponent = decimal.Decimal(repr(value)).normalize().as_tuple()
-    return "".join(map(str, digits)) + (f"e{exponent}" if exponent else "")
-
-
 GENERATED: dict[str, Callable[[Basis], Plan]] = {
-    plan.__name__: plan for plan in (offsets, zero_blocks, when_to_fuse)
+    plan.__name__: plan for plan in (tune, offsets, zero_blocks, when_to_fuse)
 }

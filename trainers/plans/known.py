@@ -19,7 +19,10 @@ from trainers.plans.plan import Plan, merge
 # Seeds: the small models differ. All models of size M that stand alone share a third one, so that
 # they see the same batches in the same order, none of them those that their sources were trained
 # on. Two that are fused differ. All models of size L share one.
-_SMALL = tuple(Stage(f"small_{i}", "S", seed=seed) for i, seed in enumerate((0, 1, 4, 5)))
+_SMALL = tuple(
+    Stage(f"small_{i}", "S", seed=seed, like="small_0" if i else None)
+    for i, seed in enumerate((0, 1, 4, 5))
+)
 _SMALL_0, _SMALL_1, _SMALL_2, _SMALL_3 = _SMALL
 _BOTH = ("small_0", "small_1")
 _M_SEED, _M_SEED_1 = 2, 3

@@ -14,6 +14,10 @@ READERS = {
     "fuse_at": "when_to_fuse",
     "budgets": "when_to_fuse",
     "step_seconds": "when_to_fuse",
+    "tune_arms": "tune",
+    "tune_warmups": "tune",
+    "tune_scales": "tune",
+    "tune_steps": "tune",
 }
 
 
@@ -26,6 +30,9 @@ class PlanOptions:
         repeats: how many seeds everything is trained with; see `trainers.graphs.repeated`.
         offsets, sigmas, fuse_at, budgets, step_seconds: values of the plans in
             `trainers.plans.generated`; None takes the plan's own.
+        tune_arms, tune_warmups, tune_scales, tune_steps: stages that `trainers.plans.tuning` finds
+            learning rates for, multiples of their own warm-up and scale, and the steps of the first
+            rung of a big one.
 
     Raises:
         UserError: a value makes no sense.
@@ -38,11 +45,20 @@ class PlanOptions:
     fuse_at: tuple[int, ...] | None = None
     budgets: tuple[float, ...] | None = None
     step_seconds: Mapping[str, float] | None = None
+    tune_arms: tuple[str, ...] | None = None
+    tune_warmups: tuple[float, ...] | None = None
+    tune_scales: tuple[float, ...] | None = None
+    tune_steps: int | None = None
 
     def __post_init__(self):
         if self.repeats < 1:
             raise UserError(
                 f"Expected --repeats to be at least 1. Received: repeats={self.repeats}. "
+                "Give a larger number."
+            )
+        if self.tune_steps is not None and self.tune_steps < 1:
+            raise UserError(
+                f"Expected --tune_steps to be at least 1. Received: tune_steps={self.tune_steps}. "
                 "Give a larger number."
             )
         if self.step_seconds is not None and self.budgets is None:
@@ -64,6 +80,9 @@ class PlanOptions:
             "fuse_at": lambda text: _numbers("fuse_at", text, int, 0),
             "budgets": lambda text: _numbers("budgets", text, float, 0, above=True),
             "step_seconds": _step_seconds,
+            "tune_arms": lambda text: tuple(part.strip() for part in text.split(",")),
+            "tune_warmups": lambda text: _numbers("tune_warmups", text, float, 0, above=True),
+            "tune_scales": lambda text: _numbers("tune_scales", text, float, 0, above=True),
         }
         return cls(
             **{

@@ -1,6 +1,7 @@
 """A plan: stages that belong together."""
 
 import dataclasses
+import decimal
 from collections.abc import Iterable, Mapping
 
 from trainers.errors import UserError
@@ -48,3 +49,14 @@ def merge(plans: Iterable[Plan]) -> tuple[Stage, ...]:
                     f"plan={plan.name!r}, which declares it differently. Run it in another workdir."
                 )
     return in_order(found.values())
+
+
+def short(value: float) -> str:
+    """A number above 0 as a name can have it.
+
+    Example:
+        >>> [short(value) for value in (0.01, 0.25, 1.0, 30.0)]
+        ['1e-2', '25e-2', '1', '3e1']
+    """
+    _, digits, exponent = decimal.Decimal(repr(value)).normalize().as_tuple()
+    return "".join(map(str, digits)) + (f"e{exponent}" if exponent else "")

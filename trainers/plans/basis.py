@@ -1,0 +1,44 @@
+"""What plans that depend on the run at hand are made from."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from trainers import settings
+from trainers.graphs import Stage
+from trainers.plans.options import PlanOptions
+from trainers.settings import StageSettings
+from trainers.sizes import Size
+
+
+@dataclasses.dataclass(frozen=True)
+class Basis:
+    """What plans are made from.
+
+    Args:
+        size: what `--size` says.
+        step_cost: size letter to the cost of a training step: FLOPs, or device-seconds where the
+            options have `step_seconds`.
+        flags: setting to what `settings.parse` found in its flag.
+        options: lists that the user gave.
+        tuned: what a sweep found, as for `settings.resolve`.
+    """
+
+    size: Size
+    step_cost: Callable[[str], float]
+    flags: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
+    options: PlanOptions = PlanOptions()
+    tuned: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
+
+    def settings_of(self, stage: Stage) -> StageSettings:
+        """How a stage will be trained."""
+        return settings.resolve(stage, self.size, self.flags, self.tuned)
+
+    def unless_same(self, stage: Stage, known: Stage) -> Stage:
+        """The known stage where it is trained alike, else the stage."""
+        same = (stage.init, stage.parents, stage.source_steps, stage.norm) == (
+            known.init,
+            known.parents,
+            known.source_steps,
+            known.norm,
+        )
+        return known if same and self.settings_of(stage) == self.settings_of(known) else stage

@@ -1,0 +1,199 @@
+"""The plan `tune`: which learning rate is best for each arm of Table 1, by successive halving.
+
+An arm is a stage of Table 1. Its candidates are every warm-up with every scale of the schedule
+scale / sqrt(max(n, warm-up)); warm-ups are multiples of the arm's own, scales of its optimizer's.
+All are trained for a rung of steps; the third of them with the lowest validation loss goes on, for
+twice as many steps more, and so on until three or fewer go on: the best of these is the arm's.
+(Successive halving with reduction 3: Jamieson and Talwalkar, AISTATS 2016.) Every arm is given the
+same compute: a rung of a small model has as many more steps as they cost less.
+
+Arms come one after the other, small ones first: a fused arm starts from sources that are trained
+with what was found for them. `winners` finds the best from the records, and `trainers.pretrain`
+trains all other plans with it.
+
+A sweep over short runs chooses what is good early. Where all candidates are still on a plateau it
+chooses by noise; the report shows the losses that it had.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+
+from trainers import settings
+from trainers.errors import UserError
+from trainers.graphs import Stage, ancestors, in_order
+from trainers.plans.basis import Basis
+from trainers.plans.known import PLANS
+from trainers.plans.plan import Plan, short
+from trainers.workdir import Workdir, read_json, write_json
+
+NAME = "tune"
+TUNING_FILE = "tuning.json"
+ARMS = ("small_0", "baseline", "self_fusion")
+# Arms that nobody tuned take what was found for these.
+_FOLLOWERS = {"self_fusion": ("fusion_property", "fusion_rule")}
+_FOUND = ("warmup_steps", "learning_rate_scale")
+_WARMUPS = (0.5, 1.0, 2.0)
+_SCALES = (0.5, 1.0)
+_REDUCTION = 3
+# The first rung as a share of the steps of a big arm.
+_FIRST_RUNG = 1 / 8
+
+
+def tune(basis: Basis) -> Plan:
+    """The sweep; points have `arm`, `rung`, `warmup_steps` and `learning_rate_scale`.
+
+    Args:
+        basis: what an earlier sweep found does not count.
+    """
+    options = basis.options
+    known = {stage.name: stage for stage in PLANS["table1"].stages if not stage.is_continued}
+    arms = options.tune_arms or ARMS
+    for arm in arms:
+        if arm not in known:
+            raise UserError(
+                f"Expected --tune_arms among {', '.join(known)}. Received: tune_arms={arm}. "
+                "Correct the list."
+            )
+    arms = [name for name in known if name in arms]
+    big = settings.resolve(known["self_fusion"], basis.size, basis.flags).steps
+    first = options.tune_steps or max(1, round(big * _FIRST_RUNG))
+    stages, points, rungs = {}, {}, {}
+    for arm in arms:
+        for source in ancestors(tuple(known.values()), arm)[:-1]:
+            stages.setdefault(source.name, source)
+        steps = max(1, round(first * basis.step_cost("M") / basis.step_cost(known[arm].size)))
+        found = _halving(known[arm], steps, basis)
+        rungs[arm] = sorted({stage.settings["steps"] for stage, _ in found})
+        for stage, point in found:
+            stages[stage.name], points[stage.name] = stage, point
+    return Plan(
+        NAME,
+        "learning rates of the arms of Table 1, by successive halving at equal compute",
+        in_order(stages.values()),
+        points,
+        {"arms": arms, "rungs": rungs, "keep": _REDUCTION},
+    )
+
+
+def _halving(arm: Stage, steps: int, basis: Basis) -> list[tuple[Stage, dict]]:
+    """All candidates of an arm, rung after rung, each with its point."""
+    options = basis.options
+    own = settings.resolve(arm, basis.size, basis.flags)
+    warmups = [max(1, round(own.warmup_steps * f)) for f in options.tune_warmups or _WARMUPS]
+    scales = [own.learning_rate_scale * f for f in options.tune_scales or _SCALES]
+    candidates = list(itertools.product(dict.fromkeys(warmups), dict.fromkeys(scales)))
+    found: list[tuple[Stage, dict]] = []
+    before: list[Stage] = []
+    keep, rung = len(candidates), 1
+    while True:
+        now = []
+        for index, (warmup, scale) in enumerate(candidates):
+            name = f"tune_{arm.name}_k{warmup}_s{short(scale)}_r{rung}"
+            periods = {"steps": steps, "eval_every": steps, "checkpoint_every": steps}
+            if rung == 1:
+                fixed = {"warmup_steps": warmup, "learning_rate_scale": scale, **periods}
+                stage = dataclasses.replace(arm, name=name, settings=fixed, like=arm.name)
+            else:
+                stage = Stage(
+                    name,
+                    arm.size,
+                    "continued",
+                    (before[index].name,),
+                    settings=periods,
+                    rivals=tuple(other.name for other in before),
+                    keep=keep,
+                )
+            now.append(stage)
+            point = {"arm": arm.name, "rung": rung}
+            found.append((stage, point | dict(zip(_FOUND, (warmup, scale), strict=True))))
+        if keep <= _REDUCTION:
+            return found
+        keep = -(-keep // _REDUCTION)
+        before = now
+        # So that a candidate has had three times the steps of the rung before.
+        steps *= 2 if rung == 1 else _REDUCTION
+        rung += 1
+
+
+def arm_stages(stages: Sequence[Stage], points: Mapping[str, Mapping], arm: str) -> list[Stage]:
+    """The stages of a graph that the sweep of one arm needs, its sources included, in order."""
+    needed = {
+        stage.name
+        for name, point in points.items()
+        if point["arm"] == arm
+        for stage in ancestors(stages, name)
+    }
+    return [stage for stage in stages if stage.name in needed]
+
+
+def winners(workdir: Workdir, points: Mapping[str, Mapping]) -> dict[str, dict]:
+    """The best candidate of each arm whose last rung is trained.
+
+    Args:
+        workdir: the run's folder.
+        points: of the plan.
+
+    Returns:
+        Arm to its `warmup_steps` and `learning_rate_scale`, the `stage` that won, and the
+        `loss_per_token` and `accuracy` that it had.
+    """
+    found = {}
+    for arm in dict.fromkeys(point["arm"] for point in points.values()):
+        of_arm = {name: point for name, point in points.items() if point["arm"] == arm}
+        last = max(point["rung"] for point in of_arm.values())
+        names = [name for name, point in of_arm.items() if point["rung"] == last]
+        records = {name: workdir.record(name) for name in names}
+        trained = [name for name in names if records[name] is not None]
+        if len(trained) == _survivors(of_arm, last):
+            best = min(trained, key=lambda name: records[name]["loss_per_token"])
+            reached = {name: records[best][name] for name in ("loss_per_token", "accuracy")}
+            found[arm] = {name: of_arm[best][name] for name in _FOUND} | {"stage": best} | reached
+    return found
+
+
+def settings_of(found: Mapping[str, Mapping]) -> dict[str, dict]:
+    """What was found, for `trainers.settings.resolve`: setting to stage to value.
+
+    Args:
+        found: arm to what `winners` gives of it.
+
+    Example:
+        >>> settings_of({"baseline": {"warmup_steps": 500, "learning_rate_scale": 1.0}})
+        {'warmup_steps': {'baseline': 500}, 'learning_rate_scale': {'baseline': 1.0}}
+    """
+    tuned: dict[str, dict] = {setting: {} for setting in _FOUND} if found else {}
+    for arm, best in found.items():
+        for name in (arm, *(other for other in _FOLLOWERS.get(arm, ()) if other not in found)):
+            for setting in _FOUND:
+                tuned[setting][name] = best[setting]
+    return tuned
+
+
+def write(workdir: Workdir, found: Mapping[str, Mapping]) -> None:
+    """Writes down what was found, for later commands in this folder; other arms stay."""
+    before = _read(workdir)
+    if found and before | found != before:
+        write_json(workdir.path / TUNING_FILE, {"arms": before | found})
+
+
+def read(workdir: Workdir) -> dict[str, dict]:
+    """What sweeps found in a run's folder, as `settings_of` gives it; empty where none has.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    return settings_of(_read(workdir))
+
+
+def _read(workdir: Workdir) -> dict[str, dict]:
+    path = workdir.path / TUNING_FILE
+    return read_json(path).get("arms", {}) if path.exists() else {}
+
+
+def _survivors(points: Mapping[str, Mapping], rung: int) -> int:
+    """How many candidates of an arm are trained on a rung."""
+    count = sum(point["rung"] == 1 for point in points.values())
+    for _ in range(1, rung):
+        count = -(-count // _REDUCTION)
+    return count
