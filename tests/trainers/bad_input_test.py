@@ -38,6 +38,7 @@ PRETRAIN = [
     ("unknown dtype", "{plan} --dtype=int8 --workdir={new}", "dtype='int8'", "mixed_bfloat16"),
     ("unknown on_nan", "{plan} --on_nan=go --workdir={new}", "on_nan='go'", "stop, skip"),
     ("no keep_every", "{plan} --keep_every=0 --workdir={new}", "keep_every=0", "at least 1"),
+    ("no theory_every", "{plan} --theory_every=0 --workdir={new}", "theory_every=0", "at least 1"),
     ("no batch", "{plan} --batch_size=0 --workdir={new}", "batch_size=0", "at least 1"),
     ("no validation", "{plan} --eval_batches=0 --workdir={new}", "eval_batches=0", "at least 1"),
     # Settings of stages.
