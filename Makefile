@@ -1,4 +1,5 @@
 # make demo    train a small T5, fuse it with itself, train on, and compare with a big one from scratch
+# make paper   the paper's pretraining experiments at tiny size: about 80 minutes on two cores
 # make test    the tests: all of them with TensorFlow, then the library's and the mesh's with JAX
 # make faults  kill pretraining runs at 30 points, and compare what they end with
 # make lint    style, formatting, and the arrows between the packages
@@ -17,6 +18,15 @@ PYTHONS := $(if $(PYTHON),$(PYTHON),python3.11 python3 python3.12 python3.13)
 PYTHON_IS_GOOD := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 DEMO_ARGS ?= --plan=baseline,self_fusion --size=tiny --corpus=docs --workdir=demo
+# The sweep and three seeds of Table 1 first; then one seed of everything else, in the same folder,
+# with the rates that the sweep found. Stopped, it goes on where it was.
+PAPER_DIR ?= paper
+PAPER_SIZE ?= --size=tiny --corpus=docs --eval_every=L:100 --checkpoint_every=M:400 \
+  --steps=S:2500,M:1200,L:300,baseline:3000,baseline_longer:2000
+PAPER_TUNE ?= --tune_steps=150
+PAPER_REPEATS ?= 3
+PAPER_LISTS ?= --sigmas=0.02,0.1,0.5 --fuse_at=500,1500,2500 --theory_every=300 --keep_every=400
+PAPER_PLANS := table1,offsets,zero_blocks,when_to_fuse,figure2,four_at_once,pair_then_self
 PYTEST_ARGS ?= -m "not slow"
 # What is worth testing on the second backend as well: the library, and what runs there alone.
 ON_JAX := tests/keras_fusion tests/trainers/devices_test.py \
@@ -28,7 +38,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo test test-slow faults lint format bench build-file clean
+.PHONY: help install demo paper test test-slow faults lint format bench build-file clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -57,6 +67,14 @@ demo: export TF_NUM_INTRAOP_THREADS ?= 1
 demo: $(INSTALLED)
 	KERAS_BACKEND=tensorflow $(BIN)/python -m trainers.pretrain $(DEMO_ARGS)
 	@echo "The report: $(CURDIR)/demo/report/report.html"
+
+paper: export TF_NUM_INTRAOP_THREADS ?= 1
+paper: $(INSTALLED)
+	KERAS_BACKEND=tensorflow $(BIN)/python -m trainers.pretrain --workdir=$(PAPER_DIR) \
+	  --plan=tune,table1 --repeats=$(PAPER_REPEATS) $(PAPER_SIZE) $(PAPER_TUNE)
+	KERAS_BACKEND=tensorflow $(BIN)/python -m trainers.pretrain --workdir=$(PAPER_DIR) \
+	  --plan=$(PAPER_PLANS) $(PAPER_SIZE) $(PAPER_LISTS)
+	@echo "The report: $(CURDIR)/$(PAPER_DIR)/report/report.html"
 
 test: $(INSTALLED)
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest $(PYTEST_ARGS)
