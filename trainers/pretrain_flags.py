@@ -78,7 +78,12 @@ _FLAGS = (
     (flags.DEFINE_bool, "parallel_stages", False, "JAX: train independent stages side by side."),
     (flags.DEFINE_string, "tuning", None, "Which sweep chose the learning rates; for the report."),
     (flags.DEFINE_integer, "keep_every", None, "Checkpoints at multiples of it stay for ever."),
-    (flags.DEFINE_integer, "theory_every", None, "Steps between the bracket's lines in the log."),
+    (
+        flags.DEFINE_integer,
+        "theory_every",
+        None,
+        "Log the bracket and the modified loss of section 4 every N steps of fused stages.",
+    ),
     (
         flags.DEFINE_string,
         "on_nan",
