@@ -11,11 +11,18 @@ The definition, the same for both arms, so that neither gains by the noise of si
 - A fused stage's compute starts at the sum of the costs of all stages that it comes from, each
   counted once, and as far as it was trained for that: up to the checkpoint that was fused.
 - Repeats compare with the baseline of their own repeat.
+- Stages that only vary another one (a sweep, offsets, noises, fusion steps) have reports of their
+  own and are no arms here.
 """
 
 import dataclasses
 
+from trainers.reports import repeats
+
 BASELINE = "baseline"
+CONTINUED = "continued"
+# Plans that vary one stage: what they train is not compared with the baseline.
+_VARIATIONS = ("tune", "offsets", "zero_blocks", "when_to_fuse")
 
 DEFINITION = (
     "The accuracy to reach is that of the baseline's last evaluation. Either arm reaches it where "
@@ -112,26 +119,26 @@ def ancestors(run, name):
 
 def cost_before(run, name):
     """Cost of everything that a stage comes from; None where one of them has no record here."""
-    total, shares = Cost(), _shares(run, name)
+    total, taken = Cost(), shares(run, name)
     for source in ancestors(run, name):
         cost = own_cost(run.stages[source]) if source in run.stages else None
         if cost is None:
             return None
-        total += cost * shares[source]
+        total += cost * taken[source]
     return total
 
 
-def _shares(run, name):
+def shares(run, name):
     """How much of each ancestor's training a stage comes from: steps cost alike."""
-    shares = {}
+    found = {}
     for user in (name, *ancestors(run, name)):
         stage = run.stages.get(user)
         for source in stage.sources if stage else ():
             steps = run.stages[source].steps if source in run.stages else 0
             taken = stage.source_steps.get(source, steps)
             share = min(1.0, taken / steps) if steps else 1.0
-            shares[source] = max(shares.get(source, 0.0), share)
-    return shares
+            found[source] = max(found.get(source, 0.0), share)
+    return found
 
 
 def first_crossing(curve, accuracy):
@@ -168,26 +175,91 @@ def lasting_crossing(curve, accuracy):
     return _between(last, last.accuracy, points[below[-1] + 1], accuracy)
 
 
-def compare(run):
+def compare(run, baseline=BASELINE):
     """Compares every fused stage of the baseline's size with the baseline.
 
     Args:
         run: a `Run`.
+        baseline: name of a stage from random weights.
 
     Returns:
         A tuple of `Comparison`; empty without a baseline or without such a stage.
     """
-    baselines = {
-        stage.repeat: stage
-        for stage in run.stages.values()
-        if (stage.repeat_of or stage.name) == BASELINE
-    }
+    baselines = {stage.repeat: stage for stage in repeats.of(run, baseline)}
+    left_out = variations(run)
     return tuple(
         _compare(run, baselines[stage.repeat], stage)
         for stage in run.stages.values()
         if stage.sources
+        and stage.init != CONTINUED
+        and repeats.base(stage) not in left_out
         and stage.repeat in baselines
         and stage.size == baselines[stage.repeat].size
+    )
+
+
+def variations(run):
+    """Names of the stages, in the first repeat, that are there for a plan that varies another."""
+    plans = run.settings.get("experiments") or {}
+    points = {name: set(plan.get("points") or ()) for name, plan in plans.items()}
+    varied = set().union(*(points.get(name, set()) for name in _VARIATIONS))
+    return varied - set().union(*(points[name] for name in points if name not in _VARIATIONS))
+
+
+@dataclasses.dataclass(frozen=True)
+class Meeting:
+    """The baseline, which went on past its end, and the accuracy of a fused stage at its end.
+
+    Args:
+        accuracy: the fused stage's, in per cent.
+        fused: what that has cost, all stages counted.
+        crossing: where the baseline first had it, counted from its start; None if it has not.
+        steps: how many steps the baseline has taken in all.
+    """
+
+    accuracy: float
+    fused: Cost
+    crossing: Crossing | None
+    steps: int
+
+
+def meetings(run, fused, baseline=BASELINE):
+    """How far the baseline had to go to be as accurate as a fused stage, one a repeat.
+
+    Args:
+        run: a `Run`.
+        fused: name of the fused stage.
+        baseline: of the baseline.
+
+    Returns:
+        A list of `Meeting`; without a stage that goes on from the baseline, empty.
+    """
+    found = []
+    arms = {stage.repeat: stage for stage in repeats.of(run, fused)}
+    for stage in run.stages.values():
+        first = run.stages.get(stage.sources[0]) if stage.init == CONTINUED else None
+        arm = arms.get(stage.repeat)
+        if first is None or arm is None or repeats.base(first) != baseline:
+            continue
+        before, own = cost_before(run, arm.name), own_cost(arm)
+        if before is None or own is None or arm.accuracy is None or own_cost(first) is None:
+            continue
+        curve = (*first.curve, *(_after(first, point) for point in stage.curve[1:]))
+        crossing = first_crossing(curve, arm.accuracy)
+        found.append(Meeting(arm.accuracy, before + own, crossing, first.steps + stage.steps))
+    return found
+
+
+def _after(first, point):
+    """A point of a stage that goes on, counted from the start of the one before it."""
+    added = ("step", "tokens", "flops", "device_seconds")
+    ends = {"step": first.steps}
+    return dataclasses.replace(
+        point,
+        **{
+            name: getattr(point, name) + (ends[name] if name in ends else getattr(first, name))
+            for name in added
+        },
     )
 
 

@@ -12,7 +12,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from trainers.reports.comparisons import BASELINE, cost_before
+from trainers.reports import repeats
+from trainers.reports.comparisons import (
+    BASELINE,
+    CONTINUED,
+    ancestors,
+    compare,
+    cost_before,
+    variations,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +49,7 @@ INK = "ink"
 MUTED = "muted"
 _PLAN_STYLES = {
     BASELINE: (INK, "o", "-"),
+    "baseline_longer": (INK, "o", (0, (2, 2))),
     "self_fusion": ("#d55e00", "s", "--"),
     "fusion_property": ("#0072b2", "^", "-."),
     "fusion_rule": ("#009e73", "D", (0, (1, 1.2))),
@@ -102,19 +111,22 @@ def curves(run, axis, comparisons=()):
         comparisons: what `compare(run)` gave; their crossings are marked.
 
     Returns:
-        {"axis", "target", "series": [{"stage", "role", "start", "x", "accuracy",
+        {"axis", "target", "series": [{"stage", "repeat_of", "role", "start", "x", "accuracy",
         "loss_per_token"}], "crossings": [{"stage", "x"}]}; a stage whose start is unknown because
-        a source is missing has no series on a compute axis.
+        a source is missing has no series on a compute axis. Stages of plans that vary one have
+        figures of their own. The target is the first repeat's.
     """
     series = []
+    shown = _shown(run, comparisons)
     for stage in run.stages.values():
         start = _start(run, stage.name, axis)
-        if start is None or not stage.curve:
+        if start is None or not stage.curve or stage.name not in shown:
             continue
         field = "step" if axis == "steps" else axis
         series.append(
             {
                 "stage": stage.name,
+                "repeat_of": repeats.base(stage),
                 "role": _role(run, stage),
                 "start": start,
                 "x": [start + getattr(point, field) for point in stage.curve],
@@ -123,6 +135,7 @@ def curves(run, axis, comparisons=()):
             }
         )
     crossings = {}
+    comparisons = [c for c in comparisons if run.stages[c.plan].repeat == 1]
     for comparison in comparisons:
         crossings[comparison.baseline] = comparison.baseline_crossing
         crossings[comparison.plan] = comparison.crossing
@@ -139,6 +152,19 @@ def curves(run, axis, comparisons=()):
     }
 
 
+def _shown(run, comparisons):
+    """Names of the stages that a comparison is about; without one, of all but variations."""
+    if not comparisons:
+        left_out = variations(run)
+        return {s.name for s in run.stages.values() if repeats.base(s) not in left_out}
+    found = {name for c in comparisons for name in (c.plan, c.baseline)}
+    found |= {name for plan in tuple(found) for name in ancestors(run, plan)}
+    found |= {s.name for s in run.stages.values() if s.init == CONTINUED and s.sources[0] in found}
+    return {name for name in found if name in run.stages} - {
+        s.name for s in run.stages.values() if repeats.base(s) in variations(run)
+    }
+
+
 def draw_curves(data, theme):
     """Accuracy and loss side by side over the axis of the data."""
     figure = Figure(figsize=(9.2, 3.9), layout="constrained")
@@ -151,7 +177,9 @@ def draw_curves(data, theme):
         prepare_axes(axes, theme, AXES[data["axis"]], name)
         for line in data["series"]:
             values = [float("nan") if value is None else value for value in line[field]]
-            axes.plot(line["x"], values, label=line["stage"], **styles[line["stage"]])
+            again = line["stage"] != line["repeat_of"]
+            label = f"_{line['stage']}" if again else line["stage"]
+            axes.plot(line["x"], values, label=label, **styles[line["stage"]])
         _zoom(axes, data["series"], field)
     if data["target"] is not None:
         left.axhline(data["target"], color=theme.muted, linewidth=0.8, zorder=1)
@@ -190,6 +218,29 @@ def legend_below(figure, panels, theme):
         )
 
 
+def figure_large(run):
+    """Learning curves of the ways to the largest model; none where fewer than two were trained.
+
+    Returns:
+        A tuple of at most one `Picture`.
+    """
+    compared = compare(run, "figure2_1")
+    if not compared:
+        return ()
+    return (
+        Picture(
+            "curves_large",
+            "Learning curves of the ways to the largest model, over FLOPs.",
+            "Settings as in Table 3, all FLOPs counted. Circles: where a setting reaches the final "
+            "accuracy of setting (1), the horizontal line.",
+            "Two line charts, validation accuracy and validation loss over FLOPs, a line for each "
+            f"of {', '.join(sorted(_shown(run, compared)))}.",
+            curves(run, "flops", compared),
+            draw_curves,
+        ),
+    )
+
+
 def figure_1(run, comparisons):
     """Figure 1 of the paper, and the same over FLOPs and over device-seconds.
 
@@ -207,11 +258,13 @@ def figure_1(run, comparisons):
         Picture(
             f"figure1_{axis}",
             f"Figure 1{letter}: learning curves over {what}.",
-            captions[axis] + " Circles: where an arm reaches the baseline's final accuracy (the "
+            captions[axis]
+            + _repeated(run)
+            + " Circles: where an arm reaches the baseline's final accuracy (the "
             "horizontal line). The vertical range leaves out the first 5 % of the models trained "
             "from scratch.",
             f"Two line charts, validation accuracy and validation loss over {what}, a line for "
-            f"each of {', '.join(run.stages)}.",
+            f"each of {', '.join(sorted(_shown(run, comparisons)))}.",
             curves(run, axis, comparisons),
             draw_curves,
         )
@@ -223,9 +276,17 @@ def figure_1(run, comparisons):
     )
 
 
+def _repeated(run):
+    """What thin lines are, where there are any."""
+    number = repeats.count(run)
+    return f" Thin and pale: the other {number - 1} of {number} seeds." if number > 1 else ""
+
+
 def _start(run, name, axis):
     if axis == "steps":
-        return 0
+        stage = run.stages[name]
+        first = run.stages.get(stage.sources[0]) if stage.init == CONTINUED else None
+        return first.steps if first else 0
     before = cost_before(run, name)
     return None if before is None else getattr(before, axis)
 
@@ -246,13 +307,19 @@ def line_styles(series, theme):
     """Keyword arguments of a line for every stage.
 
     Args:
-        series: dicts with "stage", "role" ("plan" or "source") and "x".
+        series: dicts with "stage", "role" ("plan" or "source") and "x"; one with "repeat_of" has
+            the style of that line, but thin and pale.
         theme: a `Theme`.
     """
     others, sources = iter(_OTHER_STYLES * len(series)), iter(_SOURCE_MARKERS * len(series))
     colors = {INK: theme.ink, MUTED: theme.muted, **dict(theme.swap)}
     styles = {}
     for line in series:
+        first = styles.get(line.get("repeat_of"))
+        if first is not None:
+            pale = {"linewidth": 0.9, "marker": "none", "alpha": 0.55}
+            styles[line["stage"]] = first | pale
+            continue
         if line["role"] == "source":
             color, marker, dash, width = MUTED, next(sources), "-", 1.0
         else:

@@ -8,7 +8,18 @@ import re
 
 import markupsafe
 
-from trainers.reports import comparisons, dag, figures, paper, pretraining, runs, summary, tables
+from trainers.reports import (
+    comparisons,
+    dag,
+    figures,
+    paper,
+    paper_tables,
+    pretraining,
+    runs,
+    summary,
+    tables,
+    tuning,
+)
 from trainers.versions import installed_versions
 
 # In `results.json`, a list of nothing but numbers: the numbers and the white space around them.
@@ -66,15 +77,20 @@ def pretraining_report(run, kernels=None, steps=None):
     sections = (
         Section(
             "Comparison",
-            (pretraining.comparison_table(run, compared),),
-            (comparisons.DEFINITION,),
+            (pretraining.comparison_table(run, compared), *_sweep(run)),
+            (comparisons.DEFINITION, summary.tuning(run.settings)),
         ),
         Section(
             "The paper's tables, with the figures of this run",
-            (pretraining.table_1(run), pretraining.table_2(run, compared)),
+            (
+                paper_tables.table_1(run),
+                paper_tables.table_2(run, compared),
+                paper_tables.table_3(run),
+                paper_tables.table_4(run),
+            ),
             (f"The paper: “{paper.TITLE}”. What was not run says so.",),
         ),
-        Section("Learning curves", figures.figure_1(run, compared)),
+        Section("Learning curves", (*figures.figure_1(run, compared), *figures.figure_large(run))),
         Section(
             "Stages",
             (pretraining.stages_table(run), pretraining.results_table(run), dag.fusion_graph(run)),
@@ -92,6 +108,11 @@ def pretraining_report(run, kernels=None, steps=None):
         },
         _facts(run.settings),
     )
+
+
+def _sweep(run):
+    table = tuning.tuning_table(run)
+    return () if table is None else (table,)
 
 
 def _inside(run, kernels, steps):

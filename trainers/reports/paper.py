@@ -103,5 +103,68 @@ TABLE_2 = (
     ),
 )
 
+
+@dataclasses.dataclass(frozen=True)
+class Table3Row:
+    """A row of Table 3.
+
+    Args:
+        plan: our name of the plan; empty where the text does not tell it.
+        setting: the paper's number.
+        what: what it is, in words.
+        loss, accuracy: as printed.
+        note: what there is to say of it.
+    """
+
+    plan: str
+    setting: str
+    what: str
+    loss: str
+    accuracy: str
+    note: str = ""
+
+
+TABLE_3 = (
+    Table3Row("figure2_1", "(1)", "from random weights", "4.04e+4", "69.89"),
+    Table3Row(
+        "",
+        "(2)",
+        "not told",
+        "3.93e+4",
+        "70.45",
+        "Figure 2 is a drawing; its setting (2) is described nowhere in the text.",
+    ),
+    Table3Row("figure2_3", "(3)", "two medium models fused", "3.9e+4", "70.56"),
+    Table3Row(
+        "figure2_4", "(4)", "four small models fused in pairs, then the two", "3.87e+4", "70.74"
+    ),
+    Table3Row("figure2_5", "(5)", "a medium model fused with itself", "3.91e+4", "70.57"),
+    Table3Row(
+        "figure2_6", "(6)", "a small model fused with itself, and once more", "3.91e+4", "70.47"
+    ),
+)
+
+POSSIBLE_SETTINGS = {
+    "four_at_once": "four small models fused at once",
+    "pair_then_self": "two small models fused, then that with itself",
+}
+
+TABLE_4 = (
+    Table2Row(
+        "figure2_1", "(1)", "0 steps", "0h", "1.7M steps", "246.7h", "246.7h", 246.7, "70.57"
+    ),
+    Table2Row(
+        "figure2_5",
+        "(5)",
+        "1M steps",
+        "47.7h",
+        "1M steps",
+        "150.2h",
+        "197.9h",
+        197.9,
+        "70.57",
+    ),
+)
+
 SELF_FUSION_SHARE = 58.4 / 71.2
 """Cost of self-fusion over the baseline's, from Table 2 as printed: the paper's 18 % saving."""

@@ -1,7 +1,9 @@
 """What a run shows, in plain words."""
 
-from trainers.reports import numbers, paper
-from trainers.reports.comparisons import BASELINE, ancestors
+import statistics
+
+from trainers.reports import numbers, paper, repeats
+from trainers.reports.comparisons import BASELINE, ancestors, variations
 
 _CORPORA = {
     "docs": "the English docstrings of Python and of the installed packages (corpus “docs”)",
@@ -20,7 +22,10 @@ def summarize(run, comparisons):
         A tuple of paragraphs.
     """
     opening = f"T5 models were trained on {corpus(run.settings)}."
-    plans = [_plan(run, comparison) for comparison in comparisons] or [_nothing_compared(run)]
+    arms = {}
+    for comparison in comparisons:
+        arms.setdefault(repeats.base(run.stages[comparison.plan]), []).append(comparison)
+    plans = [_plan(run, found) for found in arms.values()] or [_nothing_compared(run)]
     if len(plans) == 1:
         opening, plans = f"{opening} {plans[0]}", []
     closing = " ".join([*_unfinished(run), tuning(run.settings), _spread(run)])
@@ -49,10 +54,37 @@ def tuning(settings):
     )
 
 
-def _plan(run, comparison):
-    stage = run.stages[comparison.plan]
-    sources = [run.stages.get(name) for name in ancestors(run, comparison.plan)]
-    return f"{_origin(stage, sources)} {_outcome(run, stage, comparison)}"
+def _plan(run, found):
+    stage = run.stages[found[0].plan]
+    sources = [run.stages.get(name) for name in ancestors(run, stage.name)]
+    if len(found) > 1:
+        return f"{_origin(stage, sources)} {_outcomes(found)}"
+    return f"{_origin(stage, sources)} {_outcome(run, stage, found[0])}"
+
+
+def _outcomes(found):
+    """What the repeats of a plan came to."""
+    goals = [c.accuracy for c in found if c.accuracy is not None]
+    reached = [c for c in found if c.flops_ratio is not None]
+    goal = (
+        f"the final accuracy of the baseline with the same seed ({numbers.percent(min(goals))} to "
+        f"{numbers.percent(max(goals))} %)"
+        if goals
+        else "the baseline's final accuracy"
+    )
+    if not reached:
+        return f"With none of {repeats.seeds(len(found))} it reached {goal}: {found[0].reason}."
+    flops = [c.flops_ratio for c in reached]
+    seconds = [c.device_seconds_ratio for c in reached]
+    verdict = _verdict(statistics.fmean(flops), statistics.fmean(seconds)).replace(
+        "So it", "On average it"
+    )
+    return (
+        f"With {len(reached)} of {repeats.seeds(len(found))} it reached {goal}, for "
+        f"{repeats.spread(flops, numbers.ratio)} of the baseline's FLOPs and "
+        f"{repeats.spread(seconds, numbers.ratio)} of its device-seconds, every stage counted. "
+        f"{verdict}"
+    )
 
 
 def _origin(stage, sources):
@@ -92,13 +124,14 @@ def _outcome(run, stage, comparison):
     seconds = numbers.ratio(comparison.device_seconds_ratio)
     return (
         f"It reached {goal} with {flops} of the baseline's FLOPs and {seconds} of its "
-        f"device-seconds, every stage counted. {_verdict(comparison)}"
+        f"device-seconds, every stage counted. "
+        f"{_verdict(comparison.flops_ratio, comparison.device_seconds_ratio)}"
     )
 
 
-def _verdict(comparison):
+def _verdict(flops, seconds):
     # As printed: a ratio of 0.997 reads "1.00" and is called no saving.
-    flops, seconds = round(comparison.flops_ratio, 2), round(comparison.device_seconds_ratio, 2)
+    flops, seconds = round(flops, 2), round(seconds, 2)
     if flops < 1 and seconds < 1:
         return f"So it saved {_less(flops)} of the FLOPs and {_less(seconds)} of the device time."
     if flops >= 1 and seconds >= 1:
@@ -136,8 +169,21 @@ def _unfinished(run):
 
 
 def _spread(run):
+    if repeats.count(run) > 1:
+        once = [name for name in _shown(run) if len(repeats.of(run, name)) == 1]
+        also = f" Trained with one seed only: {', '.join(once)}." if once else ""
+        return (
+            f"± is the population standard deviation over {repeats.seeds(repeats.count(run))}, "
+            f"which is few.{also}"
+        )
     return (
         "Each stage was trained once, so the spread over seeds is not known from this run alone."
         if len(run.stages) > 1
         else "It was trained once."
     )
+
+
+def _shown(run):
+    """Names of the stages, each once, but for those of plans that vary one."""
+    names = dict.fromkeys(map(repeats.base, run.stages.values()))
+    return [name for name in names if name not in variations(run)]

@@ -123,6 +123,17 @@ def label(text, note=""):
     return Cell(text, text, LABEL, note=note)
 
 
+def stage_name(run, name):
+    """A stage's name, with a footnote while it is running."""
+    stage = run.stages.get(name)
+    if stage is None or stage.finished:
+        return label(name)
+    of = f" of {numbers.count(stage.planned_steps)}" if stage.planned_steps else ""
+    return label(
+        name, note=f"{name} is still running: its last evaluation is at step {stage.steps:,}{of}."
+    )
+
+
 def paper(text, value=None, note=""):
     """A cell with a figure of the paper, shown as printed."""
     return Cell(text, text if value is None else value, PAPER, note=note)

@@ -5,7 +5,16 @@ import itertools
 import pytest
 
 from tests.trainers.reports import synthetic
-from trainers.reports import comparisons, dag, page, paper, pretraining, runs, tables
+from trainers.reports import (
+    comparisons,
+    dag,
+    page,
+    paper,
+    paper_tables,
+    pretraining,
+    runs,
+    tables,
+)
 
 
 def read(workdir, *stages):
@@ -24,19 +33,19 @@ def all_tables(run):
 
 def test_table_1_has_terms_and_their_sum(tmp_path):
     run = runs.read_run(synthetic.full_run(tmp_path / "w"))
-    found = row(pretraining.table_1(run), "fusion_rule")
+    found = row(paper_tables.table_1(run), "fusion_rule")
     # 3000 steps of S at 1.1e9 and 0.03 s, twice; 4000 steps of M at 3.9e9 and 0.08 s.
     assert found["flops"] == "3.30e+12 + 3.30e+12 + 1.56e+13 = 2.22e+13"
     assert found["device_seconds"] == "90.0 s + 90.0 s + 320 s = 500 s"
     assert found["paper_cost"] == "2 · 16h + 37.4h = 53.4h"
-    assert row(pretraining.table_1(run), "baseline")["paper_loss"] == "none"
+    assert row(paper_tables.table_1(run), "baseline")["paper_loss"] == "none"
 
 
 def test_table_2_stops_where_the_accuracy_is_reached(tmp_path):
     run = runs.read_run(synthetic.full_run(tmp_path / "w"))
     compared = comparisons.compare(run)
     crossing = next(c for c in compared if c.plan == "self_fusion").crossing
-    table = pretraining.table_2(run, compared)
+    table = paper_tables.table_2(run, compared)
     ours, theirs = row(table, "self_fusion"), row(table, "self-fusion")
     assert ours["fusion_steps"] == "3,000 steps" and ours["fusion_time"] == "90.0 s"
     assert ours["post_steps"] == f"{crossing.step:,.0f} steps"
@@ -47,7 +56,7 @@ def test_table_2_stops_where_the_accuracy_is_reached(tmp_path):
 
 def test_table_2_says_what_is_not_reached(tmp_path):
     run = read(tmp_path, synthetic.small(), synthetic.baseline(), synthetic.fused(end=43.0))
-    found = row(pretraining.table_2(run, comparisons.compare(run)), "self_fusion")
+    found = row(paper_tables.table_2(run, comparisons.compare(run)), "self_fusion")
     assert found["post_steps"] == found["cost"] == "not reached in 4,000 steps"
     found = row(pretraining.comparison_table(run, comparisons.compare(run)), "self_fusion")
     assert found["flops_ratio"] == found["lasting_flops_ratio"] == "not reached"
@@ -55,8 +64,10 @@ def test_table_2_says_what_is_not_reached(tmp_path):
 
 def test_a_missing_source_leaves_the_cost_open(tmp_path):
     run = read(tmp_path, synthetic.baseline(), synthetic.fused())
-    assert row(pretraining.table_1(run), "self_fusion")["flops"] == "a source is not in this folder"
-    found = row(pretraining.table_2(run, comparisons.compare(run)), "self_fusion")
+    assert (
+        row(paper_tables.table_1(run), "self_fusion")["flops"] == "a source is not in this folder"
+    )
+    found = row(paper_tables.table_2(run, comparisons.compare(run)), "self_fusion")
     assert found["cost"] == "a source is not in this folder"
 
 
@@ -64,7 +75,7 @@ def test_a_source_that_still_runs_or_has_not_begun_is_no_obstacle(tmp_path):
     workdir = synthetic.write_run(tmp_path / "w", synthetic.small())
     synthetic.write_running(workdir, synthetic.baseline())
     (workdir / "baseline" / "metrics.jsonl").unlink()
-    found = row(pretraining.table_1(runs.read_run(workdir)), "baseline")
+    found = row(paper_tables.table_1(runs.read_run(workdir)), "baseline")
     assert found["accuracy"] == "not recorded"
 
 
@@ -86,7 +97,7 @@ def test_no_figure_of_the_paper_stands_for_one_of_ours(tmp_path, names):
     printed = {r.loss for r in paper.TABLE_1} | {r.accuracy for r in paper.TABLE_1}
     printed |= {r.cost for r in (*paper.TABLE_1, *paper.TABLE_2)}
     printed |= {text for r in paper.TABLE_2 for text in (r.post_time, r.post_steps, r.accuracy)}
-    printed |= {"0.82"}
+    printed |= {text for r in paper.TABLE_3 for text in (r.loss, r.accuracy)} | {"0.82"}
     found = set()
     for table in all_tables(run):
         for cells in table.rows:
@@ -98,7 +109,7 @@ def test_no_figure_of_the_paper_stands_for_one_of_ours(tmp_path, names):
                     assert cell.text not in printed, (table.key, cell)
     assert printed <= found
     for plan in {"baseline", "fusion_rule", "fusion_property", "self_fusion"} - set(names):
-        cells = row(pretraining.table_1(run), plan)
+        cells = row(paper_tables.table_1(run), plan)
         ours = {text for key, text in cells.items() if key != "model" and "paper" not in key}
         assert ours == {"not run"}
 

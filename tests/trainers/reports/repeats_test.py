@@ -1,0 +1,219 @@
+"""Repeats: means and spreads by hand, the baseline past its end, the largest model, the sweep."""
+
+import json
+
+import pytest
+
+from tests.trainers.reports import synthetic
+from tests.trainers.reports.pretraining_test import row
+from trainers import reports
+from trainers.reports import (
+    comparisons,
+    figures,
+    numbers,
+    page,
+    paper_tables,
+    pretraining,
+    repeats,
+    runs,
+    summary,
+    tables,
+    tuning,
+)
+
+SMALL_END, PLAIN = 30.0, 40.0
+
+
+def straight(steps, size, start, end):
+    """A curve that rises in a straight line, an evaluation every 100 steps."""
+    return [
+        synthetic.point(step, start + (end - start) * step / steps, size)
+        for step in range(0, steps + 1, 100)
+    ]
+
+
+def stage(name, size, steps, start, end, init="scratch", sources=(), repeat=1, **changes):
+    return synthetic.record(
+        name if repeat == 1 else f"{name}_r{repeat}",
+        size,
+        straight(steps, size, start, end),
+        init,
+        tuple(source if repeat == 1 else f"{source}_r{repeat}" for source in sources),
+        repeat=repeat,
+        repeat_of=name,
+        **changes,
+    )
+
+
+def arms(repeat, end, longer_end):
+    """Baseline from 0 to 40 % in 1000 steps; self-fusion from 30 to `end` in 500."""
+    return (
+        stage("small_0", "S", 1000, 0, SMALL_END, repeat=repeat),
+        stage("baseline", "M", 1000, 0, PLAIN, repeat=repeat),
+        stage("self_fusion", "M", 500, SMALL_END, end, "self_fusion", ("small_0",), repeat),
+        stage("baseline_longer", "M", 500, PLAIN, longer_end, "continued", ("baseline",), repeat),
+    )
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Two seeds; the baseline meets the first self-fusion only."""
+    folder = synthetic.write_run(tmp_path / "w", *arms(1, 44.0, 48.0), *arms(2, 46.0, 44.0))
+    return runs.read_run(folder)
+
+
+def test_spread_is_the_population_standard_deviation():
+    assert repeats.spread([44.0, 46.0], numbers.percent) == "45.00 ± 1.00"
+    assert repeats.spread([44.0], numbers.percent) == "44.00"
+    assert repeats.spread([44.0, 44.0], numbers.percent) == "44.00"
+
+
+def test_a_mean_says_whose_it_is_not():
+    cell = repeats.figure([1.0, None], numbers.ratio, "not reached")
+    assert (cell.text, cell.note) == ("1.00", "1 of 2 seeds; the others: not reached.")
+    assert repeats.figure([None, None], numbers.ratio, "not reached").missing
+
+
+def test_table_1_has_means_over_seeds(run):
+    table = paper_tables.table_1(run)
+    assert row(table, "self_fusion")["accuracy"] == "45.00 ± 1.00"
+    assert row(table, "baseline")["accuracy"] == "40.00"
+    # 1000 steps of S and 500 of M, alike in both seeds.
+    assert row(table, "self_fusion")["device_seconds"] == "30.0 s + 40.0 s = 70.0 s"
+    assert "over 2 seeds" in table.caption
+
+
+def test_costs_that_differ_have_a_spread(tmp_path):
+    slow = stage("baseline", "M", 1000, 0, PLAIN, repeat=2) | {"device_seconds": 120.0}
+    first = stage("baseline", "M", 1000, 0, PLAIN)
+    run = runs.read_run(synthetic.write_run(tmp_path / "w", first, slow))
+    assert row(paper_tables.table_1(run), "baseline")["device_seconds"] == "100 s ± 20.0 s"
+
+
+def test_the_baseline_meets_self_fusion(run):
+    first, second = comparisons.meetings(run, "self_fusion")
+    # From 40 to 48 in 500 steps: 44 after 250 of them.
+    assert first.crossing.step == pytest.approx(1250)
+    assert first.crossing.cost.device_seconds == pytest.approx(100)
+    assert first.fused.device_seconds == pytest.approx(70)
+    assert (second.accuracy, second.crossing, second.steps) == (46.0, None, 1500)
+
+
+def test_table_2_runs_on_as_in_the_paper(run):
+    table = paper_tables.table_2(run, comparisons.compare(run))
+    baseline = next(r for r in table.rows if r[0].text == "baseline")
+    texts = dict(zip((c.key for c in table.columns), baseline, strict=True))
+    assert texts["post_steps"].text == "1,250 steps"
+    assert texts["post_steps"].note == "1 of 2 seeds; the others: not reached in 1,500 steps."
+    assert row(table, "self_fusion")["cost"].replace("\u00a0", " ") == "70.0 s"
+    assert row(table, "self_fusion")["accuracy"] == "45.00 ± 1.00"
+    assert "went on until" in table.caption
+
+
+def test_what_goes_on_is_no_arm(run):
+    assert [c.plan for c in comparisons.compare(run)] == ["self_fusion", "self_fusion_r2"]
+
+
+def test_ratios_are_means_over_seeds(run):
+    table = pretraining.comparison_table(run, comparisons.compare(run))
+    found = row(table, "self_fusion")
+    # 40 % after 500 * 10/14 and 500 * 10/16 steps of M at 0.08 s, and 30 s of S, over 80 s.
+    ratios = [(30 + 0.08 * 500 * 10 / up) / 80 for up in (14, 16)]
+    assert found["device_seconds_ratio"] == repeats.spread(ratios, numbers.ratio)
+    assert "2 seeds" in table.caption
+    assert "self_fusion_r2" not in {r[0].text for r in table.rows}
+
+
+def test_the_summary_speaks_of_seeds(run):
+    text = " ".join(summary.summarize(run, comparisons.compare(run)))
+    assert "With 2 of 2 seeds it reached" in text
+    assert "over 2 seeds, which is few" in text
+    assert text.count("was trained on for 500 steps") == 1
+
+
+def test_what_varies_a_stage_is_no_arm(tmp_path):
+    offset = stage("offset_5", "M", 500, 30, 47, "self_fusion", ("small_0",))
+    points = {"offset_5": {"offset": 5}, "self_fusion": {"offset": 0}}
+    experiments = {
+        "offsets": {"points": points},
+        "table1": {"points": {"self_fusion": {"row": "self_fusion"}}},
+    }
+    folder = synthetic.write_run(tmp_path / "w", *arms(1, 44.0, 48.0), offset)
+    settings = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(settings | {"experiments": experiments}))
+    run = runs.read_run(folder)
+    assert comparisons.variations(run) == {"offset_5"}
+    assert [c.plan for c in comparisons.compare(run)] == ["self_fusion"]
+    shown = {
+        line["stage"] for line in figures.curves(run, "steps", comparisons.compare(run))["series"]
+    }
+    assert shown == {"small_0", "baseline", "self_fusion", "baseline_longer"}
+
+
+def test_what_goes_on_is_drawn_behind_its_start(run):
+    lines = figures.curves(run, "steps", comparisons.compare(run))["series"]
+    longer = next(line for line in lines if line["stage"] == "baseline_longer")
+    assert longer["x"][:2] == [1000, 1100]
+
+
+LARGE = (
+    stage("figure2_1", "M", 1000, 0, 40),
+    stage("baseline", "S", 500, 0, 30),
+    stage("figure2_5", "M", 400, 30, 50, "self_fusion", ("baseline",)),
+)
+
+
+def test_tables_3_and_4(tmp_path):
+    run = runs.read_run(synthetic.write_run(tmp_path / "w", *LARGE))
+    table = paper_tables.table_3(run)
+    assert row(table, "(5)")["accuracy"] == "50.00"
+    assert row(table, "(5)")["paper_accuracy"] == "70.57"
+    assert row(table, "(2)")["accuracy"] == "not told"
+    assert row(table, "(3)")["accuracy"] == "not run"
+    assert any("described nowhere" in note for note in table.footnotes)
+    found = row(paper_tables.table_4(run), "figure2_5")
+    assert (found["fusion_steps"], found["post_steps"]) == ("500 steps", "200 steps")
+    assert found["accuracy"] == "40.00"
+    assert {r["model"]["text"] for r in paper_tables.table_4(run).to_dict()["rows"]} == {
+        "figure2_1",
+        "(1)",
+        "figure2_5",
+        "(5)",
+    }
+
+
+def test_the_sweep(tmp_path):
+    points, stages = {}, []
+    for warmup, end in ((100, 31.0), (200, 33.0), (300, 32.0), (400, 30.0)):
+        name = f"tune_small_0_k{warmup}_s1"
+        at = {"arm": "small_0", "warmup_steps": warmup, "learning_rate_scale": 1.0}
+        points[f"{name}_r1"], points[f"{name}_r2"] = at | {"rung": 1}, at | {"rung": 2}
+        stages.append(stage(f"{name}_r1", "S", 100, 0, end))
+    for warmup, end in ((200, 34.0), (300, 35.0)):
+        name = f"tune_small_0_k{warmup}_s1"
+        stages.append(stage(f"{name}_r2", "S", 200, 33, end, "continued", (f"{name}_r1",)))
+    folder = synthetic.write_run(tmp_path / "w", *stages)
+    settings = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(
+        json.dumps(settings | {"experiments": {"tune": {"points": points}}})
+    )
+    table = tuning.tuning_table(runs.read_run(folder))
+    found = [(r[2].text, r[1].text, r[4].text, r[7].text) for r in table.rows]
+    assert len(found) == 6
+    assert ("200", "1", "100", "goes on") in found
+    assert ("100", "1", "100", "ends here") in found
+    assert ("300", "2", "300", tuning._LOWEST) in found
+    assert ("200", "2", "300", "ends here") in found
+    # Four times 100 and twice 200 steps of S.
+    assert numbers.scientific(800 * synthetic.FLOPS_PER_STEP["S"]) in table.caption
+
+
+def test_a_run_without_a_sweep_has_no_such_table(run):
+    assert tuning.tuning_table(run) is None
+
+
+def test_the_report_of_repeats_is_written(run):
+    page_file = reports.write_report(run.workdir)
+    results = json.loads((page_file.parent / "results.json").read_text())
+    assert {"table1", "table2", "table3", "table4"} <= set(results["tables"])
+    assert len(page.pretraining_report(run).blocks(tables.Table)) == len(results["tables"])

@@ -1,0 +1,60 @@
+"""The repeats of a stage, and figures that are means over them.
+
+A repeat of `baseline` is `baseline_r2`, …, a run with the next seed. Reports show the mean and the
+population standard deviation over seeds, as the paper does.
+"""
+
+import statistics
+
+from trainers.reports import tables
+from trainers.reports.tables import Cell
+
+
+def base(stage):
+    """The name that a stage has in the first repeat."""
+    return stage.repeat_of or stage.name
+
+
+def of(run, name):
+    """All repeats of a stage that are in a run, the first one first."""
+    found = [stage for stage in run.stages.values() if base(stage) == name]
+    return sorted(found, key=lambda stage: stage.repeat)
+
+
+def count(run):
+    """How many repeats the most repeated stage has."""
+    return max((stage.repeat for stage in run.stages.values()), default=1)
+
+
+def seeds(number):
+    """A number of seeds, in words: "1 seed", "3 seeds"."""
+    return f"{number} seed" + ("" if number == 1 else "s")
+
+
+def spread(values, style):
+    """Mean and population standard deviation: "45.10 ± 0.20"; one value or equal ones alone.
+
+    Args:
+        values: numbers, at least one.
+        style: function from a number to its text.
+    """
+    deviation = statistics.pstdev(values)
+    mean = style(statistics.fmean(values))
+    return mean if len(values) == 1 or deviation == 0 else f"{mean} ± {style(deviation).strip()}"
+
+
+def figure(values, style, otherwise="not recorded"):
+    """A cell with the mean over repeats and its spread.
+
+    Args:
+        values: one a repeat; None where there is none.
+        style: function from a number to its text.
+        otherwise: what to say where no repeat has one.
+    """
+    known = [value for value in values if value is not None]
+    if not known:
+        return tables.missing(otherwise)
+    note = ""
+    if len(known) < len(values):
+        note = f"{len(known)} of {seeds(len(values))}; the others: {otherwise}."
+    return Cell(spread(known, style), statistics.fmean(known), note=note)
