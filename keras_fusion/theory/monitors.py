@@ -75,22 +75,6 @@ class Monitor:
         numbers = self._measure()
         return numbers | {"seconds": time.perf_counter() - began}
 
-    def functions(self, prefix="theory_"):
-        """`{prefix + name: function of the model}`, for a loop that logs one number a function.
-
-        All of them share one measurement: whichever is asked for a second time measures anew, so
-        call each once at a step.
-
-        Args:
-            prefix: Put before every name.
-
-        Example:
-            >>> sorted(monitor.functions())[0]
-            'theory_bound_first_flatness'
-        """
-        shared = _Shared(self)
-        return {prefix + name: lambda model, name=name: shared.read(model, name) for name in NAMES}
-
     def _measure(self):
         fields, h = self._fields, self._h
         alpha = self._alpha() if callable(self._alpha) else self._alpha
@@ -107,19 +91,6 @@ class Monitor:
             "bound_first_loss": result.bound.first_loss,
             "bound_first_flatness": result.bound.first_flatness,
         } | dataclasses.asdict(result.terms)
-
-
-@dataclasses.dataclass
-class _Shared:
-    """The numbers of one measurement, until one of them is asked for twice."""
-
-    monitor: Monitor
-    numbers: dict = dataclasses.field(default_factory=dict)
-
-    def read(self, model, name):
-        if name not in self.numbers:
-            self.numbers = self.monitor(model)
-        return self.numbers.pop(name)
 
 
 def eta_share(partition, weights):

@@ -49,21 +49,6 @@ def test_follows_the_weights_and_alpha():
     assert after["bracket"] != pytest.approx(before["bracket"])
 
 
-def test_one_measurement_serves_all_functions(monitor):
-    calls = []
-
-    class Counting(theory.Monitor):
-        def __call__(self, model):
-            calls.append(model)
-            return dict.fromkeys(NAMES, float(len(calls)))
-
-    functions = Counting([], None, h=1.0).functions()
-    assert list(functions) == [f"theory_{name}" for name in NAMES]
-    for turn in (1, 2):
-        assert {function("model") for function in functions.values()} == {turn}
-    assert calls == ["model", "model"]
-
-
 def test_eta_share_by_hand():
     case = cases.noisy_dense()
     # Only the second kernel has two growing axes: blocks 3 × 4 and 2 × 3 of 5 × 7.
