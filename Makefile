@@ -1,5 +1,6 @@
 # make demo    train a small T5, fuse it with itself, train on, and compare with a big one from scratch
 # make paper   the paper's pretraining experiments at tiny size: about 80 minutes on two cores
+# make paper-fast   the same in minutes, with runs too short to show anything: does it all work?
 # make test    the tests: all of them with TensorFlow, then the library's and the mesh's with JAX
 # make faults  kill pretraining runs at 30 points, and compare what they end with
 # make lint    style, formatting, and the arrows between the packages
@@ -26,6 +27,11 @@ PAPER_SIZE ?= --size=tiny --corpus=docs --eval_every=L:100 --checkpoint_every=M:
 PAPER_TUNE ?= --tune_steps=150
 PAPER_REPEATS ?= 3
 PAPER_LISTS ?= --sigmas=0.02,0.1,0.5 --fuse_at=500,1500,2500 --theory_every=300 --keep_every=400
+PAPER_FAST = PAPER_DIR=paper_fast PAPER_REPEATS=2 \
+  PAPER_SIZE="--size=tiny --corpus=docs --steps=20 --eval_every=10 --checkpoint_every=10 \
+    --eval_batches=2" \
+  PAPER_TUNE="--tune_arms=small_0 --tune_warmups=1 --tune_scales=0.5,1" \
+  PAPER_LISTS="--sigmas=0.5 --offsets=-5,5 --fuse_at=10 --theory_every=10 --keep_every=10"
 PAPER_PLANS := table1,offsets,zero_blocks,when_to_fuse,figure2,four_at_once,pair_then_self
 PYTEST_ARGS ?= -m "not slow"
 # What is worth testing on the second backend as well: the library, and what runs there alone.
@@ -38,7 +44,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo paper test test-slow faults lint format bench build-file clean
+.PHONY: help install demo paper paper-fast test test-slow faults lint format bench build-file clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -75,6 +81,9 @@ paper: $(INSTALLED)
 	KERAS_BACKEND=tensorflow $(BIN)/python -m trainers.pretrain --workdir=$(PAPER_DIR) \
 	  --plan=$(PAPER_PLANS) $(PAPER_SIZE) $(PAPER_LISTS)
 	@echo "The report: $(CURDIR)/$(PAPER_DIR)/report/report.html"
+
+paper-fast: $(INSTALLED)
+	$(MAKE) paper $(PAPER_FAST)
 
 test: $(INSTALLED)
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -8,8 +8,8 @@ twice as many steps more, and so on until three or fewer go on: the best of thes
 same compute: a rung of a small model has as many more steps as they cost less.
 
 Arms come one after the other, those of Table 1 in its order: a fused arm starts from sources that
-are trained with what was found for them. `winners` finds the best from the records, and `trainers.pretrain`
-trains all other plans with it.
+are trained with what was found for them. `winners` finds the best from the records, and
+`trainers.pretrain` trains all other plans with it.
 
 A sweep over short runs chooses what is good early. Where all candidates are still on a plateau it
 chooses by noise; the report shows the losses that it had.
