@@ -1,0 +1,200 @@
+"""Padded batches for fine-tuning as a pure function of (seed, step), and those to evaluate on.
+
+A text is tokenised, cut to one less than the length and ended by EOS. Every epoch visits the
+examples in another order; a batch may reach into the next epoch, so that all are of one shape. A
+mixture is the examples of its tasks together: then each task comes up as often as its size says.
+"""
+
+import dataclasses
+import hashlib
+import sys
+from collections.abc import Iterator, Sequence
+
+import grain
+import numpy as np
+
+from trainers.data.vocabulary import EOS_ID, PAD_ID, Vocabulary
+from trainers.errors import UserError
+
+_READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Tokenised examples; each sequence ends with EOS.
+
+    Args:
+        inputs, targets: an int32 array an example, of at most the lengths.
+        input_length, target_length: what batches are padded to.
+        cut: how many inputs were longer.
+    """
+
+    inputs: Sequence[np.ndarray]
+    targets: Sequence[np.ndarray]
+    input_length: int
+    target_length: int
+    cut: int = 0
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __add__(self, other: "Examples") -> "Examples":
+        return dataclasses.replace(
+            self,
+            inputs=[*self.inputs, *other.inputs],
+            targets=[*self.targets, *other.targets],
+            cut=self.cut + other.cut,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all tokens: two trainings with the same one see the same examples."""
+        found = hashlib.sha256()
+        for pair in zip(self.inputs, self.targets, strict=True):
+            for ids in pair:
+                found.update(np.asarray(ids, "<i4").tobytes())
+        return found.hexdigest()[:12]
+
+    def batch(self, rows: Sequence[int], size: int | None = None) -> dict[str, np.ndarray]:
+        """The batch of some examples.
+
+        Args:
+            rows: which ones.
+            size: rows of the batch; those beyond the examples have an empty input and no target.
+
+        Returns:
+            int32 arrays: `encoder_token_ids` and `encoder_padding_mask` (size, input_length),
+            `decoder_token_ids` and `targets` (size, target_length). The decoder needs no mask: it
+            sees no position but those before, and targets that are padding do not count.
+        """
+        size = len(rows) if size is None else size
+        empty = [np.array([EOS_ID], np.int32)] * (size - len(rows))
+        inputs = _pad([*(self.inputs[row] for row in rows), *empty], self.input_length)
+        none = [np.zeros(0, np.int32)] * (size - len(rows))
+        targets = _pad([*(self.targets[row] for row in rows), *none], self.target_length)
+        shifted = np.zeros_like(targets)
+        shifted[:, 1:] = targets[:, :-1]
+        return {
+            "encoder_token_ids": inputs,
+            "encoder_padding_mask": (inputs != PAD_ID).astype(np.int32),
+            "decoder_token_ids": shifted,
+            "targets": targets,
+        }
+
+
+def tokenize(
+    pairs: Sequence[tuple[str, str]],
+    vocabulary: Vocabulary,
+    input_length: int,
+    target_length: int,
+) -> Examples:
+    """Tokenises what `glue.data.load_examples` gives.
+
+    Args:
+        pairs: input text and target text of each example.
+        vocabulary: that of the pretrained model.
+        input_length, target_length: most tokens of them, EOS included; longer inputs are cut.
+
+    Raises:
+        UserError: a target that is longer, or that the vocabulary cannot write: no generated text
+            would ever equal it.
+    """
+    known = {
+        text: _target(text, vocabulary, target_length)
+        for text in sorted({target for _, target in pairs})
+    }
+    encoded = vocabulary.encode([text for text, _ in pairs])
+    return Examples(
+        [_ended(ids[: input_length - 1]) for ids in encoded],
+        [known[target] for _, target in pairs],
+        input_length,
+        target_length,
+        cut=sum(len(ids) >= input_length for ids in encoded),
+    )
+
+
+def _target(text: str, vocabulary: Vocabulary, length: int) -> np.ndarray:
+    (ids,) = vocabulary.encode([text], "sentencepiece")
+    written = vocabulary.decode(ids)
+    if written != text:
+        raise UserError(
+            f"Expected a vocabulary that can write every label. Received: label={text!r}, which "
+            f"comes back as {written!r}. Pretrain with a vocabulary that has its letters."
+        )
+    if len(ids) >= length:
+        raise UserError(
+            f"Expected labels of at most {length - 1} tokens and EOS. Received: label={text!r} of "
+            f"{len(ids)} tokens, target_length={length}. Give --target_length={len(ids) + 1}."
+        )
+    return _ended(ids)
+
+
+def _ended(ids: np.ndarray) -> np.ndarray:
+    return np.append(ids, EOS_ID).astype(np.int32)
+
+
+def _pad(sequences: Sequence[np.ndarray], length: int) -> np.ndarray:
+    padded = np.full((len(sequences), length), PAD_ID, np.int32)
+    for row, ids in zip(padded, sequences, strict=True):
+        row[: len(ids)] = ids
+    return padded
+
+
+class TrainingBatches:
+    """Endless batches in an order that (seed, epoch) decide; what `trainers.loop` trains on.
+
+    Args:
+        examples: of one task or of a mixture.
+        batch_size: examples a batch.
+        seed: of the order.
+
+    Example:
+        >>> batches = TrainingBatches(examples, 32, seed=0)
+        >>> batches.batch(7)["encoder_token_ids"].shape
+        (32, 128)
+    """
+
+    def __init__(self, examples: Examples, batch_size: int, seed: int = 0):
+        self.examples = examples
+        self.batch_size = batch_size
+        order = grain.MapDataset.range(len(examples)).seed(seed % 2**32).shuffle()
+        self._rows = order.repeat().batch(batch_size)
+
+    @property
+    def tokens_per_batch(self) -> int:
+        """Input and target positions of a batch, padding included: what a step computes."""
+        return self.batch_size * (self.examples.input_length + self.examples.target_length)
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """Returns the batch of a step, whatever was asked for before."""
+        return self.examples.batch(self._rows[step].tolist())
+
+    def from_step(self, start: int) -> Iterator[dict[str, np.ndarray]]:
+        """Returns an endless iterator of `batch(start)`, `batch(start + 1)`, …, made ahead."""
+        steps = grain.MapDataset.range(start, sys.maxsize // 2).map(self.batch)
+        return iter(steps.to_iter_dataset(_READ_OPTIONS))
+
+
+class EvaluationBatches:
+    """Batches whose loss is followed while a model trains: examples from all over a data set.
+
+    Args:
+        examples: of one task or of a mixture.
+        batch_size: rows a batch.
+        most: how many batches at most; fewer where there are fewer examples.
+    """
+
+    def __init__(self, examples: Examples, batch_size: int, most: int):
+        self.examples = examples
+        self.batch_size = batch_size
+        size = min(len(examples), most * batch_size)
+        # At equal distances, so that every task of a mixture has its share.
+        self._rows = np.arange(size) * len(examples) // size
+
+    def __len__(self) -> int:
+        return -(-len(self._rows) // self.batch_size)
+
+    def batch(self, index: int) -> dict[str, np.ndarray]:
+        """Returns a batch, 0 ≤ index < len(self); rows that fill up the last one do not count."""
+        start = index * self.batch_size
+        return self.examples.batch(self._rows[start : start + self.batch_size], self.batch_size)
