@@ -164,8 +164,8 @@ class _Run(contextlib.AbstractContextManager):
         if not self.at.curve:
             self.evaluate()
             self.measure()
-        if self.config.on_nan == "skip" and self.saved < 0:
-            self.save()  # somewhere to go back to
+        if self.saved < 0 and (self.config.on_nan == "skip" or self.config.keep_every):
+            self.save()  # somewhere to go back to; the multiples of any period begin with 0
         if not self.ended:
             self.feed = self.at.feed(self.batches)
             self.engine.warm_up(self.feed, self.config.steps_per_call)

@@ -25,7 +25,7 @@ class TrainConfig:
             signal or a loss that is not finite is seen after one.
         keep_checkpoints: how many of the newest checkpoints stay.
         keep_best: whether the one with the best validation loss stays.
-        keep_every: checkpoints whose step is a multiple of it stay; None for none.
+        keep_every: checkpoints whose step is a multiple of it stay, 0 included; None for none.
         goal: accuracy, in per cent, at which an evaluation ends the run early; None for none.
         on_nan: what to do at a loss that is not finite. "stop" ends the run; "skip" goes back to
             the newest checkpoint and leaves out the batch.

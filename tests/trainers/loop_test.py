@@ -206,7 +206,7 @@ def test_device_seconds_count_every_device(tmp_path):
 def test_which_checkpoints_stay(tmp_path):
     result, _ = support.run(tmp_path, eval_every=10, keep_checkpoints=1, keep_every=20)
     best = min(result.curve[1:], key=lambda point: point["loss_per_token"])["step"]
-    assert checkpoints.steps(tmp_path / "checkpoints") == sorted({20, 40, best})
+    assert checkpoints.steps(tmp_path / "checkpoints") == sorted({0, 20, 40, best})
     with pytest.raises(UserError, match="Received: on_nan='ignore'"):
         loop.TrainConfig(10, on_nan="ignore")
 

@@ -107,6 +107,7 @@ def test_a_source_that_did_not_keep_its_checkpoint_is_named_before_anything_is_t
     assert nano.content(world / "copy") == before
 
 
+@pytest.mark.slow
 def test_fusing_once_more_keeps_what_the_model_computes(world):
     how = ("--plan=figure2_6,pair_then_self", "--noise=0", "--dropout=0.1", "--steps=2")
     pretrain.pretrain(asked(world, *how, workdir="twice"))
@@ -116,6 +117,7 @@ def test_fusing_once_more_keeps_what_the_model_computes(world):
         assert start["loss"] == pytest.approx(end["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_generated_plans_go_on_from_what_is_there(world):
     how = ("--steps=S:6,M:2", "--checkpoint_every=1", "--noise=0.1", "--dropout=0.1")
     pretrain.pretrain(asked(world, "--plan=self_fusion", *how, workdir="one_by_one"))
