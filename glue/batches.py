@@ -103,12 +103,19 @@ def tokenize(
         text: _target(text, vocabulary, target_length)
         for text in sorted({target for _, target in pairs})
     }
-    encoded = vocabulary.encode([text for text, _ in pairs])
+    found = tokenize_inputs([text for text, _ in pairs], vocabulary, input_length)
+    targets = [known[target] for _, target in pairs]
+    return dataclasses.replace(found, targets=targets, target_length=target_length)
+
+
+def tokenize_inputs(texts: Sequence[str], vocabulary: Vocabulary, input_length: int) -> Examples:
+    """As `tokenize`, of input texts alone: the targets are of no length."""
+    encoded = vocabulary.encode(texts)
     return Examples(
         [_ended(ids[: input_length - 1]) for ids in encoded],
-        [known[target] for _, target in pairs],
+        [np.zeros(0, np.int32)] * len(encoded),
         input_length,
-        target_length,
+        target_length=0,
         cut=sum(len(ids) >= input_length for ids in encoded),
     )
 

@@ -37,6 +37,8 @@ from trainers.workdir import read_json, write_json
 FORMAT = 1
 MODEL_FILE = "model.json"
 RESULT_FILE = "result.json"
+# What a run was told that does not make it another one: how it was asked for.
+_TOLD = ("command",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +140,8 @@ def write_model(
         wrong = [
             f"{field}={content.get(field)!r}, there it is {before.get(field)!r}"
             for field in dict.fromkeys((*before, *content))
-            if json.loads(json.dumps(content.get(field))) != before.get(field)
+            if field not in _TOLD
+            and json.loads(json.dumps(content.get(field))) != before.get(field)
         ]
         if wrong:
             raise UserError(
@@ -197,12 +200,17 @@ def write_result(
         "format": FORMAT,
         "run": run,
         "task": task,
-        "scores": {key: value if math.isfinite(value) else None for key, value in scores.items()},
+        "scores": finite_or_none(scores),
         "examples": {split: len(targets) for split, (targets, _) in predictions.items()},
         **facts,
     }
     write_json(folder / RESULT_FILE, content)
     return scores
+
+
+def finite_or_none(scores: Mapping[str, float]) -> dict[str, float | None]:
+    """Scores as JSON holds them: None for one that is not a number."""
+    return {key: value if math.isfinite(value) else None for key, value in scores.items()}
 
 
 def read_runs(workdir: str | os.PathLike) -> tuple[Run, ...]:

@@ -1,0 +1,38 @@
+"""Texts that a model generates greedily."""
+
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+
+from glue import batches
+from keras_fusion.models.generation import decoding
+from trainers.data.vocabulary import EOS_ID, Vocabulary
+
+
+def predictor(
+    model, vocabulary: Vocabulary, batch_size: int, input_length: int, target_length: int
+) -> Callable[[Sequence[str]], list[str]]:
+    """Returns what generates a text for each input text, with the weights that a model then has."""
+    decode = decoding(model, max_length=target_length)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        decode = tf.function(decode)
+
+    def predict(texts: Sequence[str]) -> list[str]:
+        examples = batches.tokenize_inputs(texts, vocabulary, input_length)
+        found = []
+        for start in range(0, len(texts), batch_size):
+            rows = range(start, min(start + batch_size, len(texts)))
+            batch = examples.batch(rows, batch_size)
+            ids = decode(batch["encoder_token_ids"], batch["encoder_padding_mask"])
+            found += [_text(row, vocabulary) for row in np.asarray(ids)[: len(rows)]]
+        return found
+
+    return predict
+
+
+def _text(ids: np.ndarray, vocabulary: Vocabulary) -> str:
+    ends = np.flatnonzero(ids == EOS_ID)
+    return vocabulary.decode(ids[: ends[0]] if ends.size else ids)

@@ -1,0 +1,81 @@
+"""The pretrained model that is fine-tuned: weights, vocabulary, and what reports call it."""
+
+import dataclasses
+import pathlib
+import re
+
+import keras_fusion as kf
+from glue import vocabularies
+from trainers.checkpoints import MODEL_FILE, Checkpoint, read_manifest
+from trainers.data.vocabulary import Vocabulary
+from trainers.loop import CHECKPOINT_FOLDER
+from trainers.model_files import find_checkpoint, read_config
+from trainers.workdir import STAGE_FILE, read_json
+
+# Small models that differ by their seed alone are one row of the paper's tables.
+_SMALL = re.compile(r"small_\d+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A checkpoint with what belongs to it.
+
+    Args:
+        checkpoint: whose weights a fine-tuning starts from; optimizer slots start anew.
+        config: of the model, with the dropout of the fine-tuning.
+        vocabulary: that it was pretrained with.
+        stage: name of the pretraining stage, or of the folder of a fused model.
+        model: row of the report's tables.
+        repeat: which repeat of its stage it is, from 0.
+    """
+
+    checkpoint: Checkpoint
+    config: "kf.models.T5Config"
+    vocabulary: Vocabulary
+    stage: str
+    model: str
+    repeat: int
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """How the hashes of weights and vocabulary begin: what tells the model from others."""
+        weights = read_manifest(self.checkpoint.path).files[MODEL_FILE].sha256
+        return {"weights": weights[:12], "vocabulary": self.vocabulary.sha256[:12]}
+
+    def build(self, seed: int, dtype: str = "float32") -> "kf.models.T5":
+        """The model with the checkpoint's weights, the dropouts of a seed, and a dtype policy."""
+        return kf.models.T5.from_weights(
+            self.config, self.checkpoint.weights, seed=seed, dtype=dtype
+        )
+
+
+def open_pretrained(
+    folder: str, dropout: float, vocabulary: str | None = None, model: str | None = None
+) -> Pretrained:
+    """Opens a checkpoint for fine-tuning.
+
+    Args:
+        folder: of a stage, of checkpoints, or of one checkpoint; also what `trainers.fuse` wrote.
+        dropout: rate that the model is to have.
+        vocabulary: as for `glue.vocabularies.find`.
+        model: row of the report's tables; None for the name of the stage, without the number of
+            its repeat; that of a small stage is `small`.
+
+    Raises:
+        UserError: no checkpoint that can be used, or another vocabulary.
+    """
+    checkpoint = find_checkpoint(folder)
+    config = read_config(checkpoint, dropout)
+    found = vocabularies.find(checkpoint, config.vocabulary_size, vocabulary)
+    home = _home(checkpoint.path.resolve())
+    facts = read_json(home / STAGE_FILE) if (home / STAGE_FILE).exists() else {}
+    base = str(facts.get("repeat_of", home.name))
+    row = model or ("small" if _SMALL.fullmatch(base) else base)
+    return Pretrained(
+        checkpoint, config, found, home.name, row, max(0, int(facts.get("repeat", 1)) - 1)
+    )
+
+
+def _home(path: pathlib.Path) -> pathlib.Path:
+    """The folder whose name is the stage's."""
+    return path.parent.parent if path.parent.name == CHECKPOINT_FOLDER else path
