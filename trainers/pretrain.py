@@ -14,6 +14,8 @@ its newest checkpoint; after SIGTERM or Ctrl-C it loses nothing (exit codes: tra
 `--plan=table1,figure2,offsets,zero_blocks,when_to_fuse` are the experiments of the paper
 (trainers/plans), `--plan_file=FILE.json` trains a plan of your own (trainers/plans/files.py has its
 form), and `--repeats=3` trains everything with three seeds: STAGE, STAGE_r2, STAGE_r3.
+`--plan=tune` finds learning rates for the arms of table1 first; plans in the same command, or later
+in the same workdir, take them. `--theory_every=N` logs the Lie bracket of fused stages.
 Settings of stages are written NAME:VALUE[,NAME:VALUE], NAME a stage or a size:
 `--steps=S:3000,M:4000 --learning_rate_offset=self_fusion:-500`.
 
@@ -27,15 +29,12 @@ import json
 import pathlib
 import shlex
 import sys
-import time
-from collections.abc import Mapping, Sequence
 
 from absl import flags
 
 import keras_fusion as kf
 from trainers import (
     errors,
-    graphs,
     locks,
     reports,
     schedule,
@@ -52,13 +51,12 @@ from trainers.data.prepare import prepare
 from trainers.devices import EngineFactory, MeshEngines, engine_factory
 from trainers.engines.base import StepOptions
 from trainers.errors import UserError
-from trainers.graphs import Stage
 from trainers.plans import tuning
 from trainers.pretrain_config import PretrainConfig
 from trainers.pretrain_flags import config_from_flags, define_flags
-from trainers.settings import StageSettings
 from trainers.sizes import Size
 from trainers.versions import installed_versions
+from trainers.widths import check_widths
 from trainers.workdir import RUN_FILE, Workdir, read_json
 
 
@@ -116,10 +114,10 @@ def _pretrain(
     if is_chief:
         _open(config, workdir, data_dir)
         _print_plan(config, run)
-    config, rest = _tune(config, run, is_chief)
+    config, rest = schedule.tune(config, run, is_chief)
     if is_chief:
         _open(config, workdir, data_dir)
-    _train_all(config, rest, run)
+    schedule.train(config, rest, run)
     if not is_chief:
         return workdir.report_dir / "report.html"
     report = reports.write_report(workdir.path)
@@ -167,7 +165,7 @@ def _check_plan(config: PretrainConfig, size: Size):
         letter: stages.model_config(size, letter, vocabulary_size=128).to_dict()
         for letter in size.models
     }
-    graphs.check_widths(config.stages, letters)
+    check_widths(config.stages, letters)
 
 
 def _data(config: PretrainConfig, size: Size) -> pathlib.Path:
@@ -261,68 +259,6 @@ def _print_plan(config: PretrainConfig, run: stages.Run):
     print(f"Plan {names} at size {config.size}, tokens from {run.data_dir}:")
     for row in rows:
         print("  " + "  ".join(map(str.ljust, row, widths)).rstrip(), flush=True)
-
-
-def _tune(
-    config: PretrainConfig, run: stages.Run, is_chief: bool
-) -> tuple[PretrainConfig, list[Stage]]:
-    """Trains the sweep, if it was asked for, arm by arm.
-
-    Returns:
-        The configuration with what was found, and the stages that are still to be trained. Each
-        arm, too, starts from stages that have the learning rates that were found for them.
-    """
-    plan = next((plan for plan in config.plans if plan.name == tuning.NAME), None)
-    rest = list(config.wanted)
-    for arm in plan.facts["arms"] if plan else ():
-        needed = {stage.name for stage in tuning.arm_stages(config.stages, plan.points, arm)}
-        _train_all(config, [stage for stage in rest if stage.name in needed], run)
-        rest = [stage for stage in rest if stage.name not in needed]
-        found = tuning.winners(run.workdir, plan.points)
-        if arm not in found:
-            _check_swept(arm, rest, plan.points)
-            break
-        if is_chief:
-            tuning.write(run.workdir, found)
-        config = dataclasses.replace(config, tuned=tuning.settings_of(found))
-    return config, rest
-
-
-def _check_swept(arm: str, rest: Sequence[Stage], sweep: Mapping[str, object]):
-    """Refuses stages that would take what a sweep finds that is not finished (with `--stage`)."""
-    for stage in rest:
-        if stage.name not in sweep:
-            raise UserError(
-                f"Expected the sweep of {arm!r} to be finished before stage {stage.name!r}. "
-                f"Received: plan={tuning.NAME!r}, stage={stage.name!r}. Train the stages of the "
-                "sweep first, or leave out the plan."
-            )
-
-
-def _train_all(config: PretrainConfig, wanted: Sequence[Stage], run: stages.Run):
-    def train(stage: Stage, engines: EngineFactory):
-        _train(stage, config.settings_of(stage), dataclasses.replace(run, make_engine=engines))
-
-    if config.devices.parallel_stages:
-        schedule.train_side_by_side(wanted, run.make_engine, config.batch_size, train)
-    else:
-        for stage in wanted:
-            train(stage, run.make_engine)
-
-
-def _train(stage: Stage, found: StageSettings, run: stages.Run):
-    if not sources.is_promoted(stage, run.workdir):
-        print(f"{stage.name} is left out: others did better.", flush=True)
-        return
-    finished = run.workdir.record(stage.name) is not None
-    began = time.monotonic()
-    record = stages.run_stage(stage, found, run)
-    state = "was finished" if finished else f"took {time.monotonic() - began:.0f} s"
-    print(
-        f"{stage.name} {state}: {record['steps']:,} steps, accuracy {record['accuracy']:.2f} %, "
-        f"loss {record['loss_per_token']:.4f} a token, {record['flops']:.3g} FLOPs.",
-        flush=True,
-    )
 
 
 def main(argv):

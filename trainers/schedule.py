@@ -1,14 +1,22 @@
 """The order in which the stages of a plan are trained: one after the other, or side by side.
 
 Stages that do not need each other may train at the same time, each on a part of the devices that
-is its own; a stage that comes alone has all of them.
+is its own; a stage that comes alone has all of them. A sweep comes first, and other stages take
+what it finds.
 """
 
-from collections.abc import Callable, Sequence
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from trainers import sources, stages
 from trainers.devices import EngineFactory, MeshEngines
+from trainers.errors import UserError
 from trainers.graphs import Stage
+from trainers.plans import tuning
+from trainers.pretrain_config import PretrainConfig
+from trainers.settings import StageSettings
 
 
 def waves(stages: Sequence[Stage]) -> list[list[Stage]]:
@@ -60,3 +68,78 @@ def train_side_by_side(
                 ]
             for each in running:
                 each.result()
+
+
+def tune(
+    config: PretrainConfig, run: stages.Run, is_chief: bool
+) -> tuple[PretrainConfig, list[Stage]]:
+    """Trains the sweep, if it was asked for, arm by arm.
+
+    Args:
+        config: what was asked for.
+        run: what all stages share.
+        is_chief: whether this process writes files.
+
+    Returns:
+        The configuration with what was found, and the stages that are still to be trained. Each
+        arm, too, starts from stages that have the learning rates that were found for them.
+    """
+    plan = next((plan for plan in config.plans if plan.name == tuning.NAME), None)
+    rest = list(config.wanted)
+    for arm in plan.facts["arms"] if plan else ():
+        needed = {stage.name for stage in tuning.arm_stages(config.stages, plan.points, arm)}
+        train(config, [stage for stage in rest if stage.name in needed], run)
+        rest = [stage for stage in rest if stage.name not in needed]
+        found = tuning.winners(run.workdir, plan.points)
+        if arm not in found:
+            _check_swept(arm, rest, plan.points)
+            break
+        if is_chief:
+            tuning.write(run.workdir, found)
+        config = dataclasses.replace(config, tuned=tuning.settings_of(found))
+    return config, rest
+
+
+def _check_swept(arm: str, rest: Sequence[Stage], sweep: Mapping[str, object]):
+    """Refuses stages that would take what a sweep finds that is not finished (with `--stage`)."""
+    for stage in rest:
+        if stage.name not in sweep:
+            raise UserError(
+                f"Expected the sweep of {arm!r} to be finished before stage {stage.name!r}. "
+                f"Received: plan={tuning.NAME!r}, stage={stage.name!r}. Train the stages of the "
+                "sweep first, or leave out the plan."
+            )
+
+
+def train(config: PretrainConfig, wanted: Sequence[Stage], run: stages.Run) -> None:
+    """Trains stages, and prints a line for each.
+
+    Args:
+        config: what was asked for.
+        wanted: stages, sources before what is fused from them.
+        run: what they share.
+    """
+
+    def one(stage: Stage, engines: EngineFactory):
+        _train(stage, config.settings_of(stage), dataclasses.replace(run, make_engine=engines))
+
+    if config.devices.parallel_stages:
+        train_side_by_side(wanted, run.make_engine, config.batch_size, one)
+    else:
+        for stage in wanted:
+            one(stage, run.make_engine)
+
+
+def _train(stage: Stage, found: StageSettings, run: stages.Run):
+    if not sources.is_promoted(stage, run.workdir):
+        print(f"{stage.name} is left out: others did better.", flush=True)
+        return
+    finished = run.workdir.record(stage.name) is not None
+    began = time.monotonic()
+    record = stages.run_stage(stage, found, run)
+    state = "was finished" if finished else f"took {time.monotonic() - began:.0f} s"
+    print(
+        f"{stage.name} {state}: {record['steps']:,} steps, accuracy {record['accuracy']:.2f} %, "
+        f"loss {record['loss_per_token']:.4f} a token, {record['flops']:.3g} FLOPs.",
+        flush=True,
+    )

@@ -16,11 +16,11 @@ import numpy as np
 import keras_fusion as kf
 from keras_fusion.optimizers import Adafactor
 from keras_fusion.schedules import InverseSquareRoot
-from trainers import checkpoints, loop, theory
+from trainers import checkpoints, loop, records, theory
 from trainers.data.batches import PretrainingBatches
 from trainers.devices import EngineFactory
 from trainers.engines.base import StepOptions
-from trainers.flops import StepFlops, step_flops
+from trainers.flops import step_flops
 from trainers.graphs import Stage
 from trainers.model_files import find_checkpoint, fused_weights, read_config
 from trainers.progress import Progress
@@ -160,7 +160,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         )
     batches = run.batches("train", settings.seed, start.batch)
     flops = step_flops(model, run.batch_size, batches.input_length, batches.target_length)
-    known = _describe(stage, settings, model, flops)
+    known = records.describe(stage, settings, model, flops)
     known |= {"source_steps": source_steps, "first_batch": start.batch}
     if engine.is_chief:
         details = known | {"model": model.config.to_dict(), "plan": stage.to_dict()}
@@ -182,7 +182,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         progress=run.progress,
     )
     if engine.is_chief:
-        run.workdir.write_record(stage.name, known | _reached(result, engine))
+        run.workdir.write_record(stage.name, known | records.reached(result, engine))
     # No host goes on before the record is there: the next stage asks for it.
     engine.agree(False)
     return run.workdir.record(stage.name)
@@ -286,39 +286,3 @@ def _train_config(stage: Stage, settings: StageSettings, run: Run) -> loop.Train
         goal=run.workdir.record(stage.until)["accuracy"] if stage.until else None,
         on_nan=run.on_nan,
     )
-
-
-def _describe(stage: Stage, settings: StageSettings, model, flops: StepFlops) -> dict:
-    """The part of a record that is known before the first step."""
-    return {
-        "name": stage.name,
-        "size": stage.size,
-        "init": stage.init,
-        "sources": list(stage.sources),
-        "repeat": stage.repeat,
-        "repeat_of": stage.base,
-        "steps": settings.steps,
-        "parameters": int(model.count_params()),
-        "flops_method": flops.method,
-        "learning_rate": {
-            "warmup_steps": settings.warmup_steps,
-            "offset": settings.learning_rate_offset,
-            "scale": settings.learning_rate_scale,
-        },
-        "seed": settings.seed,
-        "settings": dataclasses.asdict(settings),
-    }
-
-
-def _reached(result: loop.TrainResult, engine) -> Mapping:
-    """The part of a record that training gives: the last point of the curve is the result."""
-    last = result.curve[-1]
-    totals = ("tokens", "flops", "device_seconds", "loss", "loss_per_token", "accuracy")
-    return {
-        **{name: last[name] for name in totals},
-        "steps": result.steps,
-        "devices": engine.num_devices,
-        "skipped_batches": list(result.skipped_batches),
-        "checkpoint": result.checkpoint.name,
-        "curve": result.curve,
-    }

@@ -1,4 +1,4 @@
-"""The graph of a plan: order, ancestors, widths, and what is refused."""
+"""The graph of a plan: order, ancestors, and what is refused."""
 
 import dataclasses
 
@@ -9,8 +9,6 @@ from trainers.errors import UserError
 from trainers.graphs import Stage
 
 SMALL = Stage("a", "S")
-S = {"num_layers": 2, "hidden_dim": 8, "num_heads": 2, "intermediate_dim": 16, "dropout": 0.0}
-M = S | {"hidden_dim": 16, "num_heads": 4, "intermediate_dim": 32, "dropout": 0.1}
 
 
 def names(stages):
@@ -100,28 +98,6 @@ def test_unknown_source_is_named():
 def test_a_name_that_stands_twice_is_refused():
     with pytest.raises(UserError, match="name='a' twice"):
         graphs.in_order([SMALL, Stage("a", "M")])
-
-
-def test_widths_that_add_up_pass():
-    graphs.check_widths(plans.stages_of(["table1"]), {"S": S, "M": M})
-
-
-def test_every_width_that_does_not_add_up_is_named():
-    stages = plans.stages_of(["self_fusion"])
-    big = M | {"hidden_dim": 12, "num_heads": 5}
-    with pytest.raises(UserError, match=r"hidden_dim=8\+8, not 12; num_heads=2\+2, not 5"):
-        graphs.check_widths(stages, {"S": S, "M": big})
-
-
-def test_a_depth_that_differs_is_named():
-    stages = plans.stages_of(["self_fusion"])
-    with pytest.raises(UserError, match="num_layers=2, not 3"):
-        graphs.check_widths(stages, {"S": S, "M": M | {"num_layers": 3}})
-
-
-def test_a_size_that_is_not_defined_is_named():
-    with pytest.raises(UserError, match="size='M' of stage 'baseline'"):
-        graphs.check_widths(plans.stages_of(["baseline"]), {"S": S})
 
 
 def test_repeats_have_names_and_sources_of_their_own():

@@ -8,6 +8,7 @@ import statistics
 
 from trainers.reports import comparisons, numbers, paper, repeats, tables
 from trainers.reports.comparisons import BASELINE, ancestors, cost_before, own_cost
+from trainers.reports.meetings import meetings
 from trainers.reports.tables import Cell, Column, Table
 
 SELF_FUSION = "self_fusion"
@@ -116,7 +117,7 @@ def _cost(run, stages, field, style):
 
 def table_2(run, compared):
     """What baseline and self-fusion need for the same accuracy, beside the paper's Table 2."""
-    met = comparisons.meetings(run, SELF_FUSION)
+    met = meetings(run, SELF_FUSION)
     ours = _met(run, met) if met else _until_the_baselines(run, compared, BASELINE, SELF_FUSION)
     how = (
         "As in the paper the baseline went on until it was as accurate as self-fusion at its end, "

@@ -20,6 +20,7 @@ from trainers.reports import (
     tables,
     tuning,
 )
+from trainers.reports.meetings import meetings
 
 SMALL_END, PLAIN = 30.0, 40.0
 
@@ -91,7 +92,7 @@ def test_costs_that_differ_have_a_spread(tmp_path):
 
 
 def test_the_baseline_meets_self_fusion(run):
-    first, second = comparisons.meetings(run, "self_fusion")
+    first, second = meetings(run, "self_fusion")
     # From 40 to 48 in 500 steps: 44 after 250 of them.
     assert first.crossing.step == pytest.approx(1250)
     assert first.crossing.cost.device_seconds == pytest.approx(100)
