@@ -16,6 +16,7 @@ import numpy as np
 from trainers.data.vocabulary import EOS_ID, PAD_ID, Vocabulary
 from trainers.errors import UserError
 
+_LENGTHS = 16
 _READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
 
 
@@ -25,7 +26,7 @@ class Examples:
 
     Args:
         inputs, targets: an int32 array an example, of at most the lengths.
-        input_length, target_length: what batches are padded to.
+        input_length, target_length: what batches are padded to, and at least their lengths.
         cut: how many inputs were longer.
     """
 
@@ -43,6 +44,8 @@ class Examples:
             self,
             inputs=[*self.inputs, *other.inputs],
             targets=[*self.targets, *other.targets],
+            input_length=max(self.input_length, other.input_length),
+            target_length=max(self.target_length, other.target_length),
             cut=self.cut + other.cut,
         )
 
@@ -94,6 +97,7 @@ def tokenize(
         pairs: input text and target text of each example.
         vocabulary: that of the pretrained model.
         input_length, target_length: most tokens of them, EOS included; longer inputs are cut.
+            Where all inputs are shorter, batches are padded to less.
 
     Raises:
         UserError: a target that is longer, or that the vocabulary cannot write: no generated text
@@ -111,10 +115,13 @@ def tokenize(
 def tokenize_inputs(texts: Sequence[str], vocabulary: Vocabulary, input_length: int) -> Examples:
     """As `tokenize`, of input texts alone: the targets are of no length."""
     encoded = vocabulary.encode(texts)
+    inputs = [_ended(ids[: input_length - 1]) for ids in encoded]
+    longest = max(map(len, inputs), default=0)
     return Examples(
-        [_ended(ids[: input_length - 1]) for ids in encoded],
-        [np.zeros(0, np.int32)] * len(encoded),
-        input_length,
+        inputs,
+        [np.zeros(0, np.int32)] * len(inputs),
+        # No more padding than the longest one needs, in lengths that do not change with each text.
+        input_length=min(input_length, -(-longest // _LENGTHS) * _LENGTHS),
         target_length=0,
         cut=sum(len(ids) >= input_length for ids in encoded),
     )

@@ -135,7 +135,9 @@ class _Finetuning:
             optimizer = Adafactor(config.learning_rate)
         batches = unit.batches(config.batch_size, repeat.seed)
         validation = unit.validation_batches(config.batch_size, config.eval_batches)
-        flops = step_flops(model, config.batch_size, config.input_length, config.target_length)
+        flops = step_flops(
+            model, config.batch_size, unit.train.input_length, unit.train.target_length
+        )
         return loop.train(
             engine=engine,
             model=model,

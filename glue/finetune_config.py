@@ -31,7 +31,8 @@ PAPER_DEFAULTS = MappingProxyType(
 TINY_DEFAULTS = MappingProxyType(
     {
         "batch_size": 32,
-        "input_length": 128,
+        # With 480 pieces 1 % of MRPC's examples are longer, a quarter of RTE's.
+        "input_length": 256,
         "target_length": 16,
         "steps": 400,
         "checkpoint_every": 100,

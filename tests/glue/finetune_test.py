@@ -1,0 +1,250 @@
+"""Fine-tuning from a checkpoint to a report: its parts, and that no stop changes the result."""
+
+import json
+
+import pytest
+
+from glue import evaluation, finetune, results, synthetic, vocabularies
+from glue.reports import page
+from tests.glue import layouts
+from tests.trainers import nano
+from trainers import fuse, locks, pretrain
+from trainers.data import vocabulary
+from trainers.errors import UserError
+from trainers.logs import RunLog
+from trainers.model_files import find_checkpoint
+
+TASKS = ("synthetic_grammar", "synthetic_similarity")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A pretraining run W whose vocabulary can write labels, and in it a fused model."""
+    with pytest.MonkeyPatch.context() as patch:
+        nano.define(patch)
+        patch.setattr(synthetic, "SIZES", {"train": 40, "validation": 12, "test": 4})
+        folder = tmp_path_factory.mktemp("finetune")
+        write_text(folder / "text.txt")
+        flags = ("--plan=self_fusion", "--stage=small_0", "--size=nano", "--noprogress")
+        where = (f"--corpus_path={folder}/text.txt", f"--workdir={folder}/w", "--corpus=text")
+        pretrain.pretrain(nano.config_of(pretrain, *flags, *where))
+        fuse.fuse(fuse.FuseConfig((f"{folder}/w/small_0",) * 2, f"{folder}/w/fused", noise=0.1))
+        yield folder
+
+
+def write_text(path):
+    """Sentences of the synthetic tasks, each with all labels behind it, a paragraph a sentence."""
+    labels = "not_equivalent equivalent unacceptable acceptable not_entailment 0.1 2.3 4.5 6.7 8.9"
+    rows = synthetic.examples("synthetic_grammar", "train", sizes={"train": 300})
+    text = [f"grammar sentence: {texts['sentence']} {labels}" for texts, _ in rows]
+    path.write_text("\n\n".join(text), encoding="utf-8")
+
+
+def config(world, *arguments, results_folder="g", stage="fused"):
+    return nano.config_of(
+        finetune,
+        f"--checkpoint={world}/w/{stage}",
+        f"--workdir={world}/{results_folder}",
+        "--noprogress",
+        "--strategy=one_device",
+        "--batch_size=4",
+        "--input_length=48",
+        "--target_length=32",
+        "--steps=4",
+        "--checkpoint_every=2",
+        "--steps_per_call=1",
+        "--eval_batches=2",
+        *arguments,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(world):
+    """A model that was never trained after its fusion, fine-tuned on two tasks without a stop."""
+    finetune.finetune(config(world, "--synthetic", f"--tasks={','.join(TASKS)}"))
+    return world / "g"
+
+
+def test_a_fused_model_is_fine_tuned_evaluated_and_recorded(finished, world):
+    (run,) = results.read_runs(finished)
+    assert (run.name, run.model, run.stage) == ("fused-0-r0", "fused", "fused")
+    assert (run.pretrain_steps, run.repeat, run.facts["seed"]) == (0, 0, 0)
+    assert run.facts["learning_rate"] == 0.001 and run.facts["dropout"] == 0.1
+    assert set(run.results) == set(TASKS)
+    for result in run.results.values():
+        assert result.facts["synthetic"] and result.facts["steps"] == 4
+        assert [point["step"] for point in result.facts["curve"]] == [2, 4]
+        targets, predicted = result.predictions("validation")
+        assert len(targets) == len(predicted) == 12
+        saved = [path.name for path in (result.folder / "checkpoints").iterdir()]
+        assert saved == [f"step_{result.facts['best_step']:08d}"]
+
+
+def test_a_finished_one_is_left_alone_and_reported(finished, world, capsys):
+    before = nano.content(finished)
+    finetune.finetune(config(world, "--synthetic", f"--tasks={TASKS[0]}"))
+    after = nano.content(finished)
+    before.pop("run.json"), after.pop("run.json")  # it says what was typed last
+    assert after == before
+    assert "synthetic_grammar was finished" in capsys.readouterr().out
+    path, _ = page.write_report(finished)
+    text = path.read_text()
+    assert "synthetic grammar" in text and "fused" in text
+
+
+class Killed(BaseException):
+    """What a process sees that is killed: nothing of it runs on."""
+
+
+def test_a_stop_anywhere_changes_nothing(finished, world, monkeypatch):
+    def asked():
+        arguments = ("--synthetic", f"--tasks={TASKS[0]}")
+        return config(world, *arguments, results_folder="stopped")
+
+    def killed_at(owner, name, call):
+        """Lets the process die before some call of a function."""
+        calls, function = iter(range(call)), getattr(owner, name)
+
+        def dying(*args, **kwargs):
+            if next(calls, None) is None:
+                raise Killed
+            return function(*args, **kwargs)
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(owner, name, dying)
+            finetune.finetune(asked())
+
+    # At step 3, before the second evaluation, before the result, before checkpoints are removed.
+    killed_at(RunLog, "advance", 2)
+    killed_at(evaluation, "write_text", 1)
+    killed_at(results, "write_json", 0)
+    killed_at(evaluation, "tidy", 0)
+    finetune.finetune(asked())
+    assert numbers(world / "stopped", TASKS[0]) == numbers(finished, TASKS[0])
+
+
+def numbers(folder, task):
+    """All that a fine-tuning computed, without the seconds that it took."""
+    home = folder / "fused-0-r0" / task
+    found = nano.content(home / "checkpoints")
+    found = {name: digest for name, digest in found.items() if name.endswith("safetensors")}
+    for path in [home / "result.json", *(home / "evaluations").iterdir()]:
+        content = json.loads(path.read_text())
+        found[path.name] = {n: v for n, v in content.items() if "seconds" not in n}
+    found["validation"] = (home / "validation.jsonl").read_text()
+    lines = map(json.loads, (home / "metrics.jsonl").read_text().splitlines())
+    found["losses"] = [(line["kind"], line["step"], line["loss"]) for line in lines]
+    return found
+
+
+def test_a_mixture_goes_on_without_a_task_whose_files_are_missing(world, capsys):
+    for name in ("CoLA/train.tsv", "CoLA/dev.tsv", "CoLA/test.tsv", "MRPC/train.tsv"):
+        path = world / "files" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(layouts.FILES[name], encoding="utf-8")
+    arguments = (f"--data_dir={world}/files", "--tasks=mixture,cola,mrpc", "--steps=2")
+    finetune.finetune(config(world, *arguments, results_folder="mixed", stage="small_0"))
+    output = capsys.readouterr().out
+    assert "mrpc is left out" in output and "dev.tsv" in output
+    (run,) = results.read_runs(world / "mixed")
+    # A small stage is a row of the paper's tables, whatever its number.
+    assert (run.name, run.model, run.stage) == ("small-3-r0", "small", "small_0")
+    assert run.facts["mixture"] and run.results["cola"].facts["trained_on"] == ["cola"]
+    assert (world / "mixed" / "small-3-r0" / "mixture" / "metrics.jsonl").exists()
+    rows = (world / "mixed" / "small-3-r0" / "submission" / "CoLA.tsv").read_text().splitlines()
+    assert rows[0] == "index\tprediction" and [row[:2] for row in rows[1:]] == ["0\t", "1\t"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--learning_rate=0.01",), r"learning_rate=0.01, there it is 0.001"),
+        (("--checkpoint_every=1", "--steps=5"), r"steps=5, there it is 4; checkpoint_every=1"),
+    ],
+)
+def test_results_of_another_fine_tuning_are_refused(finished, world, arguments, message):
+    before = nano.content(finished)
+    asked = ("--synthetic", "--tasks=synthetic_sentiment", *arguments)
+    with pytest.raises(UserError, match=message):
+        finetune.finetune(config(world, *asked))
+    after = nano.content(finished)
+    assert {**after, "run.json": ""} == {**before, "run.json": ""}
+
+
+def test_another_checkpoint_under_the_same_name_is_refused(finished, world):
+    asked = ("--synthetic", "--tasks=synthetic_sentiment", "--model=fused")
+    at_step_0 = config(world, *asked, stage="other")
+    fuse.fuse(fuse.FuseConfig((f"{world}/w/small_0",) * 2, f"{world}/w/other", noise=0.2))
+    with pytest.raises(UserError, match="stage='other', there it is 'fused'; weights="):
+        finetune.finetune(at_step_0)
+
+
+def test_the_folder_of_a_pretraining_run_is_no_results_folder(world):
+    asked = config(world, "--synthetic", "--tasks=synthetic_grammar", results_folder="w")
+    with pytest.raises(UserError, match=r"w' of another run \(kind='fine-tuning'"):
+        finetune.finetune(asked)
+
+
+def test_other_examples_of_a_task_are_refused(finished, world, monkeypatch):
+    monkeypatch.setattr(synthetic, "SIZES", {"train": 30, "validation": 12, "test": 4})
+    with pytest.raises(UserError, match="'synthetic_grammar' with the settings .* train="):
+        finetune.finetune(config(world, "--synthetic", f"--tasks={TASKS[0]}"))
+
+
+def test_one_process_at_a_time_fine_tunes_on_a_task(world, finished):
+    asked = config(world, "--synthetic", "--tasks=synthetic_sentiment")
+    with (
+        locks.stages(finished, ["fused-0-r0.synthetic_sentiment"]),
+        pytest.raises(UserError, match="by one process at a time"),
+    ):
+        finetune.finetune(asked)
+
+
+def test_a_vocabulary_is_found_by_hash_or_compared(world, tmp_path):
+    checkpoint = find_checkpoint(world / "w" / "small_0")
+    found = vocabularies.find(checkpoint, 128)
+    (folder,) = (world / "w" / "data").glob("text-*/")
+    for given in (folder, folder / "vocabulary.model"):
+        assert vocabularies.find(checkpoint, 128, str(given)).sha256 == found.sha256
+    other = tmp_path / "other.model"
+    other.write_bytes(vocabulary.train(["to be or not to be that is", "the question"], 17))
+    with pytest.raises(UserError, match=r"vocabulary='.*other.model' \(.*\), another one than"):
+        vocabularies.find(checkpoint, 128, str(other))
+    with pytest.raises(UserError, match="of 512 ids.* of 128"):
+        vocabularies.find(checkpoint, 512)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--tasks=cola,rt",), "task='rt'"),
+        (("--synthetic", "--tasks=cola"), "task='cola'"),
+        (("--tasks=cola", "--steps=0"), "steps=0"),
+        (("--tasks=cola", "--dropout=1"), "dropout=1.0"),
+        (("--tasks=cola", "--learning_rate=nan"), "learning_rate=nan"),
+        (("--tasks=cola", "--model=a/b"), "model='a/b'"),
+        (("--checkpoint=", "--tasks=cola"), "checkpoint=''"),
+        (("--synthetic", "--data_dir=x"), "Expected --data_dir or --synthetic"),
+    ],
+)
+def test_flags_that_cannot_be_used_are_named(tmp_path, arguments, message):
+    with pytest.raises(UserError, match=message):
+        config(tmp_path, *arguments)
+
+
+def test_defaults_suit_the_size_of_the_model(tmp_path):
+    asked = nano.config_of(finetune, "--checkpoint=c", "--workdir=g", "--steps=7")
+    paper, tiny = asked.resolved(512), asked.resolved(128)
+    assert (paper.batch_size, paper.input_length, paper.target_length) == (128, 512, 84)
+    assert (paper.steps, paper.checkpoint_every, tiny.batch_size) == (7, 5000, 32)
+    assert "wnli" not in asked.named and len(asked.named) == 8
+
+
+def test_the_best_checkpoint_is_the_first_with_the_largest_mean():
+    def entry(*values):
+        return {"scores": dict(enumerate(values))}
+
+    found = {1: entry(2.0, None), 2: entry(-1.0, 3.0), 3: entry(1.0, 1.0), 4: entry(0.0, 0.0)}
+    assert evaluation.best_step(found) == 2
+    assert evaluation.best_step({5: entry(None), 6: entry(None)}) == 5
+    assert evaluation.steps_of(100, 250) == [100, 200, 250]
