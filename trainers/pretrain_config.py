@@ -146,9 +146,12 @@ class PretrainConfig:
 
     @property
     def fused_at(self) -> dict[str, list[int]]:
-        """Stage to the steps at which others are, or may later be, fused from it."""
+        """Stage to the steps whose checkpoints stay: others are fused from them, now or later."""
         found = fused_steps(self.stages)
         later = steps_to_keep(self._basis)
+        for plan in self.plans:
+            for name, steps in plan.keep.items():
+                later[name] = sorted({*later.get(name, ()), *(step for step in steps if step)})
         for stage in self.stages:
             if stage.base in later:
                 found[stage.name] = sorted({*found.get(stage.name, ()), *later[stage.base]})

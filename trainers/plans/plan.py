@@ -2,7 +2,7 @@
 
 import dataclasses
 import decimal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from trainers.errors import UserError
 from trainers.graphs import Stage, in_order
@@ -19,6 +19,7 @@ class Plan:
         points: what a stage stands for in the plan's table or figure, where its name does not say
             it: stage to facts such as {"offset": -100}.
         facts: what else the plan's report has to know, such as budgets.
+        keep: stage to the steps whose checkpoints stay.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Plan:
     stages: tuple[Stage, ...]
     points: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
     facts: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    keep: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
 
     @property
     def final(self) -> str:

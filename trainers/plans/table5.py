@@ -1,0 +1,66 @@
+"""The plan `table5`: the models that section 5.3 fine-tunes, with the checkpoints that it takes.
+
+Two small models are trained for K steps, the number that `--steps` gives size S. From them a
+fusion that keeps the property and a self-fusion go on for K steps; beside them a big model is
+trained from random weights for 2K, and the small one goes on to 2K. What is fine-tuned is each of
+them at the steps of its point: 0 is right after the fusion, or at random weights. (The paper's K is
+500K; it counts the steps of the big model alone.)
+
+`glue.finetune` takes the checkpoints; this plan only trains and keeps them.
+"""
+
+import dataclasses
+
+from trainers.errors import UserError
+from trainers.plans.basis import Basis
+from trainers.plans.known import PLANS
+from trainers.plans.plan import Plan
+
+_PARTS = {"baseline": 2, "fusion_property": 1, "self_fusion": 1}
+
+
+def table5(basis: Basis) -> Plan:
+    """The models of Table 5; points have `model` and `steps`, what is fine-tuned of it.
+
+    Args:
+        basis: of the run at hand.
+
+    Raises:
+        UserError: there is no half of K.
+    """
+    known = {stage.name: stage for stage in PLANS["table1"].stages}
+    small = known["small_0"]
+    whole = basis.settings_of(small).steps
+    if whole % 2:
+        raise UserError(
+            "Expected an even number of steps of size S, as half of them count for plan table5. "
+            f"Received: steps={whole}. Give --steps=S:{whole + 1}."
+        )
+    half = whole // 2
+    longer = dataclasses.replace(
+        PLANS["baseline_longer"].stages[-1],
+        name="table5_small",
+        size="S",
+        sources=(small.name,),
+        until=None,
+        settings={"steps": whole},
+    )
+    stages = [small, known["small_1"], longer]
+    points = {longer.name: {"model": "small", "steps": [whole], "before": whole}}
+    for name, times in _PARTS.items():
+        fixed = {"steps": times * whole, "checkpoint_every": half}
+        stage = dataclasses.replace(
+            known[name], name=f"table5_{name}", settings=fixed, like=known[name].name
+        )
+        steps = [0, half, whole] + ([2 * whole] if times == 2 else [])
+        stages.append(stage)
+        points[stage.name] = {"model": name, "steps": steps}
+    keep = {name: point["steps"] for name, point in points.items() if "before" not in point}
+    return Plan(
+        "table5",
+        "Table 5, Figure 3: the models that are fine-tuned on GLUE",
+        tuple(stages),
+        points,
+        {"steps": whole},
+        keep,
+    )
