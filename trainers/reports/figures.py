@@ -210,7 +210,7 @@ def legend_below(figure, panels, theme):
             found.values(),
             found.keys(),
             loc="outside lower center",
-            ncols=min(6, len(found)),
+            ncols=min(4, len(found)),
             frameon=False,
             labelcolor=theme.ink,
             fontsize=9.5,
