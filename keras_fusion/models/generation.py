@@ -12,6 +12,8 @@ from keras_fusion.models.t5_layers import wide_bias, with_padding
 def generate(model, token_ids, padding_mask=None, **options):
     """Generates from the decoder, a token at a time; every position costs one decoder step.
 
+    Compiles anew at each call: to generate for many batches, keep what `compiled` returns.
+
     Args:
         model: A `T5`.
         token_ids: Encoder token ids (batch, length).
@@ -27,35 +29,57 @@ def generate(model, token_ids, padding_mask=None, **options):
     Example:
         >>> model.generate(token_ids, max_length=20)
     """
-    decode = _compiled(decoding(model, **options))
-    mask = None if padding_mask is None else ops.convert_to_tensor(padding_mask)
-    return ops.convert_to_numpy(decode(ops.convert_to_tensor(token_ids, "int32"), mask))
+    return ops.convert_to_numpy(compiled(model, **options)(token_ids, padding_mask))
 
 
-def decoding(
-    model,
-    *,
-    max_length=64,
-    temperature=0.0,
-    top_k=None,
-    seed=None,
-    start_id=0,
-    end_id=1,
-    pad_id=0,
-):
-    """Returns what generates from tensors: a function that a backend can compile.
+def compiled(model, **options):
+    """Returns what generates, compiled once for each shape, with the weights of each call's time.
+
+    Weights are read, not built in: what changed them since, training or `assign`, is seen. The
+    loop ends where every sequence has ended.
+
+    Args:
+        model: A built `T5`.
+        **options: Those of `decoding`.
+
+    Returns:
+        Function of integer token ids (batch, length) and a padding mask or None, which returns
+        int32 token ids (batch, max_length). On TensorFlow and JAX it is one graph; elsewhere it
+        runs operation by operation.
+
+    Raises:
+        ValueError: As `decoding`.
+
+    Example:
+        >>> decode = compiled(model, max_length=20)
+        >>> for batch in batches:
+        ...     decode(batch["encoder_token_ids"], batch["encoder_padding_mask"])
+    """
+    decode, seeds = _decoder(**options)
+    run = _COMPILERS.get(keras.backend.backend(), functools.partial)(decode, model)
+
+    def generated(token_ids, padding_mask=None):
+        if padding_mask is not None:
+            padding_mask = ops.convert_to_tensor(padding_mask)
+        return run(ops.convert_to_tensor(token_ids, "int32"), padding_mask, seeds.next())
+
+    return generated
+
+
+def decoding(model, **options):
+    """Returns what generates from tensors: a function to be part of a larger program.
 
     Its shapes follow from those of its arguments, so XLA takes it as it is.
 
     Args:
         model: A `T5`.
-        max_length: How many tokens to generate at most.
-        temperature: 0 takes the likeliest token (greedy); above, samples from the logits divided
-            by it.
+        max_length: How many tokens to generate at most; default 64.
+        temperature: 0, the default, takes the likeliest token (greedy); above, samples from the
+            logits divided by it.
         top_k: Sample among this many likeliest tokens only.
         seed: Seed of the sampling.
-        start_id, end_id, pad_id: The first decoder input, the token that ends a sequence, and
-            what follows it.
+        start_id, end_id, pad_id: The first decoder input (default 0), the token that ends a
+            sequence (1), and what follows it (0).
 
     Returns:
         Function of int32 token ids (batch, length) and a padding mask or None, which returns
@@ -67,46 +91,81 @@ def decoding(
     Example:
         >>> decode = tf.function(decoding(model, max_length=20), jit_compile=True)
     """
+    decode, seeds = _decoder(**options)
+
+    def generated(token_ids, padding_mask=None):
+        return decode(model, token_ids, padding_mask, seeds.next())
+
+    return generated
+
+
+def _decoder(max_length=64, temperature=0.0, top_k=None, seed=None, start_id=0, end_id=1, pad_id=0):
+    """A pure function (model, token_ids, padding_mask, seed) → tokens, and where seeds are from."""
     if max_length < 1 or temperature < 0 or (top_k is not None and top_k < 1):
         raise ValueError(
             "generate takes max_length >= 1, temperature >= 0 and top_k >= 1. Received: "
             f"max_length={max_length}, temperature={temperature}, top_k={top_k}"
         )
-    choose = functools.partial(
-        _choose, temperature=float(temperature), top_k=top_k, seed=keras.random.SeedGenerator(seed)
-    )
-    return functools.partial(
+    decode = functools.partial(
         _decode,
-        model,
         max_length=max_length,
-        choose=choose,
+        choose=functools.partial(_choose, temperature=float(temperature), top_k=top_k),
         start_id=start_id,
         end_id=end_id,
         pad_id=pad_id,
     )
+    return decode, keras.random.SeedGenerator(seed)
 
 
-def _compiled(function):
-    """The function as one graph where the backend would run it operation by operation."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+def _with_tensorflow(decode, model):
+    """A graph, which refers to the model's variables."""
+    import tensorflow as tf
 
-        return tf.function(function)
-    return function
+    return tf.function(functools.partial(decode, model))
 
 
-def _choose(logits, temperature, top_k, seed):
+def _with_jax(decode, model):
+    """A compiled function of the weights, which are passed at each call."""
+    import jax
+
+    @jax.jit
+    def run(weights, *arguments):
+        mapping = list(zip(model.weights, weights, strict=True))
+        with keras.StatelessScope(state_mapping=mapping):
+            return decode(model, *arguments)
+
+    return lambda *arguments: run([weight.value for weight in model.weights], *arguments)
+
+
+_COMPILERS = {"tensorflow": _with_tensorflow, "jax": _with_jax}
+
+
+class _GivenSeed(keras.random.SeedGenerator):
+    """A seed that is at hand as a tensor (2,); Keras' random functions take none.
+
+    A generator keeps a state, which a compiled loop on JAX could not write.
+    """
+
+    def __init__(self, value):
+        self.value = value
+
+    def next(self, ordered=True):
+        del ordered
+        return self.value
+
+
+def _choose(logits, seed, temperature, top_k):
     """Next token ids (batch,) from logits (batch, vocabulary)."""
     if not temperature:
         return ops.cast(ops.argmax(logits, axis=-1), "int32")
     if top_k is not None:
         least = ops.top_k(logits, top_k)[0][:, -1:]
         logits = ops.where(logits < least, MASKED, logits)
-    drawn = keras.random.categorical(logits / temperature, 1, seed=seed)
+    drawn = keras.random.categorical(logits / temperature, 1, seed=_GivenSeed(seed))
     return ops.cast(ops.squeeze(drawn, 1), "int32")
 
 
-def _decode(model, token_ids, padding_mask, max_length, choose, start_id, end_id, pad_id):
+def _decode(model, token_ids, padding_mask, seed, max_length, choose, start_id, end_id, pad_id):
     config, decoder = model.config, model.decoder
     encoded = model.encode(token_ids, padding_mask, training=False)
     cross = [block.cross_attention.project_key_value(encoded) for block in decoder.blocks]
@@ -129,7 +188,9 @@ def _decode(model, token_ids, padding_mask, max_length, choose, start_id, end_id
             hidden, cache = block.step(hidden, bias + unseen, cache, index, projected, cross_bias)
             new_caches.append(cache)
         logits = model.logits(decoder.final_norm(hidden))[:, 0]
-        chosen = ops.where(done, pad_id, choose(logits))
+        # The generator counts calls in the second number; positions are counted in the first.
+        own_seed = seed + ops.cast(ops.stack([index, 0]), seed.dtype)
+        chosen = ops.where(done, pad_id, choose(logits, own_seed))
         tokens = ops.slice_update(tokens, (0, index), ops.expand_dims(chosen, 1))
         return index + 1, tokens, ops.logical_or(done, chosen == end_id), chosen, new_caches
 

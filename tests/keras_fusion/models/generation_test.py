@@ -1,9 +1,14 @@
 """Generation with a cache, against full forward passes that know no cache."""
 
+import collections
+import contextlib
+
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
+from keras_fusion.models import generation
 from tests.keras_fusion.models import tiny
 
 VERSIONS = pytest.mark.parametrize("version", [tiny.V1_1, tiny.V1_0], ids=["v1.1", "v1.0"])
@@ -61,11 +66,66 @@ def test_greedy_in_mixed_precision(dtype):
     assert np.mean(found == expected) > 0.5
 
 
-def test_greedy_with_a_fused_model():
-    model = tiny.model(0, num_layers=1).fuse(tiny.model(1, num_layers=1, hidden_dim=6), noise=0.1)
+@pytest.mark.parametrize("norm", ["property", "rule"])
+@VERSIONS
+def test_greedy_with_a_fused_model(version, norm):
+    small = lively(num_layers=1, **version)
+    other = tiny.model(1, num_layers=1, hidden_dim=6, **version)
+    model = small.fuse(other, norm=norm, noise=0.1)
     token_ids = tiny.batch()["encoder_token_ids"]
     found = model.generate(token_ids, max_length=6)
     np.testing.assert_array_equal(found, by_forward_passes(model, token_ids, None, 6))
+
+
+def test_changed_weights_are_seen_without_compiling_again():
+    model = lively(num_layers=1)
+    token_ids = tiny.batch()["encoder_token_ids"]
+    decode = generation.compiled(model, max_length=6, end_id=-1)
+    before = ops.convert_to_numpy(decode(token_ids))
+    rng = np.random.default_rng(1)
+    for weight in model.weights:
+        value = ops.convert_to_numpy(weight)
+        weight.assign(value + 0.5 * rng.normal(size=value.shape))
+    after = ops.convert_to_numpy(decode(token_ids))
+    assert not np.array_equal(before, after)
+    np.testing.assert_array_equal(after, by_forward_passes(model, token_ids, None, 6, -1))
+
+
+@contextlib.contextmanager
+def eager():
+    """Loops run in Python, an iteration at a time."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        with jax.disable_jit():
+            yield
+    else:
+        yield  # Outside of `tf.function` they do.
+
+
+@pytest.mark.parametrize(("end_id", "steps"), [(9, 1), (-1, 5)])
+def test_one_encoder_pass_and_no_step_after_the_last_end(monkeypatch, end_id, steps):
+    model = tiny.model(num_layers=1)
+    # Every sequence says 9, and says it at once.
+    says_nine = ops.ones((3, 1, 1)) * np.eye(23, dtype="float32")[9]
+    monkeypatch.setattr(model, "logits", lambda hidden: says_nine)
+    calls = collections.Counter()
+
+    def counted(name, function):
+        def count(*args, **kwargs):
+            calls[name] += 1
+            return function(*args, **kwargs)
+
+        return count
+
+    block = model.decoder.blocks[0]
+    monkeypatch.setattr(block, "step", counted("steps", block.step))
+    monkeypatch.setattr(model, "encode", counted("encodings", model.encode))
+    with eager():
+        decode = generation.decoding(model, max_length=5, end_id=end_id)
+        found = ops.convert_to_numpy(decode(tiny.batch(size=3)["encoder_token_ids"]))
+    assert calls == {"steps": steps, "encodings": 1}
+    assert found.tolist() == [[9] * steps + [0] * (5 - steps)] * 3
 
 
 def test_padding_of_the_encoder_is_ignored():
@@ -103,6 +163,18 @@ class TestSampling:
         np.testing.assert_array_equal(a, b)
         assert not np.array_equal(a, c)
         assert a.min() >= 0 and a.max() < 23
+
+    def test_positions_and_calls_draw_for_themselves(self, monkeypatch):
+        model = tiny.model(num_layers=1)
+        flat = ops.zeros((2, 1, 23))
+        monkeypatch.setattr(model, "logits", lambda hidden: flat)
+        token_ids = tiny.batch()["encoder_token_ids"]
+        decode = generation.compiled(model, max_length=12, temperature=1.0, seed=1, end_id=-1)
+        first, second = (ops.convert_to_numpy(decode(token_ids)) for _ in range(2))
+        assert all(len(set(row)) > 4 for row in first.tolist())
+        assert not np.array_equal(first, second)
+        # No call repeats another's draws a position later.
+        assert not np.array_equal(first[:, 1:], second[:, :-1])
 
     def test_the_likeliest_of_one_is_greedy(self):
         model = tiny.model(num_layers=1)
