@@ -51,11 +51,16 @@ def ratio(value):
     return f"{value:.2f}"
 
 
-def terms(parts, style):
-    """The parts of a sum and what they add up to: "1 s + 2 s = 3 s"; a single part alone."""
-    if len(parts) == 1:
-        return style(parts[0])
-    return " + ".join(map(style, parts)) + f" = {style(sum(parts))}"
+def terms(parts, style, total=None):
+    """The parts of a sum and what they add up to: "1 s + 2 s = 3 s"; a single part alone.
+
+    Args:
+        parts: numbers.
+        style: function from a number to its text.
+        total: what to write for the sum.
+    """
+    total = style(sum(parts)) if total is None else total
+    return total if len(parts) == 1 else f"{' + '.join(map(style, parts))} = {total}"
 
 
 def schedule(settings):

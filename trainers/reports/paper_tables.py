@@ -107,11 +107,7 @@ def _cost(run, stages, field, style):
         sums.append([getattr(cost, field) for cost in (*before, own)])
     parts = [statistics.fmean(values) for values in zip(*sums, strict=True)]
     totals = [sum(terms) for terms in sums]
-    text = numbers.terms(parts, style)
-    deviation = statistics.pstdev(totals)
-    # Sums of the same terms in floating point.
-    if deviation > 1e-6 * parts[-1]:
-        text += f" ± {style(deviation)}"
+    text = numbers.terms(parts, style, repeats.spread(totals, style))
     return Cell(text, statistics.fmean(totals))
 
 
@@ -121,7 +117,7 @@ def table_2(run, compared):
     ours = _met(run, met) if met else _until_the_baselines(run, compared, BASELINE, SELF_FUSION)
     how = (
         "As in the paper the baseline went on until it was as accurate as self-fusion at its end, "
-        f"or to a limit; {repeats.seeds(len(met))}."
+        f"or to a limit; {repeats.seeds(len(met))}. {_shares_of(met)}"
         if met
         else "This run stops the clock where either reaches the baseline's final accuracy; the "
         "paper let its baseline run on until it met self-fusion."
@@ -133,6 +129,20 @@ def table_2(run, compared):
         dict(zip((BASELINE, SELF_FUSION), ours, strict=True)),
         paper.TABLE_2,
         how,
+    )
+
+
+def _shares_of(met):
+    """What self-fusion has cost over the baseline at the same accuracy, in words."""
+    both = [(meeting.fused, meeting.crossing.cost) for meeting in met if meeting.crossing]
+    if not both:
+        return "The baseline met it with no seed."
+    flops = [fused.flops / scratch.flops for fused, scratch in both]
+    seconds = [fused.device_seconds / scratch.device_seconds for fused, scratch in both]
+    return (
+        f"Over the seeds that met, self-fusion took {repeats.spread(flops, numbers.ratio)} of the "
+        f"baseline's FLOPs and {repeats.spread(seconds, numbers.ratio)} of its device-seconds; the "
+        f"paper's hours give {numbers.ratio(paper.SELF_FUSION_SHARE)}."
     )
 
 

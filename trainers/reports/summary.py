@@ -76,9 +76,12 @@ def _outcomes(found):
         return f"With none of {repeats.seeds(len(found))} it reached {goal}: {found[0].reason}."
     flops = [c.flops_ratio for c in reached]
     seconds = [c.device_seconds_ratio for c in reached]
-    verdict = _verdict(statistics.fmean(flops), statistics.fmean(seconds)).replace(
-        "So it", "On average it"
-    )
+    if len(reached) < len(found):
+        verdict = "The other seeds did not reach it, so this is no saving to count on."
+    else:
+        verdict = _verdict(statistics.fmean(flops), statistics.fmean(seconds)).replace(
+            "So it", "On average it"
+        )
     return (
         f"With {len(reached)} of {repeats.seeds(len(found))} it reached {goal}, for "
         f"{repeats.spread(flops, numbers.ratio)} of the baseline's FLOPs and "

@@ -69,6 +69,13 @@ def test_spread_is_the_population_standard_deviation():
     assert repeats.spread([44.0, 44.0], numbers.percent) == "44.00"
 
 
+def test_a_spread_has_the_decimals_of_its_mean():
+    assert repeats.spread([2200.0, 2230.0], numbers.loss) == "2,215 ± 15"
+    assert repeats.spread([90.0, 130.0], numbers.seconds).replace("\u00a0", " ") == "110 ± 20 s"
+    assert repeats.spread([1e13, 3e13], numbers.scientific) == "2.00e+13 ± 1.00e+13"
+    assert repeats.spread([0.1 + 0.2, 0.3], numbers.ratio) == "0.30"
+
+
 def test_a_mean_says_whose_it_is_not():
     cell = repeats.figure([1.0, None], numbers.ratio, "not reached")
     assert (cell.text, cell.note) == ("1.00", "1 of 2 seeds; the others: not reached.")
@@ -88,7 +95,7 @@ def test_costs_that_differ_have_a_spread(tmp_path):
     slow = stage("baseline", "M", 1000, 0, PLAIN, repeat=2) | {"device_seconds": 120.0}
     first = stage("baseline", "M", 1000, 0, PLAIN)
     run = runs.read_run(synthetic.write_run(tmp_path / "w", first, slow))
-    assert row(paper_tables.table_1(run), "baseline")["device_seconds"] == "100 s ± 20.0 s"
+    assert row(paper_tables.table_1(run), "baseline")["device_seconds"] == "100 ± 20 s"
 
 
 def test_the_baseline_meets_self_fusion(run):
@@ -109,6 +116,9 @@ def test_table_2_runs_on_as_in_the_paper(run):
     assert row(table, "self_fusion")["cost"].replace("\u00a0", " ") == "70.0 s"
     assert row(table, "self_fusion")["accuracy"] == "45.00 ± 1.00"
     assert "went on until" in table.caption
+    # 1000 steps of S and 500 of M, over 1250 of M, with the seed that met.
+    flops = (1000 * 1.1e9 + 500 * 3.9e9) / (1250 * 3.9e9)
+    assert f"took {numbers.ratio(flops)} of the baseline's FLOPs and 0.70 of" in table.caption
 
 
 def test_what_goes_on_is_no_arm(run):
