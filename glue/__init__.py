@@ -1,5 +1,10 @@
 """Fine-tuning on GLUE: tasks as T5 reads them, their metrics, and the paper's Tables 5, 6 and 7.
 
+Binaries:
+
+    python -m glue.finetune   fine-tunes a checkpoint, evaluates it, records its scores
+    python -m glue.report     makes the tables of what was recorded
+
 Public names:
 
     glue.data.load_examples(task, split, data_dir=None)   (input text, target text) of each example

@@ -21,6 +21,7 @@ from glue import data, metrics, results, submission, tasks, tsv
 from glue.files import write_text
 from glue.units import Unit
 from trainers import checkpoints
+from trainers.checkpoint_format import step_folders
 from trainers.engines.base import state_variables
 from trainers.workdir import read_json
 
@@ -166,12 +167,12 @@ def test_inputs(task: str, data_dir: str | None) -> dict[str, list[str]]:
         try:
             found[split] = [text for text, _ in data.load_examples(task, split, data_dir)]
         except tsv.MissingFile as error:
-            print(f"No predictions for {split} of {task}: {error}", flush=True)
+            print(f"{split} of {task} is not predicted. {error}", flush=True)
     return found
 
 
 def tidy(saved: pathlib.Path, keep: set[int]) -> None:
     """Removes the checkpoints that are the best one of no task."""
-    for step in checkpoints.steps(saved):
+    for step, path in step_folders(saved):
         if step not in keep:
-            shutil.rmtree(saved / checkpoints.step_folder(step))
+            shutil.rmtree(path)

@@ -59,8 +59,7 @@ class _Repeat:
 
     @property
     def name(self) -> str:
-        model, step = self.pretrained.model, self.pretrained.checkpoint.step
-        return f"{model}-{step}-r{self.number}"
+        return f"{self.pretrained.model}-{self.pretrained.steps}-r{self.number}"
 
     @property
     def seed(self) -> int:
@@ -80,7 +79,8 @@ class _Repeat:
                 self.name,
                 model=self.pretrained.model,
                 stage=self.pretrained.stage,
-                pretrain_steps=self.pretrained.checkpoint.step,
+                pretrain_steps=self.pretrained.steps,
+                stage_steps=self.pretrained.checkpoint.step,
                 repeat=self.number,
                 seed=self.seed,
                 mixture=self.config.is_mixture,
@@ -108,10 +108,11 @@ class _Finetuning:
 
     def run(self, repeat: _Repeat, unit: Unit) -> None:
         """Trains and evaluates, or finds what is done of it."""
+        engine = self.engines(StepOptions(None, self.config.devices.microbatches))
         if repeat.is_finished(unit):
-            print(f"{repeat.name} {unit.name} was finished.", flush=True)
+            if engine.is_chief:
+                print(f"{repeat.name} {unit.name} was finished.", flush=True)
         else:
-            engine = self.engines(StepOptions(None, self.config.devices.microbatches))
             if engine.is_chief:
                 repeat.write_model()
                 Workdir(repeat.folder).start_stage(unit.name, unit.identity, {})
@@ -120,13 +121,10 @@ class _Finetuning:
                 self._evaluate(repeat, unit, trained, engine.num_devices)
             # No host goes on before the results are there.
             engine.agree(False)
-            if not engine.is_chief:
-                return
-        best = {
-            read_json(repeat.folder / task / results.RESULT_FILE)["best_step"]
-            for task in unit.tasks
-        }
-        evaluation.tidy(repeat.folder / unit.name / loop.CHECKPOINT_FOLDER, best)
+        if engine.is_chief:
+            found = (repeat.folder / task / results.RESULT_FILE for task in unit.tasks)
+            best = {read_json(path)["best_step"] for path in found}
+            evaluation.tidy(repeat.folder / unit.name / loop.CHECKPOINT_FOLDER, best)
 
     def _train(self, engine, repeat: _Repeat, unit: Unit) -> loop.TrainResult:
         config = self.config
@@ -235,9 +233,9 @@ def _open(workdir: Workdir, config: FinetuneConfig) -> None:
 def _print_plan(config: FinetuneConfig, pretrained: Pretrained, found: list[Unit]) -> None:
     step = pretrained.checkpoint.step
     print(
-        f"{pretrained.model} after {step:,} steps of {pretrained.stage}: {config.steps:,} steps of "
-        f"{config.batch_size} x ({config.input_length} + {config.target_length}) tokens, "
-        f"{config.repeats} times on"
+        f"{pretrained.model} ({pretrained.stage} after {step:,} steps), repeats={config.repeats}, "
+        f"each {config.steps:,} steps of {config.batch_size} x ({config.input_length} + "
+        f"{config.target_length}) tokens on"
     )
     for unit in found:
         print(

@@ -10,7 +10,7 @@ from trainers.checkpoints import MODEL_FILE, Checkpoint, read_manifest
 from trainers.data.vocabulary import Vocabulary
 from trainers.loop import CHECKPOINT_FOLDER
 from trainers.model_files import find_checkpoint, read_config
-from trainers.workdir import STAGE_FILE, read_json
+from trainers.workdir import RUN_FILE, STAGE_FILE, read_json
 
 # Small models that differ by their seed alone are one row of the paper's tables.
 _SMALL = re.compile(r"small_\d+")
@@ -27,6 +27,7 @@ class Pretrained:
         stage: name of the pretraining stage, or of the folder of a fused model.
         model: row of the report's tables.
         repeat: which repeat of its stage it is, from 0.
+        before: steps of the stage that this one goes on from.
     """
 
     checkpoint: Checkpoint
@@ -35,6 +36,12 @@ class Pretrained:
     stage: str
     model: str
     repeat: int
+    before: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Steps of pretraining, since the fusion where there was one."""
+        return self.before + self.checkpoint.step
 
     @property
     def identity(self) -> dict[str, str]:
@@ -58,8 +65,8 @@ def open_pretrained(
         folder: of a stage, of checkpoints, or of one checkpoint; also what `trainers.fuse` wrote.
         dropout: rate that the model is to have.
         vocabulary: as for `glue.vocabularies.find`.
-        model: row of the report's tables; None for the name of the stage, without the number of
-            its repeat; that of a small stage is `small`.
+        model: row of the report's tables; None for what the plan of the run calls it (table5), or
+            the name of the stage, without the number of its repeat; that of a small one is `small`.
 
     Raises:
         UserError: no checkpoint that can be used, or another vocabulary.
@@ -68,14 +75,27 @@ def open_pretrained(
     config = read_config(checkpoint, dropout)
     found = vocabularies.find(checkpoint, config.vocabulary_size, vocabulary)
     home = _home(checkpoint.path.resolve())
-    facts = read_json(home / STAGE_FILE) if (home / STAGE_FILE).exists() else {}
+    facts = _json(home / STAGE_FILE)
     base = str(facts.get("repeat_of", home.name))
-    row = model or ("small" if _SMALL.fullmatch(base) else base)
+    point = _point(home, base)
+    row = model or point.get("model") or ("small" if _SMALL.fullmatch(base) else base)
+    repeat = max(0, int(facts.get("repeat", 1)) - 1)
     return Pretrained(
-        checkpoint, config, found, home.name, row, max(0, int(facts.get("repeat", 1)) - 1)
+        checkpoint, config, found, home.name, str(row), repeat, int(point.get("before", 0))
     )
 
 
 def _home(path: pathlib.Path) -> pathlib.Path:
     """The folder whose name is the stage's."""
     return path.parent.parent if path.parent.name == CHECKPOINT_FOLDER else path
+
+
+def _point(home: pathlib.Path, stage: str) -> dict:
+    """What the run's plans say that a stage stands for in Table 5, if one of them does."""
+    plans = _json(home.parent / RUN_FILE).get("experiments", {}).values()
+    points = [plan.get("points", {}).get(stage, {}) for plan in plans]
+    return next((point for point in points if "model" in point), {})
+
+
+def _json(path: pathlib.Path) -> dict:
+    return read_json(path) if path.exists() else {}

@@ -13,8 +13,9 @@ mixture; repeats are further runs. Other files and folders beside these are left
 
 `model` is the row of the paper's tables (`baseline`, `fusion_property`, `self_fusion`, `small`; any
 other name gets a row of its own), `stage` the pretraining stage whose record has the cost (of
-`small`, one of the small stages), and `pretrain_steps` the steps of that stage alone, after its
-fusion. A score that is not a number (a correlation of predictions that are all the same) is null.
+`small`, one of the small stages), and `pretrain_steps` the steps after its fusion: those of the
+stage alone, unless it goes on from another one; then `stage_steps` says its own. A score that is
+not a number (a correlation of predictions that are all the same) is null.
 What else is in the files is kept for whoever reads them.
 
 Example:

@@ -87,12 +87,19 @@ def table_6(runs: Iterable[Run], pretraining: Pretraining | None) -> Table:
     """
     runs = tuple(runs)
     found = averages.averages(runs)
-    stages = {(run.model, run.pretrain_steps): run.stage for run in runs}
+    # A stage that goes on from another one counts its own steps.
+    stages = {
+        (run.model, run.pretrain_steps): (
+            run.stage,
+            run.facts.get("stage_steps", run.pretrain_steps),
+        )
+        for run in runs
+    }
     base = _steps_before_fusion(pretraining)
     pairs = {(row.model, base and base * row.times_before_fusion): row for row in paper.TABLE_6}
     wanted = [*pairs, *(key for key in sorted(found, key=_order) if key not in pairs)]
     costs = {
-        (model, steps): pretraining_cost(pretraining, stages.get((model, steps), model), steps)
+        (model, steps): pretraining_cost(pretraining, *stages.get((model, steps), (model, steps)))
         for model, steps in wanted
         if pretraining is not None and steps is not None
     }

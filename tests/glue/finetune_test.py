@@ -5,6 +5,7 @@ import json
 import pytest
 
 from glue import evaluation, finetune, results, synthetic, vocabularies
+from glue.pretrained import open_pretrained
 from glue.reports import page
 from tests.glue import layouts
 from tests.trainers import nano
@@ -191,6 +192,17 @@ def test_other_examples_of_a_task_are_refused(finished, world, monkeypatch):
         finetune.finetune(config(world, "--synthetic", f"--tasks={TASKS[0]}"))
 
 
+def test_a_label_outside_the_set_is_named_before_anything_is_written(world):
+    home = world / "bad" / "CoLA"
+    home.mkdir(parents=True)
+    for name in ("train.tsv", "dev.tsv"):
+        (home / name).write_text("gj04\t1\t\tFine.\nbc01\t7\t*\tNot fine.\n", encoding="utf-8")
+    asked = config(world, f"--data_dir={world}/bad", "--tasks=cola", results_folder="new")
+    with pytest.raises(UserError, match=r"CoLA/dev.tsv', line=2, value='7'"):
+        finetune.finetune(asked)
+    assert not (world / "new").exists()
+
+
 def test_one_process_at_a_time_fine_tunes_on_a_task(world, finished):
     asked = config(world, "--synthetic", "--tasks=synthetic_sentiment")
     with (
@@ -198,6 +210,22 @@ def test_one_process_at_a_time_fine_tunes_on_a_task(world, finished):
         pytest.raises(UserError, match="by one process at a time"),
     ):
         finetune.finetune(asked)
+
+
+def test_what_a_plan_calls_a_stage_is_its_row(world):
+    run_file = world / "w" / "run.json"
+    before = run_file.read_text()
+    points = {"fused": {"model": "small", "steps": [4], "before": 7}}
+    run_file.write_text(json.dumps(json.loads(before) | {"experiments": {"t": {"points": points}}}))
+    found = open_pretrained(f"{world}/w/fused", 0.1)
+    run_file.write_text(before)
+    assert (found.model, found.stage, found.steps, found.config.dropout) == (
+        "small",
+        "fused",
+        7,
+        0.1,
+    )
+    assert open_pretrained(f"{world}/w/fused", 0.1, model="mine").model == "mine"
 
 
 def test_a_vocabulary_is_found_by_hash_or_compared(world, tmp_path):
