@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_fusion.layers.attention import MASKED
-from keras_fusion.models.t5_layers import wide_bias, with_padding
+from keras_fusion.models.biases import wide_bias, with_padding
 
 
 def generate(model, token_ids, padding_mask=None, **options):

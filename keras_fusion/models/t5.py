@@ -27,11 +27,17 @@ class T5(Fusable, keras.Model):
     Call arguments:
         inputs: Dictionary of integer tensors (batch, length): `encoder_token_ids`,
             `decoder_token_ids`, and optionally `encoder_padding_mask` and `decoder_padding_mask`,
-            1 where there is a token. Without a mask every position counts.
+            1 where there is a token. Without a mask every position counts. With
+            `encoder_segment_ids` and `decoder_segment_ids` a row holds several examples: 1, 2, …
+            say which of them a token belongs to, 0 is padding, and tokens attend to those of
+            their own example only.
         training: Whether dropout acts.
 
     Returns:
         Float32 logits (batch, target length, vocabulary_size).
+
+    Raises:
+        ValueError: Segment ids of one side only.
 
     Example:
         >>> a = T5(T5Config.from_size("tiny_s"), seed=0)
@@ -124,20 +130,29 @@ class T5(Fusable, keras.Model):
 
     def call(self, inputs, training=None):
         encoded_mask = inputs.get("encoder_padding_mask")
-        encoded = self.encode(inputs["encoder_token_ids"], encoded_mask, training)
+        encoded_segments, segments = _segment_ids(inputs)
+        encoded = self.encode(
+            inputs["encoder_token_ids"], encoded_mask, training, segment_ids=encoded_segments
+        )
         decoded = self.decoder(
             self.token_embedding(inputs["decoder_token_ids"]),
             padding_mask=inputs.get("decoder_padding_mask"),
             encoded=encoded,
             encoded_mask=encoded_mask,
+            segment_ids=segments,
+            encoded_segment_ids=encoded_segments,
             training=training,
         )
         return self.logits(decoded)
 
-    def encode(self, token_ids, padding_mask=None, training=None):
+    def encode(self, token_ids, padding_mask=None, training=None, segment_ids=None):
         """The encoder's output (batch, length, hidden_dim) for token ids (batch, length)."""
-        embedded = self.token_embedding(token_ids)
-        return self.encoder(embedded, padding_mask=padding_mask, training=training)
+        return self.encoder(
+            self.token_embedding(token_ids),
+            padding_mask=padding_mask,
+            segment_ids=segment_ids,
+            training=training,
+        )
 
     def logits(self, decoded):
         """Logits from the decoder's output (batch, length, hidden_dim), at least in float32."""
@@ -254,6 +269,17 @@ class T5(Fusable, keras.Model):
     def from_config(cls, config):
         config = dict(config)
         return cls(T5Config.from_dict(config.pop("config")), **config)
+
+
+def _segment_ids(inputs):
+    """Segment ids of the encoder's and the decoder's tokens; None and None where there are none."""
+    found = tuple(inputs.get(f"{side}_segment_ids") for side in ("encoder", "decoder"))
+    if sum(ids is None for ids in found) == 1:
+        raise ValueError(
+            "a T5 takes encoder_segment_ids and decoder_segment_ids together: the one's examples "
+            f"are the other's. Received: inputs={sorted(inputs)}"
+        )
+    return found
 
 
 def _wide(policy):

@@ -14,6 +14,7 @@ from keras_fusion.layers.dense import FusableDense
 from keras_fusion.layers.dropout import FusableDropout
 from keras_fusion.layers.norms import FusableRMSNorm
 from keras_fusion.layers.position_bias import FusableRelativePositionBias
+from keras_fusion.models.biases import wide_bias, with_padding, with_segments
 
 # One dropout mask serves the whole length (Mesh TensorFlow's `dropout_broadcast_dims`).
 _BROADCAST_LENGTH = (None, 1, None)
@@ -262,33 +263,33 @@ class T5Stack(keras.layers.Layer):
             block.build((None, None, self.config.hidden_dim))
         self.final_norm.build((None, None, self.config.hidden_dim))
 
-    def call(self, embedded, padding_mask=None, encoded=None, encoded_mask=None, training=None):
+    def call(
+        self,
+        embedded,
+        padding_mask=None,
+        encoded=None,
+        encoded_mask=None,
+        segment_ids=None,
+        encoded_segment_ids=None,
+        training=None,
+    ):
         """Maps embedded tokens (batch, length, hidden) to the same shape.
 
         Args:
             padding_mask: (batch, length), true where there is a token; None where all are.
             encoded, encoded_mask: For a decoder the encoder's output and its padding mask.
+            segment_ids: (batch, length), which of a row's examples a token belongs to; it attends
+                to that one only. None where a row is one example.
+            encoded_segment_ids: For a decoder those of the encoder's output.
         """
         hidden = self.input_dropout(embedded, training=training)
         length = ops.shape(hidden)[1]
         bias = wide_bias(self.position_bias.between(length, length))
         if self.is_decoder:
             bias = bias + ops.cast(mask_bias(causal_mask(length, length)), bias.dtype)
-        bias = with_padding(bias, padding_mask)
+        bias = with_segments(with_padding(bias, padding_mask), segment_ids, segment_ids)
         cross_bias = with_padding(None, encoded_mask)
+        cross_bias = with_segments(cross_bias, segment_ids, encoded_segment_ids)
         for block in self.blocks:
             hidden = block(hidden, bias, encoded, cross_bias, training=training)
         return self.output_dropout(self.final_norm(hidden), training=training)
-
-
-def wide_bias(bias):
-    """A position bias in the dtype of the scores, which holds what stands for a mask."""
-    return ops.cast(bias, keras.backend.result_type(bias.dtype, "float32"))
-
-
-def with_padding(bias, padding_mask):
-    """The attention bias with padded sources hidden; None where there is nothing to add."""
-    if padding_mask is None:
-        return bias
-    hidden = mask_bias(ops.expand_dims(ops.expand_dims(padding_mask, 1), 1))
-    return hidden if bias is None else bias + ops.cast(hidden, bias.dtype)
