@@ -95,6 +95,14 @@ def test_the_stage_may_have_another_name_than_the_model(pretraining, tmp_path):
     assert table["small, 3,000 steps"]["total"].value == pytest.approx(90)
 
 
+def test_a_stage_that_goes_on_from_another_counts_its_own_steps(pretraining, tmp_path):
+    facts = {"stage": "small_1", "pretrain_steps": 5000, "stage_steps": 1100}
+    results.write_model(tmp_path, "s", model="small", **facts)
+    results.write_result(tmp_path, "s", "rte", recorded.predictions("rte"))
+    table = rows(cost.table_6(results.read_runs(tmp_path), pretraining))
+    assert table["small, 5,000 steps"]["total"].value == pytest.approx(33)
+
+
 def test_without_the_pretraining_run_only_the_scores_are_known(tmp_path):
     table = cost.table_6(fine_tuned(tmp_path / "g", ("baseline", 0)), None)
     assert "not known" in table.caption
