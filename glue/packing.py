@@ -1,0 +1,198 @@
+"""Several examples in one row, so that a fine-tuning computes less padding.
+
+GLUE's examples are much shorter than the longest of them, to which a padded batch pads. Here rows
+of that length hold as many as fit; segment ids keep every attention within its example. The loss
+of a batch is that of the same examples padded, and so is its gradient; with dropout, the examples
+of a row share their masks, as the tokens of one do.
+
+Which examples share a row follows from the seed alone, and which rows a batch has from seed and
+step: `glue.batches.TrainingBatches` and `EvaluationBatches` take rows as they take examples.
+
+Example:
+    >>> rows = pack(examples, seed=0)
+    >>> batches = TrainingBatches(rows, rows.batch_size(32), seed=0)
+    >>> sorted(batches.batch(7))
+    ['decoder_segment_ids', 'decoder_token_ids', 'encoder_segment_ids', 'encoder_token_ids',
+     'targets']
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from glue.batches import Examples
+from trainers.data.vocabulary import PAD_ID
+from trainers.errors import UserError
+
+# How many rows stay open for what comes; more find a place for more, and take longer.
+WINDOW = 64
+# Targets are short: a little more room for them than they need on the average costs little, and
+# they close no row that still has room for an input.
+_SLACK = 1.25
+_MULTIPLE = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedRows:
+    """Rows of examples, to be made batches of as examples are.
+
+    Args:
+        examples: of a task or of a mixture.
+        rows: the examples of each row, as their numbers.
+        input_length, target_length: of a row.
+    """
+
+    examples: Examples
+    rows: Sequence[Sequence[int]]
+    input_length: int
+    target_length: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def examples_per_row(self) -> float:
+        """The mean."""
+        return len(self.examples) / len(self.rows)
+
+    @functools.cached_property
+    def fill(self) -> tuple[float, float]:
+        """Shares of the input and of the target positions that hold a token."""
+        inputs, targets = (
+            sum(map(len, parts)) for parts in (self.examples.inputs, self.examples.targets)
+        )
+        rows = len(self.rows)
+        return inputs / (rows * self.input_length), targets / (rows * self.target_length)
+
+    def batch_size(self, examples: int, multiple_of: int = 1) -> int:
+        """Rows that hold about so many examples: an epoch then has as many steps as padded.
+
+        Args:
+            examples: a batch, on the average.
+            multiple_of: what must divide the rows: replicas times microbatches.
+        """
+        rows = examples / self.examples_per_row / multiple_of
+        return multiple_of * max(1, round(rows))
+
+    def batch(self, rows: Sequence[int], size: int | None = None) -> dict[str, np.ndarray]:
+        """The batch of some rows.
+
+        Args:
+            rows: which ones.
+            size: rows of the batch; those beyond the given ones are padding alone.
+
+        Returns:
+            int32 arrays: `encoder_token_ids` and `encoder_segment_ids` (size, input_length),
+            `decoder_token_ids`, `decoder_segment_ids` and `targets` (size, target_length). The
+            segments of a row are 1, 2, …; padding is 0. The decoder sees each example's targets
+            one place later, after a 0 of its own.
+        """
+        size = len(rows) if size is None else size
+        members = [self.rows[row] for row in rows]
+        inputs, encoder_segments = _join(self.examples.inputs, members, size, self.input_length)
+        targets, decoder_segments = _join(self.examples.targets, members, size, self.target_length)
+        shifted = np.zeros_like(targets)
+        goes_on = decoder_segments[:, 1:] == decoder_segments[:, :-1]
+        shifted[:, 1:] = np.where(goes_on, targets[:, :-1], PAD_ID)
+        return {
+            "encoder_token_ids": inputs,
+            "encoder_segment_ids": encoder_segments,
+            "decoder_token_ids": shifted,
+            "decoder_segment_ids": decoder_segments,
+            "targets": targets,
+        }
+
+
+def pack(
+    examples: Examples,
+    seed: int = 0,
+    input_length: int | None = None,
+    target_length: int | None = None,
+    window: int = WINDOW,
+) -> PackedRows:
+    """Puts examples into rows: first fit, in a random order, among the rows that are open.
+
+    Args:
+        examples: of a task or of a mixture.
+        seed: of the order; the same one gives the same rows.
+        input_length: of a row; by default what the examples are padded to.
+        target_length: of a row; by default what gives the targets of a full row room.
+        window: rows that are open at a time; another one closes the first of them.
+
+    Raises:
+        UserError: no examples, or one that fits no row.
+    """
+    if not len(examples):
+        raise UserError("Expected examples to pack. Received: none. Give a task that has some.")
+    sizes = np.array(
+        [
+            (len(inputs), len(targets))
+            for inputs, targets in zip(examples.inputs, examples.targets, strict=True)
+        ]
+    )
+    input_length = input_length or examples.input_length
+    target_length = target_length or _target_length(sizes, input_length)
+    longest = sizes.max(0)
+    if longest[0] > input_length or longest[1] > target_length:
+        raise UserError(
+            f"Expected rows that hold the longest input and target, {longest[0]} and {longest[1]} "
+            f"tokens. Received: input_length={input_length}, target_length={target_length}. Give "
+            "greater ones."
+        )
+    order = np.random.default_rng(seed % 2**32).permutation(len(examples))
+    rows = first_fit(sizes, order, (input_length, target_length), window)
+    return PackedRows(examples, rows, input_length, target_length)
+
+
+def first_fit(
+    sizes: np.ndarray, order: Sequence[int], room: tuple[int, int], window: int
+) -> list[list[int]]:
+    """Puts each item into the first open row with room for it, or opens another one.
+
+    Args:
+        sizes: (items, 2), what each needs of both lengths.
+        order: in which the items come.
+        room: what an empty row has of both lengths.
+        window: rows that are open at a time; another one closes the oldest.
+
+    Returns:
+        The items of each row, rows in the order in which they were opened.
+    """
+    rows: list[list[int]] = []
+    # Of the rows from `first` on; the oldest one comes first.
+    free = np.zeros((0, 2), sizes.dtype)
+    for item in order:
+        first = len(rows) - len(free)
+        fits = (free >= sizes[item]).all(1)
+        place = int(fits.argmax()) if fits.any() else len(free)
+        if place == len(free):
+            rows.append([])
+            free = np.vstack([free, [room]])
+        rows[first + place].append(int(item))
+        free[place] -= sizes[item]
+        free = free[-window:]
+    return rows
+
+
+def _target_length(sizes: np.ndarray, input_length: int) -> int:
+    """Room for the targets of a row whose inputs are full, and for the longest target."""
+    inputs, targets = sizes.sum(0)
+    wanted = max(sizes[:, 1].max(), _SLACK * targets / inputs * input_length, 1)
+    return _MULTIPLE * math.ceil(wanted / _MULTIPLE)
+
+
+def _join(
+    parts: Sequence[np.ndarray], members: Sequence[Sequence[int]], size: int, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of the rows' examples one after the other, and which of them each belongs to."""
+    tokens, segments = np.full((size, length), PAD_ID, np.int32), np.zeros((size, length), np.int32)
+    for row, numbers in enumerate(members):
+        start = 0
+        for segment, number in enumerate(numbers, start=1):
+            stop = start + len(parts[number])
+            tokens[row, start:stop], segments[row, start:stop] = parts[number], segment
+            start = stop
+    return tokens, segments
