@@ -131,11 +131,10 @@ class _Finetuning:
         with engine.scope():
             model = self.pretrained.build(repeat.seed, config.dtype)
             optimizer = Adafactor(config.learning_rate)
-        batches = unit.batches(config.batch_size, repeat.seed)
+        batches = unit.batches(config, repeat.seed, engine.num_devices)
         validation = unit.validation_batches(config.batch_size, config.eval_batches)
-        flops = step_flops(
-            model, config.batch_size, unit.train.input_length, unit.train.target_length
-        )
+        rows = batches.examples
+        flops = step_flops(model, batches.batch_size, rows.input_length, rows.target_length)
         return loop.train(
             engine=engine,
             model=model,

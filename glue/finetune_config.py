@@ -61,6 +61,8 @@ class FinetuneConfig:
         learning_rate: constant.
         dropout: rate.
         dtype: "float32" or "mixed_bfloat16".
+        packed: whether the rows of a batch hold several examples each, as many as fit; a batch then
+            has about `batch_size` examples in fewer rows.
         batch_size: examples a batch. This and the next five are by default those of the model's
             size, see `resolved`.
         input_length: tokens of an input, EOS included; longer ones are cut.
@@ -91,6 +93,7 @@ class FinetuneConfig:
     learning_rate: float = 0.001
     dropout: float = 0.1
     dtype: str = "float32"
+    packed: bool = False
     batch_size: int | None = None
     input_length: int | None = None
     target_length: int | None = None
@@ -161,7 +164,7 @@ class FinetuneConfig:
 
     def identity(self) -> dict:
         """What makes a fine-tuning what it is, besides model, data and seed."""
-        names = ("learning_rate", "dropout", "dtype", *PAPER_DEFAULTS)
+        names = ("learning_rate", "dropout", "dtype", "packed", *PAPER_DEFAULTS)
         return {name: getattr(self, name) for name in names if name != "steps_per_call"}
 
 
@@ -224,6 +227,7 @@ _FLAGS = (
     (flags.DEFINE_float, "learning_rate", 0.001, "Constant learning rate of Adafactor."),
     (flags.DEFINE_float, "dropout", 0.1, "Dropout rate."),
     (flags.DEFINE_string, "dtype", "float32", f"{' or '.join(DTYPES)}."),
+    (flags.DEFINE_bool, "packed", False, "Several examples in a row of a batch: faster."),
     (flags.DEFINE_integer, "batch_size", None, f"Examples a batch; {_by_size('batch_size')}"),
     (flags.DEFINE_integer, "input_length", None, f"Input tokens; {_by_size('input_length')}"),
     (flags.DEFINE_integer, "target_length", None, f"Target tokens; {_by_size('target_length')}"),

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 
-from glue import batches, data, tasks
+from glue import batches, data, packing, tasks
 from glue.batches import EvaluationBatches, Examples, TrainingBatches
 from glue.finetune_config import MIXTURE, FinetuneConfig
 from trainers.data.vocabulary import Vocabulary
@@ -38,9 +38,19 @@ class Unit:
             "validation": self.validation.fingerprint,
         }
 
-    def batches(self, batch_size: int, seed: int) -> TrainingBatches:
-        """What it is trained on; of a mixture, each task as often as its size says."""
-        return TrainingBatches(self.train, batch_size, seed)
+    def batches(self, config: FinetuneConfig, seed: int, devices: int) -> TrainingBatches:
+        """What it is trained on; of a mixture, each task as often as its size says.
+
+        Args:
+            config: a resolved one: batch size, and whether rows hold several examples.
+            seed: of the order.
+            devices: that a batch is divided among.
+        """
+        if not config.packed:
+            return TrainingBatches(self.train, config.batch_size, seed)
+        rows = packing.pack(self.train, seed)
+        multiple = devices * config.devices.microbatches
+        return TrainingBatches(rows, rows.batch_size(config.batch_size, multiple), seed)
 
     def validation_batches(self, batch_size: int, most: int) -> EvaluationBatches:
         """What the loss is followed on while it trains."""

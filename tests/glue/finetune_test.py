@@ -143,14 +143,15 @@ def test_a_mixture_goes_on_without_a_task_whose_files_are_missing(world, capsys)
         path = world / "files" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(layouts.FILES[name], encoding="utf-8")
-    arguments = (f"--data_dir={world}/files", "--tasks=mixture,cola,mrpc", "--steps=2")
+    arguments = (f"--data_dir={world}/files", "--tasks=mixture,cola,mrpc", "--steps=2", "--packed")
     finetune.finetune(config(world, *arguments, results_folder="mixed", stage="small_0"))
     output = capsys.readouterr().out
     assert "mrpc is left out" in output and "dev.tsv" in output
     (run,) = results.read_runs(world / "mixed")
     # A small stage is a row of the paper's tables, whatever its number.
     assert (run.name, run.model, run.stage) == ("small-3-r0", "small", "small_0")
-    assert run.facts["mixture"] and run.results["cola"].facts["trained_on"] == ["cola"]
+    assert run.facts["mixture"] and run.facts["packed"]
+    assert run.results["cola"].facts["trained_on"] == ["cola"]
     assert (world / "mixed" / "small-3-r0" / "mixture" / "metrics.jsonl").exists()
     rows = (world / "mixed" / "small-3-r0" / "submission" / "CoLA.tsv").read_text().splitlines()
     assert rows[0] == "index\tprediction" and [row[:2] for row in rows[1:]] == ["0\t", "1\t"]
