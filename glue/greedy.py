@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-import keras
 import numpy as np
+from keras import ops
 
 from glue import batches
-from keras_fusion.models.generation import decoding
+from keras_fusion.models import generation
 from trainers.data.vocabulary import EOS_ID, Vocabulary
 
 
@@ -14,11 +14,7 @@ def predictor(
     model, vocabulary: Vocabulary, batch_size: int, input_length: int, target_length: int
 ) -> Callable[[Sequence[str]], list[str]]:
     """Returns what generates a text for each input text, with the weights that a model then has."""
-    decode = decoding(model, max_length=target_length)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        decode = tf.function(decode)
+    decode = generation.compiled(model, max_length=target_length)
 
     def predict(texts: Sequence[str]) -> list[str]:
         examples = batches.tokenize_inputs(texts, vocabulary, input_length)
@@ -27,7 +23,7 @@ def predictor(
             rows = range(start, min(start + batch_size, len(texts)))
             batch = examples.batch(rows, batch_size)
             ids = decode(batch["encoder_token_ids"], batch["encoder_padding_mask"])
-            found += [_text(row, vocabulary) for row in np.asarray(ids)[: len(rows)]]
+            found += [_text(row, vocabulary) for row in ops.convert_to_numpy(ids)[: len(rows)]]
         return found
 
     return predict
