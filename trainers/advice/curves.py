@@ -7,12 +7,14 @@ Example:
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from trainers import workdir
 from trainers.errors import UserError
+from trainers.plans import tuning
+from trainers.reports.comparisons import CONTINUED, after
 from trainers.reports.runs import Run, Stage
 
 UNITS = ("flops", "device_seconds")
@@ -78,6 +80,9 @@ class Curve:
 def read_curves(found: Sequence[Run], unit: str) -> tuple[Curve, ...]:
     """Returns the curves of all stages of one or more runs; copies of one stage count once.
 
+    A stage that goes on from another one gives the curve of both together. Stages of a sweep are
+    too short to learn from, and are left out.
+
     Args:
         found: runs on the same text with the same vocabulary.
         unit: "flops" or "device_seconds": what costs are counted in.
@@ -86,13 +91,33 @@ def read_curves(found: Sequence[Run], unit: str) -> tuple[Curve, ...]:
         UserError: two runs differ in what losses depend on.
     """
     _check_comparable(found)
-    curves = [_curve(run, stage, unit) for run in found for stage in run.stages.values()]
+    curves = [
+        _curve(run, _from_its_start(run, stage), unit)
+        for run in found
+        for stage in run.stages.values()
+        if stage.name not in _of_sweep(run)
+    ]
     longest = sorted((c for c in curves if len(c.costs)), key=lambda curve: -len(curve.costs))
     kept: list[Curve] = []
     for curve in longest:
         if not any(_is_part(curve, other) for other in kept):
             kept.append(curve)
     return tuple(sorted(kept, key=lambda curve: ("SML".find(curve.size), curve.name)))
+
+
+def _of_sweep(run: Run) -> Mapping:
+    return (run.settings.get("experiments") or {}).get(tuning.NAME, {}).get("points", {})
+
+
+def _from_its_start(run: Run, stage: Stage) -> Stage:
+    """A stage that goes on, as if it and what it goes on from were one."""
+    first = run.stages.get(stage.sources[0]) if stage.init == CONTINUED else None
+    if first is None:
+        return stage
+    first = _from_its_start(run, first)
+    curve = (*first.curve, *(after(first, point) for point in stage.curve[1:]))
+    steps = first.steps + stage.steps
+    return dataclasses.replace(first, name=stage.name, curve=curve, steps=steps)
 
 
 def _is_part(curve: Curve, other: Curve) -> bool:

@@ -206,6 +206,15 @@ def variations(run):
     return varied - set().union(*(points[name] for name in points if name not in _VARIATIONS))
 
 
+def after(first, point):
+    """A point of a stage that goes on, counted from the start of the one before it."""
+    added = {"step": first.steps}
+    added |= {name: getattr(first, name) for name in ("tokens", "flops", "device_seconds")}
+    return dataclasses.replace(
+        point, **{name: getattr(point, name) + before for name, before in added.items()}
+    )
+
+
 def _compare(run, baseline, plan):
     result = Comparison(plan.name, baseline.name, before=cost_before(run, plan.name))
     if not baseline.finished:

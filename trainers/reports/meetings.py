@@ -8,6 +8,7 @@ from trainers.reports.comparisons import (
     CONTINUED,
     Cost,
     Crossing,
+    after,
     cost_before,
     first_crossing,
     own_cost,
@@ -52,20 +53,7 @@ def meetings(run, fused, baseline=BASELINE):
         before, own = cost_before(run, arm.name), own_cost(arm)
         if before is None or own is None or arm.accuracy is None or own_cost(first) is None:
             continue
-        curve = (*first.curve, *(_after(first, point) for point in stage.curve[1:]))
+        curve = (*first.curve, *(after(first, point) for point in stage.curve[1:]))
         crossing = first_crossing(curve, arm.accuracy)
         found.append(Meeting(arm.accuracy, before + own, crossing, first.steps + stage.steps))
     return found
-
-
-def _after(first, point):
-    """A point of a stage that goes on, counted from the start of the one before it."""
-    added = ("step", "tokens", "flops", "device_seconds")
-    ends = {"step": first.steps}
-    return dataclasses.replace(
-        point,
-        **{
-            name: getattr(point, name) + (ends[name] if name in ends else getattr(first, name))
-            for name in added
-        },
-    )

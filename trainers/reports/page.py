@@ -11,6 +11,7 @@ import markupsafe
 from trainers.reports import (
     comparisons,
     dag,
+    experiments,
     figures,
     paper,
     paper_tables,
@@ -20,20 +21,11 @@ from trainers.reports import (
     tables,
     tuning,
 )
+from trainers.reports.sections import Section
 from trainers.versions import installed_versions
 
 # In `results.json`, a list of nothing but numbers: the numbers and the white space around them.
 _NUMBERS = re.compile(r'\[\n[^\[\]{}"]+\]')
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A heading, paragraphs, and the tables and pictures under it."""
-
-    title: str
-    blocks: tuple = ()
-    paragraphs: tuple[str, ...] = ()
-    items: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +87,7 @@ def pretraining_report(run, kernels=None, steps=None):
             "Stages",
             (pretraining.stages_table(run), pretraining.results_table(run), dag.fusion_graph(run)),
         ),
+        *experiments.sections(run),
         _inside(run, kernels, steps),
         Section("Where the paper contradicts itself", items=paper.CONTRADICTIONS),
     )

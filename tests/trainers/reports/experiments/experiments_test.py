@@ -1,0 +1,244 @@
+"""The sections of experiments that vary one stage, with figures that can be worked out by hand."""
+
+import json
+import math
+
+import pytest
+
+from tests.trainers.reports import synthetic
+from tests.trainers.reports.pretraining_test import row
+from tests.trainers.reports.repeats_test import stage
+from trainers import reports
+from trainers.reports import experiments, figures, page, runs
+from trainers.reports.experiments import advice, budgets, charts, noise, offsets, theory
+
+SMALL = stage("small_0", "S", 1000, 0, 30)
+UP = {"init": "self_fusion", "sources": ("small_0",)}
+
+
+def write(folder, plan, stages, points, facts=None, logs=None):
+    """A run with one experiment; `logs` are lines of metrics.jsonl by stage."""
+    synthetic.write_run(folder, SMALL, *stages)
+    content = json.loads((folder / "run.json").read_text())
+    content["experiments"] = {plan: {"points": points, "facts": facts or {}}}
+    (folder / "run.json").write_text(json.dumps(content))
+    for name, lines in (logs or {}).items():
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / name / "metrics.jsonl").write_text(text)
+    return runs.read_run(folder)
+
+
+def fused(name, end, steps=500, start=30.0, repeat=1, **changes):
+    return stage(name, "M", steps, start, end, UP["init"], UP["sources"], repeat, **changes)
+
+
+def rate(offset):
+    return {"warmup_steps": 100, "offset": offset, "scale": 1.0}
+
+
+THEORY = dict.fromkeys(
+    ("bracket", "bracket_theta", "bracket_eta", "first_loss", "second_loss"), 1.0
+) | dict.fromkeys(("first_flatness", "second_flatness", "seconds"), 0.5)
+
+
+@pytest.fixture
+def with_offsets(tmp_path):
+    ends = {-50: 46.0, 0: 45.0, 50: 44.0}
+    names = {offset: f"offset_{offset}" for offset in ends}
+    logs = {
+        names[offset]: [
+            {
+                "kind": "theory",
+                "step": step,
+                "bracket_drift": (100 - offset) / 1000,
+                "eta_share": 0.1 + step / 1000,
+                "total_seconds": 3.0 + step / 250,
+                **THEORY,
+            }
+            for step in (0, 250, 500)
+        ]
+        for offset in ends
+    }
+    stages = [fused(names[offset], end, learning_rate=rate(offset)) for offset, end in ends.items()]
+    points = {names[offset]: {"offset": offset} for offset in reversed(ends)}
+    return write(tmp_path / "w", "offsets", stages, points, logs=logs)
+
+
+def test_offsets_stand_in_their_order(with_offsets):
+    section = offsets.section(with_offsets)
+    picture, table = section.blocks
+    names = [line["name"] for line in picture.data["panels"][0]["series"]]
+    assert names == ["offset -50", "offset 0", "offset +50"]
+    assert [r[0].value for r in table.rows] == [-50, 0, 50]
+    assert row(table, "-50")["end"] == "46.00"
+    assert row(table, "-50")["eta_share"] == "0.60"
+    assert "-50 (46.00 %), +0 (45.00 %), +50 (44.00 %); 2.00 points apart" in section.paragraphs[1]
+
+
+def test_the_learning_rate_is_that_of_section_5_4(with_offsets):
+    shift = with_offsets.stages["offset_-50"]
+    assert offsets.rate(shift, 0) == pytest.approx(1 / math.sqrt(100))
+    assert offsets.rate(shift, 500) == pytest.approx(1 / math.sqrt(450))
+    assert offsets.rate(with_offsets.stages["offset_50"], 100) == pytest.approx(1 / math.sqrt(150))
+
+
+def test_what_is_lost_at_first():
+    def curve(*accuracies):
+        return [runs.Point(i, 0, 0, 0, 1.0, value) for i, value in enumerate(accuracies)]
+
+    assert offsets.dip(curve(40.0, 38.0, 39.0, 41.0)) == (40.0, 38.0, 3)
+    assert offsets.dip(curve(40.0, 38.0, 39.0)) == (40.0, 38.0, None)
+    assert offsets.dip(curve(40.0, 42.0, 43.0)) == (40.0, 42.0, 1)
+    assert offsets.dip(curve(40.0)) == (40.0, None, None)
+
+
+def test_the_theory_beside_the_offsets(with_offsets):
+    section = theory.section(with_offsets)
+    _, table = section.blocks
+    assert row(table, "-50")["drift"] == "0.15"
+    assert row(table, "+50")["seconds"] == "5.0"
+    # The drift falls with the offset, and so does the accuracy.
+    assert "+1.00 over 3 offsets" in section.paragraphs[1]
+    assert "is what the bracket would predict" in section.paragraphs[1]
+
+
+@pytest.mark.parametrize(
+    ("drifts", "accuracies", "words"),
+    [
+        ([1, 2, 3, 4], [4, 3, 2, 1], "reverse"),
+        ([1, 2, 3, 4], [2, 4, 1, 3], "does not explain"),
+        ([1, 2], [1, 2], "Too few"),
+        ([1, 2, 3], [5, 5, 5], "Too few"),
+        ([1, 2, 3], [1, None, 2], "Too few"),
+    ],
+)
+def test_what_the_bracket_explains(drifts, accuracies, words):
+    assert words in theory.explains(drifts, accuracies)
+
+
+def test_noise(tmp_path):
+    stages = [fused("noise_0", 40.0), fused("noise_balanced_5e-1", 45.0, start=28.0)]
+    points = {
+        "noise_0": {"noise": 0.0, "noise_kind": None},
+        "noise_balanced_5e-1": {"noise": 0.5, "noise_kind": "balanced"},
+    }
+    logs = {
+        "noise_0": [{"kind": "eval", "symmetry": 1.0, **synthetic.point(0, 30.0)}],
+        "noise_balanced_5e-1": [
+            {"kind": "eval", "symmetry": value, **synthetic.point(step, 30.0)}
+            for step, value in ((0, 0.9), (500, 0.25))
+        ],
+    }
+    section = noise.section(write(tmp_path / "w", "zero_blocks", stages, points, logs=logs))
+    picture, table = section.blocks
+    assert [line["y"] for line in picture.data["panels"][1]["series"]] == [[1.0], [0.9, 0.25]]
+    found = row(table, "balanced")
+    assert (found["sigma"], found["start"], found["end"]) == ("0.5", "28.00", "45.00")
+    assert (found["symmetry_start"], found["symmetry_end"]) == ("0.9000", "0.2500")
+    assert "Lowest loss at the end: balanced 0.5" in section.paragraphs[1]
+
+
+BUDGETS = {"budgets": [1e12, 2e12], "unit": "flops", "step_cost": {"S": 1.0, "M": 4.0}}
+
+
+def budget_run(folder, *more):
+    stages = [fused("fuse_at_500", 50.0), fused("fuse_at_900", 44.0), *more]
+    points = {
+        "fuse_at_500": {"fusion_step": 500, "steps": [250, 500]},
+        "fuse_at_900": {"fusion_step": 900, "steps": [None, 450]},
+    }
+    return write(folder, "when_to_fuse", stages, points, BUDGETS)
+
+
+def test_accuracy_when_the_budget_is_spent(tmp_path):
+    section = budgets.section(budget_run(tmp_path / "w"))
+    picture, table = section.blocks
+    first, second = picture.data["panels"][0]["series"]
+    # From 30 to 50 and from 30 to 44 in 500 steps.
+    assert (first["x"], first["y"]) == ([500, 900], [pytest.approx(40.0), None])
+    assert second["y"] == [pytest.approx(50.0), pytest.approx(42.6)]
+    assert row(table, "1.00e+12 FLOPs")["step_900"] == "too dear"
+    assert "2.00e+12 FLOPs: best when fused at step 500 (50.00 %); its" in section.paragraphs[2]
+    assert "fewer than two" in section.paragraphs[1]
+
+
+def test_the_noise_of_evaluations_is_what_is_not_smooth():
+    def bumpy(bump):
+        points = [
+            runs.Point(step, 0, 0, 0, 1.0, 30 + step**2 / 1e4 + bump * (-1) ** index)
+            for index, step in enumerate(range(0, 2001, 100))
+        ]
+        return runs.Stage("a", "M", "scratch", (), 2000, *[None] * 7, tuple(points))
+
+    assert budgets.evaluation_noise([bumpy(0.0)]) == pytest.approx(0, abs=1e-9)
+    # A wobble of ±0.5 around the parabola.
+    assert budgets.evaluation_noise([bumpy(0.5)]) == pytest.approx(0.5, rel=0.25)
+    assert budgets.evaluation_noise([]) is None
+
+
+def test_seeds_give_the_spread_where_there_are_any(tmp_path):
+    again = fused("fuse_at_500", 46.0, repeat=2)
+    run = budget_run(tmp_path / "w", stage("small_0", "S", 1000, 0, 30, repeat=2), again)
+    picture, table = budgets.section(run).blocks
+    second = picture.data["panels"][0]["series"][1]
+    assert second["y"][0] == pytest.approx(48.0)
+    assert second["error"][0] == pytest.approx(2.0)
+    assert row(table, "2.00e+12 FLOPs")["step_500"] == "48.00 ± 2.00"
+    assert "over seeds" in picture.caption
+
+
+def test_steps_that_are_as_good_within_the_noise(tmp_path):
+    def ended(at_900):
+        ends = {500: (50.0, 46.0), 900: (at_900, at_900)}
+        stages = [
+            fused(f"fuse_at_{step}", end, repeat=repeat)
+            for step, pair in ends.items()
+            for repeat, end in enumerate(pair, start=1)
+        ]
+        points = {f"fuse_at_{step}": {"fusion_step": step, "steps": [500]} for step in ends}
+        again = stage("small_0", "S", 1000, 0, 30, repeat=2)
+        folder = tmp_path / str(at_900)
+        facts = BUDGETS | {"budgets": [1e12]}
+        run = write(folder, "when_to_fuse", [again, *stages], points, facts)
+        return budgets.section(run).paragraphs[1]
+
+    # Two standard errors of a difference: 2 √2 · 2 points.
+    assert "as good within two standard errors: 900" in ended(43.0)
+    assert "no other is as good" in ended(42.0)
+
+
+def test_no_advice_from_curves_that_say_nothing(tmp_path):
+    section = advice.section(budget_run(tmp_path / "w"))
+    assert "There is no advice from this run yet: Expected curves of" in section.paragraphs[0]
+
+
+def test_runs_without_experiments_have_no_sections(tmp_path):
+    run = runs.read_run(synthetic.full_run(tmp_path / "w"))
+    assert experiments.sections(run) == ()
+
+
+def test_the_report_has_the_sections_as_data(with_offsets):
+    path = reports.write_report(with_offsets.workdir)
+    results = json.loads((path.parent / "results.json").read_text())
+    assert {"offsets", "theory"} <= set(results["tables"])
+    assert {"figure7_offsets", "theory"} <= set(results["figures"])
+    assert (path.parent / "figure7_offsets.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("theme", [figures.LIGHT, figures.DARK], ids=lambda theme: theme.name)
+def test_a_chart_draws_what_is_missing_as_gaps(theme):
+    lines = [
+        {"name": "a", "x": [0, 1, 2], "y": [1.0, None, 3.0], "error": [0.1, None, 0.1]},
+        {"name": "b", "x": [], "y": []},
+    ]
+    panels = [charts.panel("one", "x", "y", lines, "log"), charts.panel("two", "x", "y", lines)]
+    figure = charts.chart("k", "t", "c", "a", panels).draw({"panels": panels}, theme)
+    first = figure.axes[0]
+    assert first.get_yscale() == "log"
+    assert math.isnan(first.lines[0].get_ydata()[1])
+    assert len({line.get_color() for line in first.lines[:2]}) == 2
+
+
+def test_page_sections_have_titles_of_their_own(with_offsets):
+    titles = [section.title for section in page.pretraining_report(with_offsets).sections]
+    assert len(set(titles)) == len(titles)

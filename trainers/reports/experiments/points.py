@@ -1,0 +1,58 @@
+"""What a plan's stages stand for, and what their logs say beside the curve."""
+
+import dataclasses
+
+from trainers.logs import METRICS_FILE, read_metrics
+from trainers.reports.runs import Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A stage of a plan and its point: what it stands for there, such as {"offset": -100}."""
+
+    stage: Stage
+    point: dict
+
+
+def facts(run, plan):
+    """What run.json says of a plan: its points and facts; empty where it was not asked for."""
+    return (run.settings.get("experiments") or {}).get(plan) or {}
+
+
+def shown(run, plan):
+    """The stages of a plan that have been evaluated, in the order of the plan.
+
+    Args:
+        run: a `Run`.
+        plan: its name.
+    """
+    points = facts(run, plan).get("points") or {}
+    found = [Shown(run.stages[name], dict(points[name])) for name in points if name in run.stages]
+    return [each for each in found if each.stage.curve]
+
+
+def series(name, stage, field):
+    """One line of a chart: a field of the curve over the steps."""
+    return {
+        "name": name,
+        "x": [point.step for point in stage.curve],
+        "y": [getattr(point, field) for point in stage.curve],
+    }
+
+
+def logged(run, stage, kind, field):
+    """(steps, values) of a field in the lines of a kind of a stage's metrics.jsonl.
+
+    Args:
+        run: a `Run`.
+        stage: a `Stage`.
+        kind: such as "eval" or "theory".
+        field: name of a number; lines without it do not count.
+    """
+    lines = read_metrics(run.workdir / stage.name / METRICS_FILE)
+    found = {
+        line["step"]: line[field]
+        for line in lines
+        if line.get("kind") == kind and isinstance(line.get(field), int | float)
+    }
+    return list(found), list(found.values())
