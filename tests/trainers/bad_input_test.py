@@ -151,7 +151,7 @@ PRETRAIN = [
     (
         "stage before its source",
         "{plan} --data_dir={data} --stage=self_fusion --workdir={new}",
-        "source='small_0'",
+        "stage='small_0'",
         "--stage=small_0 --workdir=",
     ),
     (

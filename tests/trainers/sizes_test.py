@@ -3,8 +3,9 @@
 import pytest
 
 import keras_fusion as kf
-from trainers import graphs, plans, settings, sizes
+from trainers import plans, settings, sizes
 from trainers.errors import UserError
+from trainers.widths import check_widths
 
 
 @pytest.mark.parametrize("size", sizes.SIZES.values(), ids=lambda size: size.name)
@@ -14,10 +15,10 @@ def test_widths_of_every_size_fit_every_plan(size):
         for letter, name in size.models.items()
     }
     every = plans.stages_of(list(plans.PLANS))
-    graphs.check_widths([stage for stage in every if stage.size in configs], configs)
+    check_widths([stage for stage in every if stage.size in configs], configs)
     if "L" not in configs:
         with pytest.raises(UserError, match="size='L' of stage 'figure2_1'"):
-            graphs.check_widths(plans.stages_of(["figure2"]), configs)
+            check_widths(plans.stages_of(["figure2"]), configs)
 
 
 @pytest.mark.parametrize("name", ["table8", "table9"])

@@ -4,6 +4,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from trainers.reports import numbers
+from trainers.reports.comparisons import CONTINUED, variations
 from trainers.reports.figures import Picture
 from trainers.reports.pretraining import INITS
 
@@ -14,14 +15,17 @@ _ABSENT = "not in this folder"
 
 
 def graph(run):
-    """The stages and links of a run, as data.
+    """The stages and links of a run, as data; without repeats and stages that only vary another.
 
     Returns:
         {"nodes": [{"stage", "column", "row", "lines", "fused", "state"}], "links": [{"source",
         "target", "self_fusion"}]}. Columns are depths: a stage stands right of all its sources.
     """
+    left_out = variations(run)
+    stages = [s for s in run.stages.values() if s.repeat == 1 and s.name not in left_out]
+    stages = stages or list(run.stages.values())
     depths = {}
-    for stage in run.stages.values():
+    for stage in stages:
         for source in stage.sources:
             depths.setdefault(source, 0)
         depths[stage.name] = 1 + max((depths[source] for source in stage.sources), default=-1)
@@ -33,7 +37,7 @@ def graph(run):
         nodes.append({"stage": name, "column": depths[name], "row": row, **_describe(run, name)})
     links = [
         {"source": source, "target": stage.name, "self_fusion": stage.init == "self_fusion"}
-        for stage in run.stages.values()
+        for stage in stages
         for source in dict.fromkeys(stage.sources)
     ]
     return {"nodes": nodes, "links": links}
@@ -90,8 +94,9 @@ def fusion_graph(run):
     return Picture(
         "graph",
         "The stages, and what each is fused from.",
-        "Yellow boxes are fused models, the others start from scratch; a double line is a "
-        "self-fusion; a dashed box is not finished, or not in this folder.",
+        "Yellow boxes are fused models; the others start from scratch, or go on from a "
+        "model as it is; a double line is a self-fusion; a dashed box is not finished, or not in "
+        "this folder. Repeats, and stages that only vary another, are left out.",
         f"A graph with the links {', '.join(links) or 'none'}.",
         data,
         draw_graph,
@@ -107,7 +112,8 @@ def _describe(run, name):
         size += f", {numbers.scientific(stage.parameters)} parameters"
     trained = f"{numbers.count(stage.steps)} steps{'' if stage.finished else ' so far'}"
     lines = [size, f"{INITS.get(stage.init, stage.init)}, {trained}"]
-    return {"lines": lines, "fused": bool(stage.sources), "state": stage.status}
+    fused = bool(stage.sources) and stage.init != CONTINUED
+    return {"lines": lines, "fused": fused, "state": stage.status}
 
 
 def _draw_node(axes, node, x, y, theme):

@@ -7,7 +7,9 @@ Which kernels and steps are shown, and what is said of them. Their numbers:
 import numpy as np
 
 from trainers.errors import UserError
-from trainers.reports import blocks, heatmap_data, heatmap_drawings, numbers
+from trainers.reports import blocks, heatmap_data, heatmap_drawings, numbers, repeats
+from trainers.reports.comparisons import CONTINUED, variations
+from trainers.reports.experiments import offsets, points
 from trainers.reports.figures import Picture
 
 # The paper's Figure 5 shows "the first layers' feed forward kernel".
@@ -23,6 +25,10 @@ _COLUMNS, _ROWS, _CURVE = 8, 6, 40
 def pictures(run, kernels=None, steps=None):
     """Heat maps and the curve of η for the fused stages of a run.
 
+    Where the run has offsets of the learning rate, these, from the lowest to the highest, as in the
+    paper's Figure 5; else all that is fused, but for repeats and stages that only vary another.
+    Where kernels or steps are asked for, all fused stages.
+
     Args:
         run: a `Run`.
         kernels: paths of the weights to show; None shows `KERNELS`, or what comes first where the
@@ -36,7 +42,7 @@ def pictures(run, kernels=None, steps=None):
     Raises:
         UserError: a kernel that no fused stage has, or a step that none has saved.
     """
-    saved, passed_over = _open(run, steps)
+    saved, passed_over = _open(run, steps, stages_shown(run, bool(kernels or steps)))
     paragraphs = tuple(f"Passed over: {fault}" for fault in passed_over)
     if not saved:
         return (), (NOTHING, *paragraphs)
@@ -74,12 +80,26 @@ def spread(items, most):
     return [items[index * (len(items) - 1) // (most - 1)] for index in range(most)]
 
 
-def _open(run, steps):
-    """The checkpoints of all fused stages, and what could not be used."""
+def stages_shown(run, asked=False):
+    """The fused stages whose kernels a report shows.
+
+    Args:
+        run: a `Run`.
+        asked: whether certain kernels or steps were asked for.
+    """
+    fused = [s for s in run.stages.values() if s.sources and s.init != CONTINUED]
+    if asked:
+        return fused
+    shifted = sorted(points.shown(run, offsets.PLAN), key=lambda each: each.point["offset"])
+    left_out = variations(run)
+    plain = [s for s in fused if s.repeat == 1 and repeats.base(s) not in left_out]
+    return [each.stage for each in shifted] or plain
+
+
+def _open(run, steps, stages):
+    """The checkpoints of stages, and what could not be used."""
     saved, passed_over = {}, []
-    for stage in run.stages.values():
-        if not stage.sources:
-            continue
+    for stage in stages:
         found, faults = blocks.open_saved(
             run.workdir / stage.name,
             lambda there: sorted({*spread(there, _CURVE), *set(there).intersection(steps or ())}),

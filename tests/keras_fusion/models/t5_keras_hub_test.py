@@ -6,14 +6,14 @@ from keras import ops
 
 from tests.keras_fusion.models import tiny
 
-keras_hub_t5 = pytest.importorskip("benchmarks.keras_hub_t5")
+peers = pytest.importorskip("benchmarks._keras_hub")
 
 
 @pytest.mark.filterwarnings("ignore:Layer '.*_attention'.*does not support masking")
 @pytest.mark.parametrize("version", [tiny.V1_1, tiny.V1_0], ids=["v1.1", "v1.0"])
 def test_the_same_hidden_states_and_logits(version):
     model = tiny.model(num_heads=3, **version)
-    peer = keras_hub_t5.peer_of(model)
+    peer = peers.peer_of(model)
     assert sum(np.prod(w.shape) for w in peer.weights) == model.count_params()
     # Longer than 16 and 128 positions, so that buckets of all kinds are read.
     inputs = tiny.batch(padding=True, lengths=(140, 40))

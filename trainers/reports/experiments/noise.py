@@ -21,9 +21,10 @@ def section(run):
         "Noise in the zero blocks",
         (_figure(run, found), _table(run, found)),
         (
-            "The paper fills the zero blocks “with a low variance” and gives no number. Symmetry "
-            "is how alike the copies of a self-fused model still are: 1 where they are equal, and "
-            "then the fused model can do no more than the small one.",
+            "The paper fills the zero blocks “with a low variance” and gives no number. The copies "
+            "of a self-fused model start equal, and as long as they are, it can do no more than "
+            "the small one. kf.symmetry is how far they have come apart: 0 where they are equal, "
+            "about 1.4 where they have nothing in common.",
             _seen(found),
         ),
     )
@@ -38,16 +39,17 @@ def name(each):
 
 def _figure(run, found):
     step = "Steps after the fusion"
-    alike = []
+    apart = []
     for each in found:
         steps, values = points.logged(run, each.stage, "eval", "symmetry")
-        alike.append({"name": name(each), "x": steps, "y": values})
+        apart.append({"name": name(each), "x": steps, "y": values})
     return charts.chart(
         "zero_blocks",
         "A self-fused model with noise of several kinds and sizes in its zero blocks.",
         "All start from the same small model and see the same batches. The size of a noise is its "
         "standard deviation over the root mean square of the source's weight.",
-        f"Two line charts over steps, accuracy and symmetry, for {', '.join(map(name, found))}.",
+        "Two line charts over steps, accuracy and distance of the copies, for "
+        f"{', '.join(map(name, found))}.",
         (
             charts.panel(
                 "Accuracy",
@@ -55,7 +57,7 @@ def _figure(run, found):
                 "Validation accuracy, %",
                 [points.series(name(each), each.stage, "accuracy") for each in found],
             ),
-            charts.panel("Symmetry of the copies", step, "Symmetry", alike),
+            charts.panel("How far the copies have come apart", step, "Distance", apart),
         ),
     )
 
@@ -68,13 +70,13 @@ def _table(run, found):
         Column("end", "End", "Accuracy, %"),
         Column("loss_per_token", "Loss, token, at the end"),
         Column("steps", "Steps"),
-        Column("symmetry_start", "Start", "Symmetry"),
-        Column("symmetry_end", "End", "Symmetry"),
+        Column("distance_start", "Start", "Distance of the copies"),
+        Column("distance_end", "End", "Distance of the copies"),
     )
     rows = []
     for each in found:
         stage, point = each.stage, each.point
-        _, alike = points.logged(run, stage, "eval", "symmetry")
+        _, apart = points.logged(run, stage, "eval", "symmetry")
         rows.append(
             (
                 tables.label(point["noise_kind"] or "none"),
@@ -85,10 +87,10 @@ def _table(run, found):
                 tables.figure(stage.steps, numbers.count),
                 *(
                     tables.figure(value, lambda v: f"{v:.4f}", otherwise="not logged")
-                    for value in (alike[0], alike[-1])
-                    if alike
+                    for value in (apart[0], apart[-1])
+                    if apart
                 ),
-                *([tables.missing("not logged")] * 2 if not alike else ()),
+                *([tables.missing("not logged")] * 2 if not apart else ()),
             )
         )
     return Table(

@@ -62,16 +62,17 @@ def explains(drifts, accuracies):
         return "Too few offsets to say whether the bracket explains the order of their ends."
     found = stats.spearmanr(*zip(*both, strict=True))
     rank = float(found.statistic)
-    if rank >= 0.8:
-        verdict = "the order is what the bracket would predict"
-    elif rank <= -0.8:
-        verdict = "the order is the reverse of what the bracket would predict"
+    direction = "as the bracket would predict" if rank > 0 else "against what it would predict"
+    if abs(rank) >= 0.8:
+        verdict = f"the order is {direction}"
+    elif abs(rank) >= 0.3:
+        verdict = f"the order leans {direction}, not clearly"
     else:
         verdict = "the bracket does not explain the order"
     return (
         f"Rank correlation (Spearman) of the mean drift with the accuracy at the end: {rank:+.2f} "
-        f"over {len(both)} offsets: here {verdict}. The learning rate drives both, the seed is "
-        "one, and so few points prove nothing."
+        f"over {len(both)} offsets (p = {found.pvalue:.2f}): here {verdict}. The "
+        "learning rate drives both, the seed is one, and so few points prove nothing."
     )
 
 

@@ -99,14 +99,15 @@ def test_the_theory_beside_the_offsets(with_offsets):
     assert row(table, "+50")["seconds"] == "5.0"
     # The drift falls with the offset, and so does the accuracy.
     assert "+1.00 over 3 offsets" in section.paragraphs[1]
-    assert "is what the bracket would predict" in section.paragraphs[1]
+    assert "the order is as the bracket would predict" in section.paragraphs[1]
 
 
 @pytest.mark.parametrize(
     ("drifts", "accuracies", "words"),
     [
-        ([1, 2, 3, 4], [4, 3, 2, 1], "reverse"),
+        ([1, 2, 3, 4], [4, 3, 2, 1], "the order is against what it would predict"),
         ([1, 2, 3, 4], [2, 4, 1, 3], "does not explain"),
+        ([1, 2, 3, 4], [1, 4, 2, 3], "leans as the bracket would predict, not clearly"),
         ([1, 2], [1, 2], "Too few"),
         ([1, 2, 3], [5, 5, 5], "Too few"),
         ([1, 2, 3], [1, None, 2], "Too few"),
@@ -123,18 +124,18 @@ def test_noise(tmp_path):
         "noise_balanced_5e-1": {"noise": 0.5, "noise_kind": "balanced"},
     }
     logs = {
-        "noise_0": [{"kind": "eval", "symmetry": 1.0, **synthetic.point(0, 30.0)}],
+        "noise_0": [{"kind": "eval", "symmetry": 0.0, **synthetic.point(0, 30.0)}],
         "noise_balanced_5e-1": [
             {"kind": "eval", "symmetry": value, **synthetic.point(step, 30.0)}
-            for step, value in ((0, 0.9), (500, 0.25))
+            for step, value in ((0, 0.2), (500, 0.9))
         ],
     }
     section = noise.section(write(tmp_path / "w", "zero_blocks", stages, points, logs=logs))
     picture, table = section.blocks
-    assert [line["y"] for line in picture.data["panels"][1]["series"]] == [[1.0], [0.9, 0.25]]
+    assert [line["y"] for line in picture.data["panels"][1]["series"]] == [[0.0], [0.2, 0.9]]
     found = row(table, "balanced")
     assert (found["sigma"], found["start"], found["end"]) == ("0.5", "28.00", "45.00")
-    assert (found["symmetry_start"], found["symmetry_end"]) == ("0.9000", "0.2500")
+    assert (found["distance_start"], found["distance_end"]) == ("0.2000", "0.9000")
     assert "Lowest loss at the end: balanced 0.5" in section.paragraphs[1]
 
 
