@@ -9,6 +9,9 @@ drawn by their train sizes, and takes the best checkpoint of each task. The chec
 of a stage, of any of its steps, or what `trainers.fuse` wrote: a model that was never trained
 after its fusion. `--synthetic` needs no data: its tasks are made by rules, and are no GLUE tasks.
 
+`--pretrained=W` in place of the checkpoint takes every model that `trainers.pretrain --plan=table5`
+has kept in W: the experiment of Table 5.
+
 Lengths, batch, steps and checkpoint period are T5's for models of its sizes, and smaller for tiny
 ones (--help has both). `--repeats=3` does everything with three seeds. Several models may share G;
 `python -m glue.report --workdir=G` then has the tables.
@@ -24,7 +27,6 @@ and what was started goes on exactly. Of the checkpoints only the best ones stay
 
 import contextlib
 import dataclasses
-import functools
 import pathlib
 import shlex
 import sys
@@ -34,7 +36,7 @@ from absl import flags
 from glue import data, evaluation, greedy, results, units
 from glue.evaluation import Evaluation, steps_of, test_inputs
 from glue.finetune_config import FinetuneConfig, config_from_flags, define_flags
-from glue.pretrained import Pretrained, open_pretrained
+from glue.pretrained import Pretrained, of_plan, open_pretrained
 from glue.units import Unit
 from keras_fusion.optimizers import Adafactor
 from trainers import errors, locks, loop, stopping
@@ -91,20 +93,25 @@ class _Repeat:
 
 
 class _Finetuning:
-    """Fine-tunes one pretrained model: what all repeats and tasks share."""
+    """Fine-tunes pretrained models: what all repeats and tasks share."""
 
-    def __init__(self, config: FinetuneConfig, pretrained: Pretrained, engines: EngineFactory):
+    def __init__(self, config: FinetuneConfig, engines: EngineFactory):
         self.config = config
-        self.pretrained = pretrained
         self.engines = engines
+        self._generators = {}
 
-    @functools.cached_property
-    def generator(self):
-        """A model that the checkpoints' weights are put into, and what generates with it."""
-        config = self.config
-        model = self.pretrained.build(0, config.dtype)
-        lengths = (config.batch_size, config.input_length, config.target_length)
-        return model, greedy.predictor(model, self.pretrained.vocabulary, *lengths)
+    def _generator(self, pretrained: Pretrained):
+        """A model that the checkpoints' weights are put into, and what generates with it.
+
+        One for all pretrained models of an architecture, as it takes long to compile.
+        """
+        if pretrained.config not in self._generators:
+            config = self.config
+            model = pretrained.build(0, config.dtype)
+            lengths = (config.batch_size, config.input_length, config.target_length)
+            predict = greedy.predictor(model, pretrained.vocabulary, *lengths)
+            self._generators[pretrained.config] = model, predict
+        return self._generators[pretrained.config]
 
     def run(self, repeat: _Repeat, unit: Unit) -> None:
         """Trains and evaluates, or finds what is done of it."""
@@ -129,7 +136,7 @@ class _Finetuning:
     def _train(self, engine, repeat: _Repeat, unit: Unit) -> loop.TrainResult:
         config = self.config
         with engine.scope():
-            model = self.pretrained.build(repeat.seed, config.dtype)
+            model = repeat.pretrained.build(repeat.seed, config.dtype)
             optimizer = Adafactor(config.learning_rate)
         batches = unit.batches(config, repeat.seed, engine.num_devices)
         validation = unit.validation_batches(config.batch_size, config.eval_batches)
@@ -160,7 +167,7 @@ class _Finetuning:
 
     def _evaluate(self, repeat: _Repeat, unit: Unit, trained: loop.TrainResult, devices: int):
         config = self.config
-        model, predict = self.generator
+        model, predict = self._generator(repeat.pretrained)
         saved = repeat.folder / unit.name / loop.CHECKPOINT_FOLDER
         found = Evaluation(repeat.folder, unit, model, predict, saved)
         steps = steps_of(config.checkpoint_every, trained.steps)
@@ -194,29 +201,38 @@ def finetune(config: FinetuneConfig) -> None:
         UserError: something cannot be used as asked, or another process does one of its parts;
             nothing that existed was changed.
     """
-    pretrained = open_pretrained(config.checkpoint, config.dropout, config.vocabulary, config.model)
-    config = config.resolved(pretrained.config.hidden_dim)
+    folders = [config.checkpoint] if config.checkpoint else of_plan(config.pretrained)
+    models = [open_pretrained(f, config.dropout, config.vocabulary, config.model) for f in folders]
+    config = config.resolved(max(model.config.hidden_dim for model in models))
     names, missing = data.available(config.named, config.data_dir)
     for name, reason in missing.items():
         print(f"{name} is left out. {reason}", flush=True)
     workdir = Workdir(config.workdir)
     workdir.check(_SETTINGS)
-    found = units.read(config, names, pretrained.vocabulary)
-    first = pretrained.repeat if config.first_repeat is None else config.first_repeat
-    repeats = [_Repeat(config, pretrained, first + index) for index in range(config.repeats)]
+    # The models of a run have one vocabulary.
+    found = units.read(config, names, models[0].vocabulary)
+    repeats = [repeat for model in models for repeat in _repeats(config, model)]
     parts = [(repeat, unit) for repeat in repeats for unit in found]
     for repeat, unit in parts:
         Workdir(repeat.folder).check_stage(unit.name, unit.identity)
-    tuning = _Finetuning(config, pretrained, engine_factory(config.devices))
+    tuning = _Finetuning(config, engine_factory(config.devices))
     is_chief = tuning.engines(StepOptions()).is_chief
     with _locked(config, parts) if is_chief else contextlib.nullcontext():
         if is_chief:
             _open(workdir, config)
-            _print_plan(config, pretrained, found)
+            _print_plan(config, models, found)
         for repeat, unit in parts:
             tuning.run(repeat, unit)
     if is_chief:
         print(f"Tables: python -m glue.report --workdir={shlex.quote(config.workdir)}")
+
+
+def _repeats(config: FinetuneConfig, pretrained: Pretrained) -> list[_Repeat]:
+    """The fine-tunings of a model; those of the next repeat of its stage are counted on."""
+    first = config.first_repeat
+    if first is None:
+        first = pretrained.repeat * config.repeats
+    return [_Repeat(config, pretrained, first + index) for index in range(config.repeats)]
 
 
 def _locked(config: FinetuneConfig, parts) -> contextlib.AbstractContextManager:
@@ -229,12 +245,12 @@ def _open(workdir: Workdir, config: FinetuneConfig) -> None:
         workdir.open(_SETTINGS, command=config.command, versions=installed_versions())
 
 
-def _print_plan(config: FinetuneConfig, pretrained: Pretrained, found: list[Unit]) -> None:
-    step = pretrained.checkpoint.step
+def _print_plan(config: FinetuneConfig, models: list[Pretrained], found: list[Unit]) -> None:
+    for model in models:
+        print(f"{model.model} ({model.stage} after {model.checkpoint.step:,} steps)")
     print(
-        f"{pretrained.model} ({pretrained.stage} after {step:,} steps), repeats={config.repeats}, "
-        f"each {config.steps:,} steps of {config.batch_size} x ({config.input_length} + "
-        f"{config.target_length}) tokens on"
+        f"repeats={config.repeats}, each {config.steps:,} steps of {config.batch_size} x "
+        f"({config.input_length} + {config.target_length}) tokens on"
     )
     for unit in found:
         print(

@@ -48,6 +48,7 @@ class FinetuneConfig:
 
     Args:
         checkpoint: folder of a stage, of its checkpoints, or of one checkpoint.
+        pretrained: in its place, folder of a run of plan table5: all models that it has kept.
         tasks: names, each fine-tuned for itself; or `mixture`, alone for all of GLUE's, or followed
             by those that it has.
         workdir: the results folder.
@@ -80,9 +81,10 @@ class FinetuneConfig:
         UserError: a value is unknown, out of range, or does not go with the others.
     """
 
-    checkpoint: str
+    checkpoint: str | None
     tasks: tuple[str, ...]
     workdir: str
+    pretrained: str | None = None
     data_dir: str | None = None
     synthetic: bool = False
     vocabulary: str | None = None
@@ -107,11 +109,13 @@ class FinetuneConfig:
     command: str = ""
 
     def __post_init__(self):
-        for name in ("checkpoint", "workdir"):
-            if not getattr(self, name):
-                raise UserError(
-                    f"Expected --{name} to name a folder. Received: {name}=''. Add --{name}=FOLDER."
-                )
+        if not self.workdir:
+            _refuse_folder("--workdir", "workdir=''", "--workdir=FOLDER")
+        if bool(self.checkpoint) == bool(self.pretrained):
+            given = f"checkpoint={self.checkpoint!r}, pretrained={self.pretrained!r}"
+            _refuse_folder("either --checkpoint or --pretrained", given, "one: --checkpoint=FOLDER")
+        if self.pretrained and self.model is not None:
+            _refuse("model", self.model, "left out with --pretrained, whose models have their own")
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -182,6 +186,10 @@ _LEAST = {
 }
 
 
+def _refuse_folder(which: str, given: str, add: str):
+    raise UserError(f"Expected {which} to name a folder. Received: {given}. Add {add}.")
+
+
 def _refuse(name: str, value: object, words: str):
     raise UserError(f"Expected --{name} to be {words}. Received: {name}={value!r}. Change it.")
 
@@ -193,6 +201,12 @@ def _by_size(name: str) -> str:
 # How a flag is declared, its name, default, and what --help says of it.
 _FLAGS = (
     (flags.DEFINE_string, "checkpoint", None, "Folder of a stage or checkpoint, such as W/NAME."),
+    (
+        flags.DEFINE_string,
+        "pretrained",
+        None,
+        "Or folder of a run of trainers.pretrain --plan=table5: each model that it has kept.",
+    ),
     (
         flags.DEFINE_list,
         "tasks",
@@ -271,5 +285,5 @@ def config_from_flags(values: flags.FlagValues, command: str = "") -> FinetuneCo
     devices = Devices(**{name: values[name].value for name in _DEVICE_FLAGS})
     given = {name: values[name].value for _, name, *_ in _FLAGS if name not in _DEVICE_FLAGS}
     given["tasks"] = tuple(name.strip() for name in given["tasks"] or () if name.strip())
-    given |= {name: given[name] or "" for name in ("checkpoint", "workdir")}
+    given["workdir"] = given["workdir"] or ""
     return FinetuneConfig(**given, devices=devices, command=command)

@@ -6,12 +6,17 @@ import re
 
 import keras_fusion as kf
 from glue import vocabularies
+from trainers.checkpoint_format import step_folder
 from trainers.checkpoints import MODEL_FILE, Checkpoint, read_manifest
 from trainers.data.vocabulary import Vocabulary
+from trainers.errors import UserError
+from trainers.graphs import repeat_name
 from trainers.loop import CHECKPOINT_FOLDER
 from trainers.model_files import find_checkpoint, read_config
 from trainers.workdir import RUN_FILE, STAGE_FILE, read_json
 
+# The plan whose models are fine-tuned, and the field of its points that says after which steps.
+_PLAN, _STEPS = "table5", "steps"
 # Small models that differ by their seed alone are one row of the paper's tables.
 _SMALL = re.compile(r"small_\d+")
 
@@ -83,6 +88,38 @@ def open_pretrained(
     return Pretrained(
         checkpoint, config, found, home.name, str(row), repeat, int(point.get("before", 0))
     )
+
+
+def of_plan(workdir: str) -> list[pathlib.Path]:
+    """The checkpoints that a pretraining run has kept for Table 5, every repeat's.
+
+    Args:
+        workdir: of a run of `trainers.pretrain --plan=table5` that has ended.
+
+    Raises:
+        UserError: no such run, or one of the checkpoints is not there (yet).
+    """
+    home = pathlib.Path(workdir)
+    plan = _json(home / RUN_FILE).get("experiments", {}).get(_PLAN)
+    if plan is None:
+        raise UserError(
+            f"Expected --pretrained to name a run of plan {_PLAN}. Received: "
+            f"pretrained={workdir!r}, which has none. Run python -m trainers.pretrain "
+            f"--plan={_PLAN} --workdir={workdir} first."
+        )
+    found = []
+    for number in range(1, plan["repeats"] + 1):
+        for stage, point in plan["points"].items():
+            saved = home / repeat_name(stage, number) / CHECKPOINT_FOLDER
+            found += [saved / step_folder(step) for step in point[_STEPS]]
+    missing = [path for path in found if not path.is_dir()]
+    if missing:
+        raise UserError(
+            f"Expected the {len(found)} checkpoints of plan {_PLAN}. Received: "
+            f"{len(missing)} that are not there, the first is {str(missing[0])!r}. "
+            "Let trainers.pretrain train to its end."
+        )
+    return found
 
 
 def _home(path: pathlib.Path) -> pathlib.Path:

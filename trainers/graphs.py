@@ -11,6 +11,7 @@ Example:
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -210,10 +211,13 @@ def repeated(stages: Sequence[Stage], repeats: int) -> tuple[Stage, ...]:
     return (*stages, *(_again(s, repeat) for repeat in range(2, repeats + 1) for s in stages))
 
 
-def _again(stage: Stage, repeat: int) -> Stage:
-    def name(of: str) -> str:
-        return f"{of}_r{repeat}"
+def repeat_name(stage: str, repeat: int) -> str:
+    """What a stage is called in a repeat, from 1: `small`, `small_r2`, `small_r3` …"""
+    return f"{stage}_r{repeat}" if repeat > 1 else stage
 
+
+def _again(stage: Stage, repeat: int) -> Stage:
+    name = functools.partial(repeat_name, repeat=repeat)
     return dataclasses.replace(
         stage,
         name=name(stage.name),

@@ -1,11 +1,12 @@
 """Fine-tuning from a checkpoint to a report: its parts, and that no stop changes the result."""
 
 import json
+import shutil
 
 import pytest
 
 from glue import evaluation, finetune, results, synthetic, vocabularies
-from glue.pretrained import open_pretrained
+from glue.pretrained import of_plan, open_pretrained
 from glue.reports import page
 from tests.glue import layouts
 from tests.trainers import nano
@@ -229,6 +230,40 @@ def test_what_a_plan_calls_a_stage_is_its_row(world):
     assert open_pretrained(f"{world}/w/fused", 0.1, model="mine").model == "mine"
 
 
+@pytest.fixture
+def table5(world):
+    """Makes W a run of plan table5 with one model, trained twice."""
+    run_file, home = world / "w" / "run.json", world / "w" / "small_0"
+    before = run_file.read_text()
+    plan = {"points": {"small_0": {"model": "baseline", "steps": [3]}}, "repeats": 2}
+    run_file.write_text(json.dumps(json.loads(before) | {"experiments": {"table5": plan}}))
+    again = world / "w" / "small_0_r2"
+    shutil.copytree(home, again)
+    facts = json.loads((home / "stage.json").read_text())
+    facts |= {"repeat_of": "small_0", "repeat": 2}
+    (again / "stage.json").write_text(json.dumps(facts))
+    yield
+    shutil.rmtree(again)
+    run_file.write_text(before)
+
+
+def test_every_model_of_a_run_of_table5_is_fine_tuned(world, table5):
+    asked = ("--checkpoint=", f"--pretrained={world}/w", "--synthetic", f"--tasks={TASKS[0]}")
+    finetune.finetune(config(world, *asked, "--steps=2", results_folder="all"))
+    found = results.read_runs(world / "all")
+    assert [(run.model, run.pretrain_steps) for run in found] == [("baseline", 3)] * 2
+    assert [(run.stage, run.repeat) for run in found] == [("small_0", 0), ("small_0_r2", 1)]
+    assert all(TASKS[0] in run.results for run in found)
+
+
+def test_a_run_without_the_models_of_table5_is_refused(world, table5):
+    with pytest.raises(UserError, match=r"run of plan table5\. Received: pretrained='.*fused'"):
+        of_plan(f"{world}/w/fused")
+    shutil.rmtree(world / "w" / "small_0_r2" / "checkpoints")
+    with pytest.raises(UserError, match=r"the 2 checkpoints .* 1 that are not there.*step_0+3"):
+        of_plan(f"{world}/w")
+
+
 def test_a_vocabulary_is_found_by_hash_or_compared(world, tmp_path):
     checkpoint = find_checkpoint(world / "w" / "small_0")
     found = vocabularies.find(checkpoint, 128)
@@ -252,7 +287,9 @@ def test_a_vocabulary_is_found_by_hash_or_compared(world, tmp_path):
         (("--tasks=cola", "--dropout=1"), "dropout=1.0"),
         (("--tasks=cola", "--learning_rate=nan"), "learning_rate=nan"),
         (("--tasks=cola", "--model=a/b"), "model='a/b'"),
-        (("--checkpoint=", "--tasks=cola"), "checkpoint=''"),
+        (("--checkpoint=", "--tasks=cola"), "checkpoint='', pretrained=None"),
+        (("--pretrained=w", "--tasks=cola"), "either --checkpoint or --pretrained"),
+        (("--checkpoint=", "--pretrained=w", "--model=m"), "model='m'"),
         (("--synthetic", "--data_dir=x"), "Expected --data_dir or --synthetic"),
     ],
 )
