@@ -23,7 +23,7 @@ DEMO_ARGS ?= --plan=baseline,self_fusion --size=tiny --corpus=docs --workdir=dem
 # with the rates that the sweep found. Stopped, it goes on where it was.
 PAPER_DIR ?= paper
 PAPER_SIZE ?= --size=tiny --corpus=docs --eval_every=L:100 --checkpoint_every=M:400 \
-  --steps=S:2500,M:1200,L:300,baseline:3000,baseline_longer:2000
+  --steps=S:2500,M:1200,L:300,baseline:3000,baseline_longer:2000,figure2_1:1200
 PAPER_TUNE ?= --tune_steps=150
 PAPER_REPEATS ?= 3
 PAPER_LISTS ?= --sigmas=0.02,0.1,0.5 --fuse_at=500,1500,2500 --theory_every=300 --keep_every=400
