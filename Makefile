@@ -22,11 +22,14 @@ DEMO_ARGS ?= --plan=baseline,self_fusion --size=tiny --corpus=docs --workdir=dem
 # The sweep and three seeds of Table 1 first; then one seed of everything else, in the same folder,
 # with the rates that the sweep found. Stopped, it goes on where it was.
 PAPER_DIR ?= paper
+PAPER_STEPS := S:2500,M:1200,L:300,baseline:3000,baseline_longer:2000
 PAPER_SIZE ?= --size=tiny --corpus=docs --eval_every=L:100 --checkpoint_every=M:400 \
-  --steps=S:2500,M:1200,L:300,baseline:3000,baseline_longer:2000,figure2_1:1200
+  --steps=$(PAPER_STEPS)
 PAPER_TUNE ?= --tune_steps=150
 PAPER_REPEATS ?= 3
-PAPER_LISTS ?= --sigmas=0.02,0.1,0.5 --fuse_at=500,1500,2500 --theory_every=300 --keep_every=400
+# The largest baseline takes its steps from the middle one otherwise, which would be half an hour.
+PAPER_LISTS ?= --steps=$(PAPER_STEPS),figure2_1:1200 --sigmas=0.02,0.1,0.5 \
+  --fuse_at=500,1500,2500 --theory_every=300 --keep_every=400
 PAPER_FAST = PAPER_DIR=paper_fast PAPER_REPEATS=2 \
   PAPER_SIZE="--size=tiny --corpus=docs --steps=20 --eval_every=10 --checkpoint_every=10 \
     --eval_batches=2" \

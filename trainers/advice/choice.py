@@ -25,7 +25,7 @@ LEVEL = 0.9
 """Share of the draws that an interval holds."""
 
 FUSE, PERHAPS, SCRATCH = "fuse", "perhaps", "scratch"
-_SURE = 0.9
+SURE = 0.9
 
 WORTH = 0.002
 """Smallest gain, as a share of the loss, for which fusing counts as better."""
@@ -167,7 +167,7 @@ def _noise(effect, draws):
 def _verdict(best, scratch, beyond):
     if best.gain.median <= WORTH * scratch.median or best.chance <= 0.5:
         return SCRATCH
-    sure = best.chance >= _SURE and max(beyond.values()) <= FAR
+    sure = best.chance >= SURE and max(beyond.values()) <= FAR
     return FUSE if sure else PERHAPS
 
 

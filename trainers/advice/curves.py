@@ -7,7 +7,7 @@ Example:
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,6 +21,10 @@ UNITS = ("flops", "device_seconds")
 
 # Losses compare only where these settings of two runs are equal.
 _SHARED = ("size", "input_length", "validation.tokens", "vocabulary.model")
+
+
+# Plans that look for learning rates.
+_VARIED = (tuning.NAME, "offsets")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,8 +84,9 @@ class Curve:
 def read_curves(found: Sequence[Run], unit: str) -> tuple[Curve, ...]:
     """Returns the curves of all stages of one or more runs; copies of one stage count once.
 
-    A stage that goes on from another one gives the curve of both together. Stages of a sweep are
-    too short to learn from, and are left out.
+    A stage that goes on from another one gives the curve of both together. Two plans are left out:
+    stages of a sweep are too short to learn from, and those of `offsets` have learning rates that
+    are varied on purpose.
 
     Args:
         found: runs on the same text with the same vocabulary.
@@ -95,7 +100,7 @@ def read_curves(found: Sequence[Run], unit: str) -> tuple[Curve, ...]:
         _curve(run, _from_its_start(run, stage), unit)
         for run in found
         for stage in run.stages.values()
-        if stage.name not in _of_sweep(run)
+        if not _is_varied(run, stage)
     ]
     longest = sorted((c for c in curves if len(c.costs)), key=lambda curve: -len(curve.costs))
     kept: list[Curve] = []
@@ -105,8 +110,9 @@ def read_curves(found: Sequence[Run], unit: str) -> tuple[Curve, ...]:
     return tuple(sorted(kept, key=lambda curve: ("SML".find(curve.size), curve.name)))
 
 
-def _of_sweep(run: Run) -> Mapping:
-    return (run.settings.get("experiments") or {}).get(tuning.NAME, {}).get("points", {})
+def _is_varied(run: Run, stage: Stage) -> bool:
+    plans = run.settings.get("experiments") or {}
+    return any(stage.name in plans.get(name, {}).get("points", {}) for name in _VARIED)
 
 
 def _from_its_start(run: Run, stage: Stage) -> Stage:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from trainers.advice.backtests import Score
-from trainers.advice.choice import FAR, LEVEL, SCRATCH, Advice, Candidate, Interval
+from trainers.advice.choice import FAR, LEVEL, PERHAPS, SCRATCH, SURE, Advice, Candidate, Interval
 from trainers.advice.curves import Curve
 from trainers.advice.fusions import Effect
 from trainers.advice.laws import Fit
@@ -19,6 +19,7 @@ _VERDICTS = {
     "perhaps": "fusing is expected to be better, but not surely.",
     "scratch": "do not fuse; train from random weights.",
 }
+_FAR_OFF = "fusing is expected to be better, if the laws hold so far beyond what was observed."
 
 
 def describe(advice: Advice, fits: Mapping[str, Fit], effect: Effect) -> list[str]:
@@ -33,7 +34,7 @@ def describe(advice: Advice, fits: Mapping[str, Fit], effect: Effect) -> list[st
     lines = [
         f"Budget: {amount(advice.budget)} for a model of size {big}.",
         *(_rests_on(size, fit, amount) for size, fit in fits.items()),
-        f"Advice: {_VERDICTS[advice.verdict]}",
+        f"Advice: {_verdict(advice)}",
     ]
     if advice.best is None:
         lines.append("  No smaller model leaves its plateau within this budget.")
@@ -46,6 +47,11 @@ def describe(advice: Advice, fits: Mapping[str, Fit], effect: Effect) -> list[st
     lines.append(f"  From random weights: {_interval(advice.scratch)} nats a token.")
     lines.append(_pays(advice, amount))
     return lines + [f"Note: {note}" for note in notes(advice, effect)]
+
+
+def _verdict(advice: Advice) -> str:
+    far_off = advice.verdict == PERHAPS and advice.best.chance >= SURE
+    return _FAR_OFF if far_off else _VERDICTS[advice.verdict]
 
 
 def notes(advice: Advice, effect: Effect) -> list[str]:

@@ -11,6 +11,7 @@ from trainers.advice import learn
 from trainers.advice.choice import FAR, FUSE, SCRATCH, advise, spend
 from trainers.advice.fusions import Effect
 from trainers.advice.laws import Law
+from trainers.advice.texts import describe
 
 PAIR = ("S", "M")
 
@@ -135,6 +136,8 @@ def test_far_from_what_was_seen_nothing_is_sure(certain):
     assert far.verdict == "perhaps"
     assert max(near.beyond.values()) <= FAR < max(far.beyond.values())
     assert near.best == far.best
+    (said,) = (line for line in describe(far, unseen, nothing) if line.startswith("Advice"))
+    assert said.endswith("better, if the laws hold so far beyond what was observed.")
 
 
 def test_the_best_within_what_was_seen_is_named(certain):

@@ -66,6 +66,18 @@ def test_a_source_that_is_not_there_is_unknown(tmp_path):
     assert read(folder)[0].sources[0].loss is None
 
 
+def test_stages_whose_learning_rates_are_varied_are_left_out(tmp_path):
+    shifted = {**synthetic.fused(end=44.0), "name": "offset_-50"}
+    stages = (synthetic.small(), synthetic.fused(), shifted)
+    plans = {
+        "tune": {"points": {"self_fusion": {}}},
+        "offsets": {"points": {"offset_-50": {}}},
+        "table1": {"points": {"small_0": {}}},
+    }
+    folder = synthetic.write_run(tmp_path / "w", *stages, experiments=plans)
+    assert [curve.name for curve in read(folder)] == ["w/small_0"]
+
+
 def test_copies_and_beginnings_of_a_stage_count_once(tmp_path):
     short, long = synthetic.small(steps=2000), synthetic.small(steps=3000)
     folders = [
