@@ -1,6 +1,8 @@
 """Noise in the blocks that the fusion property leaves zero: what is lost and what it unlocks."""
 
-from trainers.reports import numbers, tables
+import statistics
+
+from trainers.reports import numbers, repeats, tables
 from trainers.reports.experiments import charts, points
 from trainers.reports.sections import Section
 from trainers.reports.tables import Cell, Column, Table
@@ -25,7 +27,7 @@ def section(run):
             "of a self-fused model start equal, and as long as they are, it can do no more than "
             "the small one. kf.symmetry is how far they have come apart: 0 where they are equal, "
             "about 1.4 where they have nothing in common.",
-            _seen(found),
+            _seen(run, found),
         ),
     )
 
@@ -69,28 +71,34 @@ def _table(run, found):
         Column("start", "Right after the fusion", "Accuracy, %"),
         Column("end", "End", "Accuracy, %"),
         Column("loss_per_token", "Loss, token, at the end"),
+        Column("gain", "Below no noise", "Loss, token, at the end"),
+        Column("seeds", "Seeds"),
         Column("steps", "Steps"),
         Column("distance_start", "Start", "Distance of the copies"),
         Column("distance_end", "End", "Distance of the copies"),
     )
+    reference = _without(run, found)
     rows = []
     for each in found:
         stage, point = each.stage, each.point
+        ends = points.ends(run, each, "loss_per_token")
+        below = points.gains(reference, ends)
+        stages = repeats.of(run, repeats.base(stage))
         _, apart = points.logged(run, stage, "eval", "symmetry")
         rows.append(
             (
                 tables.label(point["noise_kind"] or "none"),
                 Cell(f"{point['noise']:g}", point["noise"]),
-                tables.figure(stage.curve[0].accuracy, numbers.percent),
-                tables.figure(stage.accuracy, numbers.percent),
-                tables.figure(stage.loss_per_token, lambda value: f"{value:.4f}"),
+                repeats.figure([s.curve[0].accuracy for s in stages if s.curve], numbers.percent),
+                repeats.figure([s.accuracy for s in stages], numbers.percent),
+                repeats.figure(list(ends.values()), _loss),
+                repeats.figure(below, _loss) if below else tables.missing("none to compare with"),
+                Cell(str(len(ends)), len(ends)),
                 tables.figure(stage.steps, numbers.count),
                 *(
-                    tables.figure(value, lambda v: f"{v:.4f}", otherwise="not logged")
-                    for value in (apart[0], apart[-1])
-                    if apart
+                    tables.figure(value, _loss, otherwise="not logged")
+                    for value in ((apart[0], apart[-1]) if apart else (None, None))
                 ),
-                *([tables.missing("not logged")] * 2 if not apart else ()),
             )
         )
     return Table(
@@ -98,18 +106,37 @@ def _table(run, found):
         "Noise in the zero blocks: what it costs at once, and where it ends.",
         columns,
         tuple(rows),
-        "Loss at the end in four digits, as differences are small.",
+        "Means ± population standard deviations where there are several seeds, which have small "
+        "models of their own; “below no noise” compares within each seed. The distances are those "
+        "of the first seed.",
     )
 
 
-def _seen(found):
-    ended = [each for each in found if each.stage.finished and each.stage.loss_per_token]
-    if len(ended) < 2:
-        return "Fewer than two noises have been trained."
-    best = min(ended, key=lambda each: each.stage.loss_per_token)
-    worst = max(ended, key=lambda each: each.stage.loss_per_token)
+def _loss(value):
+    return f"{value:.4f}"
+
+
+def _without(run, found):
+    """Losses of the runs without noise, by repeat."""
+    plain = next((each for each in found if not each.point["noise"]), None)
+    return points.ends(run, plain, "loss_per_token") if plain else {}
+
+
+def _seen(run, found):
+    reference = _without(run, found)
+    below = {
+        name(each): points.gains(reference, points.ends(run, each, "loss_per_token"))
+        for each in found
+        if each.point["noise"]
+    }
+    most = max(map(len, below.values()), default=0)
+    # Means over other seeds do not compare.
+    means = {label: statistics.fmean(each) for label, each in below.items() if len(each) == most}
+    if not most or len(means) < 2:
+        return "Fewer than two noises have been trained beside a run without noise."
+    best, worst = max(means, key=means.get), min(means, key=means.get)
     return (
-        f"Lowest loss at the end: {name(best)} ({best.stage.loss_per_token:.4f}); highest: "
-        f"{name(worst)} ({worst.stage.loss_per_token:.4f}). One seed: differences of a hundredth "
-        "are within what another seed changes."
-    )
+        f"Over {repeats.seeds(most)}, most below a run without noise at the end: {best} (loss "
+        f"{means[best]:+.4f} below on average); least: {worst} ({means[worst]:+.4f}). "
+        + ("Another seed may change a hundredth, or the order." if most < 3 else "")
+    ).rstrip()

@@ -1,8 +1,9 @@
 """Offsets of the learning rate after a fusion: Figures 4 and 7."""
 
 import math
+import statistics
 
-from trainers.reports import numbers, tables
+from trainers.reports import numbers, repeats, tables
 from trainers.reports.experiments import charts, points
 from trainers.reports.sections import Section
 from trainers.reports.tables import Cell, Column, Table
@@ -26,7 +27,7 @@ def section(run):
     return Section(
         "Offsets of the learning rate: Figures 4 and 7",
         (_figure(found), _table(run, found)),
-        (_PAPER, _seen(found)),
+        (_PAPER, _seen(run, found)),
     )
 
 
@@ -86,12 +87,18 @@ def _table(run, found):
         Column("lowest", "Lowest after", "Accuracy, %"),
         Column("regained", "Start regained at step"),
         Column("end", "End", "Accuracy, %"),
+        Column("above_0", "Above offset 0", "Accuracy, %"),
         Column("loss_per_token", "Loss, token, at the end"),
+        Column("seeds", "Seeds"),
         Column("eta_share", "η share at the end"),
     )
+    plain = _plain(run, found)
     rows = []
     for each in found:
         stage = each.stage
+        stages = repeats.of(run, repeats.base(stage))
+        ends = points.ends(run, each, "accuracy")
+        above = points.gains(ends, plain)
         start, lowest, regained = dip(stage.curve)
         _, shares = points.logged(run, stage, "theory", "eta_share")
         rows.append(
@@ -101,8 +108,10 @@ def _table(run, found):
                 tables.figure(start, numbers.percent),
                 tables.figure(lowest, numbers.percent),
                 tables.figure(regained, numbers.count, otherwise="not regained"),
-                tables.figure(stage.accuracy, numbers.percent),
-                tables.figure(stage.loss_per_token, numbers.loss),
+                repeats.figure(list(ends.values()), numbers.percent),
+                repeats.figure(above, _points) if above else tables.missing("no offset 0"),
+                repeats.figure([s.loss_per_token for s in stages], numbers.loss),
+                Cell(str(len(ends)), len(ends)),
                 tables.figure(
                     shares[-1] if shares else None, numbers.ratio, otherwise="not logged"
                 ),
@@ -114,8 +123,20 @@ def _table(run, found):
         columns,
         tuple(rows),
         "η share: the root mean square of η over that of the sources' blocks. The start is "
-        "regained at the first evaluation after the lowest one that is as accurate.",
+        "regained at the first evaluation after the lowest one that is as accurate. Ends are means "
+        "± population standard deviations where there are several seeds, the rest is of the first; "
+        "“above offset 0” compares within each seed.",
     )
+
+
+def _points(value):
+    return f"{value:.2f}"
+
+
+def _plain(run, found):
+    """Accuracies at the end with offset 0, by repeat."""
+    plain = next((each for each in found if not each.point["offset"]), None)
+    return points.ends(run, plain, "accuracy") if plain else {}
 
 
 def dip(curve):
@@ -135,16 +156,22 @@ def dip(curve):
     return start, rest[lowest].accuracy, back
 
 
-def _seen(found):
-    ended = [each for each in found if each.stage.accuracy is not None]
-    if len(ended) < 2:
+def _seen(run, found):
+    ends = {each.point["offset"]: points.ends(run, each, "accuracy") for each in found}
+    most = max(map(len, ends.values()))
+    # Means over other seeds do not compare.
+    means = {
+        offset: statistics.fmean(each.values())
+        for offset, each in ends.items()
+        if each and len(each) == most
+    }
+    if len(means) < 2:
         return "Here fewer than two offsets have been trained."
-    order = sorted(ended, key=lambda each: -each.stage.accuracy)
-    listed = ", ".join(
-        f"{each.point['offset']:+d} ({numbers.percent(each.stage.accuracy)} %)" for each in order
-    )
-    spread = order[0].stage.accuracy - order[-1].stage.accuracy
+    order = sorted(means, key=means.get, reverse=True)
+    listed = ", ".join(f"{offset:+d} ({numbers.percent(means[offset])} %)" for offset in order)
+    spread = means[order[0]] - means[order[-1]]
+    few = " What other seeds would give is not known." if most < 2 else ""
     return (
-        f"Here, from the best to the worst end: {listed}; {numbers.percent(spread)} points apart. "
-        "One seed: what other seeds would give is not known."
+        f"Here, over {repeats.seeds(most)}, from the best to the worst end: {listed}; "
+        f"{numbers.percent(spread)} points apart.{few}"
     )

@@ -3,6 +3,7 @@
 import dataclasses
 
 from trainers.logs import METRICS_FILE, read_metrics
+from trainers.reports import repeats
 from trainers.reports.runs import Stage
 
 
@@ -38,6 +39,28 @@ def series(name, stage, field):
         "x": [point.step for point in stage.curve],
         "y": [getattr(point, field) for point in stage.curve],
     }
+
+
+def ends(run, each, field):
+    """A figure at the end of a point's stage by repeat, of those that have finished with one.
+
+    Args:
+        run: a `Run`.
+        each: what `shown` gave.
+        field: of a `Stage`, such as "loss_per_token".
+    """
+    found = repeats.of(run, repeats.base(each.stage))
+    values = {stage.repeat: getattr(stage, field) for stage in found if stage.finished}
+    return {repeat: value for repeat, value in values.items() if value is not None}
+
+
+def gains(values, reference):
+    """By how much values exceed those of a reference, repeat by repeat, where both have it.
+
+    Args:
+        values, reference: what `ends` gave.
+    """
+    return [values[repeat] - reference[repeat] for repeat in values if repeat in reference]
 
 
 def logged(run, stage, kind, field):

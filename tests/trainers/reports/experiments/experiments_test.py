@@ -75,6 +75,23 @@ def test_offsets_stand_in_their_order(with_offsets):
     assert "-50 (46.00 %), +0 (45.00 %), +50 (44.00 %); 2.00 points apart" in section.paragraphs[1]
 
 
+def test_offsets_of_several_seeds_are_compared_within_each(tmp_path):
+    ends = {-50: (46.0, 42.0), 0: (45.0, 40.0), 50: (50.0,)}
+    stages = [
+        fused(f"offset_{offset}", end, repeat=repeat, learning_rate=rate(offset))
+        for offset, each in ends.items()
+        for repeat, end in enumerate(each, start=1)
+    ]
+    points = {f"offset_{offset}": {"offset": offset} for offset in ends}
+    section = offsets.section(write(tmp_path / "w", "offsets", stages, points))
+    found = row(section.blocks[1], "-50")
+    assert (found["end"], found["above_0"], found["seeds"]) == ("44.00 ± 2.00", "1.50 ± 0.50", "2")
+    # +50 has one seed: its mean does not compare with those of two.
+    assert (
+        "over 2 seeds, from the best to the worst end: -50 (44.00 %), +0" in (section.paragraphs[1])
+    )
+
+
 def test_the_learning_rate_is_that_of_section_5_4(with_offsets):
     shift = with_offsets.stages["offset_-50"]
     assert offsets.rate(shift, 0) == pytest.approx(1 / math.sqrt(100))
@@ -118,10 +135,22 @@ def test_what_the_bracket_explains(drifts, accuracies, words):
 
 
 def test_noise(tmp_path):
-    stages = [fused("noise_0", 40.0), fused("noise_balanced_5e-1", 45.0, start=28.0)]
+    ends = {"noise_0": (2.5, 2.7), "noise_balanced_5e-1": (2.3, 2.6), "noise_gaussian_2e-2": (2.4,)}
+    stages = [
+        fused(
+            name,
+            40.0 + repeat,
+            start=27.0 + repeat,
+            repeat=repeat,
+            loss_per_token=loss,
+        )
+        for name, losses in ends.items()
+        for repeat, loss in enumerate(losses, start=1)
+    ]
     points = {
         "noise_0": {"noise": 0.0, "noise_kind": None},
         "noise_balanced_5e-1": {"noise": 0.5, "noise_kind": "balanced"},
+        "noise_gaussian_2e-2": {"noise": 0.02, "noise_kind": "gaussian"},
     }
     logs = {
         "noise_0": [{"kind": "eval", "symmetry": 0.0, **synthetic.point(0, 30.0)}],
@@ -130,13 +159,32 @@ def test_noise(tmp_path):
             for step, value in ((0, 0.2), (500, 0.9))
         ],
     }
-    section = noise.section(write(tmp_path / "w", "zero_blocks", stages, points, logs=logs))
+    run = write(tmp_path / "w", "zero_blocks", stages, points, logs=logs)
+    section = noise.section(run)
     picture, table = section.blocks
-    assert [line["y"] for line in picture.data["panels"][1]["series"]] == [[0.0], [0.2, 0.9]]
+    lines = [line["y"] for line in picture.data["panels"][1]["series"]]
+    assert lines == [[0.0], [0.2, 0.9], []]
     found = row(table, "balanced")
-    assert (found["sigma"], found["start"], found["end"]) == ("0.5", "28.00", "45.00")
+    assert (found["sigma"], found["start"], found["end"]) == ("0.5", "28.50 ± 0.50", "41.50 ± 0.50")
+    # Seed by seed 0.2 and 0.1 below no noise.
+    assert (found["gain"], found["seeds"]) == ("0.1500 ± 0.0500", "2")
     assert (found["distance_start"], found["distance_end"]) == ("0.2000", "0.9000")
-    assert "Lowest loss at the end: balanced 0.5" in section.paragraphs[1]
+    assert row(table, "gaussian")["gain"] == "0.1000"
+    assert "Fewer than two noises" in section.paragraphs[1]
+
+
+def test_the_best_noise_is_that_of_most_seeds(tmp_path):
+    losses = {"noise_0": 2.5, "noise_gaussian_2e-2": 2.4, "noise_gaussian_5e-1": 2.45}
+    stages = [fused(name, 40.0, loss_per_token=loss) for name, loss in losses.items()]
+    points = {
+        name: {"noise": sigma, "noise_kind": "gaussian" if sigma else None}
+        for name, sigma in zip(losses, (0.0, 0.02, 0.5), strict=True)
+    }
+    section = noise.section(write(tmp_path / "w", "zero_blocks", stages, points))
+    assert (
+        "Over 1 seed, most below a run without noise at the end: gaussian 0.02 (loss +0.1000"
+        in (section.paragraphs[1])
+    )
 
 
 BUDGETS = {"budgets": [1e12, 2e12], "unit": "flops", "step_cost": {"S": 1.0, "M": 4.0}}
