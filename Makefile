@@ -1,10 +1,11 @@
-# make demo    train a small T5, fuse it with itself, train on, and compare with a big one from scratch
-# make paper   the paper's pretraining experiments at tiny size: about 80 minutes on two cores
-# make paper-fast   the same in minutes, with runs too short to show anything: does it all work?
-# make test    the tests: all of them with TensorFlow, then the library's and the mesh's with JAX
-# make faults  kill pretraining runs at 30 points, and compare what they end with
-# make lint    style, formatting, and the arrows between the packages
-# make bench   every benchmark with its defaults
+# make demo       train a small T5, fuse it with itself, train on, and compare with a big one from scratch
+# make paper      the paper's pretraining experiments at tiny size: about 80 minutes on two cores
+# make paper-fast the same in minutes, with runs too short to show anything: does it all work?
+# make table5     models pretrained, fused or not, fine-tuned on GLUE: Tables 5, 6, 7; an hour
+# make test       the tests: all of them with TensorFlow, then the library's and the mesh's with JAX
+# make faults     kill pretraining runs at 30 points, and compare what they end with
+# make lint       style, formatting, and the arrows between the packages
+# make bench      every benchmark with its defaults
 # Each sets up .venv by itself, once, from setup.py and constraints.txt.
 
 VENV := .venv
@@ -36,6 +37,13 @@ PAPER_FAST = PAPER_DIR=paper_fast PAPER_REPEATS=2 \
   PAPER_TUNE="--tune_arms=small_0 --tune_warmups=1 --tune_scales=0.5,1" \
   PAPER_LISTS="--sigmas=0.5 --offsets=-5,5 --fuse_at=10 --theory_every=10 --keep_every=10"
 PAPER_PLANS := table1,offsets,zero_blocks,when_to_fuse,figure2,four_at_once,pair_then_self
+# Without files of the benchmark (GLUE_DIR=FOLDER, with CoLA/train.tsv and so on) the tasks are
+# those of TensorFlow Datasets.
+TABLE5_DIR ?= table5
+GLUE_DIR ?= $(wildcard ../shared/data/glue)
+TABLE5_PRETRAIN ?= --size=tiny --corpus=docs --steps=S:2500 --eval_every=1250
+TABLE5_FINETUNE ?= --tasks=cola,mrpc,rte --repeats=3 --packed --steps=150 --checkpoint_every=50 \
+  --eval_batches=1 --nosubmission
 PYTEST_ARGS ?= -m "not slow"
 # What is worth testing on the second backend as well: the library, and what runs there alone.
 ON_JAX := tests/keras_fusion tests/trainers/devices_test.py \
@@ -47,7 +55,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo paper paper-fast test test-slow faults lint format bench build-file clean
+.PHONY: help install demo paper paper-fast table5 test test-slow faults lint format bench build-file clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -87,6 +95,15 @@ paper: $(INSTALLED)
 
 paper-fast: $(INSTALLED)
 	$(MAKE) paper $(PAPER_FAST)
+
+table5: export TF_NUM_INTRAOP_THREADS ?= 1
+table5: export KERAS_BACKEND = tensorflow
+table5: $(INSTALLED)
+	$(BIN)/python -m trainers.pretrain --plan=table5 --workdir=$(TABLE5_DIR)/pretrained \
+	  $(TABLE5_PRETRAIN)
+	$(BIN)/python -m glue.finetune --pretrained=$(TABLE5_DIR)/pretrained \
+	  --workdir=$(TABLE5_DIR)/glue $(addprefix --data_dir=,$(GLUE_DIR)) $(TABLE5_FINETUNE)
+	$(BIN)/python -m glue.report --workdir=$(TABLE5_DIR)/glue --pretrained=$(TABLE5_DIR)/pretrained
 
 test: $(INSTALLED)
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest $(PYTEST_ARGS)
