@@ -6,25 +6,29 @@ import keras
 import keras_hub
 
 
-def peer_of(model):
-    """KerasHub's backbone, without dropout, with the configuration and the weights of a `T5`."""
-    config = model.config
+def backbone(config, dropout):
+    """KerasHub's backbone with the configuration of a `T5`."""
     activation = config.activation
     if activation == "gelu":
         activation = functools.partial(keras.activations.gelu, approximate=True)
-    peer = keras_hub.models.T5Backbone(
+    return keras_hub.models.T5Backbone(
         vocabulary_size=config.vocabulary_size,
         num_layers=config.num_layers,
         num_heads=config.num_heads,
         hidden_dim=config.hidden_dim,
         intermediate_dim=config.intermediate_dim,
         key_value_dim=config.key_value_dim,
-        dropout=0.0,
+        dropout=dropout,
         activation=activation,
         use_gated_activation=config.use_gated_activation,
         layer_norm_epsilon=config.layer_norm_epsilon,
         tie_embedding_weights=config.tie_embedding_weights,
     )
+
+
+def peer_of(model):
+    """KerasHub's backbone, without dropout, with the configuration and the weights of a `T5`."""
+    peer = backbone(model.config, dropout=0.0)
     peer.token_embedding.embeddings.assign(model.token_embedding.embeddings)
     if model.head is not None:
         peer.token_embedding.reverse_embeddings.assign(model.head.kernel)

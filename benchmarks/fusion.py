@@ -9,13 +9,13 @@ is sources + target + the largest weight, from the kernel's count of resident pa
 """
 
 import gc
-import statistics
 import time
 
 import numpy as np
 from absl import app, flags
 
 import keras_fusion as kf
+from benchmarks._rounds import line, ratios
 
 
 def memory(field):
@@ -62,15 +62,12 @@ def main(argv):
         *measured, shapes = fuse_once(sources)
         fusions.append(measured)
         writes.append(write_once(shapes))
-    ratios = [fusion[0] / write for fusion, write in zip(fusions, writes, strict=True)]
     parameters = sum(int(np.prod(shape)) for shape in shapes)
     print(f"2 x {SIZE.value} -> {parameters / 1e6:.0f} M parameters")
     seconds = [fusion[0] for fusion in fusions]
-    for name, values in (("fusion, s", seconds), ("numpy write, s", writes), ("ratio", ratios)):
-        print(
-            f"{name:16} median {statistics.median(values):7.3f}   min {min(values):7.3f}   "
-            f"max {max(values):7.3f}"
-        )
+    print(line("fusion", seconds, "s", decimals=3))
+    print(line("numpy write", writes, "s", decimals=3))
+    print(line("ratio", ratios(seconds, writes), decimals=3))
     added, bound = max(fusion[1] for fusion in fusions), fusions[0][2]
     print(
         f"{'memory added':16} {added / 2**30:.3f} GiB, bound (target + largest weight) "

@@ -8,7 +8,7 @@ process, each compiled as it compiles itself, and must say the same tokens. No s
 size; `KERAS_BACKEND=jax` compares the two on JAX.
 """
 
-import statistics
+import functools
 import time
 
 import keras
@@ -18,6 +18,7 @@ from absl import app, flags
 
 import keras_fusion as kf
 from benchmarks._keras_hub import peer_of
+from benchmarks._rounds import in_turn, line, ratios
 from keras_fusion.models import generation
 
 
@@ -70,13 +71,7 @@ def compare(config, batch_size, input_length, max_length, calls, rounds):
             decode()
         return calls * batch_size / (time.perf_counter() - start)
 
-    pairs = []
-    for index in range(rounds):
-        # The order alternates, so that a drift of the machine's speed favours neither.
-        order = decoders if index % 2 else decoders[::-1]
-        speeds = {decode: speed(decode) for decode in order}
-        pairs.append([speeds[decode] for decode in decoders])
-    return *(list(column) for column in zip(*pairs, strict=True)), agreement
+    return *in_turn([functools.partial(speed, each) for each in decoders], rounds), agreement
 
 
 def main(argv):
@@ -95,17 +90,9 @@ def main(argv):
         f"each, {keras.backend.backend()}, keras {keras.__version__}, "
         f"keras-hub {keras_hub.__version__}: {agreement:.2%} of the tokens agree"
     )
-    ratios = [a / b for a, b in zip(ours_speed, peers_speed, strict=True)]
-    for name, values in (
-        ("keras_fusion", ours_speed),
-        ("KerasHub", peers_speed),
-        ("ratio", ratios),
-    ):
-        low, middle, high = min(values), statistics.median(values), max(values)
-        print(
-            f"{name:14} median {middle:10.2f}   min {low:10.2f}   max {high:10.2f}"
-            + ("" if name == "ratio" else "   examples/s")
-        )
+    print(line("keras_fusion", ours_speed, "examples/s"))
+    print(line("KerasHub", peers_speed, "examples/s"))
+    print(line("ratio", ratios(ours_speed, peers_speed)))
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ ratio for each task; one whose files are absent is named and left out. Takes abo
 two cores at the default size.
 """
 
-import statistics
 import time
 
 import numpy as np
 from absl import flags
 
 import keras_fusion as kf
+from benchmarks._rounds import in_turn, line, ratios
 from glue import batches, data, packing
 from trainers import errors
 from trainers.data import vocabulary
@@ -66,13 +66,7 @@ def compare(config, examples, batch_size, steps, rounds):
             batches.TrainingBatches(examples, batch_size),
         )
     ]
-    pairs = []
-    for index in range(rounds):
-        # The order alternates, so that a drift of the machine's speed favours neither.
-        order = runs if index % 2 else runs[::-1]
-        speeds = {run: run() for run in order}
-        pairs.append([speeds[run] for run in runs])
-    return *(list(column) for column in zip(*pairs, strict=True)), rows
+    return *in_turn(runs, rounds), rows
 
 
 def main(argv):
@@ -86,20 +80,15 @@ def main(argv):
         packed, padded, rows = compare(
             config, examples, BATCH_SIZE.value, STEPS.value, ROUNDS.value
         )
-        ratios = [a / b for a, b in zip(packed, padded, strict=True)]
         print(
             f"{task}, {SIZE.value}, batch of {BATCH_SIZE.value}: padded "
             f"{BATCH_SIZE.value} x ({examples.input_length} + {examples.target_length}), packed "
             f"{rows.batch_size(BATCH_SIZE.value)} x ({rows.input_length} + {rows.target_length}), "
             f"{rows.examples_per_row:.2f} examples a row, {rows.fill[0]:.1%} of its input used"
         )
-        for name, values in (("packed", packed), ("padded", padded), ("ratio", ratios)):
-            low, middle, high = min(values), statistics.median(values), max(values)
-            print(
-                f"{name:14} median {middle:10.2f}   min {low:10.2f}   max {high:10.2f}"
-                + ("" if name == "ratio" else "   examples/s"),
-                flush=True,
-            )
+        print(line("packed", packed, "examples/s"))
+        print(line("padded", padded, "examples/s"))
+        print(line("ratio", ratios(packed, padded)), flush=True)
 
 
 if __name__ == "__main__":

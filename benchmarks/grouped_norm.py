@@ -9,11 +9,11 @@ widths, which are split and concatenated. Takes about two minutes on two cores.
 """
 
 import dataclasses
-import statistics
 
 from absl import app, flags
 
 import keras_fusion as kf
+from benchmarks._rounds import in_turn, line, ratios
 from benchmarks.train_step import make_step
 
 
@@ -31,28 +31,16 @@ def compare(config, groups, batch_size, input_length, steps, rounds):
     plain = make_step(kf.models.T5(config, seed=0), batch_size, input_length)
     grouped_config = dataclasses.replace(config, norm_groups=groups)
     grouped = make_step(kf.models.T5(grouped_config, seed=0), batch_size, input_length)
-    ratios = []
-    for index in range(rounds):
-        # The order alternates, so that a drift of the machine's speed favours neither.
-        first, second = (plain, grouped) if index % 2 else (grouped, plain)
-        seconds = {first: first(steps)}
-        seconds[second] = second(steps)
-        ratios.append(seconds[grouped] / seconds[plain])
-    return ratios
+    return ratios(*in_turn([lambda: grouped(steps), lambda: plain(steps)], rounds))
 
 
 def main(argv):
     del argv
     config = kf.models.T5Config.from_size(SIZE.value)
     groups = groups_of(config.hidden_dim, GROUPS.value, UNEQUAL.value)
-    ratios = compare(
-        config, groups, BATCH_SIZE.value, INPUT_LENGTH.value, STEPS.value, ROUNDS.value
-    )
+    found = compare(config, groups, BATCH_SIZE.value, INPUT_LENGTH.value, STEPS.value, ROUNDS.value)
     print(f"{SIZE.value}, groups {groups}, batch {BATCH_SIZE.value} x {INPUT_LENGTH.value}")
-    print(
-        f"grouped / plain norm, step time: median {statistics.median(ratios):.4f}   "
-        f"min {min(ratios):.4f}   max {max(ratios):.4f}"
-    )
+    print(line("grouped / plain norm, step time:", found, decimals=4))
 
 
 if __name__ == "__main__":

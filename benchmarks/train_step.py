@@ -7,7 +7,6 @@ this one process, and the ratio is taken pair by pair. Takes about a minute on t
 default size. KerasHub's backbone gets the head that it lacks, and its masks of ones.
 """
 
-import statistics
 import time
 
 import keras
@@ -16,6 +15,8 @@ import numpy as np
 from absl import app, flags
 
 import keras_fusion as kf
+from benchmarks._keras_hub import backbone
+from benchmarks._rounds import in_turn, line, ratios
 from trainers.data.spans import raw_length, target_length
 from trainers.engines.tensorflow import TensorFlowEngine
 
@@ -26,18 +27,7 @@ class KerasHubT5(keras.Model):
     def __init__(self, config):
         super().__init__()
         self.config = config
-        self.backbone = keras_hub.models.T5Backbone(
-            vocabulary_size=config.vocabulary_size,
-            num_layers=config.num_layers,
-            num_heads=config.num_heads,
-            hidden_dim=config.hidden_dim,
-            intermediate_dim=config.intermediate_dim,
-            key_value_dim=config.key_value_dim,
-            dropout=config.dropout,
-            activation="gelu",
-            use_gated_activation=True,
-            tie_embedding_weights=False,
-        )
+        self.backbone = backbone(config, config.dropout)
         self.head = keras.layers.Dense(config.vocabulary_size, use_bias=False)
         self.head.build((None, None, config.hidden_dim))
         # The backbone's own output table stands unused; the head takes its place.
@@ -89,26 +79,21 @@ def compare(config, batch_size, input_length, steps, rounds):
     ours = make_step(kf.models.T5(config, seed=0), batch_size, input_length)
     peer = make_step(KerasHubT5(config), batch_size, input_length)
     tokens = steps * batch_size * (input_length + target_length(raw_length(input_length)))
-    pairs = [(tokens / ours(steps), tokens / peer(steps)) for _ in range(rounds)]
-    return [list(column) for column in zip(*pairs, strict=True)]
+    return in_turn([lambda: tokens / ours(steps), lambda: tokens / peer(steps)], rounds)
 
 
 def main(argv):
     del argv
     config = kf.models.T5Config.from_size(SIZE.value)
     ours, peer = compare(config, BATCH_SIZE.value, INPUT_LENGTH.value, STEPS.value, ROUNDS.value)
-    ratios = [a / b for a, b in zip(ours, peer, strict=True)]
     print(
         f"{SIZE.value}, batch {BATCH_SIZE.value} x {INPUT_LENGTH.value}, "
         f"keras {keras.__version__}, "
         f"keras-hub {keras_hub.__version__}"
     )
-    for name, values in (("keras_fusion", ours), ("KerasHub", peer), ("ratio", ratios)):
-        low, middle, high = min(values), statistics.median(values), max(values)
-        print(
-            f"{name:14} median {middle:10.2f}   min {low:10.2f}   max {high:10.2f}"
-            + ("" if name == "ratio" else "   tokens/s")
-        )
+    print(line("keras_fusion", ours, "tokens/s"))
+    print(line("KerasHub", peer, "tokens/s"))
+    print(line("ratio", ratios(ours, peer)))
 
 
 if __name__ == "__main__":

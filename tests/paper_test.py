@@ -1,6 +1,5 @@
 """`make paper`, its own commands, at a size of seconds: every plan, its tables and its figures."""
 
-import dataclasses
 import json
 import pathlib
 import shlex
@@ -9,9 +8,8 @@ import subprocess
 
 import pytest
 
-from keras_fusion.models import config as model_config
 from tests.trainers import nano
-from trainers import pretrain, sizes
+from trainers import pretrain
 from trainers.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -39,10 +37,7 @@ def world(tmp_path_factory):
         pytest.skip("needs make and the project's Makefile")
     folder = tmp_path_factory.mktemp("paper")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        nano.define(monkeypatch)
-        monkeypatch.setitem(model_config.SIZES, "nano_l", (32, 8, 4, 64, 1))
-        large = dataclasses.replace(nano.NANO, models={**nano.NANO.models, "L": "nano_l"})
-        monkeypatch.setitem(sizes.SIZES, "nano", large)
+        nano.define_with_large(monkeypatch)
         data_dir = nano.write_tokens(folder)
         for command in commands(PAPER_DIR=str(folder / "w"), **FAST):
             arguments = command[command.index("trainers.pretrain") + 1 :]

@@ -199,13 +199,6 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def patch():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        nano.define(monkeypatch)
-        yield monkeypatch
-
-
-@pytest.fixture(scope="module")
 def world(tmp_path_factory, patch):
     """Everything that the commands are pointed at, by the names that the tables use."""
     tmp = tmp_path_factory.mktemp("bad")

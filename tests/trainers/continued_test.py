@@ -45,13 +45,6 @@ ARGUMENTS = ("--size=nano", "--noprogress", "--steps=then:2")
 
 
 @pytest.fixture(scope="module")
-def patch():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        nano.define(monkeypatch)
-        yield monkeypatch
-
-
-@pytest.fixture(scope="module")
 def world(tmp_path_factory, patch):
     folder = tmp_path_factory.mktemp("continued")
     nano.write_tokens(folder)

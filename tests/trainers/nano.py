@@ -1,5 +1,6 @@
 """A size for tests: models of width 8 and 16, tokens of a made-up language, three steps a stage."""
 
+import dataclasses
 import hashlib
 import pathlib
 import random
@@ -31,6 +32,14 @@ def define(monkeypatch):
     # (hidden_dim, num_heads, key_value_dim, intermediate_dim, num_layers)
     monkeypatch.setitem(model_config.SIZES, "nano_s", (8, 2, 4, 16, 1))
     monkeypatch.setitem(model_config.SIZES, "nano_m", (16, 4, 4, 32, 1))
+
+
+def define_with_large(monkeypatch):
+    """The same with a model of size L."""
+    define(monkeypatch)
+    monkeypatch.setitem(model_config.SIZES, "nano_l", (32, 8, 4, 64, 1))
+    large = dataclasses.replace(NANO, models={**NANO.models, "L": "nano_l"})
+    monkeypatch.setitem(sizes.SIZES, "nano", large)
 
 
 def write_text(path: pathlib.Path, seed: int = 0, paragraphs: int = 200) -> pathlib.Path:

@@ -10,13 +10,6 @@ from trainers import pretrain, sizes
 from trainers.workdir import Workdir
 
 
-@pytest.fixture(scope="module")
-def patch():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        nano.define(monkeypatch)
-        yield monkeypatch
-
-
 def config(*arguments):
     return nano.config_of(pretrain, "--size=nano", "--noprogress", *arguments)
 

@@ -28,13 +28,6 @@ SMALL, FUSED = plans.PLANS["self_fusion"].stages
 
 
 @pytest.fixture(scope="module")
-def patch():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        nano.define(monkeypatch)
-        yield monkeypatch
-
-
-@pytest.fixture(scope="module")
 def run(tmp_path_factory, patch):
     """A run in which the small stage is finished."""
     folder = tmp_path_factory.mktemp("stages")

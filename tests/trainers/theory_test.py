@@ -29,15 +29,8 @@ H, ALPHA_H = 2 * 0.5 / 12**0.5, 3**-0.5
 
 
 @pytest.fixture(scope="module")
-def patch():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        nano.define(monkeypatch)
-        monkeypatch.setattr(pretrain.reports, "write_report", lambda path: path / "report")
-        yield monkeypatch
-
-
-@pytest.fixture(scope="module")
 def world(tmp_path_factory, patch):
+    patch.setattr(pretrain.reports, "write_report", lambda path: path / "report")
     folder = tmp_path_factory.mktemp("theory")
     nano.write_tokens(folder)
     pretrain.pretrain(asked(folder))

@@ -1,14 +1,12 @@
 """Plans as they are trained: checkpoints on the way are kept and fused, repeats differ by seed."""
 
-import dataclasses
 import json
 import shutil
 
 import pytest
 
-from keras_fusion.models import config as model_config
 from tests.trainers import nano
-from trainers import checkpoints, pretrain, sizes
+from trainers import checkpoints, pretrain
 from trainers.errors import UserError
 from trainers.workdir import Workdir
 
@@ -32,10 +30,7 @@ PLAN = {
 @pytest.fixture(scope="module")
 def patch():
     with pytest.MonkeyPatch.context() as monkeypatch:
-        nano.define(monkeypatch)
-        monkeypatch.setitem(model_config.SIZES, "nano_l", (32, 8, 4, 64, 1))
-        large = dataclasses.replace(nano.NANO, models={**nano.NANO.models, "L": "nano_l"})
-        monkeypatch.setitem(sizes.SIZES, "nano", large)
+        nano.define_with_large(monkeypatch)
         yield monkeypatch
 
 

@@ -40,7 +40,6 @@ def name(each):
 
 
 def _figure(run, found):
-    step = "Steps after the fusion"
     apart = []
     for each in found:
         steps, values = points.logged(run, each.stage, "eval", "symmetry")
@@ -53,13 +52,8 @@ def _figure(run, found):
         "Two line charts over steps, accuracy and distance of the copies, for "
         f"{', '.join(map(name, found))}.",
         (
-            charts.panel(
-                "Accuracy",
-                step,
-                "Validation accuracy, %",
-                [points.series(name(each), each.stage, "accuracy") for each in found],
-            ),
-            charts.panel("How far the copies have come apart", step, "Distance", apart),
+            points.accuracies(found, name),
+            charts.panel("How far the copies have come apart", points.STEPS, "Distance", apart),
         ),
     )
 

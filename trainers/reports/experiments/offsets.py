@@ -54,7 +54,6 @@ def _figure(found):
         }
         for each in found
     ]
-    step = "Steps after the fusion"
     return charts.chart(
         "figure7_offsets",
         "Figures 4 and 7: validation after a self-fusion, for several offsets.",
@@ -62,19 +61,9 @@ def _figure(found):
         f"Three line charts over steps, accuracy, loss and learning rate, for "
         f"{', '.join(map(name, found))}.",
         (
-            charts.panel(
-                "Accuracy",
-                step,
-                "Validation accuracy, %",
-                [points.series(name(each), each.stage, "accuracy") for each in found],
-            ),
-            charts.panel(
-                "Loss",
-                step,
-                "Validation loss, nats per token",
-                [points.series(name(each), each.stage, "loss_per_token") for each in found],
-            ),
-            charts.panel("Learning rate", step, "Learning rate", rates),
+            points.accuracies(found, name),
+            points.losses(found, name),
+            charts.panel("Learning rate", points.STEPS, "Learning rate", rates),
         ),
     )
 

@@ -4,7 +4,10 @@ import dataclasses
 
 from trainers.logs import METRICS_FILE, read_metrics
 from trainers.reports import repeats
+from trainers.reports.experiments import charts
 from trainers.reports.runs import Stage
+
+STEPS = "Steps after the fusion"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +35,31 @@ def shown(run, plan):
     return [each for each in found if each.stage.curve]
 
 
-def series(name, stage, field):
-    """One line of a chart: a field of the curve over the steps."""
-    return {
-        "name": name,
-        "x": [point.step for point in stage.curve],
-        "y": [getattr(point, field) for point in stage.curve],
-    }
+def accuracies(found, name):
+    """The panel of the accuracies of points over the steps.
+
+    Args:
+        found: what `shown` gave.
+        name: from a point to what its line is called.
+    """
+    return _panel("Accuracy", "Validation accuracy, %", found, name, "accuracy")
+
+
+def losses(found, name):
+    """The panel of the losses of points over the steps, as `accuracies`."""
+    return _panel("Loss", "Validation loss, nats per token", found, name, "loss_per_token")
+
+
+def _panel(title, y, found, name, field):
+    series = [
+        {
+            "name": name(each),
+            "x": [point.step for point in each.stage.curve],
+            "y": [getattr(point, field) for point in each.stage.curve],
+        }
+        for each in found
+    ]
+    return charts.panel(title, STEPS, y, series)
 
 
 def ends(run, each, field):

@@ -83,7 +83,7 @@ def _figure(run, found):
         for each in found:
             steps, values = points.logged(run, each.stage, KIND, field)
             lines.append({"name": offsets.name(each), "x": steps, "y": values})
-        panels.append(charts.panel(title, "Steps after the fusion", y, lines, scale))
+        panels.append(charts.panel(title, points.STEPS, y, lines, scale))
     drift = [
         {"name": offsets.name(each), "x": [each.point["offset"]], "y": [value]}
         for each, value in zip(found, mean_drifts(run, found), strict=True)

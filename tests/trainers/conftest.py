@@ -1,0 +1,13 @@
+"""Fixtures of the trainers' tests."""
+
+import pytest
+
+from tests.trainers import nano
+
+
+@pytest.fixture(scope="module")
+def patch():
+    """A monkeypatch for a module's tests, with the size `nano` defined."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        nano.define(monkeypatch)
+        yield monkeypatch
