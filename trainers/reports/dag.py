@@ -1,5 +1,7 @@
 """The drawing of which stage is fused from which (the paper's Figure 2, for the run at hand)."""
 
+import math
+
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
@@ -143,15 +145,21 @@ def _draw_node(axes, node, x, y, theme):
 
 def _draw_link(axes, start, end, double, theme):
     """An arrow; a self-fusion's is a broad line with a narrow one of the ground's colour in it."""
+    tail = start
     if double:
+        length = math.dist(start, end)
+        tail, line_end = (
+            tuple(b - part * (b - a) / length for a, b in zip(start, end, strict=True))
+            for part in (0.2, 0.09)
+        )
         for width, color in ((4.2, theme.ink), (1.8, theme.ground)):
             axes.plot(
-                (start[0], end[0] - 0.09), (start[1], end[1]), color=color, linewidth=width,
+                *zip(start, line_end, strict=True), color=color, linewidth=width,
                 solid_capstyle="butt", zorder=2,
             )  # fmt: skip
     axes.add_patch(
         FancyArrowPatch(
-            (end[0] - 0.2, end[1]) if double else start,
+            tail,
             end,
             arrowstyle="-|>",
             mutation_scale=15 if double else 12,
