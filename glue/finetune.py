@@ -74,22 +74,33 @@ class _Repeat:
     def is_finished(self, unit: Unit) -> bool:
         return all((self.folder / task / results.RESULT_FILE).exists() for task in unit.tasks)
 
-    def write_model(self) -> None:
+    def check(self, unit: Unit) -> None:
+        """Raises a `UserError` where its folder is of another fine-tuning."""
+        self._write_model(check_only=True)
+        Workdir(self.folder).check_stage(unit.name, unit.identity)
+
+    def start(self, unit: Unit) -> None:
+        """Says in its folder what it is."""
         with locks.run_files(self.config.workdir):
-            results.write_model(
-                self.config.workdir,
-                self.name,
-                model=self.pretrained.model,
-                stage=self.pretrained.stage,
-                pretrain_steps=self.pretrained.steps,
-                stage_steps=self.pretrained.checkpoint.step,
-                repeat=self.number,
-                seed=self.seed,
-                mixture=self.config.is_mixture,
-                **self.pretrained.identity,
-                **self.config.identity(),
-                command=self.config.command,
-            )
+            self._write_model()
+        Workdir(self.folder).start_stage(unit.name, unit.identity, {})
+
+    def _write_model(self, check_only: bool = False) -> None:
+        results.write_model(
+            self.config.workdir,
+            self.name,
+            model=self.pretrained.model,
+            stage=self.pretrained.stage,
+            pretrain_steps=self.pretrained.steps,
+            stage_steps=self.pretrained.checkpoint.step,
+            repeat=self.number,
+            seed=self.seed,
+            mixture=self.config.is_mixture,
+            **self.pretrained.identity,
+            **self.config.identity(),
+            command=self.config.command,
+            check_only=check_only,
+        )
 
 
 class _Finetuning:
@@ -121,8 +132,7 @@ class _Finetuning:
                 print(f"{repeat.name} {unit.name} was finished.", flush=True)
         else:
             if engine.is_chief:
-                repeat.write_model()
-                Workdir(repeat.folder).start_stage(unit.name, unit.identity, {})
+                repeat.start(unit)
             trained = self._train(engine, repeat, unit)
             if engine.is_chief:
                 self._evaluate(repeat, unit, trained, engine.num_devices)
@@ -214,7 +224,7 @@ def finetune(config: FinetuneConfig) -> None:
     repeats = [repeat for model in models for repeat in _repeats(config, model)]
     parts = [(repeat, unit) for repeat in repeats for unit in found]
     for repeat, unit in parts:
-        Workdir(repeat.folder).check_stage(unit.name, unit.identity)
+        repeat.check(unit)
     tuning = _Finetuning(config, engine_factory(config.devices))
     is_chief = tuning.engines(StepOptions()).is_chief
     with _locked(config, parts) if is_chief else contextlib.nullcontext():

@@ -110,6 +110,7 @@ def write_model(
     stage: str | None = None,
     repeat: int = 0,
     seed: int = 0,
+    check_only: bool = False,
     **facts: object,
 ) -> None:
     """Says which model a run fine-tunes; again for the same run changes nothing.
@@ -120,6 +121,7 @@ def write_model(
         model, stage, pretrain_steps: as above; the stage is called like the model if not named.
         repeat: counts the runs of one model, from 0.
         seed: of the fine-tuning.
+        check_only: whether to write nothing where there is nothing yet.
         **facts: what else to record, such as a hash of the checkpoint.
 
     Raises:
@@ -149,8 +151,8 @@ def write_model(
                 f"Expected the results folder of this run or a new one. Received: "
                 f"file={str(path)!r} of another run ({'; '.join(wrong)}). Choose another --workdir."
             )
-        return
-    write_json(path, content)
+    elif not check_only:
+        write_json(path, content)
 
 
 def write_result(

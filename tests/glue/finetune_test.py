@@ -167,9 +167,9 @@ def test_a_mixture_goes_on_without_a_task_whose_files_are_missing(world, capsys)
 )
 def test_results_of_another_fine_tuning_are_refused(finished, world, arguments, message):
     before = nano.content(finished)
-    asked = ("--synthetic", "--tasks=synthetic_sentiment", *arguments)
-    with pytest.raises(UserError, match=message):
-        finetune.finetune(config(world, *asked))
+    for task in (TASKS[0], "synthetic_sentiment"):  # one that is finished, and one that is not
+        with pytest.raises(UserError, match=message):
+            finetune.finetune(config(world, "--synthetic", f"--tasks={task}", *arguments))
     after = nano.content(finished)
     assert {**after, "run.json": ""} == {**before, "run.json": ""}
 
