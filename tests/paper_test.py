@@ -1,18 +1,15 @@
 """`make paper`, its own commands, at a size of seconds: every plan, its tables and its figures."""
 
 import json
-import pathlib
-import shlex
-import shutil
-import subprocess
 
 import pytest
 
+from tests import makefile
 from tests.trainers import nano
 from trainers import pretrain
 from trainers.workdir import Workdir
 
-ROOT = pathlib.Path(__file__).parents[1]
+PRETRAIN = "trainers.pretrain"
 FAST = {
     "PAPER_SIZE": "--size=nano --noprogress --steps=4 --eval_every=2 --checkpoint_every=2",
     "PAPER_TUNE": "--tune_arms=small_0 --tune_warmups=1 --tune_scales=0.5,1",
@@ -21,26 +18,15 @@ FAST = {
 }
 
 
-def commands(**variables):
-    """The command lines of `make paper`, split, without running them."""
-    make = ["make", "-n", "paper", "-o", ".venv/.installed"]
-    given = [f"{name}={value}" for name, value in variables.items()]
-    found = subprocess.run([*make, *given], cwd=ROOT, capture_output=True, text=True, check=True)
-    lines = found.stdout.replace("\\\n", " ").splitlines()
-    return [shlex.split(line) for line in lines if "trainers.pretrain" in line]
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """The folder of the run."""
-    if not (ROOT / "Makefile").exists() or shutil.which("make") is None:
-        pytest.skip("needs make and the project's Makefile")
     folder = tmp_path_factory.mktemp("paper")
     with pytest.MonkeyPatch.context() as monkeypatch:
         nano.define_with_large(monkeypatch)
         data_dir = nano.write_tokens(folder)
-        for command in commands(PAPER_DIR=str(folder / "w"), **FAST):
-            arguments = command[command.index("trainers.pretrain") + 1 :]
+        where = str(folder / "w")
+        for arguments in makefile.arguments("paper", PRETRAIN, PAPER_DIR=where, **FAST):
             pretrain.pretrain(nano.config_of(pretrain, *arguments, f"--data_dir={data_dir}"))
     return folder / "w"
 
@@ -63,7 +49,8 @@ def test_every_plan_is_trained(world):
 
 def test_the_real_commands_are_for_two_cores():
     """What users run differs from the fast form by sizes and lists only."""
-    for real, fast in zip(commands(), commands(**FAST), strict=True):
+    found = (makefile.arguments("paper", PRETRAIN, **given) for given in ({}, FAST))
+    for real, fast in zip(*found, strict=True):
         plans = [{a for a in command if a.startswith("--plan=")} for command in (real, fast)]
         assert plans[0] == plans[1]
         assert "--size=tiny" in real

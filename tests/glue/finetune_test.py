@@ -8,7 +8,7 @@ import pytest
 from glue import evaluation, finetune, results, synthetic, vocabularies
 from glue.pretrained import of_plan, open_pretrained
 from glue.reports import page
-from tests.glue import layouts
+from tests.glue import languages, layouts
 from tests.trainers import nano
 from trainers import fuse, locks, pretrain
 from trainers.data import vocabulary
@@ -26,20 +26,12 @@ def world(tmp_path_factory):
         nano.define(patch)
         patch.setattr(synthetic, "SIZES", {"train": 40, "validation": 12, "test": 4})
         folder = tmp_path_factory.mktemp("finetune")
-        write_text(folder / "text.txt")
+        languages.write_text(folder / "text.txt")
         flags = ("--plan=self_fusion", "--stage=small_0", "--size=nano", "--noprogress")
         where = (f"--corpus_path={folder}/text.txt", f"--workdir={folder}/w", "--corpus=text")
         pretrain.pretrain(nano.config_of(pretrain, *flags, *where))
         fuse.fuse(fuse.FuseConfig((f"{folder}/w/small_0",) * 2, f"{folder}/w/fused", noise=0.1))
         yield folder
-
-
-def write_text(path):
-    """Sentences of the synthetic tasks, each with all labels behind it, a paragraph a sentence."""
-    labels = "not_equivalent equivalent unacceptable acceptable not_entailment 0.1 2.3 4.5 6.7 8.9"
-    rows = synthetic.examples("synthetic_grammar", "train", sizes={"train": 300})
-    text = [f"grammar sentence: {texts['sentence']} {labels}" for texts, _ in rows]
-    path.write_text("\n\n".join(text), encoding="utf-8")
 
 
 def config(world, *arguments, results_folder="g", stage="fused"):

@@ -1,0 +1,11 @@
+"""A text whose vocabulary can write the labels of the synthetic tasks."""
+
+from glue import synthetic
+
+
+def write_text(path):
+    """Sentences of the synthetic tasks, each with all labels behind it, a paragraph a sentence."""
+    labels = "not_equivalent equivalent unacceptable acceptable not_entailment 0.1 2.3 4.5 6.7 8.9"
+    rows = synthetic.examples("synthetic_grammar", "train", sizes={"train": 300})
+    text = [f"grammar sentence: {texts['sentence']} {labels}" for texts, _ in rows]
+    path.write_text("\n\n".join(text), encoding="utf-8")
