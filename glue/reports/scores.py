@@ -1,9 +1,9 @@
 """Tables of scores: the paper's Tables 7 and 5, and what stands in neither."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from glue import metrics, tasks
-from glue.reports import averages, paper
+from glue.reports import averages, constant, paper
 from glue.reports.averages import Average
 from glue.results import Run
 from trainers.reports import numbers, tables
@@ -20,13 +20,15 @@ def table_7(runs: Iterable[Run]) -> Table:
         Column("average", "GLUE average"),
         *_score_columns(tasks.MIXTURE),
     )
+    alike = constant.scores(mine)
+    found = [(_name(run), run.scores) for run in mine] + [(constant.NAME, alike)] * bool(alike)
     rows = [
         (
-            tables.label(_name(run)),
-            averages.average_cell(_of(run)),
-            *_score_cells(run, tasks.MIXTURE),
+            tables.label(name),
+            averages.average_cell(_average(values)),
+            *_score_cells(values, tasks.MIXTURE),
         )
-        for run in mine
+        for name, values in found
     ]
     rows += [
         (
@@ -48,6 +50,7 @@ def table_7(runs: Iterable[Run]) -> Table:
 
 def table_5(runs: Iterable[Run]) -> Table:
     """GLUE average by model and steps of pretraining, ours beside the paper's."""
+    runs = tuple(runs)
     found = averages.averages(runs)
     steps = sorted({step for _, step in found})
     models = sorted({*paper.MODELS, *(model for model, _ in found)}, key=averages.model_order)
@@ -73,7 +76,21 @@ def table_5(runs: Iterable[Run]) -> Table:
         columns,
         rows,
         "Steps of a fused model are those after its fusion. Mean ± population standard deviation "
-        f"over the runs of a model; of a single run there is none.{'' if found else ' ' + NOTHING}",
+        f"over the runs of a model; of a single run there is none.{'' if found else ' ' + NOTHING}"
+        + _alike(runs, found),
+    )
+
+
+def _alike(runs: Iterable[Run], found: Mapping[object, Average]) -> str:
+    """What the average is of a model that says the same of every example."""
+    groups = averages.main_groups(found)
+    values = constant.scores(averages.glue_runs(runs))
+    if not groups or any(name not in metrics.groups(values) for name in groups):
+        return ""
+    average = metrics.average({key: values[key] for key in tasks.scores(groups)})
+    return (
+        f" {constant.NAME.capitalize()}, over {averages.titles(groups)}: "
+        f"{averages.truncated(average)}."
     )
 
 
@@ -106,7 +123,7 @@ def _other_table(runs, names, key, title, caption):
         return None
     having.sort(key=averages.run_order)
     columns = (Column("run", "Run", align="left"), *_score_columns(names))
-    rows = tuple((tables.label(_name(run)), *_score_cells(run, names)) for run in having)
+    rows = tuple((tables.label(_name(run)), *_score_cells(run.scores, names)) for run in having)
     return Table(key, title, columns, rows, caption)
 
 
@@ -118,13 +135,13 @@ def _score_columns(names: Sequence[str]) -> tuple[Column, ...]:
     )
 
 
-def _score_cells(run: Run, names: Sequence[str]) -> tuple[tables.Cell, ...]:
-    scores = run.scores
+def _score_cells(scores: Mapping[str, float], names: Sequence[str]) -> tuple[tables.Cell, ...]:
     return tuple(averages.score_cell(scores.get(key)) for key in tasks.scores(names))
 
 
-def _of(run: Run) -> Average:
-    return Average(metrics.average(run.scores), None, 1, metrics.groups(run.scores))
+def _average(values: Mapping[str, float]) -> Average | None:
+    groups = metrics.groups(values)
+    return Average(metrics.average(values), None, 1, groups) if groups else None
 
 
 def _paper_5(model: str) -> tuple[tables.Cell, ...]:
