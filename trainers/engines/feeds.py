@@ -75,6 +75,31 @@ class Feed:
                 self._error = error
 
 
+class Calls:
+    """The batches of an engine's calls: one feed a source, one length for all calls.
+
+    The length is that of the longest call so far: a longer one means a new compilation.
+    """
+
+    def __init__(self):
+        self.length = 0
+        self._feed: Feed | None = None
+
+    def peek(self, source: Iterator[Batch], num_steps: int) -> list[Batch]:
+        """The first batch of a call of `num_steps`, which stays there."""
+        return [self._open(source, num_steps).peek()]
+
+    def take(self, source: Iterator[Batch], num_steps: int) -> list[Batch]:
+        """The batches of a call of `num_steps`, as `Feed.take`."""
+        return self._open(source, num_steps).take(num_steps)
+
+    def _open(self, source: Iterator[Batch], num_steps: int) -> Feed:
+        if self._feed is None or self._feed.source is not source:
+            self._feed = Feed(source)
+        self.length = max(self.length, num_steps)
+        return self._feed
+
+
 def at_least_one(batches: Iterable[Batch]) -> list[Batch]:
     """The batches of an evaluation as a list; a `UserError` where there are none."""
     batches = list(batches)

@@ -21,7 +21,7 @@ from trainers.engines.base import (
     check_state,
     state_variables,
 )
-from trainers.engines.feeds import Feed, at_least_one, stack
+from trainers.engines.feeds import Calls, at_least_one, stack
 from trainers.engines.jax_steps import State, Steps, Totals
 from trainers.engines.jax_variables import deferred, initialize, place
 from trainers.engines.mesh import Layout, MeshShape
@@ -72,8 +72,7 @@ class JaxEngine:
             axis_types=(jax.sharding.AxisType.Auto,) * len(self.mesh_shape.names),
             devices=devices[: self.mesh_shape.size],
         )
-        self._feed: Feed | None = None
-        self._capacity = 0
+        self._calls = Calls()
 
     @property
     def num_devices(self) -> int:
@@ -122,7 +121,7 @@ class JaxEngine:
         self._groups = State(
             model.trainable_variables, model.non_trainable_variables, optimizer.variables
         )
-        self._feed, self._capacity, self._has_values = None, 0, False
+        self._calls, self._has_values = Calls(), False
         self._compile_steps(model, optimizer)
 
     def _compile_steps(self, model, optimizer) -> None:
@@ -145,9 +144,7 @@ class JaxEngine:
 
     def warm_up(self, batches: Iterator[Batch], num_steps: int) -> None:
         """Compiles by a call of no steps; takes no batch of the run."""
-        self._take_feed(batches)
-        self._capacity = max(self._capacity, num_steps)
-        self._train([self._feed.peek()], 0)
+        self._train(self._calls.peek(batches, num_steps), 0)
 
     def train(self, batches: Iterator[Batch], num_steps: int) -> StepSums:
         """Runs `num_steps` steps on the next batches of an iterator; one wait at the end.
@@ -160,9 +157,7 @@ class JaxEngine:
         Returns:
             `StepSums` over these steps and the whole mesh.
         """
-        self._take_feed(batches)
-        self._capacity = max(self._capacity, num_steps)
-        return self._train(self._feed.take(num_steps), num_steps)
+        return self._train(self._calls.take(batches, num_steps), num_steps)
 
     def evaluate(self, batches: Iterable[Batch]) -> StepSums:
         """Sums loss and counts over batches, without dropout.
@@ -175,12 +170,8 @@ class JaxEngine:
         totals = self._evaluation_steps(self._values(), arrays, np.int32(len(batches)))
         return _sums(len(batches), totals)
 
-    def _take_feed(self, batches: Iterator[Batch]) -> None:
-        if self._feed is None or self._feed.source is not batches:
-            self._feed = Feed(batches)
-
     def _train(self, batches: list[Batch], num_steps: int) -> StepSums:
-        arrays = self._distribute(stack(batches, self._capacity))
+        arrays = self._distribute(stack(batches, self._calls.length))
         state, totals = self._train_steps(self._values(), arrays, np.int32(num_steps))
         for group, values in zip(self._groups, state, strict=True):
             for variable, value in zip(group, values, strict=True):

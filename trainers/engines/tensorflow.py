@@ -18,7 +18,7 @@ from trainers.engines.base import (
     check_state,
     state_variables,
 )
-from trainers.engines.feeds import Feed, at_least_one, stack
+from trainers.engines.feeds import Calls, at_least_one, stack
 from trainers.engines.tensorflow_steps import ReplicaSteps, sum_no_gradients
 from trainers.errors import UserError
 from trainers.losses import PAD_ID
@@ -66,8 +66,7 @@ class TensorFlowEngine:
         # Each worker is a process; a TPU's hosts all do what one process says.
         self._of_workers = isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy)
         self._any_worker = tf.function(self._sum_over_replicas)
-        self._feed: Feed | None = None
-        self._capacity = 0
+        self._calls = Calls()
 
     @property
     def num_replicas(self) -> int:
@@ -120,7 +119,7 @@ class TensorFlowEngine:
             sum_no_gradients(optimizer)
         self._steps = ReplicaSteps(model, optimizer, self.options, self.num_replicas)
         self._variables = state_variables(model, optimizer)
-        self._feed, self._capacity = None, 0
+        self._calls = Calls()
         # Not jit_compile: on the CPU XLA is slower, under MirroredStrategy it fails, on a TPU it
         # is implied.
         self._train_steps = tf.function(self._loop_of_training)
@@ -153,9 +152,7 @@ class TensorFlowEngine:
 
     def warm_up(self, batches: Iterator[Batch], num_steps: int) -> None:
         """Traces and optimises the graph by a call of no steps; takes no batch of the run."""
-        self._take_feed(batches)
-        self._capacity = max(self._capacity, num_steps)
-        self._run_steps([self._feed.peek()], 0)
+        self._run_steps(self._calls.peek(batches, num_steps), 0)
 
     def train(self, batches: Iterator[Batch], num_steps: int) -> StepSums:
         """Runs `num_steps` steps on the next batches of an iterator; one wait at the end.
@@ -169,15 +166,12 @@ class TensorFlowEngine:
         Returns:
             `StepSums` over these steps and all replicas.
         """
-        self._take_feed(batches)
-        self._capacity = max(self._capacity, num_steps)
-        loss, tokens, correct, bad, rate, largest = self._run_steps(
-            self._feed.take(num_steps), num_steps
-        )
+        taken = self._calls.take(batches, num_steps)
+        loss, tokens, correct, bad, rate, largest = self._run_steps(taken, num_steps)
         return StepSums(num_steps, loss, tokens, correct, rate, int(bad), largest)
 
     def _run_steps(self, batches: list[Batch], num_steps: int) -> list[float]:
-        arrays = self._stack(batches, self._capacity)
+        arrays = self._stack(batches, self._calls.length)
         self.options.rows(arrays["targets"].shape[1] // self.num_replicas)
         tokens = np.count_nonzero(arrays["targets"] != PAD_ID, axis=(1, 2)).astype(np.float32)
         # A tensor, not an int: no new trace for another number of steps.
@@ -195,10 +189,6 @@ class TensorFlowEngine:
         sums = self._evaluation_steps(arrays, tf.constant(len(batches), tf.int32))
         loss, tokens, correct, bad = sums.numpy().tolist()
         return StepSums(len(batches), loss, tokens, correct, bad_step=int(bad))
-
-    def _take_feed(self, batches: Iterator[Batch]) -> None:
-        if self._feed is None or self._feed.source is not batches:
-            self._feed = Feed(batches)
 
     def _stack(self, batches: list[Batch], capacity: int) -> dict[str, np.ndarray]:
         """Arrays (steps, global batch, length) of which each replica can take its rows."""

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from trainers.engines.feeds import Feed, stack
+from trainers.engines.feeds import Calls, Feed, stack
 from trainers.errors import UserError
 
 
@@ -73,3 +73,13 @@ def test_stack_refuses_a_partial_batch():
     batches = [{"targets": np.zeros((2, 3))}, {"targets": np.zeros((1, 3))}]
     with pytest.raises(UserError, match=r"targets=\(1, 3\) after \(2, 3\)"):
         stack(batches, 2)
+
+
+def test_calls_share_a_feed_and_the_length_of_the_longest():
+    calls, source = Calls(), numbers()
+    assert taken(calls.peek(source, 2)) == [0]
+    found = [taken(calls.take(source, count)) for count in (2, 3, 1)]
+    assert found == [[0, 1], [2, 3, 4], [5]]
+    assert calls.length == 3
+    assert taken(calls.take(numbers(), 1)) == [0]
+    assert calls.length == 3
