@@ -42,7 +42,7 @@ PAPER_PLANS := table1,offsets,zero_blocks,when_to_fuse,figure2,four_at_once,pair
 TABLE5_DIR ?= table5
 GLUE_DIR ?= $(wildcard ../shared/data/glue)
 TABLE5_PRETRAIN ?= --size=tiny --corpus=docs --steps=S:2500 --eval_every=1250
-TABLE5_FINETUNE ?= --tasks=cola,mrpc,rte --repeats=3 --packed --steps=200 --checkpoint_every=50 \
+TABLE5_FINETUNE ?= --tasks=cola,mrpc,rte --repeats=3 --packed --steps=150 --checkpoint_every=50 \
   --eval_batches=1 --nosubmission
 PYTEST_ARGS ?= -m "not slow"
 # What is worth testing on the second backend as well: the library, and what runs there alone.
