@@ -43,10 +43,12 @@ class PretrainingCost:
 
     Args:
         sources: steps of each stage that it comes from.
+        steps: of its own stage.
         before, after: device-seconds; None where a record does not say.
     """
 
     sources: tuple[int, ...]
+    steps: int
     before: float | None
     after: float | None
 
@@ -73,6 +75,7 @@ def pretraining_cost(pretraining: Pretraining, name: str, steps: int) -> Pretrai
     before = cost_before(pretraining, name)
     return PretrainingCost(
         tuple(stage.steps for stage in stages if stage is not None),
+        steps,
         None if before is None else before.device_seconds,
         _own_seconds(pretraining.stages[name], steps),
     )
@@ -107,7 +110,7 @@ def table_6(runs: Iterable[Run], pretraining: Pretraining | None) -> Table:
     rows = tuple(
         (
             tables.label(key[0] if key[1] is None else f"{key[0]}, {numbers.count(key[1])} steps"),
-            *_ours(key, costs.get(key), reference, "not recorded" if key in found else "not run"),
+            *_ours(costs.get(key), reference, "not recorded" if key in found else "not run"),
             averages.average_cell(found.get(key)),
             *_papers(pairs.get(key)),
         )
@@ -147,7 +150,7 @@ def _own_seconds(stage: Stage, steps: int) -> float | None:
     return float(np.interp(steps, sorted(points), [points[step] for step in sorted(points)]))
 
 
-def _ours(key, cost: PretrainingCost | None, reference, why: str) -> tuple[Cell, ...]:
+def _ours(cost: PretrainingCost | None, reference, why: str) -> tuple[Cell, ...]:
     if cost is None:
         return (tables.missing(why),) * 6
     ratio = None
@@ -156,7 +159,7 @@ def _ours(key, cost: PretrainingCost | None, reference, why: str) -> tuple[Cell,
     return (
         Cell(_steps(cost.sources), sum(cost.sources)),
         tables.figure(cost.before, numbers.seconds),
-        tables.figure(key[1], numbers.count),
+        tables.figure(cost.steps, numbers.count),
         tables.figure(cost.after, numbers.seconds),
         tables.figure(cost.total, numbers.seconds),
         tables.figure(ratio, numbers.ratio, otherwise="not known"),
