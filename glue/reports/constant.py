@@ -6,7 +6,7 @@ Matthews correlation 0. A task with numbers for labels has none: the correlation
 
 import collections
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from glue import metrics, tasks
 from glue.results import Run
@@ -34,6 +34,14 @@ def scores(runs: Iterable[Run]) -> dict[str, float]:
             if keys - found.keys():
                 found |= _scores(run, name)
     return found
+
+
+def average(runs: Iterable[Run], groups: Sequence[str]) -> float | None:
+    """The average of these scores over some groups; None where one of them is not known."""
+    values = scores(runs)
+    if not groups or any(name not in metrics.groups(values) for name in groups):
+        return None
+    return metrics.average({key: values[key] for key in tasks.scores(groups)})
 
 
 def _scores(run: Run, name: str) -> Mapping[str, float]:

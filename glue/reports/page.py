@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from glue import metrics, tasks
-from glue.reports import averages, cost, differences, figures, paper, scores
+from glue.reports import averages, constant, cost, differences, figures, paper, scores
 from glue.reports.averages import Average
 from glue.results import Run, read_runs
 from trainers.reports import page, runs, write
@@ -101,10 +101,13 @@ def _best(found: Sequence[Run], reached: Mapping[tuple[str, int], Average]) -> s
     if not means:
         return f"{opening} No average is defined."
     model, steps = max(means, key=means.get)
+    alike = constant.average(averages.glue_runs(found), groups)
+    least = f"; {constant.NAME} has {averages.truncated(alike)}" if alike is not None else ""
     return (
         f"{opening} The best average over {averages.titles(groups)} ({len(groups)} of the paper's "
         f"{len(tasks.MIXTURE)} groups) is {averages.truncated(means[model, steps])}, of {model} "
-        f"after {steps:,} steps. Which differences are more than noise has a table of its own."
+        f"after {steps:,} steps{least}. Which differences are more than noise has a table of "
+        "its own."
     )
 
 

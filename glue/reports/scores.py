@@ -84,10 +84,9 @@ def table_5(runs: Iterable[Run]) -> Table:
 def _alike(runs: Iterable[Run], found: Mapping[object, Average]) -> str:
     """What the average is of a model that says the same of every example."""
     groups = averages.main_groups(found)
-    values = constant.scores(averages.glue_runs(runs))
-    if not groups or any(name not in metrics.groups(values) for name in groups):
+    average = constant.average(averages.glue_runs(runs), groups)
+    if average is None:
         return ""
-    average = metrics.average({key: values[key] for key in tasks.scores(groups)})
     return (
         f" {constant.NAME.capitalize()}, over {averages.titles(groups)}: "
         f"{averages.truncated(average)}."

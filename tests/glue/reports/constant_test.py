@@ -3,7 +3,7 @@
 import pytest
 
 from glue import results
-from glue.reports import constant, scores
+from glue.reports import constant, page, scores
 from tests.glue import recorded
 
 # Of four pairs three are paraphrases.
@@ -34,6 +34,8 @@ def test_tables_say_it(runs):
     # (0 + (75 + 85.714) / 2) / 2, cut to two decimals.
     caption = scores.table_5(runs).caption
     assert caption.endswith("Always the commonest label, over CoLA, MRPC: 40.17.")
+    summary = page.glue_report(runs).summary[0]
+    assert "after 0 steps; always the commonest label has 40.17. Which" in summary
 
 
 def test_a_correlation_is_not_defined(tmp_path):
