@@ -59,7 +59,7 @@ def test_how_far_it_goes_beyond_what_was_seen_is_said(workdir, capsys):
 def test_without_a_fused_run_that_is_said(tmp_path, capsys):
     folder = synthetic.write_run(tmp_path / "w", synthetic.small(steps=4000), synthetic.baseline())
     advise.advise(advise.AdviseConfig((str(folder),), "1e13"))
-    assert "no fused run shows what fusing does here" in capsys.readouterr().out
+    assert "no self-fusion shows what fusing does here" in capsys.readouterr().out
 
 
 def test_a_budget_within_the_plateau(workdir, capsys):

@@ -3,9 +3,9 @@
 - `continued`: every curve from random weights is cut at a share of its compute, the laws are fitted
   to the beginnings, and the rest of each curve is forecast.
 - `unseen`: a curve is left out, and forecast from the other curves of its size.
-- `fused`: all runs that were fused from one source at one step are left out, and forecast from the
-  laws and from what the other fused runs showed, as the advice does it: not from the source's own
-  loss.
+- `fused`: all runs that one source was fused into with itself at one step are left out, and
+  forecast from the laws and from what the other fused runs showed, as the advice does it: not from
+  the source's own loss.
 
 Each forecast is an interval that should hold `choice.LEVEL` of the evaluations. Evaluations of one
 run go together, so that a share over few runs is a rough one; the number of runs stands beside it.
@@ -175,10 +175,8 @@ def _source_size(curve, groups):
 
 
 def _shares_source(curve, other):
-    def key(source):
-        return (source.loss, source.cost)
-
-    return bool({key(s) for s in curve.sources} & {key(s) for s in other.sources})
+    one, another = curve.sources[0], other.sources[0]
+    return (one.loss, one.cost) == (another.loss, another.cost)
 
 
 def _fit_what_can_be(groups, seed):

@@ -13,7 +13,8 @@ import numpy as np
 
 from trainers import workdir
 from trainers.errors import UserError
-from trainers.plans import tuning
+from trainers.plans import known, tuning
+from trainers.reports import repeats
 from trainers.reports.comparisons import CONTINUED, after
 from trainers.reports.runs import Run, Stage
 
@@ -22,9 +23,8 @@ UNITS = ("flops", "device_seconds")
 # Losses compare only where these settings of two runs are equal.
 _SHARED = ("size", "input_length", "validation.tokens", "vocabulary.model")
 
-
-# Plans that look for learning rates.
-_VARIED = (tuning.NAME, "offsets")
+# Plans that vary on purpose what other runs leave at its best.
+_VARIED = (tuning.NAME, "offsets", "zero_blocks")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,9 +84,9 @@ class Curve:
 def read_curves(found: Sequence[Run], unit: str) -> tuple[Curve, ...]:
     """Returns the curves of all stages of one or more runs; copies of one stage count once.
 
-    A stage that goes on from another one gives the curve of both together. Two plans are left out:
-    stages of a sweep are too short to learn from, and those of `offsets` have learning rates that
-    are varied on purpose.
+    A stage that goes on from another one gives the curve of both together. What three plans vary is
+    left out: stages of a sweep are too short to learn from, and those of `offsets` and
+    `zero_blocks` have learning rates and noise that nobody would choose.
 
     Args:
         found: runs on the same text with the same vocabulary.
@@ -111,8 +111,11 @@ def read_curves(found: Sequence[Run], unit: str) -> tuple[Curve, ...]:
 
 
 def _is_varied(run: Run, stage: Stage) -> bool:
-    plans = run.settings.get("experiments") or {}
-    return any(stage.name in plans.get(name, {}).get("points", {}) for name in _VARIED)
+    plans, name = run.settings.get("experiments") or {}, repeats.base(stage)
+    # What they compare with is no variation.
+    if name == known.SELF_FUSION.name:
+        return False
+    return any(name in plans.get(plan, {}).get("points", {}) for plan in _VARIED)
 
 
 def _from_its_start(run: Run, stage: Stage) -> Stage:

@@ -5,12 +5,13 @@ its own size from the compute at which that law has this loss:
 
     L(x) = L_B(L_B⁻¹(L_S·e^δ) + g·x)
 
-after x of compute of its own. δ is what noise or unlike sources cost at the start, g how fast it
+after x of compute of its own. δ is what noise costs at the start, g how fast it
 learns for its compute: 1 as if it had been trained from random weights until there, below 1 where
-the small model's weights hold it back. Both are measured on every fused run: δ before its first
-step, g by least squares over its curve. What a further one will have is drawn about their mean;
-their variance, and with few runs also their mean, are taken together with a default (δ: 0 ± 0.01,
-log g: 0 ± 0.5, worth one run for the mean and three for the variance).
+the small model's weights hold it back. Both are measured on every run that was fused with itself,
+as the advice would have it (several models make an ensemble: they begin below their own loss, and
+cost more): δ before its first step, g by least squares over its curve. What a further one will have
+is drawn about their mean; their variance, and with few runs also their mean, are taken together
+with a default (δ: 0 ± 0.01, log g: 0 ± 0.5, worth one run for the mean and three for the variance).
 
 Example:
     >>> effect = learn([curve for curve in curves if curve.sources], fits)
@@ -69,8 +70,8 @@ def learn(curves: Sequence[Curve], fits: Mapping[str, Fit], draws: int = DRAWS, 
     """Learns from fused runs what fusing does.
 
     Args:
-        curves: fused stages; those of other sizes than `fits` has, or of sources whose loss is
-            not known, are left out.
+        curves: of fused stages; those of other sizes than `fits` has, of several sources, or of
+            one whose loss is not known, are left out.
         fits: size letter to the fit of models from random weights.
         draws: number of draws.
         seed: of the draws.
@@ -95,9 +96,8 @@ def learn(curves: Sequence[Curve], fits: Mapping[str, Fit], draws: int = DRAWS, 
 
 
 def source_loss(curve: Curve) -> float | None:
-    """Mean loss of a fused stage's sources where they were fused; None if one is not known."""
-    losses = [source.loss for source in curve.sources]
-    return float(np.mean(losses)) if losses and None not in losses else None
+    """Loss of what a stage was fused with itself from; None for others, or if it is not known."""
+    return curve.sources[0].loss if len(curve.sources) == 1 else None
 
 
 def measure(curve: Curve, law: Law) -> Measured:

@@ -69,14 +69,14 @@ def notes(advice: Advice, effect: Effect) -> list[str]:
                 f"the law of size {size} is used at {ratio:.3g} times the compute observed{far}."
             )
     speed = Interval.of(np.exp(effect.log_speed))
-    rates = f"{speed.median:.2g} times as fast as a model from random weights would"
+    rates = f"it learns {speed.median:.2g} times as fast as a model from random weights would"
     if effect.measured:
         found.append(
-            f"{len(effect.measured)} fused run(s) showed what fusing does: then it learns {rates}."
+            f"{len(effect.measured)} self-fusion(s) showed what fusing does: then {rates}."
         )
     else:
         found.append(
-            f"no fused run shows what fusing does here; it is assumed that it then learns {rates} "
+            f"no self-fusion shows what fusing does here; it is assumed that then {rates} "
             f"({LEVEL:.0%}: {speed.low:.2g} to {speed.high:.2g})."
         )
     return found

@@ -66,16 +66,20 @@ def test_a_source_that_is_not_there_is_unknown(tmp_path):
     assert read(folder)[0].sources[0].loss is None
 
 
-def test_stages_whose_learning_rates_are_varied_are_left_out(tmp_path):
-    shifted = {**synthetic.fused(end=44.0), "name": "offset_-50"}
-    stages = (synthetic.small(), synthetic.fused(), shifted)
+def test_stages_of_plans_that_vary_something_are_left_out(tmp_path):
+    varied = ("tune_1", "offset_-50", "offset_-50_r2", "noise_0")
+    stages = [synthetic.small(), synthetic.fused()]
+    for i, name in enumerate(varied):
+        stages.append({**synthetic.fused(end=44.0 + i), "name": name})
+    stages[4] |= {"repeat": 2, "repeat_of": "offset_-50"}
     plans = {
-        "tune": {"points": {"self_fusion": {}}},
+        "tune": {"points": {"tune_1": {}}},
         "offsets": {"points": {"offset_-50": {}}},
+        "zero_blocks": {"points": {"noise_0": {}, "self_fusion": {}}},
         "table1": {"points": {"small_0": {}}},
     }
     folder = synthetic.write_run(tmp_path / "w", *stages, experiments=plans)
-    assert [curve.name for curve in read(folder)] == ["w/small_0"]
+    assert [curve.name for curve in read(folder)] == ["w/small_0", "w/self_fusion"]
 
 
 def test_copies_and_beginnings_of_a_stage_count_once(tmp_path):

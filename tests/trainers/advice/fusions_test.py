@@ -57,15 +57,11 @@ def test_runs_move_and_narrow_what_is_expected():
     assert len(six.measured) == 6
 
 
-def test_runs_of_unknown_sources_and_of_other_sizes_are_left_out():
+def test_runs_of_unknown_or_several_sources_and_of_other_sizes_are_left_out():
     fits = fit_laws({"M": [truth.curve(truth.BIG, "M", 24000.0)]})
     run = truth.fused(truth.SMALL, truth.BIG, 3000.0, 20000.0)
     unknown = dataclasses.replace(run, sources=(Source("gone", None, None),))
+    pair = dataclasses.replace(run, sources=(Source("a", 2.0, 1.0), Source("b", 2.0, 1.0)))
     other = dataclasses.replace(run, size="L")
-    assert fusions.learn([unknown, other], fits).measured == ()
-
-
-def test_two_sources_count_by_their_mean():
-    run = truth.fused(truth.SMALL, truth.BIG, 3000.0, 20000.0)
-    two = dataclasses.replace(run, sources=(Source("a", 2.0, 1.0), Source("b", 3.0, 1.0)))
-    assert fusions.source_loss(two) == 2.5
+    assert fusions.learn([unknown, pair, other], fits).measured == ()
+    assert len(fusions.learn([unknown, pair, other, run], fits).measured) == 1

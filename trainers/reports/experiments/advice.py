@@ -10,7 +10,7 @@ _TITLE = "The advice, tested on what it did not see"
 _KINDS = {
     "continued": "the rest of a curve, from its beginning",
     "unseen": "a curve from random weights, from others of its size",
-    "fused": "fused runs, from the laws and other fused runs",
+    "fused": "self-fusions, from the laws and other self-fusions",
 }
 
 
