@@ -18,12 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from glue import data, metrics, results, submission, tasks, tsv
-from glue.files import write_text
 from glue.units import Unit
 from trainers import checkpoints
 from trainers.checkpoint_format import step_folders
 from trainers.engines.base import state_variables
-from trainers.workdir import read_json
+from trainers.workdir import read_json, write_text
 
 Predict = Callable[[Sequence[str]], list[str]]
 EVALUATIONS = "evaluations"

@@ -31,15 +31,15 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from glue import files, metrics, tasks
+from glue import metrics, tasks
 from trainers.errors import UserError
-from trainers.workdir import read_json, write_json
+from trainers.workdir import differences, read_json, write_json, write_text
 
 FORMAT = 1
 MODEL_FILE = "model.json"
 RESULT_FILE = "result.json"
 # What a run was told that does not make it another one: how it was asked for.
-_TOLD = ("command",)
+_TOLD = {"command": None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,13 +139,8 @@ def write_model(
     }
     path = pathlib.Path(workdir) / run / MODEL_FILE
     if path.exists():
-        before = read_json(path)
-        wrong = [
-            f"{field}={content.get(field)!r}, there it is {before.get(field)!r}"
-            for field in dict.fromkeys((*before, *content))
-            if field not in _TOLD
-            and json.loads(json.dumps(content.get(field))) != before.get(field)
-        ]
+        before, now = read_json(path), json.loads(json.dumps(content))
+        wrong = differences(before | _TOLD, now | _TOLD)
         if wrong:
             raise UserError(
                 f"Expected the results folder of this run or a new one. Received: "
@@ -198,7 +193,7 @@ def write_result(
             json.dumps({"target": target, "prediction": prediction}) + "\n"
             for target, prediction in zip(*pairs, strict=True)
         ]
-        files.write_text(folder / f"{split}.jsonl", "".join(lines))
+        write_text(folder / f"{split}.jsonl", "".join(lines))
     content = {
         "format": FORMAT,
         "run": run,

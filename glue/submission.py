@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from glue import files, metrics, tasks
+from glue import metrics, tasks
 from glue.tasks import Task
 from trainers.errors import UserError
+from trainers.workdir import write_text
 
 
 def write(
@@ -72,4 +73,4 @@ def _write_once(path: pathlib.Path, text: str) -> None:
             "Expected a predictions file that is new. Received: "
             f"file={str(path)!r}, which has other predictions. Move it away."
         )
-    files.write_text(path, text)
+    write_text(path, text)

@@ -9,7 +9,8 @@
     W/.locks/                see trainers/locks.py
     W/report/                see trainers/reports
 
-Every JSON file is written beside and renamed, so that a reader never sees half of one.
+Every JSON file is written beside and renamed, so that a reader never sees half of one; so are the
+texts that glue/ writes.
 
 Example:
     >>> workdir = Workdir("/tmp/run")
@@ -31,17 +32,24 @@ _WELCOME = {"data"}
 
 
 def write_json(path: pathlib.Path, content: Mapping) -> None:
-    """Writes a JSON file in one piece: beside it first, then renamed; one process at a time."""
+    """Writes a JSON file in one piece."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a UTF-8 file in one piece: beside it first, then renamed; one process at a time."""
     path = pathlib.Path(path)
-    text = json.dumps(content, indent=1) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     # Always the same name: what a killed process left is written over by the next one.
     beside = path.with_name(f".{path.name}.partial")
-    with open(beside, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    try:
+        with open(beside, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def read_json(path: pathlib.Path) -> dict:
