@@ -70,7 +70,7 @@ def pretraining_report(run, kernels=None, steps=None):
         Section(
             "Comparison",
             (pretraining.comparison_table(run, compared), *_sweep(run)),
-            (comparisons.DEFINITION, summary.tuning(run.settings)),
+            (comparisons.DEFINITION, f"Learning rates: {summary.tuning(run.settings)}"),
         ),
         Section(
             "The paper's tables, with the figures of this run",

@@ -28,7 +28,7 @@ def summarize(run, comparisons):
     plans = [_plan(run, found) for found in arms.values()] or [_nothing_compared(run)]
     if len(plans) == 1:
         opening, plans = f"{opening} {plans[0]}", []
-    closing = " ".join([*_unfinished(run), tuning(run.settings), _spread(run)])
+    closing = " ".join([*_unfinished(run), f"Learning rates: {tuning(run.settings)}", _spread(run)])
     return (opening, *plans, closing)
 
 
@@ -45,12 +45,12 @@ def corpus(settings):
 
 def tuning(settings):
     """Which sweep chose the learning rates, or that none did."""
-    chosen = settings.get("tuning")
+    chosen = str(settings.get("tuning") or "").strip()
     if chosen:
-        return f"Learning rates: {str(chosen).strip().rstrip('.')}."
+        return f"{chosen.rstrip('.')}."
     return (
-        "Learning rates: no sweep chose them. An untuned baseline flatters every way of growing "
-        "a model, so these ratios say little."
+        "no sweep chose them. An untuned baseline flatters every way of growing a model, so these "
+        "ratios say little."
     )
 
 
@@ -73,7 +73,9 @@ def _outcomes(found):
         else "the baseline's final accuracy"
     )
     if not reached:
-        return f"With none of {repeats.seeds(len(found))} it reached {goal}: {found[0].reason}."
+        reason = found[0].reason
+        why = "" if reason.startswith("not reached") else f": {reason}"
+        return f"With none of {repeats.seeds(len(found))} it reached {goal}{why}."
     flops = [c.flops_ratio for c in reached]
     seconds = [c.device_seconds_ratio for c in reached]
     if len(reached) < len(found):

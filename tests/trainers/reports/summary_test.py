@@ -97,4 +97,4 @@ def test_corpus(settings, words):
 
 
 def test_tuning_is_quoted():
-    assert summary.tuning({"tuning": "sweep A. "}) == "Learning rates: sweep A."
+    assert summary.tuning({"tuning": "sweep A. "}) == "sweep A."
