@@ -108,7 +108,8 @@ def _figure(found, facts, reached, noise):
         "figure6_when_to_fuse",
         "Figure 6: accuracy when the budget is spent, over the step of fusion.",
         "Leftmost: no fusion, the big model from random weights. Bars: the standard deviation "
-        + ("over seeds." if _seeds(reached) > 1 else "of single evaluations around their curve."),
+        + ("over seeds where there are several, else " if _seeds(reached) > 1 else "")
+        + "of single evaluations around their curve.",
         f"A line chart, accuracy over fusion step, for budgets of "
         f"{', '.join(line['name'] for line in series)}.",
         (charts.panel("", "Step of the small model", "Validation accuracy, %", series),),
@@ -162,8 +163,9 @@ def _best(found, facts, reached, noise):
             continue
         means = {step: statistics.fmean(values) for step, values in known.items()}
         best = max(means, key=means.get)
-        margins = [_errors(values, noise) for values in known.values()]
-        margin = None if None in margins else 2 * 2**0.5 * max(margins)
+        # A point of one seed shows no spread over seeds; it may be as large as another's.
+        spreads = [_errors(values, noise) for values in known.values()]
+        margin = None if None in spreads else 2 * 2**0.5 * max(spreads)
         how = f"when fused at step {numbers.count(best)}" if best else "without a fusion"
         text = f"{_label(facts, index)}: best {how} ({numbers.percent(means[best])} %)"
         if margin is None:
@@ -172,5 +174,6 @@ def _best(found, facts, reached, noise):
         alike = [s for s in means if s != best and means[s] >= means[best] - margin]
         others = ", ".join(numbers.count(step) if step else "none" for step in alike)
         told = f"as good within two standard errors: {others}" if alike else "no other is as good"
+        told += f", if each varies by {max(spreads):.2f} points, as the one that varies most does"
         sentences.append(f"{text}; {told}.")
     return sentences
