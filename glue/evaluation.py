@@ -8,7 +8,6 @@ Texts are generated greedily. A checkpoint that is evaluated is not evaluated ag
 that is killed anywhere goes on with the next one.
 """
 
-import json
 import math
 import pathlib
 import shutil
@@ -22,7 +21,7 @@ from glue.units import Unit
 from trainers import checkpoints
 from trainers.checkpoint_format import step_folders
 from trainers.engines.base import state_variables
-from trainers.workdir import read_json, write_text
+from trainers.workdir import read_json, write_json
 
 Predict = Callable[[Sequence[str]], list[str]]
 EVALUATIONS = "evaluations"
@@ -92,7 +91,7 @@ class Evaluation:
             "predictions": found,
             "seconds": seconds,
         }
-        write_text(path, json.dumps(content) + "\n")
+        write_json(path, content)
         said = ", ".join(f"{key} {value:.2f}" for key, value in scores.items())
         self._say(f"{self._folder.name} {task} step {step:,}: {said} ({seconds:.1f} s)")
         return content

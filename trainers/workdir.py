@@ -9,8 +9,8 @@
     W/.locks/                see trainers/locks.py
     W/report/                see trainers/reports
 
-Every JSON file is written beside and renamed, so that a reader never sees half of one; so are the
-texts that glue/ writes.
+Every JSON file is written beside and renamed (`write_text`), so that a reader never sees half of
+one.
 
 Example:
     >>> workdir = Workdir("/tmp/run")

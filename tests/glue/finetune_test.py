@@ -110,7 +110,7 @@ def test_a_stop_anywhere_changes_nothing(finished, world, monkeypatch):
 
     # At step 3, before the second evaluation, before the result, before checkpoints are removed.
     killed_at(RunLog, "advance", 2)
-    killed_at(evaluation, "write_text", 1)
+    killed_at(evaluation, "write_json", 1)
     killed_at(results, "write_json", 0)
     killed_at(evaluation, "tidy", 0)
     finetune.finetune(asked())

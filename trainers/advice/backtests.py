@@ -150,7 +150,7 @@ def unseen(groups, seed: int = 0) -> Score:
 
 
 def fused(groups, curves: Sequence[Curve], seed: int = 0) -> Score:
-    """Forecasts fused runs from the laws and from fused runs of other sources."""
+    """Forecasts self-fusions from the laws and from those of other sources."""
 
     def forecast(curve):
         fits = fit_laws(groups, seed=seed)

@@ -1,17 +1,17 @@
-"""What fusing does to a curve: a model of it, learned from fused runs where there are any.
+"""What fusing does to a curve: a model of it, learned from self-fusions where there are any.
 
 A model that is fused begins near the loss of what it was fused from, and then follows the law of
 its own size from the compute at which that law has this loss:
 
     L(x) = L_B(L_B⁻¹(L_S·e^δ) + g·x)
 
-after x of compute of its own. δ is what noise costs at the start, g how fast it
-learns for its compute: 1 as if it had been trained from random weights until there, below 1 where
-the small model's weights hold it back. Both are measured on every run that was fused with itself,
-as the advice would have it (several models make an ensemble: they begin below their own loss, and
-cost more): δ before its first step, g by least squares over its curve. What a further one will have
-is drawn about their mean; their variance, and with few runs also their mean, are taken together
-with a default (δ: 0 ± 0.01, log g: 0 ± 0.5, worth one run for the mean and three for the variance).
+after x of compute of its own. δ is what noise costs at the start, g how fast it learns for its
+compute: 1 as if it had been trained from random weights until there, below 1 where the small
+model's weights hold it back. Both are measured on every self-fusion, as that is what is advised
+(several models make an ensemble, which begins below their own loss and costs more): δ before its
+first step, g by least squares over its curve. What a further one will have is drawn about their
+mean; their variance, and with few runs also their mean, are taken together with a default (δ:
+0 ± 0.01, log g: 0 ± 0.5, worth one run for the mean and three for the variance).
 
 Example:
     >>> effect = learn([curve for curve in curves if curve.sources], fits)
