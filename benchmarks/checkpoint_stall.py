@@ -2,14 +2,14 @@
 
     python -m benchmarks.checkpoint_stall [--size=tiny_m] [--every=100] [--rounds=10]
 
-One run of `trainers.loop` on random batches, which saves at every second boundary of `--every`
-steps. So windows of that many steps with a save and without one follow each other, and each one
-with a save is compared with the mean of its two neighbours: a drift of the machine's speed cancels
-out. A window holds all that a save costs: the copy from the device, what the loop does itself, and
-the thread that writes beside the steps. It is measured by the clock and, for machines that others
-use too, in processor time of this process, all threads together. Beside it stands what the loop
-alone waits for: the pause between two calls of the engine where it saves, less that where it does
-not. About four minutes on two cores at the default size.
+One run of `trainers.training.loop` on random batches, which saves at every second boundary of
+`--every` steps. So windows of that many steps with a save and without one follow each other, and
+each one with a save is compared with the mean of its two neighbours: a drift of the machine's speed
+cancels out. A window holds all that a save costs: the copy from the device, what the loop does
+itself, and the thread that writes beside the steps. It is measured by the clock and, for machines
+that others use too, in processor time of this process, all threads together. Beside it stands what
+the loop alone waits for: the pause between two calls of the engine where it saves, less that where
+it does not. About four minutes on two cores at the default size.
 """
 
 import itertools
@@ -23,10 +23,11 @@ import numpy as np
 from absl import app, flags
 
 import keras_fusion as kf
-from trainers import checkpoints, loop
+from trainers import checkpoints
 from trainers.data.spans import raw_length, target_length
 from trainers.engines.tensorflow import TensorFlowEngine
-from trainers.train_config import TrainConfig
+from trainers.training import loop
+from trainers.training.config import TrainConfig
 
 OPTIMIZERS = {"adafactor": kf.optimizers.Adafactor, "adamw": keras.optimizers.AdamW}
 
@@ -138,7 +139,7 @@ def main(argv):
             ROUNDS.value,
             folder,
         )
-        saved = checkpoints.latest(pathlib.Path(folder) / loop.CHECKPOINT_FOLDER)
+        saved = checkpoints.latest(pathlib.Path(folder) / checkpoints.CHECKPOINT_FOLDER)
         size = sum(value.nbytes for value in saved.state().values())
     print(
         f"{SIZE.value}, {OPTIMIZER.value}, batch {BATCH_SIZE.value} x {INPUT_LENGTH.value}, "

@@ -103,8 +103,8 @@ def anonymous_bytes():
 def write_sources(folder, size):
     """Writes the sources' weights, and returns their bytes."""
     import keras_fusion as kf
-    from trainers import tensor_files
-    from trainers.engines.base import state_variables
+    from trainers.checkpoints import tensors
+    from trainers.engines.state import state_variables
 
     skeleton = kf.models.T5.skeleton(kf.models.T5Config.from_size(size))
     shapes = {
@@ -119,7 +119,7 @@ def write_sources(folder, size):
             f"{folder} has {free / 2**30:.1f} GiB free, {2 * total / 2**30:.1f} wanted"
         )
     for seed in range(SOURCES):
-        tensor_files.write(
+        tensors.write(
             folder / f"{seed}.safetensors",
             {
                 name: RandomArray(shape, (seed, number))
@@ -135,12 +135,12 @@ def fuse_on_mesh(folder, size, devices, layout):
     from jax.sharding import NamedSharding, PartitionSpec
 
     import keras_fusion as kf
-    from trainers import tensor_files
+    from trainers.checkpoints import tensors
     from trainers.engines.jax import JaxEngine
     from trainers.engines.jax_variables import place
 
     config = kf.models.T5Config.from_size(size)
-    files = [tensor_files.TensorFile(folder / f"{seed}.safetensors") for seed in range(SOURCES)]
+    files = [tensors.TensorFile(folder / f"{seed}.safetensors") for seed in range(SOURCES)]
     fused, weights = kf.models.fused_weights([config] * SOURCES, files)
     engine = JaxEngine(f"model:{devices}", layout)
     with engine.scope():

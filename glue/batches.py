@@ -155,7 +155,7 @@ def _pad(sequences: Sequence[np.ndarray], length: int) -> np.ndarray:
 
 
 class TrainingBatches:
-    """Endless batches in an order that (seed, epoch) decide; what `trainers.loop` trains on.
+    """Endless batches in an order that (seed, epoch) decide; what the training loop takes.
 
     Args:
         examples: of one task or of a mixture.

@@ -19,9 +19,9 @@ import numpy as np
 from glue import data, metrics, results, submission, tasks, tsv
 from glue.units import Unit
 from trainers import checkpoints
-from trainers.checkpoint_format import step_folders
-from trainers.engines.base import state_variables
-from trainers.workdir import read_json, write_json
+from trainers.checkpoints.format import step_folders
+from trainers.engines.state import state_variables
+from trainers.files import read_json, write_json
 
 Predict = Callable[[Sequence[str]], list[str]]
 EVALUATIONS = "evaluations"

@@ -39,13 +39,16 @@ from glue.finetune_config import FinetuneConfig, config_from_flags, define_flags
 from glue.pretrained import Pretrained, of_plan, open_pretrained
 from glue.units import Unit
 from keras_fusion.optimizers import Adafactor
-from trainers import errors, locks, loop, stopping
-from trainers.devices import EngineFactory, engine_factory
+from trainers import checkpoints, errors, stopping
 from trainers.engines.base import StepOptions
-from trainers.flops import step_flops
-from trainers.stages import StepCosts
+from trainers.engines.devices import EngineFactory, engine_factory
+from trainers.engines.flops import step_flops
+from trainers.files import read_json
+from trainers.runs import locks
+from trainers.runs.workdir import Workdir
+from trainers.training import loop
+from trainers.training.config import StepCosts
 from trainers.versions import installed_versions
-from trainers.workdir import Workdir, read_json
 
 # What keeps a results folder from the folder of a pretraining run.
 _SETTINGS = {"kind": "fine-tuning"}
@@ -141,7 +144,7 @@ class _Finetuning:
         if engine.is_chief:
             found = (repeat.folder / task / results.RESULT_FILE for task in unit.tasks)
             best = {read_json(path)["best_step"] for path in found}
-            evaluation.tidy(repeat.folder / unit.name / loop.CHECKPOINT_FOLDER, best)
+            evaluation.tidy(repeat.folder / unit.name / checkpoints.CHECKPOINT_FOLDER, best)
 
     def _train(self, engine, repeat: _Repeat, unit: Unit) -> loop.TrainResult:
         config = self.config
@@ -178,7 +181,7 @@ class _Finetuning:
     def _evaluate(self, repeat: _Repeat, unit: Unit, trained: loop.TrainResult, devices: int):
         config = self.config
         model, predict = self._generator(repeat.pretrained)
-        saved = repeat.folder / unit.name / loop.CHECKPOINT_FOLDER
+        saved = repeat.folder / unit.name / checkpoints.CHECKPOINT_FOLDER
         found = Evaluation(repeat.folder, unit, model, predict, saved)
         steps = steps_of(config.checkpoint_every, trained.steps)
         unfinished = [

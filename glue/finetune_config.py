@@ -8,7 +8,7 @@ from types import MappingProxyType
 from absl import flags
 
 from glue import tasks
-from trainers.devices import STRATEGIES, Devices
+from trainers.engines.devices import STRATEGIES, Devices
 from trainers.engines.mesh import T5_LAYOUT
 from trainers.errors import UserError
 

@@ -6,14 +6,14 @@ import re
 
 import keras_fusion as kf
 from glue import vocabularies
-from trainers.checkpoint_format import step_folder
-from trainers.checkpoints import MODEL_FILE, Checkpoint, read_manifest
+from trainers.checkpoints import CHECKPOINT_FOLDER, MODEL_FILE, Checkpoint, read_manifest
+from trainers.checkpoints.format import step_folder
+from trainers.checkpoints.models import find_checkpoint, read_config
 from trainers.data.vocabulary import Vocabulary
 from trainers.errors import UserError
-from trainers.graphs import repeat_name
-from trainers.loop import CHECKPOINT_FOLDER
-from trainers.model_files import find_checkpoint, read_config
-from trainers.workdir import RUN_FILE, STAGE_FILE, read_json
+from trainers.files import read_json
+from trainers.plans.graph import repeat_name
+from trainers.runs.workdir import RUN_FILE, STAGE_FILE
 
 # The plan whose models are fine-tuned, and the field of its points that says after which steps.
 _PLAN, _STEPS = "table5", "steps"

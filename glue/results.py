@@ -33,7 +33,7 @@ from collections.abc import Mapping, Sequence
 
 from glue import metrics, tasks
 from trainers.errors import UserError
-from trainers.workdir import differences, read_json, write_json, write_text
+from trainers.files import differences, read_json, write_json, write_text
 
 FORMAT = 1
 MODEL_FILE = "model.json"

@@ -16,7 +16,7 @@ import numpy as np
 from glue import metrics, tasks
 from glue.tasks import Task
 from trainers.errors import UserError
-from trainers.workdir import write_text
+from trainers.files import write_text
 
 
 def write(

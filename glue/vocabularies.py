@@ -14,7 +14,8 @@ from trainers.checkpoints import Checkpoint
 from trainers.data import manifest
 from trainers.data.vocabulary import Vocabulary
 from trainers.errors import UserError
-from trainers.workdir import RUN_FILE, read_json
+from trainers.files import read_json
+from trainers.runs.workdir import RUN_FILE
 
 # A checkpoint lies in W/STAGE/checkpoints/step_…
 _DEPTH = 3

@@ -7,7 +7,7 @@ import pytest
 from tests import makefile
 from tests.trainers import nano
 from trainers import pretrain
-from trainers.workdir import Workdir
+from trainers.runs.workdir import Workdir
 
 PRETRAIN = "trainers.pretrain"
 FAST = {

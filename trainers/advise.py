@@ -17,10 +17,10 @@ import re
 
 from absl import flags
 
-from trainers import advice, errors, workdir
+from trainers import advice, errors, files
 from trainers.advice import texts
 from trainers.errors import UserError, check_new_file
-from trainers.reports import runs
+from trainers.runs import history
 
 FORMAT = 1
 """Version of the form of the JSON file."""
@@ -115,7 +115,7 @@ def advise(config: AdviseConfig) -> dict:
         UserError: a run cannot be read, or its curves do not carry an advice.
     """
     budget, unit = parse_budget(config.budget)
-    curves = advice.read_curves([runs.read_run(path) for path in config.workdir], unit)
+    curves = advice.read_curves([history.read_run(path) for path in config.workdir], unit)
     sizes = advice.sizes_of(curves, config.sizes)
     fits, effect = advice.learn(curves, sizes, config.seed)
     found = advice.advise(budget, unit, sizes, fits, effect)
@@ -139,7 +139,7 @@ def advise(config: AdviseConfig) -> dict:
         "text": lines,
     }
     if config.output:
-        workdir.write_json(config.output, content)
+        files.write_json(config.output, content)
         print(f"Wrote {config.output}")
     return content
 

@@ -20,11 +20,11 @@ from absl import flags
 import keras_fusion as kf
 from keras_fusion.layers.fusing import unusable_values
 from keras_fusion.layers.values import deferred
-from trainers import checkpoints, errors, model_files, stopping
-from trainers.checkpoint_format import PARTIAL
+from trainers import checkpoints, errors, stopping
+from trainers.checkpoints import CHECKPOINT_FOLDER, models
+from trainers.checkpoints.format import PARTIAL
 from trainers.data.batches import PretrainingBatches
 from trainers.errors import UserError
-from trainers.loop import CHECKPOINT_FOLDER
 
 NORMS = ("property", "rule")
 NOISE_KINDS = ("gaussian", "balanced")
@@ -119,11 +119,11 @@ def fuse(config: FuseConfig) -> pathlib.Path:
         UserError: a source cannot be read.
         kf.FusionError: the sources do not fit together; every mismatch is named.
     """
-    found = {path: model_files.find_checkpoint(path) for path in dict.fromkeys(config.sources)}
+    found = {path: models.find_checkpoint(path) for path in dict.fromkeys(config.sources)}
     sources = [found[path] for path in config.sources]
     batch = _validation_batch(config)
     how = _how(config)
-    fused_config, weights = model_files.fused_weights(sources, **how)
+    fused_config, weights = models.fused_weights(sources, **how)
     _check_values(found)
     for path, checkpoint in zip(config.sources, sources, strict=True):
         print(f"source {path}, step {checkpoint.step:,}: {_count(checkpoint.weights)} parameters")
@@ -133,7 +133,7 @@ def fuse(config: FuseConfig) -> pathlib.Path:
     with deferred():
         fused = kf.models.T5.from_weights(fused_config, weights, seed=config.seed)
     known = {"sources": [{"checkpoint": str(s.path), "step": s.step} for s in sources], **how}
-    written = model_files.save_model(fused, config.output, {"fusion": known})
+    written = models.save_model(fused, config.output, {"fusion": known})
     print(f"Wrote {written}")
     return written
 
@@ -175,7 +175,7 @@ def _print_losses(
     batch: dict,
 ) -> None:
     """Prints the loss of each source, of their ensemble (Eq. 8), and of the fused model."""
-    built = {path: model_files.build_model(checkpoint) for path, checkpoint in found.items()}
+    built = {path: models.build_model(checkpoint) for path, checkpoint in found.items()}
     fused = kf.models.T5.from_weights(fused_config, weights)
     gap = kf.fusion_gap(fused, [built[path] for path in names], batch)
     for path, loss in dict(zip(names, gap.sources, strict=True)).items():

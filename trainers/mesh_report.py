@@ -17,8 +17,9 @@ import sys
 
 from absl import flags
 
-from trainers import errors, sizes
+from trainers import errors
 from trainers.errors import UserError, check_new_file
+from trainers.plans import sizes
 from trainers.versions import installed_versions
 
 # (hidden_dim, num_heads, key_value_dim, intermediate_dim, num_layers) of T5 v1.1 as published.
@@ -148,11 +149,11 @@ def report(config: MeshReportConfig) -> dict:
         UserError: the mesh does not fit the model or the batch.
     """
     # Imported here: these import Keras, which reads its backend then.
-    from trainers import mesh_costs, mesh_table
     from trainers.engines import mesh
+    from trainers.mesh_costs.measure import measure, table
 
     shape = mesh.MeshShape.parse(config.mesh_shape)
-    step = mesh_costs.Step(
+    step = measure.Step(
         mesh=shape,
         layout=None if config.layout is None else mesh.Layout.parse(config.layout),
         batch_size=config.batch_size,
@@ -165,14 +166,14 @@ def report(config: MeshReportConfig) -> dict:
     costs = {}
     for name, model in models(config).items():
         print(f"{name}: compiling for {shape.size} devices ...", file=sys.stderr, flush=True)
-        costs[name] = mesh_costs.measure(model, step)
+        costs[name] = measure.measure(model, step)
         print(f"{name}: took {costs[name].compile_seconds:.1f} s", file=sys.stderr, flush=True)
-    print(mesh_table.text(step, costs))
+    print(table.text(step, costs))
     found = {
         "config": dataclasses.asdict(config),
         "devices": shape.size,
         "versions": installed_versions(),
-        "conventions": mesh_table.CONVENTIONS,
+        "conventions": table.CONVENTIONS,
         "models": [
             {"name": name, **model.to_dict(), "costs": costs[name].to_dict()}
             for name, model in models(config).items()

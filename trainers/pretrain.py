@@ -23,41 +23,141 @@ Devices: with TensorFlow `--strategy` (GPUs, hosts, TPUs; data parallel), with K
 `--mesh_shape` and `--layout` (model parallel). docs/scaling.md has the commands.
 """
 
-import contextlib
 import dataclasses
-import json
 import pathlib
 import shlex
 import sys
 
 from absl import flags
 
-import keras_fusion as kf
-from trainers import (
-    errors,
-    locks,
-    reports,
-    schedule,
-    sizes,
-    sources,
-    stages,
-    stopping,
-    theory,
+from trainers import errors, plans, reports, stopping
+from trainers.engines.devices import STRATEGIES, Devices
+from trainers.engines.mesh import T5_LAYOUT
+from trainers.plans import settings, sizes
+from trainers.plans.options import PlanOptions
+from trainers.plans.tuning import ARMS
+from trainers.pretraining import run
+from trainers.pretraining.config import CORPORA, PretrainConfig
+from trainers.runs.workdir import Workdir
+
+_NAMED_FLAGS = {
+    "steps": "training steps",
+    "warmup_steps": "steps k of constant learning rate in scale / sqrt(max(n + offset, k))",
+    "learning_rate_offset": "offset in that schedule; negative holds the maximum for longer",
+    "learning_rate_scale": "scale in that schedule",
+    "optimizer": "adafactor or adamw",
+    "dropout": "dropout rate",
+    "noise": "noise of a fusion: standard deviation over the RMS of the source weight",
+    "noise_kind": "gaussian (off the diagonal) or balanced",
+    "norm": "norm of a self-fused stage: rule or property",
+    "seed": "seed; one for the run, NAME:VALUE for a stage's own",
+    "clip_norm": "largest global norm of the gradients",
+    "dtype": "float32 or mixed_bfloat16",
+    "eval_every": "steps between evaluations",
+    "checkpoint_every": "steps between checkpoints",
+    "steps_per_call": "training steps in one call of the device",
+}
+
+# How a flag is declared, its name, default, and what --help says of it.
+_FLAGS = (
+    (flags.DEFINE_list, "plan", None, f"Plans, comma-separated: {', '.join(plans.NAMES)}."),
+    (
+        flags.DEFINE_string,
+        "plan_file",
+        None,
+        'JSON file with a plan of your own: {"name": "mine", "stages": [{"name": "a", "size": "S"},'
+        ' {"name": "b", "size": "M", "init": "self_fusion", "sources": ["a"], "copies": 2}]}; '
+        "trainers/plans/files.py has all fields.",
+    ),
+    (flags.DEFINE_integer, "repeats", 1, "Train all with so many seeds: STAGE, STAGE_r2, …"),
+    (flags.DEFINE_string, "offsets", None, "Plan offsets: steps, such as --offsets=-100,0,100."),
+    (flags.DEFINE_string, "sigmas", None, "Plan zero_blocks: standard deviations of the noise."),
+    (flags.DEFINE_string, "fuse_at", None, "Plan when_to_fuse: steps of the small model."),
+    (
+        flags.DEFINE_string,
+        "budgets",
+        None,
+        "Plan when_to_fuse: FLOPs; device-seconds with --step_seconds.",
+    ),
+    (
+        flags.DEFINE_string,
+        "step_seconds",
+        None,
+        "Plan when_to_fuse: device-seconds of a step, such as S:0.025,M:0.058.",
+    ),
+    (flags.DEFINE_string, "tune_arms", None, f"Plan tune: stages; default {','.join(ARMS)}."),
+    (flags.DEFINE_string, "tune_warmups", None, "Plan tune: multiples of each arm's warm-up."),
+    (flags.DEFINE_string, "tune_scales", None, "Plan tune: multiples of each arm's scale."),
+    (flags.DEFINE_integer, "tune_steps", None, "Plan tune: steps of a big arm's first rung."),
+    (flags.DEFINE_string, "size", "tiny", f"What S, M, L are: {', '.join(sizes.SIZES)}."),
+    (flags.DEFINE_string, "workdir", None, "Folder of the run."),
+    (flags.DEFINE_string, "stage", None, "Train this stage alone; needs its sources finished."),
+    (flags.DEFINE_string, "corpus", "docs", f"Text to train on: {', '.join(CORPORA)}."),
+    (flags.DEFINE_string, "corpus_path", None, "Files of the corpus: a path or quoted pattern."),
+    (flags.DEFINE_string, "vocabulary", None, "SentencePiece model; by default one is trained."),
+    (flags.DEFINE_string, "data_dir", None, "Tokens of trainers.prepare; else prepared here."),
+    (flags.DEFINE_integer, "batch_size", None, "Sequences a batch."),
+    (flags.DEFINE_integer, "input_length", None, "Tokens of a sequence that the encoder sees."),
+    (flags.DEFINE_integer, "eval_batches", None, "Batches of the fixed validation set."),
+    (flags.DEFINE_string, "strategy", "auto", f"TensorFlow: {', '.join(STRATEGIES)}."),
+    (flags.DEFINE_string, "tpu", None, "TPU of --strategy=tpu: its name, or local."),
+    (flags.DEFINE_string, "mesh_shape", None, "JAX: name:size pairs, such as batch:2,model:2."),
+    (flags.DEFINE_string, "layout", None, f"JAX: axis:mesh dimension pairs; default {T5_LAYOUT}."),
+    (flags.DEFINE_integer, "microbatches", 1, "Parts that a device's batch is cut into."),
+    (flags.DEFINE_bool, "parallel_stages", False, "JAX: train independent stages side by side."),
+    (flags.DEFINE_string, "tuning", None, "Which sweep chose the learning rates; for the report."),
+    (flags.DEFINE_integer, "keep_every", None, "Checkpoints at multiples of it stay for ever."),
+    (
+        flags.DEFINE_integer,
+        "theory_every",
+        None,
+        "Log the bracket and the modified loss of section 4 every N steps of fused stages.",
+    ),
+    (
+        flags.DEFINE_string,
+        "on_nan",
+        "stop",
+        "At a loss that is not finite: stop, or skip (a batch).",
+    ),
+    (flags.DEFINE_bool, "progress", True, "Show progress bars."),
+    *(
+        (flags.DEFINE_string, name, None, f"{text}: VALUE or NAME:VALUE[,NAME:VALUE]")
+        for name, text in _NAMED_FLAGS.items()
+    ),
 )
-from trainers.data import manifest
-from trainers.data.batches import PretrainingBatches
-from trainers.data.config import DataConfig
-from trainers.data.prepare import prepare
-from trainers.devices import EngineFactory, MeshEngines, engine_factory
-from trainers.engines.base import StepOptions
-from trainers.errors import UserError
-from trainers.plans import tuning
-from trainers.pretrain_config import PretrainConfig
-from trainers.pretrain_flags import config_from_flags, define_flags
-from trainers.sizes import Size
-from trainers.versions import installed_versions
-from trainers.widths import check_widths
-from trainers.workdir import RUN_FILE, Workdir, read_json
+
+
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Declares this binary's flags in `values`."""
+    for define, name, default, text in _FLAGS:
+        define(name, default, text, flag_values=values)
+
+
+def config_from_flags(values: flags.FlagValues, command: str = "") -> PretrainConfig:
+    """Reads the flags into the configuration; `command` is what the report says was typed.
+
+    Raises:
+        UserError: a flag cannot be read, or the configuration refuses itself.
+    """
+    given = {
+        name: settings.parse(name, values[name].value)
+        for name in _NAMED_FLAGS
+        if values[name].value is not None
+    }
+    fields = [f.name for f in dataclasses.fields(PretrainConfig)]
+    computed = ("stage_flags", "command", "devices", "plan_options", "tuned")
+    plain = {name: values[name].value for name in fields if name not in computed}
+    devices = {field.name: values[field.name].value for field in dataclasses.fields(Devices)}
+    options = {field.name: values[field.name].value for field in dataclasses.fields(PlanOptions)}
+    plain["plan"] = tuple(name.strip() for name in plain["plan"] or () if name.strip())
+    plain["workdir"] = plain["workdir"] or ""
+    return PretrainConfig(
+        **plain,
+        plan_options=PlanOptions.from_texts(**options),
+        devices=Devices(**devices),
+        stage_flags=given,
+        command=command,
+    )
 
 
 def pretrain(config: PretrainConfig) -> pathlib.Path:
@@ -70,195 +170,14 @@ def pretrain(config: PretrainConfig) -> pathlib.Path:
         The report's file.
 
     Raises:
-        UserError: something cannot be used as asked, or another process trains one of the stages;
-            nothing that existed was changed.
+        UserError: as for `trainers.pretraining.run.train`.
     """
-    size = sizes.get_size(config.size)
-    _check_plan(config, size)
     workdir = Workdir(config.workdir)
-    workdir.check(config.identity())
-    config = dataclasses.replace(config, tuned=tuning.read(workdir))
-    if config.stage is not None:
-        sources.check_sources(*config.wanted, workdir)
-    for stage in config.stages:
-        sources.check_kept(stage, workdir)
-    engines = engine_factory(config.devices)
-    engine = engines(StepOptions())
-    if config.theory_every:
-        theory.check_engine(engine)
-    is_chief = engine.is_chief
-    with _locked(config, workdir) if is_chief else contextlib.nullcontext():
-        return _pretrain(config, size, workdir, engines, is_chief)
-
-
-def _locked(config: PretrainConfig, workdir: Workdir) -> contextlib.AbstractContextManager:
-    """Keeps other processes from the stages that are going to be trained."""
-    names = [stage.name for stage in config.wanted if workdir.record(stage.name) is None]
-    return locks.stages(workdir.path, names)
-
-
-def _pretrain(
-    config: PretrainConfig,
-    size: Size,
-    workdir: Workdir,
-    engines: EngineFactory,
-    is_chief: bool,
-) -> pathlib.Path:
-    data_dir = _data(config, size)
-    run = _run(config, size, workdir, data_dir, engines)
-    if isinstance(engines, MeshEngines):
-        letters = dict.fromkeys(stage.size for stage in config.wanted)
-        engines.check(map(run.config, letters), config.batch_size)
-    for stage in config.wanted:
-        workdir.check_stage(stage.name, stages.identity(stage, config.settings_of(stage), run))
-    if is_chief:
-        _open(config, workdir, data_dir)
-        _print_plan(config, run)
-    config, rest = schedule.tune(config, run, is_chief)
-    if is_chief:
-        _open(config, workdir, data_dir)
-    schedule.train(config, rest, run)
-    if not is_chief:
+    if not run.train(config):
         return workdir.report_dir / "report.html"
     report = reports.write_report(workdir.path)
     print(f"Report: {report}")
     return report
-
-
-def _open(config: PretrainConfig, workdir: Workdir, data_dir: pathlib.Path):
-    with locks.run_files(workdir.path):
-        workdir.open(
-            config.identity() | fingerprints(data_dir),
-            [plan.name for plan in config.plans],
-            experiments=_experiments(config, workdir),
-            tuning=config.tuned_by,
-            command=config.command,
-            versions=installed_versions(),
-            **_corpus(data_dir),
-        )
-
-
-def _experiments(config: PretrainConfig, workdir: Workdir) -> dict:
-    """What reports have to know of each plan; points of earlier commands stay.
-
-    Points that were made from other facts, such as budgets, do not go with those of now.
-    """
-    path = workdir.path / RUN_FILE
-    found = read_json(path).get("experiments", {}) if path.exists() else {}
-    for plan in config.plans:
-        facts, points = json.loads(json.dumps([dict(plan.facts), dict(plan.points)]))
-        before = found.get(plan.name, {})
-        kept = before.get("points", {}) if before.get("facts") == facts else {}
-        found[plan.name] = {
-            "description": plan.description,
-            "final": plan.final,
-            "points": kept | points,
-            "facts": facts,
-            "repeats": max(before.get("repeats", 1), config.plan_options.repeats),
-        }
-    return found
-
-
-def _check_plan(config: PretrainConfig, size: Size):
-    """Finds widths that do not add up before any text is read."""
-    letters = {
-        letter: stages.model_config(size, letter, vocabulary_size=128).to_dict()
-        for letter in size.models
-    }
-    check_widths(config.stages, letters)
-
-
-def _data(config: PretrainConfig, size: Size) -> pathlib.Path:
-    if config.data_dir:
-        _check_vocabulary(config)
-        return pathlib.Path(config.data_dir)
-    return pathlib.Path(
-        prepare(
-            DataConfig(
-                corpus=config.corpus,
-                corpus_path=config.corpus_path,
-                vocabulary_path=config.vocabulary,
-                vocabulary_pieces=size.vocabulary_pieces,
-                num_sentinels=size.num_sentinels,
-                root=str(pathlib.Path(config.workdir) / "data"),
-            )
-        )
-    )
-
-
-def _check_vocabulary(config: PretrainConfig):
-    """Compares a vocabulary that was named with that of the tokens that were named."""
-    facts = manifest.read(config.data_dir)["vocabulary"]
-    if config.vocabulary and manifest.sha256_of(pathlib.Path(config.vocabulary)) != facts["sha256"]:
-        raise UserError(
-            f"Expected the vocabulary that the tokens in {config.data_dir!r} were made with. "
-            f"Received: vocabulary={config.vocabulary!r}, another one. Leave out --vocabulary, or "
-            "leave out --data_dir to tokenise anew."
-        )
-
-
-def fingerprints(data_dir: pathlib.Path) -> dict[str, str]:
-    """What tells prepared tokens from others: how their hashes begin."""
-    files = manifest.read(data_dir)["files"]
-    return {name: file["sha256"][:12] for name, file in files.items()}
-
-
-def _corpus(data_dir: pathlib.Path) -> dict[str, str]:
-    """What the tokens were made of, from their manifest; for the report."""
-    found = manifest.read(data_dir)
-    files = ", ".join(file["name"] for file in found["corpus"].get("files", ()))
-    path = {"corpus_path": files} if files else {}
-    return {"corpus": found["config"]["corpus"], **path}
-
-
-def _run(
-    config: PretrainConfig,
-    size: Size,
-    workdir: Workdir,
-    data_dir: pathlib.Path,
-    engines: EngineFactory,
-) -> stages.Run:
-    batches = PretrainingBatches(data_dir, "train", config.batch_size, config.input_length, seed=0)
-    # Found out now, and not when the first stage is evaluated.
-    PretrainingBatches(data_dir, "validation", config.batch_size, config.input_length)
-    return stages.Run(
-        workdir=workdir,
-        size=size,
-        data_dir=data_dir,
-        vocabulary_size=batches.vocabulary_size,
-        batch_size=config.batch_size,
-        input_length=config.input_length,
-        eval_batches=config.eval_batches,
-        make_engine=engines,
-        microbatches=config.devices.microbatches,
-        progress=config.progress,
-        keep_every=config.keep_every,
-        theory_every=config.theory_every,
-        on_nan=config.on_nan,
-        fused_at=config.fused_at,
-    )
-
-
-def _print_plan(config: PretrainConfig, run: stages.Run):
-    """Prints a line a stage: what it is, what it comes from, how long it trains."""
-    rows = [("stage", "size", "model", "parameters", "steps", "starts from")]
-    for stage in config.wanted:
-        found = config.settings_of(stage)
-        rows.append(
-            (
-                stage.name,
-                stage.size,
-                run.size.models[stage.size],
-                f"{kf.models.parameter_count(run.config(stage.size)):,}",
-                f"{found.steps:,}",
-                " + ".join(map(stage.written, stage.parents)) or "random weights",
-            )
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    names = ", ".join(plan.name for plan in config.plans)
-    print(f"Plan {names} at size {config.size}, tokens from {run.data_dir}:")
-    for row in rows:
-        print("  " + "  ".join(map(str.ljust, row, widths)).rstrip(), flush=True)
 
 
 def main(argv):

@@ -14,9 +14,9 @@ from glue.reports import averages, paper
 from glue.results import Run
 from trainers.reports import numbers, tables
 from trainers.reports.comparisons import ancestors, cost_before
-from trainers.reports.runs import Run as Pretraining
-from trainers.reports.runs import Stage
 from trainers.reports.tables import Cell, Column, Table
+from trainers.runs.history import Run as Pretraining
+from trainers.runs.history import Stage
 
 _PAPER_COLUMNS = (
     Column("paper_fusion", "Fusion", "Paper (TPU v3 4x4)", origin=tables.PAPER),
@@ -62,7 +62,7 @@ def pretraining_cost(pretraining: Pretraining, name: str, steps: int) -> Pretrai
     """What a stage has cost after some of its steps.
 
     Args:
-        pretraining: what `trainers.reports.runs.read_run` gives.
+        pretraining: what `trainers.runs.history.read_run` gives.
         name: the stage.
         steps: of the stage itself.
 

@@ -9,9 +9,10 @@ from glue import metrics, tasks
 from glue.reports import averages, constant, cost, differences, figures, paper, scores
 from glue.reports.averages import Average
 from glue.results import Run, read_runs
-from trainers.reports import page, runs, write
+from trainers.reports import page, write
 from trainers.reports import paper as pretraining_paper
 from trainers.reports.page import Report, Section
+from trainers.runs import history
 from trainers.versions import installed_versions
 
 SYNTHETIC_SUMMARY = (
@@ -19,12 +20,12 @@ SYNTHETIC_SUMMARY = (
 )
 
 
-def glue_report(found: Sequence[Run], pretraining: runs.Run | None = None) -> Report:
+def glue_report(found: Sequence[Run], pretraining: history.Run | None = None) -> Report:
     """The report of some fine-tunings.
 
     Args:
         found: what `glue.results.read_runs` gives.
-        pretraining: what `trainers.reports.runs.read_run` gives for the run that made the models;
+        pretraining: what `trainers.runs.history.read_run` gives for the run that made the models;
             None where its folder is not known, then Table 6 has no costs.
     """
     noise = differences.differences_table(found)
@@ -74,7 +75,7 @@ def write_report(
         UserError: one of the folders cannot be read, or a report of another version lies there.
     """
     report = glue_report(
-        read_runs(workdir), None if pretraining is None else runs.read_run(pretraining)
+        read_runs(workdir), None if pretraining is None else history.read_run(pretraining)
     )
     return write.write_files(report, workdir, {"tables.tex": page.to_latex}), report
 

@@ -8,7 +8,7 @@ from absl import logging
 from tensorboard.backend.event_processing import event_accumulator
 
 from trainers import checkpoints
-from trainers.logs import METRICS_FILE, TENSORBOARD_FOLDER
+from trainers.training.logs import METRICS_FILE, TENSORBOARD_FOLDER
 
 # What the clock decides, in JSON files and among TensorBoard's scalars.
 _CLOCK = ("device_seconds", "tokens_per_second", "seconds")

@@ -30,13 +30,13 @@ def harness(tmp_path_factory):
         # While the device works; and when the resume has put a checkpoint in its place.
         [
             Point(ENGINE, 3, "inside", 0.0),
-            Point("trainers.checkpoint_writer:_put_in_place", 0, "after"),
+            Point("trainers.checkpoints.writer:_put_in_place", 0, "after"),
         ],
         # In the middle of the second stage's weights.
         [Point("file:model.safetensors", 4, "inside", 100)],
         # In the middle of the fusion; and when the fused stage writes what it is.
         [
-            Point("trainers.stages:make_model", 1, "inside", 3000),
+            Point("trainers.pretraining.stage:make_model", 1, "inside", 3000),
             Point("file:.stage.json.partial", 0, "inside", 30),
         ],
     ],
@@ -111,7 +111,7 @@ def test_sigterm_in_training_saves_and_goes_on(harness):
 
 
 def test_sigint_in_a_fusion_ends_at_once(harness):
-    run = Paused(harness, "sigint", "trainers.stages:make_model", 1, "inside", 3000)
+    run = Paused(harness, "sigint", "trainers.pretraining.stage:make_model", 1, "inside", 3000)
     with run.waiting() as pid:
         os.kill(pid, signal.SIGINT)
     assert run.ended.code == 75, run.ended.output

@@ -33,7 +33,7 @@ class Zygote:
 
     Example:
         with Zygote() as zygote:
-            ended = zygote.run(folder, ["--plan=baseline", …], Point("trainers.loop:…", 3))
+            ended = zygote.run(folder, ["--plan=baseline", …], Point("trainers.training.loop:…", 3))
     """
 
     def __enter__(self) -> "Zygote":
@@ -108,11 +108,11 @@ def _import() -> None:
     import pytest
     import tensorflow  # noqa: F401
 
-    import trainers.devices
+    import trainers.engines.devices
     import trainers.engines.strategies
     import trainers.engines.tensorflow
+    import trainers.pretraining.stage  # noqa: F401
     import trainers.reports
-    import trainers.stages  # noqa: F401
     from tests.trainers import nano
 
     nano.define(pytest.MonkeyPatch())

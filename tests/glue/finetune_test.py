@@ -10,11 +10,12 @@ from glue.pretrained import of_plan, open_pretrained
 from glue.reports import page
 from tests.glue import languages, layouts
 from tests.trainers import nano
-from trainers import fuse, locks, pretrain
+from trainers import fuse, pretrain
+from trainers.checkpoints.models import find_checkpoint
 from trainers.data import vocabulary
 from trainers.errors import UserError
-from trainers.logs import RunLog
-from trainers.model_files import find_checkpoint
+from trainers.runs import locks
+from trainers.training.logs import RunLog
 
 TASKS = ("synthetic_grammar", "synthetic_similarity")
 

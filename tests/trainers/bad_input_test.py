@@ -15,9 +15,11 @@ from absl import flags
 
 import keras_fusion as kf
 from tests.trainers import nano
-from trainers import fuse, loop, model_files, pretrain
+from trainers import fuse, pretrain
+from trainers.checkpoints import models
 from trainers.errors import UserError
-from trainers.workdir import Workdir
+from trainers.runs.workdir import Workdir
+from trainers.training import loop
 
 PRETRAIN = [
     # Flags of the run.
@@ -234,7 +236,7 @@ def _workdirs(tmp, data, patch):
     """A workdir with a finished stage, made without training, and what became of its copies."""
 
     def no_training(*, model, folder, config, **others):
-        path = model_files.save_model(model, folder, {})
+        path = models.save_model(model, folder, {})
         totals = ("tokens", "flops", "device_seconds", "loss", "loss_per_token", "accuracy")
         return loop.TrainResult(config.steps, 1.0, [dict.fromkeys(totals, 1.0)], path)
 
@@ -268,7 +270,7 @@ def _models(tmp):
         settings = {"alien": {"model": {"layers": 3}}, "liar": {"model": SMALL | {"hidden_dim": 9}}}
         if name == "nan":
             model.head.kernel.assign(model.head.kernel * float("nan"))
-        model_files.save_model(model, tmp / name, settings.get(name, {}))
+        models.save_model(model, tmp / name, settings.get(name, {}))
     _flip_a_byte(next((tmp / "bad").rglob("model.safetensors")))
     return {name: tmp / name for name in variants}
 
@@ -353,5 +355,5 @@ def test_the_good_form_of_these_commands_is_accepted(world):
     good = "--plan=self_fusion --data_dir={data} --workdir={w} --steps=S:3,M:5".format(**world)
     found = nano.config_of(pretrain, "--size=nano", *good.split())
     Workdir(world["w"]).check(found.identity() | pretrain.fingerprints(world["data"]))
-    model, _ = model_files.load_model(world["a"])
-    assert model.fuse(model_files.load_model(world["b"])[0]).config.hidden_dim == 16
+    model, _ = models.load_model(world["a"])
+    assert model.fuse(models.load_model(world["b"])[0]).config.hidden_dim == 16

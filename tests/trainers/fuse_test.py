@@ -8,9 +8,10 @@ import pytest
 
 import keras_fusion as kf
 from tests.trainers import nano
-from trainers import fuse, model_files
+from trainers import fuse
+from trainers.checkpoints import models
 from trainers.data.batches import PretrainingBatches
-from trainers.engines.base import state_variables
+from trainers.engines.state import state_variables
 from trainers.errors import UserError
 
 SMALL = kf.models.T5Config(
@@ -31,7 +32,7 @@ BATCH = {
 def sources(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuse")
     for seed, name in enumerate("ab"):
-        model_files.save_model(kf.models.T5(SMALL, seed=seed), folder / name, {})
+        models.save_model(kf.models.T5(SMALL, seed=seed), folder / name, {})
     return folder
 
 
@@ -41,7 +42,7 @@ def run(folder, names, output, *arguments):
 
 
 def logits(path):
-    model, _ = model_files.load_model(path)
+    model, _ = models.load_model(path)
     return keras.ops.convert_to_numpy(model(BATCH))
 
 
@@ -72,8 +73,8 @@ def test_written_model_is_the_mean_of_its_sources(sources, tmp_path, capsys):
 )
 def test_written_bits_are_those_of_fusing_models(sources, tmp_path, arguments, how):
     run(sources, "ab", tmp_path / "c", *arguments)
-    a, b = (model_files.load_model(sources / name)[0] for name in "ab")
-    checkpoint = model_files.find_checkpoint(tmp_path / "c")
+    a, b = (models.load_model(sources / name)[0] for name in "ab")
+    checkpoint = models.find_checkpoint(tmp_path / "c")
     expected = state_variables(a.fuse(b, **how))
     written = checkpoint.state()
     assert written.keys() == expected.keys()
@@ -94,7 +95,7 @@ def test_a_fused_model_is_a_source_again(sources, tmp_path):
     first = run(sources, "ab", tmp_path / "c")
     paths = f"{first},{sources / 'a'}"
     fuse.fuse(nano.config_of(fuse, f"--sources={paths}", f"--output={tmp_path / 'd'}"))
-    model, _ = model_files.load_model(tmp_path / "d")
+    model, _ = models.load_model(tmp_path / "d")
     assert model.config.norm_groups == (8, 8, 8)
     expected = (logits(first) + logits(sources / "a")) / 2
     np.testing.assert_allclose(logits(tmp_path / "d"), expected, atol=1e-4)

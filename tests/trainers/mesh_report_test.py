@@ -178,18 +178,18 @@ _ACTIVATIONS = """
     mesh_report.make_devices(3)
     import jax
     import keras_fusion as kf
-    from trainers import mesh_costs
+    from trainers.mesh_costs.measure import measure
     from trainers.engines.mesh import MeshShape
     from trainers.errors import UserError
-    from trainers.losses import loss_sums
+    from trainers.engines.losses import loss_sums
 
     config = kf.models.T5Config.from_size("tiny_s", num_layers=1)
     found = {}
     for name, rows, parts in (("whole", 32, 1), ("in parts", 32, 4)):
-        step = mesh_costs.Step(MeshShape.parse("batch:1"), None, rows, 64, parts)
-        found[name] = mesh_costs.measure(config, step).to_dict()
+        step = measure.Step(MeshShape.parse("batch:1"), None, rows, 64, parts)
+        found[name] = measure.measure(config, step).to_dict()
     try:
-        mesh_costs.measure(config, mesh_costs.Step(MeshShape.parse("model:3"), None, 32, 64))
+        measure.measure(config, measure.Step(MeshShape.parse("model:3"), None, 32, 64))
     except UserError as error:
         found["error"] = str(error)
     model = kf.models.T5(config, seed=0)

@@ -8,9 +8,9 @@ import random
 from absl import flags
 
 from keras_fusion.models import config as model_config
-from trainers import sizes
 from trainers.data.config import DataConfig
 from trainers.data.prepare import prepare
+from trainers.plans import sizes
 
 PIECES, SENTINELS = 64, 8
 NANO = sizes.Size(

@@ -6,8 +6,9 @@ import json
 import pytest
 
 from tests.trainers import nano
-from trainers import pretrain, sizes
-from trainers.workdir import Workdir
+from trainers import pretrain
+from trainers.plans import sizes
+from trainers.runs.workdir import Workdir
 
 
 def config(*arguments):

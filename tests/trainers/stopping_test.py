@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.trainers import loop_support
+from tests.trainers.training import loop_support
 from trainers import stopping
 from trainers.errors import Stopped
 

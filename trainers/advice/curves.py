@@ -11,12 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trainers import workdir
+from trainers import files
 from trainers.errors import UserError
 from trainers.plans import known, tuning
-from trainers.reports import repeats
-from trainers.reports.comparisons import CONTINUED, after
-from trainers.reports.runs import Run, Stage
+from trainers.runs import workdir
+from trainers.runs.history import CONTINUED, Run, Stage, after
 
 UNITS = ("flops", "device_seconds")
 
@@ -111,7 +110,7 @@ def read_curves(found: Sequence[Run], unit: str) -> tuple[Curve, ...]:
 
 
 def _is_varied(run: Run, stage: Stage) -> bool:
-    plans, name = run.settings.get("experiments") or {}, repeats.base(stage)
+    plans, name = run.settings.get("experiments") or {}, stage.base
     # What they compare with is no variation.
     if name == known.SELF_FUSION.name:
         return False
@@ -171,7 +170,7 @@ def _curve(run: Run, stage: Stage, unit: str) -> Curve:
 
 def _sources(run: Run, stage: Stage, unit: str) -> tuple[Source, ...]:
     path = run.workdir / stage.name / workdir.STAGE_FILE
-    steps = workdir.read_json(path).get("source_steps") if stage.sources and path.exists() else {}
+    steps = files.read_json(path).get("source_steps") if stage.sources and path.exists() else {}
     return tuple(_source(run, name, (steps or {}).get(name), unit) for name in stage.sources)
 
 

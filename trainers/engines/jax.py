@@ -13,18 +13,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from trainers.engines import mesh as meshes
-from trainers.engines.base import (
-    Batch,
-    StepOptions,
-    StepSums,
-    check_built,
-    check_state,
-    state_variables,
-)
+from trainers.engines.base import Batch, StepOptions, StepSums, check_built
 from trainers.engines.feeds import Calls, at_least_one, stack
 from trainers.engines.jax_steps import State, Steps, Totals
 from trainers.engines.jax_variables import deferred, initialize, place
 from trainers.engines.mesh import Layout, MeshShape
+from trainers.engines.state import check_state, state_variables
 
 
 class JaxEngine:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import keras
 
 from trainers.engines.base import StepOptions
-from trainers.losses import PAD_ID, LossSums, loss_sums
+from trainers.engines.losses import PAD_ID, LossSums, loss_sums
 
 
 class State(NamedTuple):

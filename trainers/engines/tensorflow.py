@@ -10,18 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainers.engines.base import (
-    Batch,
-    StepOptions,
-    StepSums,
-    check_built,
-    check_state,
-    state_variables,
-)
+from trainers.engines.base import Batch, StepOptions, StepSums, check_built
 from trainers.engines.feeds import Calls, at_least_one, stack
+from trainers.engines.losses import PAD_ID
+from trainers.engines.state import check_state, state_variables
 from trainers.engines.tensorflow_steps import ReplicaSteps, sum_no_gradients
 from trainers.errors import UserError
-from trainers.losses import PAD_ID
 
 _CLIPS = "clips the gradient of one replica: StepOptions(clip_norm=…) clips that of all"
 # Options of a Keras optimizer, and why none is taken.

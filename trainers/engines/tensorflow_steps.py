@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_fusion.layers.dropout import fold_seed
 from trainers.engines.base import StepOptions
-from trainers.losses import LossSums, loss_sums
+from trainers.engines.losses import LossSums, loss_sums
 
 _SEED_SHIFT = 2654435761
 _SUM = tf.distribute.ReduceOp.SUM

@@ -13,10 +13,10 @@ Example:
 from collections.abc import Sequence
 
 from trainers.errors import UserError
-from trainers.graphs import Stage
 from trainers.plans.basis import Basis
 from trainers.plans.files import read_plan
 from trainers.plans.generated import GENERATED
+from trainers.plans.graph import Stage
 from trainers.plans.known import PLANS
 from trainers.plans.plan import Plan, merge
 

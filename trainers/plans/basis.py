@@ -3,11 +3,11 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from trainers import settings
-from trainers.graphs import Stage
+from trainers.plans import settings
+from trainers.plans.graph import Stage
 from trainers.plans.options import PlanOptions
-from trainers.settings import StageSettings
-from trainers.sizes import Size
+from trainers.plans.settings import StageSettings
+from trainers.plans.sizes import Size
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,10 +5,10 @@ import pathlib
 import keras_fusion as kf
 from trainers.data import manifest, spans
 from trainers.data.vocabulary import PADDING_MULTIPLE, Vocabulary
+from trainers.engines.flops import planned_step_flops
 from trainers.errors import UserError
-from trainers.flops import planned_step_flops
 from trainers.plans.options import PlanOptions
-from trainers.sizes import Size
+from trainers.plans.sizes import Size
 
 
 def step_cost(

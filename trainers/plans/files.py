@@ -13,7 +13,8 @@
       ]
     }
 
-The fields of a stage are those of `trainers.graphs.Stage`; all but name and size may be left out.
+The fields of a stage are those of `trainers.plans.graph.Stage`; all but name and size may be
+left out.
 Stages may stand in any order. A source `a@500` is the checkpoint of `a` at step 500, which has to
 be one of those that it writes (`--checkpoint_every`). A stage with `"init": "continued"` trains its
 source for more steps, `"until"` it is as accurate as another stage was at its end. Settings are
@@ -27,10 +28,11 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-from trainers import settings, untrusted
+from trainers import files
 from trainers.errors import UserError
-from trainers.graphs import Stage, in_order
+from trainers.plans import settings
 from trainers.plans.generated import GENERATED
+from trainers.plans.graph import Stage, in_order
 from trainers.plans.known import PLANS
 from trainers.plans.plan import Plan
 
@@ -95,7 +97,7 @@ def _entry(stage: Stage) -> dict:
 
 def _parse(path: pathlib.Path) -> object:
     try:
-        text = untrusted.read_file(path, _LIMIT)
+        text = files.read_file(path, _LIMIT)
     except OSError as error:
         raise UserError(
             "Expected --plan_file to be a JSON file. "
@@ -103,7 +105,7 @@ def _parse(path: pathlib.Path) -> object:
         ) from None
     try:
         json.loads(text)  # for the line of a mistake
-        return untrusted.parse_json(text)
+        return files.parse_json(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}: {error.msg}"
     except (ValueError, RecursionError) as error:

@@ -28,8 +28,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from trainers.errors import UserError
-from trainers.graphs import Stage
 from trainers.plans.basis import Basis
+from trainers.plans.graph import Stage
 from trainers.plans.known import BASELINE, PLANS, SELF_FUSION
 from trainers.plans.plan import Plan, short
 from trainers.plans.table5 import table5

@@ -13,7 +13,7 @@ fusion property, a self-fusion the rule, as those of section 5.1 do; except that
 models with a norm for each part keeps these, since one norm would change its function.
 """
 
-from trainers.graphs import Stage
+from trainers.plans.graph import Stage
 from trainers.plans.plan import Plan, merge
 
 # Seeds: the small models differ. All models of size M that stand alone share a third one, so that

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from trainers.errors import UserError
-from trainers.graphs import SIZE_LETTERS
+from trainers.plans.graph import SIZE_LETTERS
 
 # Which plan reads an option.
 READERS = {
@@ -27,7 +27,7 @@ class PlanOptions:
 
     Args:
         plan_file: JSON file with a plan; see `trainers.plans.files`.
-        repeats: how many seeds everything is trained with; see `trainers.graphs.repeated`.
+        repeats: how many seeds everything is trained with; see `trainers.plans.graph.repeated`.
         offsets, sigmas, fuse_at, budgets, step_seconds: values of the plans in
             `trainers.plans.generated`; None takes the plan's own.
         tune_arms, tune_warmups, tune_scales, tune_steps: stages that `trainers.plans.tuning` finds

@@ -5,7 +5,7 @@ import decimal
 from collections.abc import Iterable, Mapping, Sequence
 
 from trainers.errors import UserError
-from trainers.graphs import Stage, in_order
+from trainers.plans.graph import Stage, in_order
 
 
 @dataclasses.dataclass(frozen=True)

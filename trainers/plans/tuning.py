@@ -8,7 +8,7 @@ twice as many steps more, and so on until three or fewer go on: the best of thes
 same compute: a rung of a small model has as many more steps as they cost less.
 
 Arms come one after the other, those of Table 1 in its order: a fused arm starts from sources that
-are trained with what was found for them. `winners` finds the best from the records, and
+are trained with what was found for them. `trainers.runs.sweep` finds the best from the records, and
 `trainers.pretrain` trains all other plans with it.
 
 A sweep over short runs chooses what is good early. Where all candidates are still on a plateau it
@@ -19,20 +19,18 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 
-from trainers import settings
 from trainers.errors import UserError
-from trainers.graphs import Stage, ancestors, in_order
+from trainers.plans import settings
 from trainers.plans.basis import Basis
+from trainers.plans.graph import Stage, ancestors, in_order
 from trainers.plans.known import PLANS
 from trainers.plans.plan import Plan, short
-from trainers.workdir import Workdir, read_json, write_json
 
 NAME = "tune"
-TUNING_FILE = "tuning.json"
 ARMS = ("small_0", "baseline", "self_fusion")
 # Arms that nobody tuned take what was found for these.
 _FOLLOWERS = {"self_fusion": ("fusion_property", "fusion_rule")}
-_FOUND = ("warmup_steps", "learning_rate_scale")
+FOUND = ("warmup_steps", "learning_rate_scale")
 _WARMUPS = (0.5, 1.0, 2.0)
 _SCALES = (0.5, 1.0)
 _REDUCTION = 3
@@ -106,7 +104,7 @@ def _halving(arm: Stage, steps: int, basis: Basis) -> list[tuple[Stage, dict]]:
                 )
             now.append(stage)
             point = {"arm": arm.name, "rung": rung}
-            found.append((stage, point | dict(zip(_FOUND, (warmup, scale), strict=True))))
+            found.append((stage, point | dict(zip(FOUND, (warmup, scale), strict=True))))
         if keep <= _REDUCTION:
             return found
         keep = -(-keep // _REDUCTION)
@@ -127,71 +125,25 @@ def arm_stages(stages: Sequence[Stage], points: Mapping[str, Mapping], arm: str)
     return [stage for stage in stages if stage.name in needed]
 
 
-def winners(workdir: Workdir, points: Mapping[str, Mapping]) -> dict[str, dict]:
-    """The best candidate of each arm whose last rung is trained.
-
-    Args:
-        workdir: the run's folder.
-        points: of the plan.
-
-    Returns:
-        Arm to its `warmup_steps` and `learning_rate_scale`, the `stage` that won, and the
-        `loss_per_token` and `accuracy` that it had.
-    """
-    found = {}
-    for arm in dict.fromkeys(point["arm"] for point in points.values()):
-        of_arm = {name: point for name, point in points.items() if point["arm"] == arm}
-        last = max(point["rung"] for point in of_arm.values())
-        names = [name for name, point in of_arm.items() if point["rung"] == last]
-        records = {name: workdir.record(name) for name in names}
-        trained = [name for name in names if records[name] is not None]
-        if len(trained) == _survivors(of_arm, last):
-            best = min(trained, key=lambda name: records[name]["loss_per_token"])
-            reached = {name: records[best][name] for name in ("loss_per_token", "accuracy")}
-            found[arm] = {name: of_arm[best][name] for name in _FOUND} | {"stage": best} | reached
-    return found
-
-
 def settings_of(found: Mapping[str, Mapping]) -> dict[str, dict]:
-    """What was found, for `trainers.settings.resolve`: setting to stage to value.
+    """What was found, for `trainers.plans.settings.resolve`: setting to stage to value.
 
     Args:
-        found: arm to what `winners` gives of it.
+        found: arm to what `trainers.runs.sweep.winners` gives of it.
 
     Example:
         >>> settings_of({"baseline": {"warmup_steps": 500, "learning_rate_scale": 1.0}})
         {'warmup_steps': {'baseline': 500}, 'learning_rate_scale': {'baseline': 1.0}}
     """
-    tuned: dict[str, dict] = {setting: {} for setting in _FOUND} if found else {}
+    tuned: dict[str, dict] = {setting: {} for setting in FOUND} if found else {}
     for arm, best in found.items():
         for name in (arm, *(other for other in _FOLLOWERS.get(arm, ()) if other not in found)):
-            for setting in _FOUND:
+            for setting in FOUND:
                 tuned[setting][name] = best[setting]
     return tuned
 
 
-def write(workdir: Workdir, found: Mapping[str, Mapping]) -> None:
-    """Writes down what was found, for later commands in this folder; other arms stay."""
-    before = _read(workdir)
-    if found and before | found != before:
-        write_json(workdir.path / TUNING_FILE, {"arms": before | found})
-
-
-def read(workdir: Workdir) -> dict[str, dict]:
-    """What sweeps found in a run's folder, as `settings_of` gives it; empty where none has.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    return settings_of(_read(workdir))
-
-
-def _read(workdir: Workdir) -> dict[str, dict]:
-    path = workdir.path / TUNING_FILE
-    return read_json(path).get("arms", {}) if path.exists() else {}
-
-
-def _survivors(points: Mapping[str, Mapping], rung: int) -> int:
+def survivors(points: Mapping[str, Mapping], rung: int) -> int:
     """How many candidates of an arm are trained on a rung."""
     count = sum(point["rung"] == 1 for point in points.values())
     for _ in range(1, rung):

@@ -17,10 +17,9 @@ The definition, the same for both arms, so that neither gains by the noise of si
 
 import dataclasses
 
-from trainers.reports import repeats
+from trainers.runs.history import CONTINUED
 
 BASELINE = "baseline"
-CONTINUED = "continued"
 # Plans that vary one stage: what they train is not compared with the baseline.
 _VARIATIONS = ("tune", "offsets", "zero_blocks", "when_to_fuse")
 
@@ -185,14 +184,14 @@ def compare(run, baseline=BASELINE):
     Returns:
         A tuple of `Comparison`; empty without a baseline or without such a stage.
     """
-    baselines = {stage.repeat: stage for stage in repeats.of(run, baseline)}
+    baselines = {stage.repeat: stage for stage in run.repeats_of(baseline)}
     left_out = variations(run)
     return tuple(
         _compare(run, baselines[stage.repeat], stage)
         for stage in run.stages.values()
         if stage.sources
         and stage.init != CONTINUED
-        and repeats.base(stage) not in left_out
+        and stage.base not in left_out
         and stage.repeat in baselines
         and stage.size == baselines[stage.repeat].size
     )
@@ -204,15 +203,6 @@ def variations(run):
     points = {name: set(plan.get("points") or ()) for name, plan in plans.items()}
     varied = set().union(*(points.get(name, set()) for name in _VARIATIONS))
     return varied - set().union(*(points[name] for name in points if name not in _VARIATIONS))
-
-
-def after(first, point):
-    """A point of a stage that goes on, counted from the start of the one before it."""
-    added = {"step": first.steps}
-    added |= {name: getattr(first, name) for name in ("tokens", "flops", "device_seconds")}
-    return dataclasses.replace(
-        point, **{name: getattr(point, name) + before for name, before in added.items()}
-    )
 
 
 def _compare(run, baseline, plan):

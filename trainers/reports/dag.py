@@ -6,9 +6,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from trainers.reports import numbers
-from trainers.reports.comparisons import CONTINUED, variations
+from trainers.reports.comparisons import variations
 from trainers.reports.figures import Picture
-from trainers.reports.pretraining import INITS
+from trainers.reports.stage_tables import INITS
+from trainers.runs.history import CONTINUED
 
 _WIDTH, _HEIGHT = 2.15, 0.92
 _GAP_X, _GAP_Y = 1.35, 0.34

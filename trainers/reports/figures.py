@@ -12,7 +12,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from trainers.reports import repeats
 from trainers.reports.comparisons import (
     BASELINE,
     CONTINUED,
@@ -132,7 +131,7 @@ def curves(run, axis, comparisons=()):
         series.append(
             {
                 "stage": stage.name,
-                "repeat_of": repeats.base(stage),
+                "repeat_of": stage.base,
                 "role": _role(run, stage),
                 "start": start,
                 "x": [start + getattr(point, field) for point in stage.curve],
@@ -162,12 +161,12 @@ def _shown(run, comparisons):
     """Names of the stages that a comparison is about; without one, of all but variations."""
     if not comparisons:
         left_out = variations(run)
-        return {s.name for s in run.stages.values() if repeats.base(s) not in left_out}
+        return {s.name for s in run.stages.values() if s.base not in left_out}
     found = {name for c in comparisons for name in (c.plan, c.baseline)}
     found |= {name for plan in tuple(found) for name in ancestors(run, plan)}
     found |= {s.name for s in run.stages.values() if s.init == CONTINUED and s.sources[0] in found}
     return {name for name in found if name in run.stages} - {
-        s.name for s in run.stages.values() if repeats.base(s) in variations(run)
+        s.name for s in run.stages.values() if s.base in variations(run)
     }
 
 
@@ -284,7 +283,7 @@ def figure_1(run, comparisons):
 
 def _repeated(run):
     """What thin lines are, where there are any."""
-    number = repeats.count(run)
+    number = run.repeat_count
     return f" Thin and pale: the other {number - 1} of {number} seeds." if number > 1 else ""
 
 

@@ -2,17 +2,16 @@
 
 import dataclasses
 
-from trainers.reports import repeats
 from trainers.reports.comparisons import (
     BASELINE,
     CONTINUED,
     Cost,
     Crossing,
-    after,
     cost_before,
     first_crossing,
     own_cost,
 )
+from trainers.runs.history import after
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +43,11 @@ def meetings(run, fused, baseline=BASELINE):
         A list of `Meeting`; without a stage that goes on from the baseline, empty.
     """
     found = []
-    arms = {stage.repeat: stage for stage in repeats.of(run, fused)}
+    arms = {stage.repeat: stage for stage in run.repeats_of(fused)}
     for stage in run.stages.values():
         first = run.stages.get(stage.sources[0]) if stage.init == CONTINUED else None
         arm = arms.get(stage.repeat)
-        if first is None or arm is None or repeats.base(first) != baseline:
+        if first is None or arm is None or first.base != baseline:
             continue
         before, own = cost_before(run, arm.name), own_cost(arm)
         if before is None or own is None or arm.accuracy is None or own_cost(first) is None:

@@ -15,13 +15,13 @@ from trainers.reports import (
     figures,
     paper,
     paper_tables,
-    pretraining,
-    runs,
+    stage_tables,
     summary,
+    sweep_table,
     tables,
-    tuning,
 )
 from trainers.reports.sections import Section
+from trainers.runs import history
 from trainers.versions import installed_versions
 
 # In `results.json`, a list of nothing but numbers: the numbers and the white space around them.
@@ -57,19 +57,19 @@ def pretraining_report(run, kernels=None, steps=None):
 
     Args:
         run: a `Run`.
-        kernels, steps: of the heat maps, as for `heatmaps.pictures`.
+        kernels, steps: of the heat maps, as for `pictures.pictures`.
 
     Returns:
         A `Report`.
 
     Raises:
-        UserError: as for `heatmaps.pictures`.
+        UserError: as for `pictures.pictures`.
     """
     compared = comparisons.compare(run)
     sections = (
         Section(
             "Comparison",
-            (pretraining.comparison_table(run, compared), *_sweep(run)),
+            (stage_tables.comparison_table(run, compared), *_sweep(run)),
             (comparisons.DEFINITION, f"Learning rates: {summary.tuning(run.settings)}"),
         ),
         Section(
@@ -85,7 +85,11 @@ def pretraining_report(run, kernels=None, steps=None):
         Section("Learning curves", (*figures.figure_1(run, compared), *figures.figure_large(run))),
         Section(
             "Stages",
-            (pretraining.stages_table(run), pretraining.results_table(run), dag.fusion_graph(run)),
+            (
+                stage_tables.stages_table(run),
+                stage_tables.results_table(run),
+                dag.fusion_graph(run),
+            ),
         ),
         *experiments.sections(run),
         _inside(run, kernels, steps),
@@ -104,7 +108,7 @@ def pretraining_report(run, kernels=None, steps=None):
 
 
 def _sweep(run):
-    table = tuning.tuning_table(run)
+    table = sweep_table.tuning_table(run)
     return () if table is None else (table,)
 
 
@@ -116,9 +120,9 @@ def _inside(run, kernels, steps):
         nothing = "No fused stage in this folder has a checkpoint, so there are no heat maps."
         return Section(title, paragraphs=(nothing,))
     # To read a model's axes takes Keras, and seconds to import it.
-    from trainers.reports import heatmaps
+    from trainers.reports.heatmaps import pictures
 
-    return Section(title, *heatmaps.pictures(run, kernels, steps))
+    return Section(title, *pictures.pictures(run, kernels, steps))
 
 
 def to_html(report):
@@ -134,7 +138,7 @@ def to_markdown(report):
 def to_json(report):
     """The text of `results.json`; what is not a finite number is null."""
     results = {
-        "format": runs.FORMAT,
+        "format": history.FORMAT,
         "summary": list(report.summary),
         **report.data,
         "tables": {table.key: table.to_dict() for table in report.blocks(tables.Table)},

@@ -68,7 +68,7 @@ def table_3(run):
         theirs = tables.paper(row.loss, float(row.loss)), tables.paper(row.accuracy)
         rows.append((told, tables.label(row.what), *ours, *theirs))
     for name, what in paper.POSSIBLE_SETTINGS.items():
-        if repeats.of(run, name):
+        if run.repeats_of(name):
             no_row = (tables.not_in_paper("none"),) * 2
             label = tables.label(name, note="No setting of the paper; its text leaves it possible.")
             rows.append((label, tables.label(what), *_results(run, name), *no_row))
@@ -84,7 +84,7 @@ def table_3(run):
 
 def _results(run, name):
     """Loss, accuracy and cost of a stage at its end, means over its repeats."""
-    found = repeats.of(run, name)
+    found = run.repeats_of(name)
     if not found:
         return [tables.missing()] * 5
     return [
@@ -210,7 +210,7 @@ def _met(run, met):
         repeats.figure([cost and cost.flops for cost in costs], numbers.scientific, why),
         goal,
     ]
-    stages = repeats.of(run, SELF_FUSION)
+    stages = run.repeats_of(SELF_FUSION)
     fused = [
         *_fusion(run, SELF_FUSION),
         repeats.figure([stage.steps for stage in stages], _steps_text),
@@ -224,7 +224,7 @@ def _met(run, met):
 
 def _fusion(run, name):
     """Steps and time of everything that a stage comes from."""
-    stages = repeats.of(run, name)
+    stages = run.repeats_of(name)
     before = [cost_before(run, stage.name) for stage in stages]
     if None in before:
         return [tables.missing(_UNKNOWN_SOURCE)] * 2
@@ -239,8 +239,8 @@ def _fusion(run, name):
 
 def _until_the_baselines(run, compared, baseline, fused):
     """The cells of both arms up to the baseline's final accuracy."""
-    mine = [c for c in compared if c.plan in {stage.name for stage in repeats.of(run, fused)}]
-    stages = repeats.of(run, baseline)
+    mine = [c for c in compared if c.plan in {stage.name for stage in run.repeats_of(fused)}]
+    stages = run.repeats_of(baseline)
     reached = {c.baseline: c for c in mine if c.baseline_crossing is not None}
     ends = [
         (reached[s.name].baseline_crossing.step, reached[s.name].baseline_crossing.cost)
@@ -253,19 +253,19 @@ def _until_the_baselines(run, compared, baseline, fused):
     if stages:
         costs = [cost for _, cost in ends]
         scratch = [Cell("0 steps", 0), Cell("0 s", 0), *_costs(ends, costs, goals, "not recorded")]
-    if not repeats.of(run, fused):
+    if not run.repeats_of(fused):
         return scratch, [tables.missing()] * 7
-    if any(cost_before(run, stage.name) is None for stage in repeats.of(run, fused)):
+    if any(cost_before(run, stage.name) is None for stage in run.repeats_of(fused)):
         return scratch, [tables.missing(_UNKNOWN_SOURCE)] * 7
     why = next((c.reason for c in mine if c.reason), "no baseline to reach")
     if "reached" in why:
-        why += f" in {numbers.count(max(s.steps for s in repeats.of(run, fused)))} steps"
+        why += f" in {numbers.count(max(s.steps for s in run.repeats_of(fused)))} steps"
     own = [(c.crossing.step, c.crossing.cost) if c.crossing else (None, None) for c in mine]
     totals = [c.before + c.crossing.cost if c.crossing else None for c in mine]
     if any(cost is not None for cost in totals):
         goals = [c.accuracy for c in mine]
     else:
-        goals = [stage.accuracy for stage in repeats.of(run, fused)]
+        goals = [stage.accuracy for stage in run.repeats_of(fused)]
     return scratch, [*_fusion(run, fused), *_costs(own, totals, goals, why)]
 
 
@@ -284,7 +284,7 @@ def _steps_text(value):
 
 
 def _how_often(run, name):
-    number = len(repeats.of(run, name))
+    number = len(run.repeats_of(name))
     if number < 2:
         return "single runs"
     return f"means ± population standard deviations over {repeats.seeds(number)}"
@@ -296,6 +296,6 @@ def _steps(run, size):
     steps = {
         stage.steps
         for stage in run.stages.values()
-        if stage.size == size and stage.sources and repeats.base(stage) in names
+        if stage.size == size and stage.sources and stage.base in names
     }
     return f" ({numbers.count(steps.pop())} steps)" if len(steps) == 1 else ""

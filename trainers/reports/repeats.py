@@ -14,22 +14,6 @@ from trainers.reports.tables import Cell
 _PLAIN = re.compile(r"([\d,]+(\.\d+|))((?:\s.*)?)")
 
 
-def base(stage):
-    """The name that a stage has in the first repeat."""
-    return stage.repeat_of or stage.name
-
-
-def of(run, name):
-    """All repeats of a stage that are in a run, the first one first."""
-    found = [stage for stage in run.stages.values() if base(stage) == name]
-    return sorted(found, key=lambda stage: stage.repeat)
-
-
-def count(run):
-    """How many repeats the most repeated stage has."""
-    return max((stage.repeat for stage in run.stages.values()), default=1)
-
-
 def seeds(number):
     """A number of seeds, in words: "1 seed", "3 seeds"."""
     return f"{number} seed" + ("" if number == 1 else "s")

@@ -24,7 +24,7 @@ def summarize(run, comparisons):
     opening = f"T5 models were trained on {corpus(run.settings)}."
     arms = {}
     for comparison in comparisons:
-        arms.setdefault(repeats.base(run.stages[comparison.plan]), []).append(comparison)
+        arms.setdefault(run.stages[comparison.plan].base, []).append(comparison)
     plans = [_plan(run, found) for found in arms.values()] or [_nothing_compared(run)]
     if len(plans) == 1:
         opening, plans = f"{opening} {plans[0]}", []
@@ -174,11 +174,11 @@ def _unfinished(run):
 
 
 def _spread(run):
-    if repeats.count(run) > 1:
-        once = [name for name in _shown(run) if len(repeats.of(run, name)) == 1]
+    if run.repeat_count > 1:
+        once = [name for name in _shown(run) if len(run.repeats_of(name)) == 1]
         also = f" Trained with one seed only: {', '.join(once)}." if once else ""
         return (
-            f"± is the population standard deviation over {repeats.seeds(repeats.count(run))}, "
+            f"± is the population standard deviation over {repeats.seeds(run.repeat_count)}, "
             f"which is few.{also}"
         )
     return (

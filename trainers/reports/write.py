@@ -5,10 +5,10 @@ import shutil
 import uuid
 from pathlib import Path
 
-from trainers import locks
 from trainers.errors import UserError
-from trainers.reports import page, runs
+from trainers.reports import page
 from trainers.reports.figures import Picture
+from trainers.runs import history, locks
 
 FOLDER = "report"
 _TEXTS = {"report.html": page.to_html, "report.md": page.to_markdown, "results.json": page.to_json}
@@ -30,7 +30,7 @@ def write_report(workdir, kernels=None, steps=None):
             version lies there; nothing is changed then.
     """
     workdir = Path(workdir)
-    return write_files(page.pretraining_report(runs.read_run(workdir), kernels, steps), workdir)
+    return write_files(page.pretraining_report(history.read_run(workdir), kernels, steps), workdir)
 
 
 def write_files(report, workdir, texts=None):
@@ -89,9 +89,9 @@ def _check_replaceable(target):
         found = json.loads(results.read_text(encoding="utf-8")).get("format")
     except (OSError, ValueError, AttributeError):
         found = "unreadable"
-    if found != runs.FORMAT:
+    if found != history.FORMAT:
         raise UserError(
-            f"Expected format {runs.FORMAT} in {results}, which this report would replace. "
+            f"Expected format {history.FORMAT} in {results}, which this report would replace. "
             f"Received: format={found!r}, of another version. Move {target} away first."
         )
 

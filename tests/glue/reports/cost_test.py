@@ -6,7 +6,7 @@ from glue import results
 from glue.reports import cost
 from tests.glue import recorded
 from tests.trainers.reports import synthetic
-from trainers.reports import runs
+from trainers.runs import history
 
 # tests/trainers/reports/synthetic.py: a step of S takes 0.03 s, of M 0.08 s; small stages have
 # 3,000 steps, the baseline 4,800, fused ones 4,000.
@@ -15,7 +15,7 @@ from trainers.reports import runs
 @pytest.fixture
 def pretraining(tmp_path):
     """All four plans, finished."""
-    return runs.read_run(synthetic.full_run(tmp_path / "w"))
+    return history.read_run(synthetic.full_run(tmp_path / "w"))
 
 
 def rows(table):
@@ -46,7 +46,7 @@ def test_costs_by_hand(pretraining):
 def test_the_end_of_a_stage_counts_where_its_curve_ends_before(tmp_path):
     curve = synthetic.learning_curve(4000)
     stage = synthetic.record("baseline", "M", curve, steps=4100, device_seconds=330.0)
-    pretraining = runs.read_run(synthetic.write_run(tmp_path / "w", stage))
+    pretraining = history.read_run(synthetic.write_run(tmp_path / "w", stage))
     assert cost.pretraining_cost(pretraining, "baseline", 4100).after == 330
     # Half way between 4,000 steps in 320 s and 4,100 in 330 s.
     assert cost.pretraining_cost(pretraining, "baseline", 4050).after == pytest.approx(325)
@@ -81,7 +81,7 @@ def test_rows_of_the_paper_are_matched_by_multiples_of_the_steps_before_fusion(
 
 def test_the_ratio_is_over_the_baseline_of_twice_the_steps(tmp_path):
     stages = [synthetic.small(), synthetic.baseline(6000), synthetic.fused(steps=3000)]
-    pretraining = runs.read_run(synthetic.write_run(tmp_path / "w", *stages))
+    pretraining = history.read_run(synthetic.write_run(tmp_path / "w", *stages))
     found = fine_tuned(tmp_path / "g", ("baseline", 6000), ("self_fusion", 3000))
     table = rows(cost.table_6(found, pretraining))
     assert table["baseline, 6,000 steps"]["ratio"].text == "1.00"
@@ -114,7 +114,7 @@ def test_without_the_pretraining_run_only_the_scores_are_known(tmp_path):
 
 
 def test_without_a_fused_stage_nothing_is_matched(tmp_path):
-    pretraining = runs.read_run(synthetic.write_run(tmp_path / "w", synthetic.baseline()))
+    pretraining = history.read_run(synthetic.write_run(tmp_path / "w", synthetic.baseline()))
     table = cost.table_6(fine_tuned(tmp_path / "g", ("baseline", 4800)), pretraining)
     assert "no row is matched" in table.caption
     assert rows(table)["baseline, 4,800 steps"]["total"].value == pytest.approx(384)

@@ -8,11 +8,11 @@ import pytest
 from tests.trainers.reports import synthetic
 from trainers.advice.curves import best_rate, read_curves
 from trainers.errors import UserError
-from trainers.reports import runs
+from trainers.runs import history
 
 
 def read(*folders, unit="flops"):
-    return read_curves([runs.read_run(folder) for folder in folders], unit)
+    return read_curves([history.read_run(folder) for folder in folders], unit)
 
 
 def by_name(curves):

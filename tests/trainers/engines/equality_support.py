@@ -11,7 +11,7 @@ import subprocess
 
 import numpy as np
 
-from tests.trainers import loop_support as support
+from tests.trainers.training import loop_support as support
 from trainers.engines.base import StepOptions
 
 STEPS = 20

@@ -5,8 +5,8 @@ import numpy as np
 import optax
 import pytest
 
-from tests.trainers import loop_support
 from tests.trainers.engines import equality_support as support
+from tests.trainers.training import loop_support
 from trainers.engines.base import StepOptions
 from trainers.errors import UserError
 

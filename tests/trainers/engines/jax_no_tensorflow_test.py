@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from tests.trainers import loop_support, nano
+from tests.trainers import nano
+from tests.trainers.training import loop_support
 
 # Everything that is TensorFlow's own, or that would pull it in.
 WITHOUT = """
@@ -25,7 +26,7 @@ PRETRAIN = (
 import json, pytest
 from tests.trainers import nano
 from trainers import pretrain
-from trainers.workdir import Workdir
+from trainers.runs.workdir import Workdir
 
 with pytest.MonkeyPatch.context() as patch:
     nano.define(patch)

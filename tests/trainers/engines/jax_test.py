@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 
 import keras_fusion as kf
-from tests.trainers import loop_support
 from tests.trainers.engines import jax_support as support
 from tests.trainers.engines.equality_support import free_ports
-from trainers import tensor_files
+from tests.trainers.training import loop_support
+from trainers.checkpoints import tensors
 from trainers.engines import mesh as meshes
-from trainers.engines.base import Engine, StepOptions, state_variables
+from trainers.engines.base import Engine, StepOptions
 from trainers.engines.jax import JaxEngine
+from trainers.engines.state import state_variables
 from trainers.errors import UserError
 
 MESHES = ["batch:1,model:1", "batch:2,model:1", "batch:1,model:2", "batch:2,model:2"]
@@ -445,7 +446,7 @@ jax.config.update("jax_cpu_collectives_implementation", "gloo")
 index, port, folder = int(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, index)
 from tests.trainers.engines import jax_support as support
-from trainers import tensor_files
+from trainers.checkpoints import tensors
 from trainers.engines.jax import JaxEngine
 
 engine = support.compiled(JaxEngine("batch:2,model:2", options=support.CASES["adafactor"][1]))
@@ -455,7 +456,7 @@ assert (engine.num_devices, engine.is_chief) == (4, index == 0)
 engine.train(support.Batches().from_step(0), 3)
 engine.load_state(engine.state())
 engine.train(support.Batches().from_step(3), 3)
-tensor_files.write(folder / f"{index}.state", engine.state())
+tensors.write(folder / f"{index}.state", engine.state())
 """
 
 
@@ -469,7 +470,7 @@ def test_two_hosts_equal_one_device(one_device, tmp_path):
     for host in hosts:
         _, errors = host.communicate(timeout=300)
         assert host.returncode == 0, errors[-4000:]
-    first, second = (dict(tensor_files.TensorFile(tmp_path / f"{i}.state")) for i in (0, 1))
+    first, second = (dict(tensors.TensorFile(tmp_path / f"{i}.state")) for i in (0, 1))
     support.assert_equal(first, second)
     expected = one_device["adafactor"][1]
     support.assert_close({name: first[name] for name in expected}, expected)
@@ -479,19 +480,19 @@ def test_two_hosts_equal_one_device(one_device, tmp_path):
 
 ON_TENSORFLOW = """
 import pathlib, sys
-from trainers import tensor_files
+from trainers.checkpoints import tensors
 from trainers.engines.tensorflow import TensorFlowEngine
 from tests.trainers.engines import jax_support as support
 
 case, folder = sys.argv[1], pathlib.Path(sys.argv[2])
 engine = support.compiled(TensorFlowEngine(), case)
-engine.load_state(tensor_files.TensorFile(folder / "dropout"))
-tensor_files.write(folder / "back", engine.state())
+engine.load_state(tensors.TensorFile(folder / "dropout"))
+tensors.write(folder / "back", engine.state())
 options = support.CASES[case][1]
 engine = support.compiled(TensorFlowEngine(options=options), case, dropout=0.0, seed=1)
-engine.load_state(tensor_files.TensorFile(folder / "start"))
+engine.load_state(tensors.TensorFile(folder / "start"))
 engine.train(support.Batches().from_step(3), 10)
-tensor_files.write(folder / "end", engine.state())
+tensors.write(folder / "end", engine.state())
 """
 
 
@@ -499,16 +500,16 @@ tensor_files.write(folder / "end", engine.state())
 def test_both_backends_agree_and_exchange_states(engines, tmp_path, case):
     engine = make("batch:2,model:2", case, dropout=0.0)
     steps(engine, 0, 3)
-    tensor_files.write(tmp_path / "start", engine.state())
+    tensors.write(tmp_path / "start", engine.state())
     sent = engines(LARGEST, case)[3]
-    tensor_files.write(tmp_path / "dropout", sent)
+    tensors.write(tmp_path / "dropout", sent)
     child = loop_support.python(ON_TENSORFLOW, case, tmp_path)
     child["env"]["KERAS_BACKEND"] = "tensorflow"
     ran = subprocess.run(**child, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr[-4000:]
 
     def written(name, like):
-        found = tensor_files.TensorFile(tmp_path / name)
+        found = tensors.TensorFile(tmp_path / name)
         assert set(found) == set(like)
         return {name: found[name] for name in like}
 

@@ -18,11 +18,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import keras_fusion as kf
 from keras_fusion.layers.tree import values_of, weight_axes
-from trainers import model_files
-from trainers.checkpoints import save
-from trainers.engines.base import state_variables
+from trainers.checkpoints import models, save
 from trainers.engines.jax import JaxEngine
 from trainers.engines.mesh import Layout
+from trainers.engines.state import state_variables
 
 CONFIG = kf.models.T5Config(
     vocabulary_size=16,
@@ -86,7 +85,7 @@ def checkpoints(tmp_path_factory):
         }
         settings = {"settings": {"model": CONFIG.to_dict()}}
         save(folder / str(seed) / "checkpoints", 0, weights, settings)
-    return [model_files.find_checkpoint(folder / str(seed)) for seed in range(4)]
+    return [models.find_checkpoint(folder / str(seed)) for seed in range(4)]
 
 
 def watched_weights(checkpoints):

@@ -6,7 +6,7 @@ import subprocess
 import keras
 import pytest
 
-from tests.trainers import loop_support as support
+from tests.trainers.training import loop_support as support
 from trainers.engines.base import StepOptions
 from trainers.errors import UserError
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.trainers import loop_support as support
+from tests.trainers.training import loop_support as support
 from trainers.engines.base import Engine, StepSums
 from trainers.errors import UserError
 
@@ -202,7 +202,7 @@ import numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
-from tests.trainers import loop_support as support
+from tests.trainers.training import loop_support as support
 from trainers.engines.tensorflow import TensorFlowEngine
 from keras_fusion.layers.dropout import FoldingSeedGenerator
 from trainers.engines.tensorflow_steps import ReplicaSteps

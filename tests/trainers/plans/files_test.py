@@ -7,8 +7,8 @@ import pytest
 from tests.trainers import nano
 from trainers import plans, pretrain
 from trainers.errors import UserError
-from trainers.graphs import Stage
 from trainers.plans import files
+from trainers.plans.graph import Stage
 
 A = {"name": "a", "size": "S"}
 B = {"name": "b", "size": "M", "init": "self_fusion", "sources": ["a"], "copies": 2}

@@ -8,9 +8,9 @@ import pytest
 
 from keras_fusion.schedules import InverseSquareRoot
 from tests.trainers import nano
-from trainers import plans, pretrain, settings, sizes
+from trainers import plans, pretrain
 from trainers.errors import UserError
-from trainers.plans import generated
+from trainers.plans import generated, settings, sizes
 from trainers.plans.options import PlanOptions
 
 COSTS = {"S": 1.0, "M": 4.0}

@@ -4,8 +4,8 @@ import pytest
 
 from trainers import plans
 from trainers.errors import UserError
-from trainers.graphs import Stage, in_order, repeated
 from trainers.plans import Plan
+from trainers.plans.graph import Stage, in_order, repeated
 
 
 def names(stages):

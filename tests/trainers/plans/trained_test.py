@@ -8,7 +8,7 @@ import pytest
 from tests.trainers import nano
 from trainers import checkpoints, pretrain
 from trainers.errors import UserError
-from trainers.workdir import Workdir
+from trainers.runs.workdir import Workdir
 
 PLAN = {
     "name": "mine",

@@ -7,9 +7,11 @@ import pytest
 from tests.trainers import nano
 from trainers import plans, pretrain
 from trainers.errors import UserError
+from trainers.files import read_json
 from trainers.plans import Basis, tuning
 from trainers.plans.options import PlanOptions
-from trainers.workdir import Workdir, read_json
+from trainers.runs import sweep
+from trainers.runs.workdir import Workdir
 
 COSTS = {"S": 1.0, "M": 4.0}
 
@@ -104,7 +106,7 @@ def asked(folder, *arguments):
 
 def test_the_best_of_the_last_rung_wins(world):
     workdir = Workdir(world / "w")
-    found = read_json(world / "w" / tuning.TUNING_FILE)["arms"]
+    found = read_json(world / "w" / sweep.TUNING_FILE)["arms"]
     points = read_json(world / "w" / "run.json")["experiments"]["tune"]["points"]
     assert list(found) == ["small_0", "self_fusion"]
     for arm, best in found.items():
@@ -124,7 +126,7 @@ def test_the_best_of_the_last_rung_wins(world):
 
 
 def test_other_plans_take_its_result(world):
-    found = read_json(world / "w" / tuning.TUNING_FILE)["arms"]
+    found = read_json(world / "w" / sweep.TUNING_FILE)["arms"]
     workdir = Workdir(world / "w")
     for arm, best in found.items():
         rate = workdir.record(arm)["learning_rate"]

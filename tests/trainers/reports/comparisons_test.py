@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainers.reports import synthetic
-from trainers.reports import comparisons, runs
+from trainers.reports import comparisons
 from trainers.reports.comparisons import Cost
-from trainers.reports.runs import Point, Run, Stage
+from trainers.runs import history
+from trainers.runs.history import Point, Run, Stage
 
 
 def curve(*accuracies, step=100, flops=10.0, seconds=2.0):
@@ -20,7 +21,7 @@ def curve(*accuracies, step=100, flops=10.0, seconds=2.0):
     )
 
 
-def stage(name, points, sources=(), size="M", status=runs.FINISHED):
+def stage(name, points, sources=(), size="M", status=history.FINISHED):
     last = points[-1] if points else Point(0, 0, 0.0, 0.0, None, None)
     return Stage(
         name, size, "self_fusion" if sources else "scratch", sources, last.step, 1, last.tokens,
@@ -158,11 +159,11 @@ def test_first_is_never_after_lasting_and_both_lie_on_the_curve(accuracies, goal
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"baseline": {"status": runs.RUNNING}}, "the baseline is not finished"),
+        ({"baseline": {"status": history.RUNNING}}, "the baseline is not finished"),
         ({"baseline": {"curve": ()}}, "the baseline has no evaluation"),
         ({"self_fusion": {"sources": ("elsewhere",)}}, "the cost of one of its sources"),
         ({"self_fusion": {"curve": curve(0, 39)}}, "not reached"),
-        ({"self_fusion": {"curve": curve(0, 39), "status": runs.RUNNING}}, "not reached yet"),
+        ({"self_fusion": {"curve": curve(0, 39), "status": history.RUNNING}}, "not reached yet"),
         ({"baseline": {"curve": curve(40)}}, "the baseline's compute is zero"),
     ],
 )
@@ -182,12 +183,12 @@ def test_no_ratio_without_its_reason(change, reason):
 
 def test_nothing_to_compare(tmp_path):
     assert comparisons.compare(run_of(stage("small_0", curve(1), size="S"))) == ()
-    run = runs.read_run(synthetic.write_run(tmp_path / "w", synthetic.baseline()))
+    run = history.read_run(synthetic.write_run(tmp_path / "w", synthetic.baseline()))
     assert comparisons.compare(run) == ()
 
 
 def test_a_running_plan_that_is_there_already_has_its_ratio():
-    fused = stage("self_fusion", curve(0, 45), ("small_0",), status=runs.RUNNING)
+    fused = stage("self_fusion", curve(0, 45), ("small_0",), status=history.RUNNING)
     run = run_of(stage("small_0", curve(0), size="S"), stage("baseline", curve(0, 40)), fused)
     (found,) = comparisons.compare(run)
     assert found.flops_ratio == pytest.approx(40 / 45)

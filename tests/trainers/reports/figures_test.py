@@ -3,12 +3,13 @@
 import pytest
 
 from tests.trainers.reports import synthetic
-from trainers.reports import comparisons, dag, figures, runs
+from trainers.reports import comparisons, dag, figures
+from trainers.runs import history
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return runs.read_run(synthetic.full_run(tmp_path_factory.mktemp("run") / "w"))
+    return history.read_run(synthetic.full_run(tmp_path_factory.mktemp("run") / "w"))
 
 
 def series(data):
@@ -38,7 +39,7 @@ def test_crossings_lie_on_their_curves(run):
 
 
 def test_a_stage_with_an_unknown_start_is_on_the_axis_of_steps_only(tmp_path):
-    run = runs.read_run(synthetic.write_run(tmp_path, synthetic.baseline(), synthetic.fused()))
+    run = history.read_run(synthetic.write_run(tmp_path, synthetic.baseline(), synthetic.fused()))
     assert set(series(figures.curves(run, "steps"))) == {"baseline", "self_fusion"}
     assert set(series(figures.curves(run, "flops"))) == {"baseline"}
 
@@ -64,7 +65,7 @@ def test_pictures_are_png_on_either_ground_and_the_same_each_time(run):
 def test_nothing_to_draw_is_drawn_all_the_same(tmp_path):
     synthetic.write_running(tmp_path, synthetic.baseline())
     (tmp_path / "baseline" / "metrics.jsonl").unlink()
-    run = runs.read_run(tmp_path)
+    run = history.read_run(tmp_path)
     assert figures.curves(run, "flops")["series"] == []
     assert figures.figure_1(run, ())[1].png().startswith(b"\x89PNG")
     assert dag.fusion_graph(run).png().startswith(b"\x89PNG")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.trainers.reports import synthetic
-from tests.trainers.reports.pretraining_test import row
+from tests.trainers.reports.stage_tables_test import row
 from trainers import reports
 from trainers.reports import (
     comparisons,
@@ -13,14 +13,14 @@ from trainers.reports import (
     numbers,
     page,
     paper_tables,
-    pretraining,
     repeats,
-    runs,
+    stage_tables,
     summary,
+    sweep_table,
     tables,
-    tuning,
 )
 from trainers.reports.meetings import meetings
+from trainers.runs import history
 
 SMALL_END, PLAIN = 30.0, 40.0
 
@@ -60,7 +60,7 @@ def arms(repeat, end, longer_end):
 def run(tmp_path):
     """Two seeds; the baseline meets the first self-fusion only."""
     folder = synthetic.write_run(tmp_path / "w", *arms(1, 44.0, 48.0), *arms(2, 46.0, 44.0))
-    return runs.read_run(folder)
+    return history.read_run(folder)
 
 
 def test_spread_is_the_population_standard_deviation():
@@ -94,7 +94,7 @@ def test_table_1_has_means_over_seeds(run):
 def test_costs_that_differ_have_a_spread(tmp_path):
     slow = stage("baseline", "M", 1000, 0, PLAIN, repeat=2) | {"device_seconds": 120.0}
     first = stage("baseline", "M", 1000, 0, PLAIN)
-    run = runs.read_run(synthetic.write_run(tmp_path / "w", first, slow))
+    run = history.read_run(synthetic.write_run(tmp_path / "w", first, slow))
     assert row(paper_tables.table_1(run), "baseline")["device_seconds"] == "100 ± 20 s"
 
 
@@ -126,7 +126,7 @@ def test_what_goes_on_is_no_arm(run):
 
 
 def test_ratios_are_means_over_seeds(run):
-    table = pretraining.comparison_table(run, comparisons.compare(run))
+    table = stage_tables.comparison_table(run, comparisons.compare(run))
     found = row(table, "self_fusion")
     # 40 % after 500 * 10/14 and 500 * 10/16 steps of M at 0.08 s, and 30 s of S, over 80 s.
     ratios = [(30 + 0.08 * 500 * 10 / up) / 80 for up in (14, 16)]
@@ -152,7 +152,7 @@ def test_what_varies_a_stage_is_no_arm(tmp_path):
     folder = synthetic.write_run(tmp_path / "w", *arms(1, 44.0, 48.0), offset)
     settings = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(settings | {"experiments": experiments}))
-    run = runs.read_run(folder)
+    run = history.read_run(folder)
     assert comparisons.variations(run) == {"offset_5"}
     assert [c.plan for c in comparisons.compare(run)] == ["self_fusion"]
     shown = {
@@ -175,7 +175,7 @@ LARGE = (
 
 
 def test_tables_3_and_4(tmp_path):
-    run = runs.read_run(synthetic.write_run(tmp_path / "w", *LARGE))
+    run = history.read_run(synthetic.write_run(tmp_path / "w", *LARGE))
     table = paper_tables.table_3(run)
     assert row(table, "(5)")["accuracy"] == "50.00"
     assert row(table, "(5)")["paper_accuracy"] == "70.57"
@@ -208,19 +208,19 @@ def test_the_sweep(tmp_path):
     (folder / "run.json").write_text(
         json.dumps(settings | {"experiments": {"tune": {"points": points}}})
     )
-    table = tuning.tuning_table(runs.read_run(folder))
+    table = sweep_table.tuning_table(history.read_run(folder))
     found = [(r[2].text, r[1].text, r[4].text, r[7].text) for r in table.rows]
     assert len(found) == 6
     assert ("200", "1", "100", "goes on") in found
     assert ("100", "1", "100", "ends here") in found
-    assert ("300", "2", "300", tuning._LOWEST) in found
+    assert ("300", "2", "300", sweep_table._LOWEST) in found
     assert ("200", "2", "300", "ends here") in found
     # Four times 100 and twice 200 steps of S.
     assert numbers.scientific(800 * synthetic.FLOPS_PER_STEP["S"]) in table.caption
 
 
 def test_a_run_without_a_sweep_has_no_such_table(run):
-    assert tuning.tuning_table(run) is None
+    assert sweep_table.tuning_table(run) is None
 
 
 def test_the_report_of_repeats_is_written(run):

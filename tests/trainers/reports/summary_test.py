@@ -3,11 +3,12 @@
 import pytest
 
 from tests.trainers.reports import synthetic
-from trainers.reports import comparisons, runs, summary
+from trainers.reports import comparisons, summary
+from trainers.runs import history
 
 
 def said(workdir):
-    run = runs.read_run(workdir)
+    run = history.read_run(workdir)
     return " ".join(summary.summarize(run, comparisons.compare(run)))
 
 
@@ -15,7 +16,7 @@ def test_a_saving_is_said_in_flops_and_in_device_seconds(tmp_path):
     workdir = synthetic.write_run(
         tmp_path, synthetic.small(), synthetic.baseline(), synthetic.fused()
     )
-    run = runs.read_run(workdir)
+    run = history.read_run(workdir)
     (found,) = comparisons.compare(run)
     text = said(workdir)
     assert "English docstrings" in text
@@ -47,7 +48,7 @@ def test_verdict(tmp_path, monkeypatch, flops, seconds, words):
     workdir = synthetic.write_run(
         tmp_path, synthetic.small(), synthetic.baseline(), synthetic.fused()
     )
-    run = runs.read_run(workdir)
+    run = history.read_run(workdir)
     (found,) = comparisons.compare(run)
     fields = {**vars(found), "flops_ratio": flops, "device_seconds_ratio": seconds}
     text = " ".join(summary.summarize(run, (comparisons.Comparison(**fields),)))

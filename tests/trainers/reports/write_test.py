@@ -9,7 +9,8 @@ from tests.trainers.reports import synthetic
 from tests.trainers.reports.tables_test import cells_of
 from trainers import reports
 from trainers.errors import UserError
-from trainers.reports import page, runs, write
+from trainers.reports import page, write
+from trainers.runs import history
 
 PICTURES = {"figure1_steps.png", "figure1_flops.png", "figure1_device_seconds.png", "graph.png"}
 
@@ -170,10 +171,10 @@ def test_a_file_in_the_way_is_named(tmp_path):
 
 def test_facts_name_versions_and_command(tmp_path):
     workdir = synthetic.write_run(tmp_path / "w", synthetic.small())
-    facts = dict(page.pretraining_report(runs.read_run(workdir)).facts)
+    facts = dict(page.pretraining_report(history.read_run(workdir)).facts)
     assert "keras 3" in facts["Versions where this report was written"]
     assert facts["Command"] == "not recorded in run.json"
     content = {"command": "python -m x", "versions": {"keras": "9.9"}}
     (workdir / "run.json").write_text(json.dumps(content))
-    facts = dict(page.pretraining_report(runs.read_run(workdir)).facts)
+    facts = dict(page.pretraining_report(history.read_run(workdir)).facts)
     assert (facts["Command"], facts["Versions"]) == ("python -m x", "keras 9.9")

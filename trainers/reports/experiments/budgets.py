@@ -55,7 +55,7 @@ def accuracy_at(run, stage, step):
         A list; empty where no repeat has come so far.
     """
     found = []
-    for each in repeats.of(run, repeats.base(stage)):
+    for each in run.repeats_of(stage.base):
         known = [point for point in each.curve if point.accuracy is not None]
         if step is not None and known and known[-1].step >= step:
             at = [point.step for point in known]

@@ -77,7 +77,7 @@ def _table(run, found):
         stage, point = each.stage, each.point
         ends = points.ends(run, each, "loss_per_token")
         below = points.gains(reference, ends)
-        stages = repeats.of(run, repeats.base(stage))
+        stages = run.repeats_of(stage.base)
         _, apart = points.logged(run, stage, "eval", "symmetry")
         rows.append(
             (

@@ -85,7 +85,7 @@ def _table(run, found):
     rows = []
     for each in found:
         stage = each.stage
-        stages = repeats.of(run, repeats.base(stage))
+        stages = run.repeats_of(stage.base)
         ends = points.ends(run, each, "accuracy")
         above = points.gains(ends, plain)
         start, lowest, regained = dip(stage.curve)

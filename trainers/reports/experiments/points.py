@@ -2,10 +2,9 @@
 
 import dataclasses
 
-from trainers.logs import METRICS_FILE, read_metrics
-from trainers.reports import repeats
 from trainers.reports.experiments import charts
-from trainers.reports.runs import Stage
+from trainers.runs.history import Stage
+from trainers.training.logs import METRICS_FILE, read_metrics
 
 STEPS = "Steps after the fusion"
 
@@ -70,7 +69,7 @@ def ends(run, each, field):
         each: what `shown` gave.
         field: of a `Stage`, such as "loss_per_token".
     """
-    found = repeats.of(run, repeats.base(each.stage))
+    found = run.repeats_of(each.stage.base)
     values = {stage.repeat: getattr(stage, field) for stage in found if stage.finished}
     return {repeat: value for repeat, value in values.items() if value is not None}
 

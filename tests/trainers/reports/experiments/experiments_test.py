@@ -6,11 +6,12 @@ import math
 import pytest
 
 from tests.trainers.reports import synthetic
-from tests.trainers.reports.pretraining_test import row
 from tests.trainers.reports.repeats_test import stage
+from tests.trainers.reports.stage_tables_test import row
 from trainers import reports
-from trainers.reports import experiments, figures, page, runs
+from trainers.reports import experiments, figures, page
 from trainers.reports.experiments import advice, budgets, charts, noise, offsets, theory
+from trainers.runs import history
 
 SMALL = stage("small_0", "S", 1000, 0, 30)
 UP = {"init": "self_fusion", "sources": ("small_0",)}
@@ -25,7 +26,7 @@ def write(folder, plan, stages, points, facts=None, logs=None):
     for name, lines in (logs or {}).items():
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / name / "metrics.jsonl").write_text(text)
-    return runs.read_run(folder)
+    return history.read_run(folder)
 
 
 def fused(name, end, steps=500, start=30.0, repeat=1, **changes):
@@ -101,7 +102,7 @@ def test_the_learning_rate_is_that_of_section_5_4(with_offsets):
 
 def test_what_is_lost_at_first():
     def curve(*accuracies):
-        return [runs.Point(i, 0, 0, 0, 1.0, value) for i, value in enumerate(accuracies)]
+        return [history.Point(i, 0, 0, 0, 1.0, value) for i, value in enumerate(accuracies)]
 
     assert offsets.dip(curve(40.0, 38.0, 39.0, 41.0)) == (40.0, 38.0, 3)
     assert offsets.dip(curve(40.0, 38.0, 39.0)) == (40.0, 38.0, None)
@@ -216,10 +217,10 @@ def test_accuracy_when_the_budget_is_spent(tmp_path):
 def test_the_noise_of_evaluations_is_what_is_not_smooth():
     def bumpy(bump):
         points = [
-            runs.Point(step, 0, 0, 0, 1.0, 30 + step**2 / 1e4 + bump * (-1) ** index)
+            history.Point(step, 0, 0, 0, 1.0, 30 + step**2 / 1e4 + bump * (-1) ** index)
             for index, step in enumerate(range(0, 2001, 100))
         ]
-        return runs.Stage("a", "M", "scratch", (), 2000, *[None] * 7, tuple(points))
+        return history.Stage("a", "M", "scratch", (), 2000, *[None] * 7, tuple(points))
 
     assert budgets.evaluation_noise([bumpy(0.0)]) == pytest.approx(0, abs=1e-9)
     # A wobble of ±0.5 around the parabola.
@@ -264,7 +265,7 @@ def test_no_advice_from_curves_that_say_nothing(tmp_path):
 
 
 def test_runs_without_experiments_have_no_sections(tmp_path):
-    run = runs.read_run(synthetic.full_run(tmp_path / "w"))
+    run = history.read_run(synthetic.full_run(tmp_path / "w"))
     assert experiments.sections(run) == ()
 
 

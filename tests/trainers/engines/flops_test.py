@@ -1,0 +1,122 @@
+"""FLOPs of a step against a count by hand and against the products of the graph that runs."""
+
+import math
+
+import pytest
+import tensorflow as tf
+
+import keras_fusion as kf
+from trainers.engines.flops import planned_step_flops, step_flops
+from trainers.engines.losses import loss_sums
+from trainers.engines.state import state_variables
+
+BATCH, ENCODER, DECODER = 2, 12, 5
+
+
+def config(**fields):
+    sizes = {
+        "vocabulary_size": 128,
+        "num_layers": 2,
+        "num_heads": 2,
+        "hidden_dim": 8,
+        "key_value_dim": 4,
+        "intermediate_dim": 16,
+    }
+    return kf.models.T5Config(**(sizes | fields))
+
+
+def product_flops(graph):
+    """FLOPs of all matrix products in a graph and in the functions that it calls."""
+    total = 0
+    for operation in graph.get_operations():
+        if operation.type == "MatMul":
+            rows, columns = operation.outputs[0].shape
+            inner = operation.inputs[0].shape[0 if operation.get_attr("transpose_a") else 1]
+            total += 2 * rows * columns * inner
+        elif operation.type in ("BatchMatMul", "BatchMatMulV2"):
+            inner = operation.inputs[0].shape[-2 if operation.get_attr("adj_x") else -1]
+            total += 2 * math.prod(operation.outputs[0].shape) * inner
+        elif operation.type == "Einsum":
+            sizes = {}
+            names, _ = operation.get_attr("equation").decode().split("->")
+            for axes, tensor in zip(names.split(","), operation.inputs, strict=True):
+                sizes.update(zip(axes, tensor.shape, strict=True))
+            total += 2 * math.prod(sizes.values())
+    return total
+
+
+def measured(model):
+    """FLOPs of the products of one forward pass, and of one with its gradients."""
+    tokens = {
+        "encoder_token_ids": tf.zeros((BATCH, ENCODER), tf.int32),
+        "decoder_token_ids": tf.zeros((BATCH, DECODER), tf.int32),
+    }
+
+    def forward():
+        return loss_sums(model(tokens, training=False), tf.ones((BATCH, DECODER), tf.int32)).loss
+
+    def step():
+        with tf.GradientTape() as tape:
+            loss = forward()
+        return tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+    functions = [tf.function(f).get_concrete_function() for f in (forward, step)]
+    return [product_flops(function.graph) for function in functions]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"tie_embedding_weights": True, "use_gated_activation": False, "activation": "relu"}],
+    ids=["v1.1", "v1.0"],
+)
+def test_counts_the_products_that_the_graph_has(fields):
+    model = kf.models.T5(config(**fields), seed=0)
+    found = step_flops(model, BATCH, ENCODER, DECODER)
+    forward, step = measured(model)
+    assert found.forward == forward
+    assert found.total == pytest.approx(step, rel=0.03)
+
+
+def test_counts_a_fused_model_with_its_zero_blocks():
+    small = kf.models.T5(config(), seed=0)
+    big = small.fuse(kf.models.T5(config(), seed=1))
+    forward, _ = measured(big)
+    assert step_flops(big, BATCH, ENCODER, DECODER).forward == forward
+    plain = kf.models.T5(config(hidden_dim=16, num_heads=4, intermediate_dim=32), seed=0)
+    assert step_flops(big, 1, 3, 2) == step_flops(plain, 1, 3, 2)
+
+
+def test_equals_a_count_by_hand():
+    model = kf.models.T5(config(num_layers=1), seed=0)
+    found = step_flops(model, 3, ENCODER, DECODER)
+    projection = 8 * 8  # hidden x (heads x key_value)
+    mlp = 3 * 8 * 16
+    encoder = 12 * (4 * projection + mlp)
+    decoder = 5 * (4 * projection + 2 * projection + mlp + 8 * 128) + 12 * 2 * projection
+    scores = 12 * 12 * 8 + 5 * 5 * 8 + 5 * 12 * 8
+    assert found.weights == 3 * 2 * (encoder + decoder)
+    assert found.attention == 3 * 2 * 2 * scores
+    assert found.total == 3 * (found.weights + found.attention)
+
+
+def test_says_how():
+    found = step_flops(kf.models.T5(config(num_layers=1), seed=0), 1, 1, 1)
+    assert "2 FLOPs for each entry of a matrix" in found.method
+    assert "\n" not in found.method
+
+
+def test_weights_without_a_sum_cost_nothing():
+    model = kf.models.T5(config(num_layers=1), seed=0)
+    matrices = [v for name, v in state_variables(model).items() if name.endswith("kernel")]
+    found = step_flops(model, 1, 1, 1)
+    assert found.weights == 2 * sum(math.prod(v.shape) for v in matrices)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"use_gated_activation": False}, {"tie_embedding_weights": True}, {"num_layers": 3}],
+)
+def test_what_is_planned_is_what_a_model_costs(fields):
+    known = config(**fields)
+    counted = step_flops(kf.models.T5(known, seed=0), BATCH, ENCODER, DECODER)
+    assert planned_step_flops(known, BATCH, ENCODER, DECODER) == counted.total

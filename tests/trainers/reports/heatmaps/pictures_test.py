@@ -1,0 +1,271 @@
+"""Heat maps and the curve of η: their numbers by hand, where borders stand, what is left out."""
+
+import json
+
+import numpy as np
+import pytest
+
+import keras_fusion as kf
+from tests.trainers.reports import synthetic
+from tests.trainers.reports.heatmaps import fused_stages
+from tests.trainers.reports.heatmaps.fused_stages import MLP, QUERY
+from trainers import reports
+from trainers.errors import UserError
+from trainers.reports import figures, page
+from trainers.reports.heatmaps import data, drawings
+from trainers.reports.heatmaps import pictures as heatmaps
+from trainers.runs import history
+
+STEPS = (100, 200, 400)
+# The widths of the two sources, along the MLP kernel's axes.
+HIDDEN, WIDE = 8, 72
+
+
+@pytest.fixture(scope="module")
+def model():
+    return kf.models.T5(fused_stages.fused_config((8, 2, 72), (16, 3, 120)), seed=0)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, model):
+    """Two fused stages, one of which was saved once more."""
+    workdir = tmp_path_factory.mktemp("run") / "w"
+    written = fused_stages.run_with(workdir, "high", "low", model=model, steps=STEPS)
+    written["high"] |= fused_stages.save(workdir, "high", model, (300,))
+    return history.read_run(workdir), written
+
+
+@pytest.fixture(scope="module")
+def shown(made):
+    pictures, paragraphs = heatmaps.pictures(made[0])
+    assert paragraphs == ()
+    return {picture.key: picture for picture in pictures}
+
+
+def key(kind, path):
+    return f"{kind}_{path.removesuffix('/kernel').replace('/', '_')}"
+
+
+def test_which_pictures_there_are(shown):
+    kinds = "heatmap", "closeup"
+    assert list(shown) == [*(key(kind, path) for path in (MLP, QUERY) for kind in kinds), "eta"]
+
+
+def test_maps_are_block_means_by_hand(made, shown):
+    data = shown[key("heatmap", MLP)].data
+    assert data["columns"] == [100, 200, 300, 400]
+    assert data["axes"] == ["hidden (in)", "mlp (out)"]
+    high, low = data["rows"]
+    assert (high["stage"], high["schedule"]) == ("high", "1/√max(n, 300)")
+    assert high["shape"] == [24, 192]
+    assert high["borders"] == [[0, HIDDEN, 24], [0, WIDE, 192]]
+    # 192 columns are reduced by three, 24 rows are not reduced.
+    assert high["cells"] == [list(range(25)), list(range(0, 193, 3))]
+    weights = np.abs(made[1]["high"][200][MLP])
+    by_hand = weights.reshape(24, 64, 3).mean(axis=2)
+    np.testing.assert_allclose(high["maps"][1]["values"], by_hand, rtol=6e-3)
+    assert [each["step"] for each in low["maps"] if each["values"] is None] == [300]
+
+
+def test_a_scale_holds_all_but_a_few_cells_of_its_row(shown):
+    for row in shown[key("heatmap", MLP)].data["rows"]:
+        maps = [np.asarray(each["values"]) for each in row["maps"] if each["values"]]
+        assert row["scale"]["low"] == 0
+        above = [np.mean(each > row["scale"]["high"]) for each in maps]
+        assert 0 < max(above) < 0.006
+
+
+def test_close_up_is_the_last_step_and_single_weights_where_blocks_meet(made, shown):
+    row = shown[key("closeup", MLP)].data["rows"][0]
+    assert (row["step"], row["sources"]) == (400, ["a", "b"])
+    zoom = row["zoom"]
+    assert (zoom["from"], zoom["to"]) == ([HIDDEN - 3, WIDE - 3], [HIDDEN + 3, WIDE + 3])
+    weights = np.abs(made[1]["high"][400][MLP])
+    np.testing.assert_allclose(zoom["values"], weights[5:11, 69:75], rtol=6e-3)
+    np.testing.assert_allclose(row["values"], weights, rtol=6e-3)
+
+
+def test_growth_by_hand(made, shown):
+    panels = {panel["kernel"]: panel["series"] for panel in shown["eta"].data["panels"]}
+    assert list(panels) == [None, MLP, QUERY]
+    line = panels[MLP][0]
+    assert (line["stage"], line["x"]) == ("high", [100, 200, 300, 400])
+    for step, ratio in zip(line["x"], line["ratio"], strict=True):
+        weights = made[1]["high"][step][MLP].astype(np.float64)
+        inside = np.zeros(weights.shape, bool)
+        inside[:HIDDEN, :WIDE] = inside[HIDDEN:, WIDE:] = True
+        by_hand = (np.square(weights[~inside]).mean() / np.square(weights[inside]).mean()) ** 0.5
+        assert ratio == pytest.approx(by_hand, rel=1e-9)
+        assert ratio == pytest.approx(step / 1000, rel=0.1)
+    # The other kernels' η is as large as their diagonals.
+    assert panels[QUERY][0]["ratio"][0] == pytest.approx(1, abs=0.2)
+    assert panels[MLP][0]["ratio"][0] < panels[None][0]["ratio"][0] < 1
+
+
+def test_lines_stand_at_the_borders(shown):
+    picture = shown[key("heatmap", MLP)]
+    figure = picture.draw(picture.data, figures.LIGHT)
+    maps = [axes for axes in figure.axes if axes.images]
+    assert len(maps) == 4 + 3
+    for axes in maps:
+        # In cells of 1 × 3 weights; a cell's middle is a whole number.
+        places = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines]
+        assert places == [(0, HIDDEN - 0.5), (WIDE / 3 - 0.5, 0)]
+    first = maps[0]
+    assert [text.get_text() for text in first.get_xticklabels()] == ["0", "72", "192"]
+    assert list(first.get_yticks()) == [-0.5, 7.5, 23.5]
+
+
+def test_one_scale_a_row(shown):
+    picture = shown[key("heatmap", MLP)]
+    figure = picture.draw(picture.data, figures.LIGHT)
+    limits = [axes.images[0].get_clim() for axes in figure.axes if axes.images]
+    rows = [(row["scale"]["low"], row["scale"]["high"]) for row in picture.data["rows"]]
+    assert limits == [rows[0]] * 4 + [rows[1]] * 3
+
+
+def test_lightness_falls_evenly_so_that_grey_reads_the_same():
+    colors = drawings.COLORS(np.linspace(0, 1, 64))[:, :3]
+    linear = np.where(colors > 0.04045, ((colors + 0.055) / 1.055) ** 2.4, colors / 12.92)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    assert np.all(np.diff(luminance) < 0)
+
+
+def test_nothing_overlaps(shown):
+    """Texts of the heat maps, whose places are set by hand; the curves' are left to matplotlib."""
+    for picture in (picture for name, picture in shown.items() if name != "eta"):
+        figure = picture.draw(picture.data, figures.LIGHT)
+        figures.FigureCanvasAgg(figure).draw()
+        renderer = figure.canvas.get_renderer()
+        boxes = [
+            (text.get_text(), text.get_window_extent(renderer))
+            for text in figure.findobj(match=lambda artist: hasattr(artist, "get_fontsize"))
+            if text.get_visible() and text.get_text()
+        ]
+        for index, (name, box) in enumerate(boxes):
+            assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, (picture.key, name)
+            assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, (picture.key, name)
+            for other, place in boxes[index + 1 :]:
+                # Labels of both axes may touch at the corner, by a pixel.
+                assert not box.padded(-1).overlaps(place), (picture.key, name, other)
+
+
+def test_labels_without_room_are_left_out():
+    assert drawings._with_room([0, 1, 2, 50, 99, 100], "abcdef", 10.0, 0.2) == [
+        "a", "", "c", "d", "", "f"
+    ]  # fmt: skip
+
+
+def test_pictures_are_the_same_each_time(made, shown):
+    again = {picture.key: picture for picture in heatmaps.pictures(made[0])[0]}
+    for name in (key("heatmap", MLP), key("closeup", QUERY), "eta"):
+        assert again[name].data == shown[name].data
+        assert again[name].png() == shown[name].png()
+    assert shown["eta"].png(figures.DARK) != shown["eta"].png()
+
+
+def test_any_kernel_at_chosen_steps(made):
+    path = "head/kernel"
+    pictures, paragraphs = heatmaps.pictures(made[0], [path], [300, 200])
+    found = {picture.key: picture for picture in pictures}
+    assert list(found) == ["heatmap_head", "closeup_head", "eta"]
+    data = found["heatmap_head"].data
+    assert data["columns"] == [200, 300]
+    assert data["rows"][0]["borders"] == [[0, HIDDEN, 24], [0, 16]]
+    assert [row["step"] for row in found["closeup_head"].data["rows"]] == [300, 200]
+    # One axis grows: no η of its own, and the curve of all has every saved step.
+    assert [panel["kernel"] for panel in found["eta"].data["panels"]] == [None]
+    assert found["eta"].data["panels"][0]["series"][0]["x"] == [100, 200, 300, 400]
+    assert found["heatmap_head"].png().startswith(b"\x89PNG")
+    pictures, paragraphs = heatmaps.pictures(made[0], [path], [300])
+    assert paragraphs == ("Not among the heat maps of head/kernel: low.",)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "steps", "message"),
+    [
+        (["encoder/nothing"], None, "token_embedding.*kernels=.'encoder/nothing'"),
+        (["encoder/final_norm/scale"], None, "two dimensions"),
+        (None, [7], "steps=.7.. There are 100, 200, 300, 400"),
+    ],
+)
+def test_what_is_not_there_is_refused(made, kernels, steps, message):
+    with pytest.raises(UserError, match=message):
+        heatmaps.pictures(made[0], kernels, steps)
+
+
+def test_many_steps_and_stages_are_spread(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(heatmaps, "_ROWS", 2)
+    monkeypatch.setattr(heatmaps, "_COLUMNS", 3)
+    fused_stages.run_with(tmp_path, "a1", "b1", "c1", model=model, steps=(1, 2, 3, 4, 5))
+    pictures, paragraphs = heatmaps.pictures(history.read_run(tmp_path), [MLP])
+    data = pictures[0].data
+    assert data["columns"] == [1, 3, 5]
+    assert [row["stage"] for row in data["rows"]] == ["a1", "c1"]
+    assert paragraphs == (f"Not among the heat maps of {MLP}: b1.",)
+    lines = pictures[-1].data["panels"][0]["series"]
+    assert [line["stage"] for line in lines] == ["a1", "b1", "c1"]
+    assert all(len(line["x"]) == 5 for line in lines)
+
+
+def test_nan_is_drawn_said_and_null_in_the_data(tmp_path, model, monkeypatch):
+    values = fused_stages.values
+
+    def broken(model, step):
+        found = values(model, step)
+        found[MLP][0, 0] = np.nan if step == 2 else np.inf
+        return found
+
+    monkeypatch.setattr(fused_stages, "values", broken)
+    fused_stages.run_with(tmp_path, "a1", model=model, steps=(1, 2))
+    html = reports.write_report(tmp_path, [MLP]).read_text(encoding="utf-8")
+    assert "Light blue: NaN or infinite." in html
+    results = json.loads((tmp_path / "report" / "results.json").read_text(encoding="utf-8"))
+    row = results["figures"][key("heatmap", MLP)]["rows"][0]
+    assert [each["values"][0][0] for each in row["maps"]] == [None, None]
+    assert results["figures"]["eta"]["panels"][1]["series"][0]["ratio"] == [None, None]
+
+
+def test_a_report_with_fused_stages_has_all_of_it(made):
+    workdir = made[0].workdir
+    html = reports.write_report(workdir).read_text(encoding="utf-8")
+    assert "Inside the fused kernels" in html
+    assert f"Figure 5: {MLP} over time." in html and f"Figure 8: {QUERY}" in html
+    text = (workdir / "report" / "results.json").read_text(encoding="utf-8")
+    results = json.loads(text)
+    assert {f"{name}.png" for name in results["figures"]} == {
+        path.name for path in workdir.glob("report/*.png")
+    }
+    drawn = heatmaps.pictures(made[0])[0][0].data
+    assert results["figures"][key("heatmap", MLP)] == drawn
+    # A row of a map is one line.
+    assert json.dumps(drawn["rows"][0]["maps"][0]["values"][0]) in text
+
+
+def test_a_damaged_checkpoint_is_named_in_the_report(tmp_path, model):
+    fused_stages.run_with(tmp_path, "a1", model=model, steps=(1, 2))
+    (tmp_path / "a1" / "checkpoints" / "step_00000001" / "COMMITTED").write_text("no")
+    text = reports.write_report(tmp_path).with_name("report.md").read_text(encoding="utf-8")
+    assert "Passed over: a1: " in text and "step 1 with a changed" in text
+    (tmp_path / "a1" / "checkpoints" / "step_00000002" / "model.safetensors").write_bytes(b"")
+    text = reports.write_report(tmp_path).with_name("report.md").read_text(encoding="utf-8")
+    assert heatmaps.NOTHING in text and "step 2" in text
+    assert not list(tmp_path.glob("report/heatmap*"))
+
+
+@pytest.mark.parametrize("stages", [[synthetic.small()], [synthetic.small(), synthetic.fused()]])
+def test_without_fused_stages_or_checkpoints_it_says_so(tmp_path, stages):
+    run = history.read_run(synthetic.write_run(tmp_path, *stages))
+    section = page.pretraining_report(run).sections[-2]
+    assert section.blocks == ()
+    assert "there are no heat maps" in section.paragraphs[0]
+
+
+def test_sources_of_each_block():
+    def names(sources, count):
+        stage = history.Stage(*["s"] * 3, tuple(sources), *[None] * 9)
+        return data._sources(stage, count)
+
+    assert names(["a", "b"], 2) == ["a", "b"]
+    assert names(["a"], 3) == ["a", "a", "a"]
+    assert names(["a", "b"], 3) == ["source 1", "source 2", "source 3"]

@@ -1,0 +1,177 @@
+"""How a checkpoint lies on the disk: names of its files, and its manifest.
+
+    checkpoints/step_00001000/
+      model.safetensors      weights, by their path inside the model: all that a fusion reads
+      training.safetensors   optimizer slots, iterations, seeds
+      manifest.json          step, score, configuration, versions, SHA-256 and size of both files
+      COMMITTED              SHA-256 of manifest.json; written last
+
+The folder is written as `.partial_…` and renamed, so that `step_…` is there whole or not at all,
+and `step_….replaced_…` only for the moment in which another one takes its place.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import re
+from collections.abc import Mapping
+
+from trainers.checkpoints.tensors import Digest
+from trainers.errors import UserError
+from trainers.files import parse_json, read_file
+from trainers.versions import installed_versions
+
+MODEL_FILE = "model.safetensors"
+TRAINING_FILE = "training.safetensors"
+MANIFEST_FILE = "manifest.json"
+MARKER_FILE = "COMMITTED"
+# Folder of a run's checkpoints, inside the folder of the run.
+CHECKPOINT_FOLDER = "checkpoints"
+# Names in a run's state that begin so are weights of the model.
+MODEL_PREFIX = "model/"
+# What folders are called that are not, or no longer, checkpoints.
+PARTIAL = ".partial_"
+REPLACED = ".replaced_"
+
+_FORMAT = 1
+_STEP_FOLDER = re.compile(rf"step_([0-9]{{8,18}})(?:{re.escape(REPLACED)}[0-9a-f]+)?")
+# Forty thousand evaluations.
+_MAX_MANIFEST = 16_000_000
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint cannot be used; an older one is taken."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        step: steps that had been taken.
+        config: what `save` was given.
+        files: file name → what the file must be.
+        score: validation score, lower is better; None where it was not measured.
+    """
+
+    step: int
+    config: dict
+    files: Mapping[str, Digest]
+    score: float | None = None
+
+
+def step_folder(step: int) -> str:
+    """Name of the folder of a step: step_00001000."""
+    return f"step_{step:08d}"
+
+
+def step_folders(folder: str | os.PathLike) -> list[tuple[int, pathlib.Path]]:
+    """Returns (step, path) of all that is called like a checkpoint, ascending."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for path in pathlib.Path(folder).iterdir():
+            if match := _STEP_FOLDER.fullmatch(path.name):
+                found.append((int(match[1]), path))
+    # One that was being replaced comes before the one that replaces it.
+    return sorted(found, key=lambda each: (each[0], each[1].name == step_folder(each[0])))
+
+
+def write_manifest(path: pathlib.Path, manifest: Manifest) -> None:
+    """Writes manifest and commit marker into a checkpoint's folder.
+
+    Raises:
+        UserError: the configuration is too large to be read back.
+    """
+    fields = {
+        "format": _FORMAT,
+        "step": manifest.step,
+        "score": manifest.score,
+        "files": {name: digest._asdict() for name, digest in manifest.files.items()},
+        "versions": _versions(),
+        "config": manifest.config,
+    }
+    content = json.dumps(fields, indent=1).encode()
+    if len(content) > _MAX_MANIFEST:
+        raise UserError(
+            f"Expected a manifest of at most {_MAX_MANIFEST:,} bytes. Received: "
+            f"{len(content):,} bytes of configuration and curve. Evaluate less often."
+        )
+    _write(path / MANIFEST_FILE, content)
+    _write(path / MARKER_FILE, hashlib.sha256(content).hexdigest().encode() + b"\n")
+
+
+def read_manifest(path: str | os.PathLike) -> Manifest:
+    """Returns a checkpoint's manifest, checked against its commit marker; reads no tensor.
+
+    Raises:
+        UserError: naming what is missing or damaged.
+    """
+    path = pathlib.Path(path)
+    marker = _read(path, MARKER_FILE, 100)
+    content = _read(path, MANIFEST_FILE, _MAX_MANIFEST)
+    if hashlib.sha256(content).hexdigest().encode() != marker.strip():
+        raise damaged(path, f"a changed {MANIFEST_FILE}")
+    try:
+        manifest = _parse(content)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise damaged(path, f"a {MANIFEST_FILE} of another format") from None
+    name = _STEP_FOLDER.fullmatch(path.name)
+    if name and int(name[1]) != manifest.step:
+        raise damaged(path, f"the {MANIFEST_FILE} of step {manifest.step}")
+    return manifest
+
+
+def _parse(content: bytes) -> Manifest:
+    # A curve may hold NaN.
+    fields = parse_json(content, constant=float)
+    files = {name: Digest(**fields["files"][name]) for name in (MODEL_FILE, TRAINING_FILE)}
+    manifest = Manifest(fields["step"], fields["config"], files, fields.get("score"))
+    if not (
+        fields["format"] == _FORMAT
+        and type(manifest.step) is int
+        and 0 <= manifest.step < 10**18
+        and isinstance(manifest.config, dict)
+        and all(type(digest.bytes) is int for digest in files.values())
+        and (manifest.score is None or type(manifest.score) is float)
+    ):
+        raise ValueError("another format")
+    return manifest
+
+
+def damaged(path: pathlib.Path, fault: str) -> UserError:
+    """The error for a checkpoint that cannot be used."""
+    return UserError(
+        f"Expected a whole checkpoint. Received: {path} with {fault}. Use another checkpoint."
+    )
+
+
+def sync(path: str | os.PathLike) -> None:
+    """Makes a folder's entries outlive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# Asked for at every checkpoint, and every package's metadata is a file.
+_versions = functools.cache(installed_versions)
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+    with open(path, "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(path: pathlib.Path, name: str, limit: int) -> bytes:
+    try:
+        return read_file(path / name, limit)
+    except OSError as error:
+        reason = error.strerror or error
+        raise damaged(path, f"no readable {name} ({reason})") from None

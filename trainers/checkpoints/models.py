@@ -1,0 +1,153 @@
+"""Models from and to the folders of stages, for fused stages, `trainers.fuse` and finetuning.
+
+A folder may be that of a stage (W/small_0), its checkpoints (W/small_0/checkpoints) or one
+checkpoint (W/small_0/checkpoints/step_00003000); of several checkpoints the newest good one counts.
+
+Example:
+    >>> model, checkpoint = load_model("W/small_0")
+    >>> checkpoint.step
+    3000
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import keras_fusion as kf
+from keras_fusion.layers.values import array_of
+from trainers import checkpoints
+from trainers.checkpoints import CHECKPOINT_FOLDER
+from trainers.engines.state import state_variables
+from trainers.errors import UserError
+
+
+def find_checkpoint(path: str | os.PathLike) -> checkpoints.Checkpoint:
+    """Opens the newest good checkpoint of a folder.
+
+    Args:
+        path: folder of a stage, of checkpoints, or of one checkpoint.
+
+    Raises:
+        UserError: there is no such folder, no checkpoint in it, or no good one.
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        raise UserError(
+            "Expected the folder of a stage or checkpoint. "
+            f"Received: folder={str(path)!r}, which is none. Check the path."
+        )
+    if (path / checkpoints.MARKER_FILE).exists() or (path / checkpoints.MANIFEST_FILE).exists():
+        return checkpoints.load(path)
+    inside = path / CHECKPOINT_FOLDER
+    found = checkpoints.latest(inside if inside.is_dir() else path)
+    if found is None:
+        raise UserError(
+            f"Expected a checkpoint in the folder or in its {CHECKPOINT_FOLDER}/. "
+            f"Received: folder={str(path)!r}, which has none. Train the stage first."
+        )
+    return found
+
+
+def load_model(
+    path: str | os.PathLike, dropout: float | None = None
+) -> tuple["kf.models.T5", checkpoints.Checkpoint]:
+    """Builds the model of a checkpoint from its weights.
+
+    Args:
+        path: as for `find_checkpoint`.
+        dropout: rate that the model is to have; None keeps its own.
+
+    Returns:
+        The model and the checkpoint that it came from.
+
+    Raises:
+        UserError: as for `find_checkpoint`; its configuration is not that of a T5; or its weights
+            do not fit the configuration.
+    """
+    checkpoint = find_checkpoint(path)
+    return build_model(checkpoint, dropout), checkpoint
+
+
+def build_model(checkpoint: checkpoints.Checkpoint, dropout: float | None = None) -> "kf.models.T5":
+    """The model of a checkpoint; arguments and errors as for `load_model`."""
+    config = read_config(checkpoint, dropout)
+    try:
+        return kf.models.T5.from_weights(config, checkpoint.weights, seed=0)
+    except ValueError as error:
+        raise UserError(
+            "Expected the weights of its configuration. "
+            f"Received: checkpoint={str(checkpoint.path)!r} ({error}). Use another checkpoint."
+        ) from error
+
+
+def fused_weights(
+    found: Sequence[checkpoints.Checkpoint], dropout: float | None = None, **how
+) -> tuple["kf.models.T5Config", dict]:
+    """What the fusion of checkpoints is; its weights are computed from their files when read.
+
+    Args:
+        found: the sources; the same one may stand twice.
+        dropout: rate that the fused model is to have; None keeps the sources' own.
+        **how: norm, noise, noise_kind and seed, as for `kf.models.fused_weights`.
+
+    Returns:
+        Configuration and weights, for `kf.models.T5.from_weights`.
+
+    Raises:
+        UserError: a configuration is not that of a T5, or not that of its weights.
+        kf.FusionError: the sources do not fit together; every mismatch is named.
+    """
+    configs = [read_config(checkpoint, dropout) for checkpoint in found]
+    return kf.models.fused_weights(configs, [checkpoint.weights for checkpoint in found], **how)
+
+
+def save_model(model, folder: str | os.PathLike, settings: Mapping) -> pathlib.Path:
+    """Writes an untrained model as the checkpoint of step 0 of a new folder.
+
+    Args:
+        model: a built `kf.models.T5`. Where it is deferred, its weights are computed one by one.
+        folder: the folder that `find_checkpoint` is to find it in.
+        settings: what else the checkpoint says of itself.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    state = {name: array_of(variable) for name, variable in state_variables(model).items()}
+    config = {"settings": {"model": model.config.to_dict(), **settings}}
+    return checkpoints.save(pathlib.Path(folder) / CHECKPOINT_FOLDER, 0, state, config)
+
+
+def read_config(
+    checkpoint: checkpoints.Checkpoint, dropout: float | None = None
+) -> "kf.models.T5Config":
+    """The configuration of a checkpoint's model.
+
+    Args:
+        checkpoint: what `find_checkpoint` returned.
+        dropout: rate that it is to have; None keeps its own.
+
+    Raises:
+        UserError: it is not that of a T5, or of one of another size than its own weights.
+    """
+    try:
+        config = kf.models.T5Config.from_dict(checkpoint.config["settings"]["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise UserError(
+            "Expected a checkpoint with the configuration of a T5. "
+            f"Received: checkpoint={str(checkpoint.path)!r} ({text}). Use another checkpoint."
+        ) from error
+    _check_size(config, checkpoint)
+    return config if dropout is None else dataclasses.replace(config, dropout=dropout)
+
+
+def _check_size(config: "kf.models.T5Config", checkpoint: checkpoints.Checkpoint) -> None:
+    """Refuses a configuration that its own file does not fill, before anything is allocated."""
+    stored = sum(value.size for value in checkpoint.weights.values())
+    expected = kf.models.parameter_count(config)
+    if expected != stored:
+        raise UserError(
+            f"Expected {expected:,} weights as its configuration says. Received: "
+            f"checkpoint={str(checkpoint.path)!r} with {stored:,}. Use another checkpoint."
+        )

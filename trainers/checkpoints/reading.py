@@ -1,0 +1,141 @@
+"""Reads checkpoints: which ones a folder has, and the newest good one.
+
+How they lie on the disk: `trainers.checkpoints.format`; how they are written:
+`trainers.checkpoints.writer`; which stay: `trainers.checkpoints.keep`. What got damaged later is
+found by its hashes, named in a warning, and passed over. Nothing here knows a backend.
+
+A checkpoint may come from anybody: nothing is unpickled, no path is taken from a file, links and
+pipes are refused, and no array is larger than the file that holds it.
+"""
+
+import dataclasses
+import os
+import pathlib
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+
+from trainers.checkpoints import tensors
+from trainers.checkpoints.format import (
+    MARKER_FILE,
+    MODEL_PREFIX,
+    TRAINING_FILE,
+    CheckpointWarning,
+    damaged,
+    read_manifest,
+    step_folders,
+)
+from trainers.engines.state import check_state
+from trainers.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files were found whole.
+
+    Attributes:
+        path: its folder.
+        step: steps that had been taken.
+        config: what `save` was given.
+        weights: path inside the model → array, read from the file when asked for.
+        training: name → array for slots, iterations and seeds, likewise.
+        score: validation score, lower is better; None where it was not measured.
+    """
+
+    path: pathlib.Path
+    step: int
+    config: dict
+    weights: tensors.TensorFile
+    training: tensors.TensorFile
+    score: float | None = None
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns weights and training state under the names that `save` was given.
+
+        They are views of the memory-mapped files: slicing one reads only what the slice covers.
+        """
+        return {MODEL_PREFIX + name: value for name, value in self.weights.items()} | dict(
+            self.training
+        )
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the shapes of `state`; reads no tensor."""
+        weights = {MODEL_PREFIX + name: self.weights.shape(name) for name in self.weights}
+        return weights | {name: self.training.shape(name) for name in self.training}
+
+
+def load(path: str | os.PathLike) -> Checkpoint:
+    """Opens one checkpoint after checking every hash.
+
+    Args:
+        path: a folder step_….
+
+    Raises:
+        UserError: naming what is missing or damaged.
+
+    Example:
+        checkpoint = load("W/small_0/checkpoints/step_00003000")
+        kernel = checkpoint.weights["encoder/block_0/self_attention/query/kernel"]
+    """
+    path = pathlib.Path(path)
+    manifest = read_manifest(path)
+    files = []
+    for name, digest in manifest.files.items():
+        try:
+            files.append(tensors.TensorFile(path / name, digest))
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    weights, training = files
+    if any(name.startswith(MODEL_PREFIX) for name in training):
+        raise damaged(path, f"weights in {TRAINING_FILE}")
+    return Checkpoint(path, manifest.step, manifest.config, weights, training, manifest.score)
+
+
+def steps(folder: str | os.PathLike) -> list[int]:
+    """Returns the steps of the committed checkpoints in `folder`, ascending; reads no tensor."""
+    return sorted(
+        {step for step, path in step_folders(folder) if os.path.lexists(path / MARKER_FILE)}
+    )
+
+
+def latest(
+    folder: str | os.PathLike, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> Checkpoint | None:
+    """Opens the newest good checkpoint of a folder.
+
+    Each newer one that cannot be used is named in a `CheckpointWarning`. Whatever is called like a
+    checkpoint was one, an empty folder too: saving leaves nothing else under such a name.
+
+    Args:
+        folder: where the checkpoints of a run lie.
+        shapes: name → shape of the state that is to be set, under the names that `save` was given;
+            a checkpoint of another model is passed over like a damaged one. None takes any.
+
+    Returns:
+        None where there is no checkpoint at all.
+
+    Raises:
+        UserError: there are checkpoints and none is good: training must not silently begin anew.
+    """
+    faults = []
+    for _, path in reversed(step_folders(folder)):
+        try:
+            checkpoint = load(path)
+            if shapes is not None:
+                check_state(shapes, checkpoint.shapes(), str(path))
+            return checkpoint
+        except UserError as error:
+            if not os.path.lexists(path):
+                # Removed by the run that writes here: a newer one has come meanwhile.
+                return latest(folder, shapes)
+            warnings.warn(f"{error} It is passed over.", CheckpointWarning, stacklevel=2)
+            faults.append((path, error))
+    if faults:
+        path, error = faults[0]
+        raise UserError(
+            f"Expected a good checkpoint in {folder}. Received: {len(faults)} damaged ones, "
+            f"the newest {path.name} ({str(error).rstrip('.')}). "
+            "Restore one, or move the folder away to start anew."
+        )
+    return None

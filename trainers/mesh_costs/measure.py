@@ -1,0 +1,281 @@
+"""What a training step costs on a mesh, read from the program that XLA makes for one device.
+
+The step is compiled for as many virtual devices as the mesh has, and never run: no weight has a
+value. Weights and slots are counted from the engine's shardings, collectives and products from the
+partitioned program (trainers/engines/hlo.py), and the rest is XLA's own account of its memory.
+
+Needs Keras on its JAX backend and as many JAX devices as the mesh has (trainers/mesh_report.py sees
+to both).
+"""
+
+import collections
+import dataclasses
+import math
+import re
+import resource
+import time
+from collections.abc import Mapping
+
+import keras_fusion as kf
+from keras_fusion.schedules import InverseSquareRoot
+from trainers.data import spans
+from trainers.engines import mesh
+from trainers.engines.base import StepOptions
+from trainers.engines.flops import step_flops
+from trainers.engines.jax import JaxEngine
+from trainers.engines.mesh import BATCH, Layout, MeshShape
+from trainers.mesh_costs import hlo
+from trainers.training.optimizers import OPTIMIZERS
+
+OTHER_RULE = "no rule"
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """The training step that is compiled.
+
+    Args:
+        mesh: shape of the mesh.
+        layout: its rules; None for T5's.
+        batch_size: sequences of the global batch.
+        input_length: tokens of a sequence that the encoder sees.
+        microbatches: parts that the batch is cut into.
+        optimizer: "adafactor" or "adamw".
+        dtype: Keras' dtype policy.
+    """
+
+    mesh: MeshShape
+    layout: Layout | None
+    batch_size: int
+    input_length: int
+    microbatches: int = 1
+    optimizer: str = "adafactor"
+    dtype: str = "float32"
+
+    @property
+    def target_length(self) -> int:
+        """Tokens of a sequence that the decoder sees, as span corruption makes them."""
+        return spans.target_length(spans.raw_length(self.input_length))
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """Bytes that a device sends in a step by one kind of collective, for one cause.
+
+    Args:
+        kind: of the collective, one of `hlo.KINDS`.
+        dims: mesh dims over which it goes, joined by "+".
+        rule: rule of the layout that calls for it, "axis:dim"; or `OTHER_RULE`.
+        bytes: sent by a device in a step, with ring algorithms.
+        operations: collectives in a step.
+    """
+
+    kind: str
+    dims: str
+    rule: str
+    bytes: float
+    operations: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """Costs of a step; bytes and FLOPs are those of one device, of the first one where they differ.
+
+    Args:
+        parameters: weights of the whole model.
+        weight_bytes, slot_bytes: of the shards of weights, and of the optimizer's slots.
+        argument_bytes: all inputs of the program by XLA's account: both of these, the batch, seeds.
+        temporary_bytes: the most that XLA's buffers for all else need at one time: activations
+            kept for the backward pass, gradients, and what operations need.
+        counted_flops: the model's (trainers/engines/flops.py), divided by the number of devices.
+        product_flops: of the matrix products in the partitioned program.
+        xla_flops: by XLA's cost analysis, which counts other operations too, and the body of a
+            loop once.
+        traffic: what collectives send.
+        unknown_loops: loops in the step whose trips are not known, so that bodies count once.
+        largest: mesh dim to the most devices along it that divide everything sent to it; dims to
+            which the layout sends nothing are left out.
+        compile_seconds: of lowering and compiling.
+        peak_host_bytes: the most memory that this process has had.
+    """
+
+    parameters: int
+    weight_bytes: int
+    slot_bytes: int
+    argument_bytes: int
+    temporary_bytes: int
+    counted_flops: float
+    product_flops: float
+    xla_flops: float
+    traffic: tuple[Traffic, ...]
+    unknown_loops: int
+    largest: dict[str, int]
+    compile_seconds: float
+    peak_host_bytes: int
+
+    @property
+    def other_bytes(self) -> int:
+        """Bytes of the batch, seeds and whatever else goes in."""
+        return self.argument_bytes - self.weight_bytes - self.slot_bytes
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes that a device needs at one time; the state is updated in place."""
+        return self.argument_bytes + self.temporary_bytes
+
+    def sent(self, **which: str) -> float:
+        """Bytes that a device sends in a step.
+
+        Args:
+            **which: fields of `Traffic`, to count some of it only.
+
+        Example:
+            >>> costs.sent(kind="all-reduce", rule="mlp:model")
+            3221225472.0
+        """
+        return sum(
+            each.bytes
+            for each in self.traffic
+            if all(getattr(each, name) == value for name, value in which.items())
+        )
+
+    def to_dict(self) -> dict:
+        """A dictionary that JSON can hold."""
+        return dataclasses.asdict(self) | {
+            "total_bytes": self.total_bytes,
+            "sent_bytes": self.sent(),
+        }
+
+
+def measure(config: "kf.models.T5Config", step: Step) -> Costs:
+    """Compiles the training step of a T5 for a mesh, and reads its costs.
+
+    Args:
+        config: of the model.
+        step: the step, and the mesh.
+
+    Raises:
+        UserError: the mesh or the layout does not fit the model or the batch.
+    """
+    started = time.monotonic()
+    engine = JaxEngine(step.mesh, step.layout, options=StepOptions(microbatches=step.microbatches))
+    with engine.scope():
+        model = kf.models.T5(config, seed=0, dtype=step.dtype)
+        optimizer = OPTIMIZERS[step.optimizer](InverseSquareRoot(warmup_steps=10_000))
+    engine.compile(model, optimizer)
+    compiled = engine.lower(_batch_shapes(step)).compile()
+    seconds = time.monotonic() - started
+    program = hlo.Program(compiled.as_text())
+    memory, state = compiled.memory_analysis(), engine.state_shapes()
+    flops = step_flops(model, step.batch_size, step.input_length, step.target_length)
+    return Costs(
+        parameters=sum(math.prod(shape.shape) for shape in state.weights),
+        weight_bytes=_shard_bytes(state.weights),
+        slot_bytes=_shard_bytes(state.slots),
+        argument_bytes=memory.argument_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        counted_flops=flops.total / step.mesh.size,
+        product_flops=program.matmul_flops(),
+        xla_flops=compiled.cost_analysis()["flops"],
+        traffic=traffic(program, step.mesh, rules_of_layers(model, engine.layout)),
+        # The engine's own loop runs as many steps as a call asks for; what is in it is one step.
+        unknown_loops=max(program.unknown_loops - 1, 0),
+        largest=largest_mesh(model, engine.layout, step.batch_size // step.microbatches),
+        compile_seconds=seconds,
+        peak_host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def _batch_shapes(step: Step) -> dict[str, tuple[int, int]]:
+    """Shapes of a batch as `PretrainingBatches` makes it."""
+    inputs, targets = (
+        (step.batch_size, length) for length in (step.input_length, step.target_length)
+    )
+    return {"encoder_token_ids": inputs, "decoder_token_ids": targets, "targets": targets}
+
+
+def _shard_bytes(shapes) -> int:
+    return sum(
+        math.prod(shape.sharding.shard_shape(shape.shape)) * shape.dtype.itemsize
+        for shape in shapes
+    )
+
+
+# ---- collectives ----
+
+
+def rules_of_layers(model, layout: Layout) -> dict[str, dict[str, str]]:
+    """`{name of a layer: {mesh dim: rule}}`: which rule splits the weights of which layer.
+
+    Under the name "" is the rule of the batch, which is split in all layers.
+
+    Example:
+        >>> rules_of_layers(t5, T5_LAYOUT)["query"]
+        {'model': 'heads:model'}
+    """
+    batch = layout.dim(BATCH)
+    found: dict[str, dict[str, str]] = {"": {batch: f"{BATCH}:{batch}"} if batch else {}}
+    for path, (_, names) in mesh.declared_weights(model).items():
+        layer = path.split("/")[-2]
+        for name in names:
+            if layout.dim(name) is not None:
+                found.setdefault(layer, {})[layout.dim(name)] = f"{name}:{layout.dim(name)}"
+    return found
+
+
+def traffic(
+    program: hlo.Program, shape: MeshShape, rules: Mapping[str, Mapping[str, str]]
+) -> tuple[Traffic, ...]:
+    """Adds up a program's collectives by kind, mesh dims and rule; the largest first.
+
+    Along the mesh dim of the batch it is the gradients that are added up. Along another, the layer
+    in whose operation the collective stands says which rule it comes from.
+
+    Args:
+        program: partitioned for the mesh.
+        shape: of the mesh.
+        rules: see `rules_of_layers`.
+    """
+    sent: dict[tuple, float] = collections.defaultdict(float)
+    counts: collections.Counter = collections.Counter()
+    for collective in program.collectives():
+        dims = collective.dims(dict(shape.dims))
+        if not dims:
+            continue
+        key = (collective.kind, "+".join(dims), _rule(collective.source, dims, rules))
+        sent[key] += collective.sent
+        counts[key] += collective.times
+    found = [Traffic(*key, sent[key], counts[key]) for key in sent]
+    return tuple(sorted(found, key=lambda each: -each.bytes))
+
+
+def _rule(source: str, dims: tuple[str, ...], rules: Mapping[str, Mapping[str, str]]) -> str:
+    # JAX names an operation by the layers around it: jvp(encoder)/block_0/key/dot_general.
+    for layer in (*reversed(re.findall(r"[\w.\-]+", source)), ""):
+        for dim in dims:
+            if dim in rules.get(layer, {}):
+                return rules[layer][dim]
+    return OTHER_RULE
+
+
+# ---- how far it goes ----
+
+
+def largest_mesh(model, layout: Layout, rows: int) -> dict[str, int]:
+    """The most devices along each mesh dim that divide all that the layout sends there.
+
+    Args:
+        model: a built model.
+        layout: rules.
+        rows: of a microbatch, over all replicas.
+
+    Example:
+        >>> largest_mesh(t5_l, T5_LAYOUT, 256)
+        {'batch': 256, 'model': 8}
+    """
+    found: dict[str, int] = {}
+    for axis, size in {BATCH: rows, **mesh.axis_sizes(model)}.items():
+        dim = layout.dim(axis)
+        if dim is not None:
+            found[dim] = math.gcd(found.get(dim, 0), size)
+    return found

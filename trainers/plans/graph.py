@@ -1,0 +1,286 @@
+"""The graph of a plan: stages, what each comes from, and whether it can be trained at all.
+
+A stage that is fused or goes on names its sources; the stages of one or more plans are a directed
+acyclic graph, which is put in order and checked here before anything is trained.
+
+Example:
+    >>> small = Stage("small", "S")
+    >>> big = Stage("big", "M", "self_fusion", ("small",), copies=2)
+    >>> [stage.name for stage in in_order([big, small])]
+    ['small', 'big']
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+from trainers.errors import UserError
+
+SIZE_LETTERS = ("S", "M", "L")
+# What a run's folder holds beside its stages.
+RESERVED_NAMES = ("data", "report")
+
+# How a stage gets its first weights: the norm that its fusion keeps, and how many different
+# sources it takes (at least, at most; None: no limit).
+INITS = MappingProxyType(
+    {
+        "scratch": (None, 0, 0),
+        "self_fusion": ("rule", 1, 1),
+        "fusion_property": ("property", 2, None),
+        "fusion_rule": ("rule", 2, None),
+        "continued": (None, 1, 1),
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One model of a plan: what it starts from; it is then trained for a number of steps.
+
+    A self-fused stage keeps one norm over the whole width (`norm="rule"`) unless told otherwise:
+    copies of one model have equal statistics, so this too preserves its function, and what is
+    trained on is a plain T5 like the baseline, to which the two compare by their start alone.
+
+    Args:
+        name: folder of the stage in the workdir, and its name in reports and flags.
+        size: "S", "M" or "L"; what they are is said by `--size`.
+        init: "scratch", "self_fusion", "fusion_property", "fusion_rule"; or "continued", which goes
+            on where its source ended, as if that had been longer: with its weights, optimizer,
+            batches and settings. Steps and costs of the stage are those that come on top.
+        sources: names of the stages that it is fused from, or goes on from.
+        copies: how many copies of its only source a self-fusion takes.
+        norm: "property" or "rule" (section 3.2); None takes what `init` says.
+        seed: of weights, noise, dropout and batches, within a run's seed.
+        settings: settings that the plan fixes for this stage (see trainers/plans/settings.py).
+        like: name of a stage whose flags and defaults count for this one too, where it has none.
+        source_steps: source to the step whose checkpoint is fused; of others it is their last.
+        repeat: which repeat of the plan it belongs to, from 1; see `repeated`.
+        until: name of a stage; this one ends early when it is as accurate as that was at its end.
+        rivals: names of stages, its source among them; it is trained only if its source is among
+            the `keep` of them whose loss is lowest. What is not trained is no rival either.
+        keep: see `rivals`.
+
+    Raises:
+        UserError: a value is unknown, or the sources do not go with `init`.
+    """
+
+    name: str
+    size: str
+    init: str = "scratch"
+    sources: tuple[str, ...] = ()
+    copies: int = 1
+    norm: str | None = None
+    seed: int = 0
+    settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    like: str | None = None
+    source_steps: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    repeat: int = 1
+    until: str | None = None
+    rivals: tuple[str, ...] = ()
+    keep: int = 1
+
+    def __post_init__(self):
+        where = f"stage {self.name!r}"
+        if not self.name or not self.name.replace("_", "").replace("-", "").isalnum():
+            raise UserError(
+                "Expected a stage name of letters, digits, '_' and '-'. "
+                f"Received: name={self.name!r}. Rename the stage."
+            )
+        if self.name in RESERVED_NAMES:
+            raise UserError(
+                f"Expected a stage name other than {', '.join(RESERVED_NAMES)}, folders of a run. "
+                f"Received: name={self.name!r}. Rename the stage."
+            )
+        if self.name in SIZE_LETTERS:
+            raise UserError(
+                f"Expected a stage name that is not a size. Received: name={self.name!r}. Rename "
+                "the stage: in flags, S, M and L stand for all stages of a size."
+            )
+        if self.size not in SIZE_LETTERS:
+            raise UserError(
+                f"Expected the size of {where} to be one of {', '.join(SIZE_LETTERS)}. "
+                f"Received: size={self.size!r}. Correct the plan."
+            )
+        if self.init not in INITS:
+            raise UserError(
+                f"Expected the init of {where} to be one of {', '.join(INITS)}. "
+                f"Received: init={self.init!r}. Correct the plan."
+            )
+        norm, fewest, most = INITS[self.init]
+        if len(self.sources) < fewest or (most is not None and len(self.sources) > most):
+            expected = str(fewest) if most == fewest else f"at least {fewest}"
+            raise UserError(
+                f"Expected {where} with init {self.init!r} to name {expected} source(s). "
+                f"Received: sources={list(self.sources)}. Correct the plan."
+            )
+        if (self.init == "self_fusion") != (self.copies > 1):
+            expected = "two or more" if self.init == "self_fusion" else "1"
+            raise UserError(
+                f"Expected {where} with init {self.init!r} to take {expected} copies. "
+                f"Received: copies={self.copies}. Correct the plan."
+            )
+        object.__setattr__(self, "norm", self.norm or norm)
+        self._check_norm(norm)
+        self._check_source_steps()
+        self._check_rivals()
+
+    def _check_norm(self, of_init: str | None):
+        if self.init == "self_fusion":
+            known = ("property", "rule")
+        else:
+            known = (of_init,)
+        if self.norm not in known:
+            raise UserError(
+                f"Expected the norm of stage {self.name!r} with init {self.init!r} to be "
+                f"{' or '.join(map(str, known))}. Received: norm={self.norm!r}. "
+                "Choose the init that keeps that norm."
+            )
+
+    def _check_source_steps(self):
+        if self.source_steps and self.is_continued:
+            raise UserError(
+                f"Expected stage {self.name!r} with init 'continued' to go on from the end of its "
+                f"source. Received: source_steps={dict(self.source_steps)}. Correct the plan."
+            )
+        for source, step in self.source_steps.items():
+            if source not in self.sources or type(step) is not int or step < 1:
+                raise UserError(
+                    f"Expected stage {self.name!r} to name a step of at least 1 of its sources. "
+                    f"Received: source={source}@{step}. Correct the plan."
+                )
+
+    def _check_rivals(self):
+        if self.rivals and (not set(self.sources) <= set(self.rivals) or self.keep < 1):
+            raise UserError(
+                f"Expected the rivals of stage {self.name!r} with its source among them, and to "
+                f"keep at least one. Received: rivals={list(self.rivals)}, "
+                f"sources={list(self.sources)}, keep={self.keep}. Correct the plan."
+            )
+
+    @property
+    def base(self) -> str:
+        """Its name in the first repeat: what the repeats of a stage have in common."""
+        return self.name.removesuffix(f"_r{self.repeat}") if self.repeat > 1 else self.name
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the stage starts from other stages' weights, placed side by side."""
+        return self.init not in ("scratch", "continued")
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether the stage goes on where its source ended."""
+        return self.init == "continued"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the stages that come before it: sources, rivals and the one to catch up with."""
+        return (*self.sources, *self.rivals, *([self.until] if self.until else ()))
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The models that the fusion places side by side, a copy for each time it is taken."""
+        return self.sources * self.copies
+
+    def written(self, source: str) -> str:
+        """A source as plan files write it: STAGE, or STAGE@STEP where it is not the last one."""
+        step = self.source_steps.get(source)
+        return source if step is None else f"{source}@{step}"
+
+    def to_dict(self) -> dict:
+        """The stage as JSON holds it."""
+        found = dataclasses.asdict(self)
+        return found | {"sources": list(self.sources), "rivals": list(self.rivals)}
+
+
+def repeated(stages: Sequence[Stage], repeats: int) -> tuple[Stage, ...]:
+    """The stages, and once more for each further repeat, with names and seeds of their own.
+
+    The first repeat is the stages as they are, so that a run may be repeated later and trains
+    only what is missing; STAGE_r2, STAGE_r3 … are what a run with the next seed would train.
+
+    Args:
+        stages: a whole graph.
+        repeats: how often, at least 1.
+
+    Example:
+        >>> [stage.name for stage in repeated([Stage("small", "S")], 3)]
+        ['small', 'small_r2', 'small_r3']
+    """
+    return (*stages, *(_again(s, repeat) for repeat in range(2, repeats + 1) for s in stages))
+
+
+def repeat_name(stage: str, repeat: int) -> str:
+    """What a stage is called in a repeat, from 1: `small`, `small_r2`, `small_r3` …"""
+    return f"{stage}_r{repeat}" if repeat > 1 else stage
+
+
+def _again(stage: Stage, repeat: int) -> Stage:
+    name = functools.partial(repeat_name, repeat=repeat)
+    return dataclasses.replace(
+        stage,
+        name=name(stage.name),
+        sources=tuple(map(name, stage.sources)),
+        source_steps={name(source): step for source, step in stage.source_steps.items()},
+        until=stage.until and name(stage.until),
+        rivals=tuple(map(name, stage.rivals)),
+        repeat=repeat,
+    )
+
+
+def fused_steps(stages: Iterable[Stage]) -> dict[str, list[int]]:
+    """Stage to the steps, before its last, at which others are fused from it, ascending."""
+    found: dict[str, set[int]] = {}
+    for stage in stages:
+        for source, step in stage.source_steps.items():
+            found.setdefault(source, set()).add(step)
+    return {source: sorted(steps) for source, steps in found.items()}
+
+
+def in_order(stages: Iterable[Stage]) -> tuple[Stage, ...]:
+    """Sorts stages so that every one comes after those that it needs, else as they were given.
+
+    Raises:
+        UserError: a name stands twice; a source is no stage; a stage needs itself.
+    """
+    by_name: dict[str, Stage] = {}
+    for stage in stages:
+        if stage.name in by_name:
+            raise UserError(
+                "Expected each stage name once in a plan. "
+                f"Received: name={stage.name!r} twice. Rename one of them."
+            )
+        by_name[stage.name] = stage
+    done: dict[str, Stage] = {}
+
+    def visit(name: str, path: tuple[str, ...]):
+        if name in done:
+            return
+        if name in path:
+            cycle = " <- ".join((*path[path.index(name) :], name))
+            raise UserError(
+                f"Expected stages that do not need themselves. Received: cycle={cycle}. "
+                "Correct the sources of one of them."
+            )
+        if name not in by_name:
+            raise UserError(
+                f"Expected what stage {path[-1]!r} needs among {', '.join(by_name)}. "
+                f"Received: stage={name!r}. Correct it or add that stage."
+            )
+        for needed in by_name[name].needs:
+            visit(needed, (*path, name))
+        done[name] = by_name[name]
+
+    for name in by_name:
+        visit(name, ())
+    return tuple(done.values())
+
+
+def ancestors(stages: Sequence[Stage], name: str) -> tuple[Stage, ...]:
+    """The stages that have to be trained for the stage `name`, itself included, in order."""
+    needed = {name}
+    for stage in reversed(in_order(stages)):
+        if stage.name in needed:
+            needed.update(stage.needs)
+    return tuple(stage for stage in in_order(stages) if stage.name in needed)

@@ -1,0 +1,115 @@
+"""Sizes: what S, M and L are for `--size=tiny|table8|table9`, and how each is trained by default.
+
+`table8` and `table9` are the models of the paper's appendices B and C with T5's own settings
+(batches of 256 sequences of 512 tokens, 10,000 steps of constant learning rate, one million
+steps); `tiny` is the same experiment at a size that two processor cores train in minutes.
+
+Example:
+    >>> get_size("table8").models["M"]
+    't5_medium'
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from trainers.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Models and default settings of one `--size`.
+
+    Args:
+        name: what `--size` calls it.
+        models: size letter to the name that `kf.models.T5Config.from_size` knows.
+        batch_size: sequences a batch.
+        input_length: tokens that the encoder sees in a sequence.
+        eval_batches: batches of the fixed validation set.
+        vocabulary_pieces: pieces of a vocabulary trained for it.
+        num_sentinels: sentinels that follow them.
+        defaults: settings of stages, written as the flags are (see trainers/plans/settings.py).
+        tuning: which sweep chose the learning rates among the defaults; empty where none did.
+    """
+
+    name: str
+    models: Mapping[str, str]
+    batch_size: int
+    input_length: int
+    eval_batches: int
+    vocabulary_pieces: int
+    num_sentinels: int
+    defaults: Mapping[str, str]
+    tuning: str = ""
+
+
+# A span-corruption run at tiny size stays on a plateau first; what leaves it soonest differs from
+# size to size. docs/demo.md has the sweep that chose steps and warm-ups for each arm.
+# Noise: up to 0.5 no σ changed the end by more than a seed does (plan zero_blocks, three seeds on
+# each of two texts: 0.1 gaussian is 0.008 ± 0.010 and 0.004 ± 0.006 nats below none); of those
+# tried 0.1 is the largest gaussian one that costs nothing at once: docs/experiments.md.
+_TINY = {
+    "steps": "S:2500,M:2000,L:2000,baseline:3000,baseline_longer:3000",
+    "warmup_steps": "S:600,M:2500,L:2500,baseline:1000",
+    "learning_rate_offset": "0",
+    "optimizer": "adafactor",
+    "dropout": "0",
+    "noise": "0.1",
+    "noise_kind": "gaussian",
+    "seed": "0",
+    "dtype": "float32",
+    "eval_every": "200",
+    "checkpoint_every": "500",
+    "steps_per_call": "20",
+}
+
+_PAPER = _TINY | {
+    "steps": "1000000",
+    "warmup_steps": "10000",
+    "eval_every": "10000",
+    "checkpoint_every": "10000",
+    "steps_per_call": "100",
+}
+
+_PAPER_RUN = {
+    "batch_size": 256,
+    "input_length": 512,
+    "eval_batches": 32,
+    "vocabulary_pieces": 32_000,
+    "num_sentinels": 100,
+    "defaults": MappingProxyType(_PAPER),
+}
+
+SIZES: dict[str, Size] = {
+    size.name: size
+    for size in (
+        Size(
+            "tiny",
+            MappingProxyType({"S": "tiny_s", "M": "tiny_m", "L": "tiny_l"}),
+            batch_size=32,
+            input_length=128,
+            eval_batches=16,
+            vocabulary_pieces=480,
+            num_sentinels=32,
+            defaults=MappingProxyType(_TINY),
+            tuning="a sweep on docs over warm-ups for the small model, the baseline and "
+            "self-fusion, each for itself (docs/demo.md); fusions of two models take self-fusion's",
+        ),
+        Size("table8", MappingProxyType({"S": "t5_small", "M": "t5_medium"}), **_PAPER_RUN),
+        Size("table9", MappingProxyType({"S": "t5_s", "M": "t5_m", "L": "t5_l"}), **_PAPER_RUN),
+    )
+}
+
+
+def get_size(name: str) -> Size:
+    """Returns the size of that name.
+
+    Raises:
+        UserError: there is none; the message lists those that there are.
+    """
+    if name not in SIZES:
+        raise UserError(
+            f"Expected --size to be one of {', '.join(SIZES)}. "
+            f"Received: size={name!r}. Choose one of these."
+        )
+    return SIZES[name]

@@ -1,0 +1,144 @@
+"""The order in which the stages of a plan are trained: one after the other, or side by side.
+
+Stages that do not need each other may train at the same time, each on a part of the devices that
+is its own; a stage that comes alone has all of them. A sweep comes first, and other stages take
+what it finds.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from trainers.engines.devices import EngineFactory, MeshEngines
+from trainers.errors import UserError
+from trainers.plans import tuning
+from trainers.plans.graph import Stage
+from trainers.plans.settings import StageSettings
+from trainers.pretraining.config import PretrainConfig
+from trainers.pretraining.stage import Run, run_stage
+from trainers.runs import sources, sweep
+
+
+def waves(stages: Sequence[Stage]) -> list[list[Stage]]:
+    """Groups stages so that those of a group need only earlier groups, or stages that are not here.
+
+    Args:
+        stages: stages, sources before what is fused from them.
+
+    Example:
+        >>> [[s.name for s in wave] for wave in waves(stages_of(["fusion_property"]))]
+        [['small_0', 'small_1'], ['fusion_property']]
+    """
+    depth: dict[str, int] = {}
+    groups: list[list[Stage]] = []
+    for stage in stages:
+        depth[stage.name] = 1 + max((depth.get(name, -1) for name in stage.needs), default=-1)
+        groups += [[]] if depth[stage.name] == len(groups) else []
+        groups[depth[stage.name]].append(stage)
+    return groups
+
+
+def train_side_by_side(
+    stages: Sequence[Stage],
+    engines: MeshEngines,
+    batch_size: int,
+    train: Callable[[Stage, EngineFactory], None],
+) -> None:
+    """Trains stages that do not need each other at the same time, on parts of the mesh.
+
+    A stage that fails does not end those beside it; its error is raised when they have ended.
+
+    Args:
+        stages: stages to train, sources before what is fused from them.
+        engines: engines of the whole mesh.
+        batch_size: sequences a batch.
+        train: trains one stage with engines; called in a thread of its own.
+    """
+    for wave in waves(stages):
+        if len(wave) == 1:
+            train(wave[0], engines)
+            continue
+        parts = engines.parts(len(wave), batch_size)
+        for start in range(0, len(wave), len(parts)):
+            together = wave[start : start + len(parts)]
+            with ThreadPoolExecutor(len(together), thread_name_prefix="stage") as pool:
+                running = [
+                    pool.submit(train, stage, part)
+                    for stage, part in zip(together, parts, strict=False)
+                ]
+            for each in running:
+                each.result()
+
+
+def tune(config: PretrainConfig, run: Run, is_chief: bool) -> tuple[PretrainConfig, list[Stage]]:
+    """Trains the sweep, if it was asked for, arm by arm.
+
+    Args:
+        config: what was asked for.
+        run: what all stages share.
+        is_chief: whether this process writes files.
+
+    Returns:
+        The configuration with what was found, and the stages that are still to be trained. Each
+        arm, too, starts from stages that have the learning rates that were found for them.
+    """
+    plan = next((plan for plan in config.plans if plan.name == tuning.NAME), None)
+    rest = list(config.wanted)
+    for arm in plan.facts["arms"] if plan else ():
+        needed = {stage.name for stage in tuning.arm_stages(config.stages, plan.points, arm)}
+        train(config, [stage for stage in rest if stage.name in needed], run)
+        rest = [stage for stage in rest if stage.name not in needed]
+        found = sweep.winners(run.workdir, plan.points)
+        if arm not in found:
+            _check_swept(arm, rest, plan.points)
+            break
+        if is_chief:
+            sweep.write(run.workdir, found)
+        config = dataclasses.replace(config, tuned=tuning.settings_of(found))
+    return config, rest
+
+
+def _check_swept(arm: str, rest: Sequence[Stage], sweep: Mapping[str, object]):
+    """Refuses stages that would take what a sweep finds that is not finished (with `--stage`)."""
+    for stage in rest:
+        if stage.name not in sweep:
+            raise UserError(
+                f"Expected the sweep of {arm!r} to be finished before stage {stage.name!r}. "
+                f"Received: plan={tuning.NAME!r}, stage={stage.name!r}. Train the stages of the "
+                "sweep first, or leave out the plan."
+            )
+
+
+def train(config: PretrainConfig, wanted: Sequence[Stage], run: Run) -> None:
+    """Trains stages, and prints a line for each.
+
+    Args:
+        config: what was asked for.
+        wanted: stages, sources before what is fused from them.
+        run: what they share.
+    """
+
+    def one(stage: Stage, engines: EngineFactory):
+        _train(stage, config.settings_of(stage), dataclasses.replace(run, make_engine=engines))
+
+    if config.devices.parallel_stages:
+        train_side_by_side(wanted, run.make_engine, config.batch_size, one)
+    else:
+        for stage in wanted:
+            one(stage, run.make_engine)
+
+
+def _train(stage: Stage, found: StageSettings, run: Run):
+    if not sources.is_promoted(stage, run.workdir):
+        print(f"{stage.name} is left out: others did better.", flush=True)
+        return
+    finished = run.workdir.record(stage.name) is not None
+    began = time.monotonic()
+    record = run_stage(stage, found, run)
+    state = "was finished" if finished else f"took {time.monotonic() - began:.0f} s"
+    print(
+        f"{stage.name} {state}: {record['steps']:,} steps, accuracy {record['accuracy']:.2f} %, "
+        f"loss {record['loss_per_token']:.4f} a token, {record['flops']:.3g} FLOPs.",
+        flush=True,
+    )

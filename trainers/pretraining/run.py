@@ -1,0 +1,221 @@
+"""Trains the stages of one or more plans: what `trainers.pretrain` does, report aside."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+
+import keras_fusion as kf
+from trainers.data import manifest
+from trainers.data.batches import PretrainingBatches
+from trainers.data.config import DataConfig
+from trainers.data.prepare import prepare
+from trainers.engines.base import StepOptions
+from trainers.engines.devices import EngineFactory, MeshEngines, engine_factory
+from trainers.errors import UserError
+from trainers.files import read_json
+from trainers.plans import sizes
+from trainers.plans.sizes import Size
+from trainers.plans.widths import check_widths
+from trainers.pretraining import order, theory_monitor
+from trainers.pretraining.config import PretrainConfig
+from trainers.pretraining.stage import Run, identity, model_config
+from trainers.runs import locks, sources, sweep
+from trainers.runs.workdir import RUN_FILE, Workdir
+from trainers.versions import installed_versions
+
+
+def train(config: PretrainConfig) -> bool:
+    """Trains what the configuration asks for.
+
+    Args:
+        config: the run.
+
+    Returns:
+        Whether this process is the one that writes files.
+
+    Raises:
+        UserError: something cannot be used as asked, or another process trains one of the stages;
+            nothing that existed was changed.
+    """
+    size = sizes.get_size(config.size)
+    _check_plan(config, size)
+    workdir = Workdir(config.workdir)
+    workdir.check(config.identity())
+    config = dataclasses.replace(config, tuned=sweep.read(workdir))
+    if config.stage is not None:
+        sources.check_sources(*config.wanted, workdir)
+    for stage in config.stages:
+        sources.check_kept(stage, workdir)
+    engines = engine_factory(config.devices)
+    engine = engines(StepOptions())
+    if config.theory_every:
+        theory_monitor.check_engine(engine)
+    is_chief = engine.is_chief
+    with _locked(config, workdir) if is_chief else contextlib.nullcontext():
+        _train(config, size, workdir, engines, is_chief)
+    return is_chief
+
+
+def _locked(config: PretrainConfig, workdir: Workdir) -> contextlib.AbstractContextManager:
+    """Keeps other processes from the stages that are going to be trained."""
+    names = [stage.name for stage in config.wanted if workdir.record(stage.name) is None]
+    return locks.stages(workdir.path, names)
+
+
+def _train(
+    config: PretrainConfig,
+    size: Size,
+    workdir: Workdir,
+    engines: EngineFactory,
+    is_chief: bool,
+) -> None:
+    data_dir = _data(config, size)
+    run = _run(config, size, workdir, data_dir, engines)
+    if isinstance(engines, MeshEngines):
+        letters = dict.fromkeys(stage.size for stage in config.wanted)
+        engines.check(map(run.config, letters), config.batch_size)
+    for stage in config.wanted:
+        workdir.check_stage(stage.name, identity(stage, config.settings_of(stage), run))
+    if is_chief:
+        _open(config, workdir, data_dir)
+        _print_plan(config, run)
+    config, rest = order.tune(config, run, is_chief)
+    if is_chief:
+        _open(config, workdir, data_dir)
+    order.train(config, rest, run)
+
+
+def _open(config: PretrainConfig, workdir: Workdir, data_dir: pathlib.Path):
+    with locks.run_files(workdir.path):
+        workdir.open(
+            config.identity() | fingerprints(data_dir),
+            [plan.name for plan in config.plans],
+            experiments=_experiments(config, workdir),
+            tuning=config.tuned_by,
+            command=config.command,
+            versions=installed_versions(),
+            **_corpus(data_dir),
+        )
+
+
+def _experiments(config: PretrainConfig, workdir: Workdir) -> dict:
+    """What reports have to know of each plan; points of earlier commands stay.
+
+    Points that were made from other facts, such as budgets, do not go with those of now.
+    """
+    path = workdir.path / RUN_FILE
+    found = read_json(path).get("experiments", {}) if path.exists() else {}
+    for plan in config.plans:
+        facts, points = json.loads(json.dumps([dict(plan.facts), dict(plan.points)]))
+        before = found.get(plan.name, {})
+        kept = before.get("points", {}) if before.get("facts") == facts else {}
+        found[plan.name] = {
+            "description": plan.description,
+            "final": plan.final,
+            "points": kept | points,
+            "facts": facts,
+            "repeats": max(before.get("repeats", 1), config.plan_options.repeats),
+        }
+    return found
+
+
+def _check_plan(config: PretrainConfig, size: Size):
+    """Finds widths that do not add up before any text is read."""
+    letters = {
+        letter: model_config(size, letter, vocabulary_size=128).to_dict() for letter in size.models
+    }
+    check_widths(config.stages, letters)
+
+
+def _data(config: PretrainConfig, size: Size) -> pathlib.Path:
+    if config.data_dir:
+        _check_vocabulary(config)
+        return pathlib.Path(config.data_dir)
+    return pathlib.Path(
+        prepare(
+            DataConfig(
+                corpus=config.corpus,
+                corpus_path=config.corpus_path,
+                vocabulary_path=config.vocabulary,
+                vocabulary_pieces=size.vocabulary_pieces,
+                num_sentinels=size.num_sentinels,
+                root=str(pathlib.Path(config.workdir) / "data"),
+            )
+        )
+    )
+
+
+def _check_vocabulary(config: PretrainConfig):
+    """Compares a vocabulary that was named with that of the tokens that were named."""
+    facts = manifest.read(config.data_dir)["vocabulary"]
+    if config.vocabulary and manifest.sha256_of(pathlib.Path(config.vocabulary)) != facts["sha256"]:
+        raise UserError(
+            f"Expected the vocabulary that the tokens in {config.data_dir!r} were made with. "
+            f"Received: vocabulary={config.vocabulary!r}, another one. Leave out --vocabulary, or "
+            "leave out --data_dir to tokenise anew."
+        )
+
+
+def fingerprints(data_dir: pathlib.Path) -> dict[str, str]:
+    """What tells prepared tokens from others: how their hashes begin."""
+    files = manifest.read(data_dir)["files"]
+    return {name: file["sha256"][:12] for name, file in files.items()}
+
+
+def _corpus(data_dir: pathlib.Path) -> dict[str, str]:
+    """What the tokens were made of, from their manifest; for the report."""
+    found = manifest.read(data_dir)
+    files = ", ".join(file["name"] for file in found["corpus"].get("files", ()))
+    path = {"corpus_path": files} if files else {}
+    return {"corpus": found["config"]["corpus"], **path}
+
+
+def _run(
+    config: PretrainConfig,
+    size: Size,
+    workdir: Workdir,
+    data_dir: pathlib.Path,
+    engines: EngineFactory,
+) -> Run:
+    batches = PretrainingBatches(data_dir, "train", config.batch_size, config.input_length, seed=0)
+    # Found out now, and not when the first stage is evaluated.
+    PretrainingBatches(data_dir, "validation", config.batch_size, config.input_length)
+    return Run(
+        workdir=workdir,
+        size=size,
+        data_dir=data_dir,
+        vocabulary_size=batches.vocabulary_size,
+        batch_size=config.batch_size,
+        input_length=config.input_length,
+        eval_batches=config.eval_batches,
+        make_engine=engines,
+        microbatches=config.devices.microbatches,
+        progress=config.progress,
+        keep_every=config.keep_every,
+        theory_every=config.theory_every,
+        on_nan=config.on_nan,
+        fused_at=config.fused_at,
+    )
+
+
+def _print_plan(config: PretrainConfig, run: Run):
+    """Prints a line a stage: what it is, what it comes from, how long it trains."""
+    rows = [("stage", "size", "model", "parameters", "steps", "starts from")]
+    for stage in config.wanted:
+        found = config.settings_of(stage)
+        rows.append(
+            (
+                stage.name,
+                stage.size,
+                run.size.models[stage.size],
+                f"{kf.models.parameter_count(run.config(stage.size)):,}",
+                f"{found.steps:,}",
+                " + ".join(map(stage.written, stage.parents)) or "random weights",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    names = ", ".join(plan.name for plan in config.plans)
+    print(f"Plan {names} at size {config.size}, tokens from {run.data_dir}:")
+    for row in rows:
+        print("  " + "  ".join(map(str.ljust, row, widths)).rstrip(), flush=True)

@@ -1,0 +1,270 @@
+"""Trains one stage of a plan: builds, fuses or takes up its model, calls the loop, records.
+
+What a stage is (its node of the plan, its settings, its model) is written to stage.json when it
+starts and compared whenever it is asked for again: a finished stage is not trained again, a
+started one goes on, and one with other settings is refused.
+"""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+import keras_fusion as kf
+from keras_fusion.schedules import InverseSquareRoot
+from trainers import checkpoints
+from trainers.checkpoints.models import find_checkpoint, fused_weights, read_config
+from trainers.data.batches import PretrainingBatches
+from trainers.engines.base import StepOptions
+from trainers.engines.devices import EngineFactory
+from trainers.engines.flops import step_flops
+from trainers.files import read_json
+from trainers.plans.graph import Stage
+from trainers.plans.settings import StageSettings
+from trainers.plans.sizes import Size
+from trainers.pretraining import theory_monitor
+from trainers.runs.sources import check_sources, checkpoint_folder
+from trainers.runs.workdir import STAGE_FILE, Workdir
+from trainers.training import loop, optimizers
+from trainers.training.config import StepCosts
+from trainers.training.progress import Progress
+
+# The validation set is the same for every stage and every run on the same tokens.
+VALIDATION_SEED = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What all stages of a run share.
+
+    Args:
+        workdir: the run's folder.
+        size: what S, M and L are.
+        data_dir: folder of the prepared tokens.
+        vocabulary_size: rows of the embedding.
+        batch_size: sequences a batch.
+        input_length: tokens that the encoder sees in a sequence.
+        eval_batches: batches of the fixed validation set.
+        make_engine: returns a new engine; a stage takes its own.
+        microbatches: parts that a replica's batch is cut into.
+        progress: whether to show a progress bar.
+        keep_every: checkpoints whose step is a multiple of it stay; None for none of them.
+        on_nan: "stop" or "skip", at a loss that is not finite.
+        fused_at: stage to the steps whose checkpoints others are fused from: they are kept.
+        theory_every: steps between measurements of a fused stage; None for none.
+    """
+
+    workdir: Workdir
+    size: Size
+    data_dir: pathlib.Path
+    vocabulary_size: int
+    batch_size: int
+    input_length: int
+    eval_batches: int
+    make_engine: EngineFactory
+    microbatches: int = 1
+    progress: bool = True
+    keep_every: int | None = None
+    on_nan: str = "stop"
+    fused_at: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+    theory_every: int | None = None
+
+    def config(self, letter: str, dropout: float = 0.0) -> "kf.models.T5Config":
+        """Configuration of the model of a size before any fusion."""
+        return model_config(self.size, letter, self.vocabulary_size, dropout)
+
+    def batches(self, split: str, seed: int, first: int = 0) -> PretrainingBatches:
+        """The batches of a split, from the one with index `first`."""
+        return PretrainingBatches(
+            self.data_dir, split, self.batch_size, self.input_length, seed=seed, first=first
+        )
+
+
+def model_config(
+    size: Size, letter: str, vocabulary_size: int, dropout: float = 0.0
+) -> "kf.models.T5Config":
+    """Configuration of the model that a size has under a letter, before any fusion."""
+    return kf.models.T5Config.from_size(
+        size.models[letter], vocabulary_size=vocabulary_size, dropout=dropout
+    )
+
+
+def identity(stage: Stage, settings: StageSettings, run: Run) -> dict:
+    """What makes a stage what it is, flat: two runs of the stage compare by it."""
+    model = run.config(stage.size, settings.dropout).to_dict()
+    optional = {"source_steps": dict(stage.source_steps), "until": stage.until}
+    optional = {name: value for name, value in optional.items() if value}
+    return {
+        "size": stage.size,
+        "init": stage.init,
+        "sources": list(stage.sources),
+        "copies": stage.copies,
+        **optional,
+        **settings.identity(),
+        **{f"model.{name}": value for name, value in model.items()},
+    }
+
+
+def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
+    """Trains a stage unless it is finished, and returns its record.
+
+    Args:
+        stage: node of a plan.
+        settings: how it is trained.
+        run: what it shares with the other stages.
+
+    Returns:
+        What W/STAGE/record.json holds.
+
+    Raises:
+        UserError: it was started with other settings, a source is not finished, or training
+            came to a loss that is not finite.
+        Stopped: a signal came; what was reached is saved.
+    """
+    what = identity(stage, settings, run)
+    run.workdir.check_stage(stage.name, what)
+    record = run.workdir.record(stage.name)
+    if record is not None:
+        return record
+    check_sources(stage, run.workdir)
+    engine = run.make_engine(StepOptions(settings.clip_norm, run.microbatches))
+    start = _start(stage, run)
+    with engine.scope():
+        model, source_steps = make_model(stage, settings, run)
+        optimizer = optimizers.OPTIMIZERS[settings.optimizer](
+            InverseSquareRoot(
+                warmup_steps=settings.warmup_steps,
+                offset=settings.learning_rate_offset,
+                scale=settings.learning_rate_scale,
+            )
+        )
+    batches = run.batches("train", settings.seed, start.batch)
+    flops = step_flops(model, run.batch_size, batches.input_length, batches.target_length)
+    known = record.describe(stage, settings, model, flops)
+    known |= {"source_steps": source_steps, "first_batch": start.batch}
+    if engine.is_chief:
+        details = known | {"model": model.config.to_dict(), "plan": stage.to_dict()}
+        run.workdir.start_stage(stage.name, what, details)
+    result = loop.train(
+        engine=engine,
+        model=model,
+        optimizer=optimizer,
+        batches=batches,
+        validation=run.batches("validation", VALIDATION_SEED),
+        config=_train_config(stage, settings, run),
+        folder=run.workdir.stage_dir(stage.name),
+        costs=StepCosts(batches.tokens_per_batch, flops.total),
+        settings={"model": model.config.to_dict(), "stage": what},
+        monitors=_monitors(model),
+        measurements=_measurements(stage, settings, run, optimizer),
+        initial=start.state,
+        name=stage.name,
+        progress=run.progress,
+    )
+    if engine.is_chief:
+        run.workdir.write_record(stage.name, known | record.reached(result, engine))
+    # No host goes on before the record is there: the next stage asks for it.
+    engine.agree(False)
+    return run.workdir.record(stage.name)
+
+
+def make_model(
+    stage: Stage, settings: StageSettings, run: Run
+) -> tuple["kf.models.T5", dict[str, int]]:
+    """Builds a stage's model: from random weights, or fused from its sources' checkpoints.
+
+    No source's model is built: a fused weight is computed from the files when it is made, and on
+    engines that place weights on a mesh, no more of it than each device holds.
+    A stage that has checkpoints, or goes on from its source's, is only built: the loop sets its
+    weights.
+
+    Args:
+        stage: node of a plan.
+        settings: how it is trained.
+        run: what it shares with the other stages.
+
+    Returns:
+        The model, and for each source the step of the checkpoint that it comes from.
+    """
+    how = {"seed": settings.seed, "dtype": settings.dtype}
+    folder = run.workdir.stage_dir(stage.name)
+    if checkpoints.steps(folder / checkpoints.CHECKPOINT_FOLDER):
+        known = read_json(folder / STAGE_FILE)
+        config = kf.models.T5Config.from_dict(known["model"])
+        return kf.models.T5(config, **how), known["source_steps"]
+    if not stage.sources:
+        return kf.models.T5(run.config(stage.size, settings.dropout), **how), {}
+    found = {
+        name: find_checkpoint(checkpoint_folder(stage, name, run.workdir)) for name in stage.sources
+    }
+    steps = {name: checkpoint.step for name, checkpoint in found.items()}
+    if stage.is_continued:
+        (checkpoint,) = found.values()
+        return kf.models.T5(read_config(checkpoint, settings.dropout), **how), steps
+    config, weights = fused_weights(
+        [found[name] for name in stage.parents],
+        settings.dropout,
+        norm=settings.norm,
+        noise=settings.noise,
+        noise_kind=settings.noise_kind,
+        seed=settings.seed,
+    )
+    model = kf.models.T5.from_weights(config, weights, **how)
+    return model, steps
+
+
+@dataclasses.dataclass(frozen=True)
+class _Start:
+    """Index of a stage's first batch, and the state that it takes over from another one."""
+
+    batch: int = 0
+    state: Mapping[str, np.ndarray] | None = None
+
+
+def _start(stage: Stage, run: Run) -> _Start:
+    """A stage that goes on takes over all that its source's last checkpoint holds."""
+    if not stage.is_continued:
+        return _Start()
+    own = run.workdir.stage_dir(stage.name)
+    if checkpoints.steps(own / checkpoints.CHECKPOINT_FOLDER):
+        return _Start(read_json(own / STAGE_FILE)["first_batch"])
+    (source,) = stage.sources
+    folder = run.workdir.stage_dir(source)
+    checkpoint = find_checkpoint(folder)
+    reached = Progress.from_dict(checkpoint.step, checkpoint.config["progress"])
+    first = read_json(folder / STAGE_FILE).get("first_batch", 0)
+    return _Start(first + reached.batch_index(checkpoint.step), checkpoint.state())
+
+
+def _monitors(model) -> dict[str, Callable]:
+    """What is logged of a fused model at evaluations: how far its copies have come apart."""
+    blocks = model.config.blocks or {}
+    alike = blocks and all(len(set(widths)) == 1 for widths in blocks.values())
+    return {"symmetry": kf.symmetry} if alike else {}
+
+
+def _measurements(
+    stage: Stage, settings: StageSettings, run: Run, optimizer
+) -> Sequence[loop.Measurement]:
+    if not (stage.is_fused and run.theory_every):
+        return ()
+    batch = run.batches("validation", VALIDATION_SEED).batch(0)
+    every, dtype = run.theory_every, settings.dtype
+    return [theory_monitor.measurement(stage, run.workdir, batch, optimizer, every, dtype)]
+
+
+def _train_config(stage: Stage, settings: StageSettings, run: Run) -> loop.TrainConfig:
+    # Steps that have to stay are multiples of their greatest common divisor.
+    kept = (*run.fused_at.get(stage.name, ()), *([run.keep_every] if run.keep_every else []))
+    return loop.TrainConfig(
+        steps=settings.steps,
+        eval_every=settings.eval_every,
+        eval_batches=run.eval_batches,
+        checkpoint_every=settings.checkpoint_every,
+        steps_per_call=settings.steps_per_call,
+        keep_every=math.gcd(*kept) or None,
+        goal=run.workdir.record(stage.until)["accuracy"] if stage.until else None,
+        on_nan=run.on_nan,
+    )

@@ -1,0 +1,104 @@
+"""What section 4 says of a fused stage while it trains: what `--theory_every` measures.
+
+The numbers are those of `kf.theory.Monitor`. They are about a pair of plain gradient steps, the
+last one before the fusion, with the learning rate h, and the next one of the fused model, with
+α h. Here
+
+- h is n times the learning rate of the small network's last step: that is Eq. 6 for the step
+  which each source took on its own (see `kf.theory.modified`). Of several sources the first counts;
+- α h is the learning rate of the step that comes next.
+
+Of the sources only the structure is needed, and no value of theirs is read.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from keras import ops
+
+import keras_fusion as kf
+from trainers.engines.base import Engine
+from trainers.errors import UserError
+from trainers.files import read_json
+from trainers.plans.graph import Stage
+from trainers.runs.workdir import STAGE_FILE, Workdir
+from trainers.training.config import Measurement
+
+KIND = "theory"
+# A measurement is about six gradients of such a batch. These few sequences are the same in every
+# stage on the same tokens, so that curves over time, and those of several stages, compare: what a
+# larger batch would average away moves all of them alike.
+SEQUENCES = 8
+
+
+def check_engine(engine: Engine) -> None:
+    """Checks that the weights of an engine's model can be used outside its steps.
+
+    Args:
+        engine: any engine of the run.
+
+    Raises:
+        UserError: they are copied to, or spread over, several devices, or lie on a TPU.
+    """
+    if not engine.is_local:
+        raise UserError(
+            "Expected one device, and no TPU of TensorFlow's, with --theory_every. Received: "
+            f"{engine.num_devices} device(s) of {type(engine).__name__}. Leave out --theory_every, "
+            "or train on one device with --strategy=one_device."
+        )
+
+
+def measurement(
+    stage: Stage,
+    workdir: Workdir,
+    batch: Mapping[str, np.ndarray],
+    optimizer,
+    every: int,
+    dtype: str,
+) -> Measurement:
+    """What the loop measures of a fused stage.
+
+    Args:
+        stage: node of a plan, whose sources are finished.
+        workdir: the run's folder.
+        batch: validation batch; its first `SEQUENCES` sequences count.
+        optimizer: of the stage, at the step that is measured at.
+        every: steps between two.
+        dtype: Keras' dtype policy of the fused model.
+    """
+    h = len(stage.parents) * last_learning_rate(stage, workdir)
+    skeletons = {name: _skeleton(workdir, name, dtype) for name in stage.sources}
+    monitor = kf.theory.Monitor(
+        [skeletons[name] for name in stage.parents],
+        {name: value[:SEQUENCES] for name, value in batch.items()},
+        h,
+        lambda: float(ops.convert_to_numpy(optimizer.learning_rate)) / h,
+    )
+    return Measurement(KIND, every, monitor)
+
+
+def last_learning_rate(stage: Stage, workdir: Workdir) -> float:
+    """Learning rate of the last step that a fused stage's first source took before the fusion.
+
+    Args:
+        stage: node of a plan.
+        workdir: the run's folder, in which its sources are finished.
+    """
+    name = stage.sources[0]
+    record = workdir.record(name)
+    steps = stage.source_steps.get(name, record["steps"])
+    # The schedule of a stage that goes on counts the steps of those before it.
+    while record["init"] == "continued":
+        record = workdir.record(record["sources"][0])
+        steps += record["steps"]
+    rate = record["learning_rate"]
+    position = max(steps - 1 + rate["offset"], rate["warmup_steps"])
+    return rate["scale"] / position**0.5
+
+
+def _skeleton(workdir: Workdir, name: str, dtype: str) -> "kf.models.T5":
+    """The model of a source, without values."""
+    found = read_json(workdir.stage_dir(name) / STAGE_FILE)["model"]
+    # Without dropout, which is not of the structure, it has no state but its weights.
+    config = kf.models.T5Config.from_dict(found | {"dropout": 0.0})
+    return kf.models.T5.skeleton(config, dtype=dtype)

@@ -1,0 +1,1 @@
+"""Heat maps of kernels, and of the blocks that a fusion gave them."""

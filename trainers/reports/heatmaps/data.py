@@ -1,0 +1,160 @@
+"""The data of heat maps and of η's growth: what is drawn, and what goes into `results.json`."""
+
+import numpy as np
+
+from trainers.reports import numbers
+from trainers.reports.heatmaps import blocks
+
+# About the largest numbers of cells along an axis: of a heat map over time, of one alone.
+_GRID, _WHOLE = 64, 256
+# What is enlarged: values to either side of a border, and at most this share of the kernel.
+_REACH, _SHARE = 32, 4
+# Of the cells of each heat map, as many lie within the colour scale.
+_WITHIN = 0.995
+
+
+def grid(run, saved, path, columns):
+    """Heat maps of one kernel, stage by step, as data.
+
+    Args:
+        run: a `Run`.
+        saved: stage → step → `blocks.Saved`.
+        path: the kernel.
+        columns: steps.
+
+    Returns:
+        {"kernel", "axes", "columns", "rows": [{"stage", "schedule", "shape", "borders", "cells",
+        "scale", "maps": [{"step", "values"}]}]}. A map is None where the step was not saved;
+        `cells` are the borders of the cells, `values` the mean |w| of each.
+    """
+    rows = []
+    for name, steps in saved.items():
+        row = _row(run, name, steps, path, _GRID)
+        maps = [{"step": step, "values": _map(steps, step, path, row)} for step in columns]
+        row["scale"] = _scale([each["values"] for each in maps if each["values"]])
+        rows.append(row | {"maps": maps})
+    return {"kernel": path, "axes": _axes(saved, path), "columns": list(columns), "rows": rows}
+
+
+def close_up(run, saved, path, among=None):
+    """One kernel of every stage at its last saved step, whole and where its blocks meet, as data.
+
+    Args:
+        run, saved, path: as for `grid`.
+        among: steps of which the last is taken; None for all.
+
+    Returns:
+        {"kernel", "axes", "rows": [{… as in `grid`, "step", "sources", "values", "zoom": {"from",
+        "to", "values"}}]}; the zoom has |w| of every single weight.
+    """
+    rows = []
+    for name, steps in saved.items():
+        step = max(step for step in steps if not among or step in among)
+        row = _row(run, name, steps, path, _WHOLE)
+        reach = max(1, min(_REACH, min(row["shape"]) // (2 * _SHARE)))
+        region = blocks.corner(row["borders"], reach)
+        zoom = {
+            "from": [each.start for each in region],
+            "to": [each.stop for each in region],
+            "values": _rounded(np.abs(np.asarray(steps[step].weights[path][region], np.float64))),
+        }
+        values = _map(steps, step, path, row)
+        row["scale"] = _scale([values, zoom["values"]])
+        sources = _sources(run.stages[name], max(map(len, row["borders"])) - 1)
+        rows.append(row | {"step": step, "sources": sources, "values": values, "zoom": zoom})
+    return {"kernel": path, "axes": _axes(saved, path), "rows": rows}
+
+
+def growth(saved, kernels):
+    """The RMS of η over that of the diagonal blocks at every saved step, as data.
+
+    Args:
+        saved: as for `grid`.
+        kernels: those that get a panel of their own, besides all kernels together.
+
+    Returns:
+        {"panels": [{"kernel": path, or None for all together, "series": [{"stage", "role", "x",
+        "eta_rms", "diagonal_rms", "ratio"}]}]}; kernels without η have no panel.
+    """
+    found = {
+        name: {
+            step: {
+                path: blocks.eta_sizes(each.weights[path], each.borders(path))
+                for path in each.kernels
+            }
+            for step, each in steps.items()
+        }
+        for name, steps in saved.items()
+    }
+
+    def series(name, path):
+        chosen = {
+            step: [each[path]] if path else list(each.values())
+            for step, each in found[name].items()
+            if each and (path is None or path in each)
+        }
+        sizes = [sum(each, blocks.Sizes()) for each in chosen.values()]
+        return {
+            "stage": name,
+            "role": "plan",
+            "x": list(chosen),
+            "eta_rms": [each.rms[0] for each in sizes],
+            "diagonal_rms": [each.rms[1] for each in sizes],
+            "ratio": [each.ratio for each in sizes],
+        }
+
+    panels = []
+    for path in (None, *kernels):
+        lines = [line for line in (series(name, path) for name in saved) if line["x"]]
+        if lines:
+            panels.append({"kernel": path, "series": lines})
+    return {"panels": panels}
+
+
+def _row(run, name, steps, path, most):
+    """What the maps of a stage have in common."""
+    last = steps[max(steps)]
+    borders = last.borders(path)
+    rate = run.stages[name].learning_rate
+    return {
+        "stage": name,
+        "schedule": numbers.schedule(rate) if rate else "not recorded",
+        "shape": list(last.weights[path].shape),
+        "borders": [list(each) for each in borders],
+        "cells": [list(blocks.bands(each, most)) for each in borders],
+    }
+
+
+def _map(steps, step, path, row):
+    """Mean |w| of every cell; None where the step was not saved."""
+    if step not in steps:
+        return None
+    return _rounded(blocks.cells(steps[step].weights[path], row["cells"]))
+
+
+def _scale(maps):
+    """The ends of a row's colour scale: 0, and what all but a few cells of each map lie below."""
+    tops = [0.0]
+    for each in maps:
+        values = np.asarray(each, np.float64)
+        values = np.sort(values[np.isfinite(values)])
+        tops.append(float(values[int(_WITHIN * (len(values) - 1))]) if len(values) else 0.0)
+    return {"low": 0.0, "high": max(tops) or 1.0, "within": _WITHIN}
+
+
+def _axes(saved, path):
+    axes = next(iter(next(iter(saved.values())).values())).axes[path]
+    return [f"{name} ({'in' if name in axes.sums else 'out'})" for name in axes.names]
+
+
+def _sources(stage, count):
+    """The names of the sources of each block."""
+    if len(stage.sources) == count:
+        return list(stage.sources)
+    names = stage.sources * count if len(stage.sources) == 1 else ("",) * count
+    return [name or f"source {index}" for index, name in enumerate(names[:count], start=1)]
+
+
+def _rounded(values):
+    """Nested lists with three digits: enough for a picture, and a fifth of the space."""
+    return [[float(f"{value:.3g}") for value in row] for row in values.tolist()]

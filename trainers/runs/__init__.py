@@ -1,0 +1,1 @@
+"""The folder of a run: who writes it and who reads it."""

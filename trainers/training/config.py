@@ -1,0 +1,123 @@
+"""What the training loop is asked for, and what it returns."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+
+from trainers.checkpoints import Keep
+from trainers.errors import UserError
+
+ON_NAN = ("stop", "skip")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long a stage trains and what happens on the way.
+
+    Attributes:
+        steps: number of optimizer steps.
+        eval_every: steps between evaluations; one at step 0 and one at the end come on top.
+        eval_batches: validation batches of an evaluation.
+        checkpoint_every: steps between checkpoints; one at the end comes on top.
+        log_every: steps between training lines; they are means over these steps.
+        steps_per_call: most steps in one call of the engine: the host waits once a call, and a
+            signal or a loss that is not finite is seen after one.
+        keep_checkpoints: how many of the newest checkpoints stay.
+        keep_best: whether the one with the best validation loss stays.
+        keep_every: checkpoints whose step is a multiple of it stay, 0 included; None for none.
+        goal: accuracy, in per cent, at which an evaluation ends the run early; None for none.
+        on_nan: what to do at a loss that is not finite. "stop" ends the run; "skip" goes back to
+            the newest checkpoint and leaves out the batch.
+
+    Raises:
+        UserError: on a number that is not a positive integer (`steps` may be 0), or another word.
+    """
+
+    steps: int
+    eval_every: int = 500
+    eval_batches: int = 8
+    checkpoint_every: int = 1000
+    log_every: int = 100
+    steps_per_call: int = 20
+    keep_checkpoints: int = 2
+    keep_best: bool = True
+    keep_every: int | None = None
+    goal: float | None = None
+    on_nan: str = "stop"
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is int or (field.name == "keep_every" and value is not None):
+                least = 0 if field.name == "steps" else 1
+                if type(value) is not int or value < least:
+                    raise UserError(
+                        f"Expected an integer of at least {least} for {field.name}. "
+                        f"Received: {field.name}={value!r}. Give another number."
+                    )
+        if self.on_nan not in ON_NAN:
+            raise UserError(
+                f"Expected on_nan to be {' or '.join(ON_NAN)}. Received: on_nan={self.on_nan!r}. "
+                "Choose one of these."
+            )
+
+    @property
+    def keep(self) -> Keep:
+        """Which checkpoints stay."""
+        return Keep(self.keep_checkpoints, self.keep_best, self.keep_every)
+
+    def boundary_after(self, step: int, *more: int) -> int:
+        """Returns where the call that begins at `step` ends, with periods besides its own.
+
+        Boundaries are multiples counted from 0, so a resumed run has those of the one that ran
+        through.
+        """
+        own = (self.eval_every, self.checkpoint_every, self.log_every, self.steps_per_call)
+        return min(self.steps, *((step // period + 1) * period for period in (*own, *more)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What is measured of a model on the way, with a period of its own: it may cost much.
+
+    Its lines in metrics.jsonl hold the numbers, `seconds`, their cost in wall time, and
+    `total_seconds`, that of all so far. Like evaluations it is no part of `device_seconds`.
+
+    Attributes:
+        kind: of the lines; in TensorBoard the group of the numbers.
+        every: steps between two; one at step 0 and one at the end come on top.
+        measure: function of the model, as it is then, that returns numbers by name.
+    """
+
+    kind: str
+    every: int
+    measure: Callable[[object], Mapping[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepCosts:
+    """Tokens and FLOPs of one step, counted from the model (`trainers.engines.flops`)."""
+
+    tokens_per_step: int
+    flops_per_step: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """What a stage reached and cost, all its resumes together.
+
+    Attributes:
+        steps: steps taken.
+        device_seconds: wall time of the training calls, times the number of devices; compilation,
+            evaluation and checkpoints are not in it, nor steps that a resume took again.
+        curve: validation points {step, tokens, flops, device_seconds, loss, loss_per_token,
+            accuracy}, from step 0 to the end.
+        checkpoint: folder of the last checkpoint.
+        skipped_batches: indices of the batches that `on_nan="skip"` left out.
+    """
+
+    steps: int
+    device_seconds: float
+    curve: list[dict]
+    checkpoint: pathlib.Path
+    skipped_batches: tuple[int, ...] = ()

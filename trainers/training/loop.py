@@ -1,0 +1,332 @@
+"""The training loop: steps, evaluations and checkpoints on schedule, exact resume.
+
+It knows no backend. A run's state is weights, optimizer slots, step and dropout seeds, and a batch
+is a pure function of (seed, step). So a run that stopped anywhere goes on from its newest
+checkpoint as if it had not.
+
+On several hosts each runs this loop and takes the same decisions: all numbers that it sees are
+global, and what only one host knows (a signal) they agree on after each call of the engine. Every
+host reads checkpoints; one, the chief, writes files.
+"""
+
+import contextlib
+import dataclasses
+import math
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from trainers import checkpoints, stopping
+from trainers.checkpoints import Writer
+from trainers.engines.base import Batch, Engine, StepSums
+from trainers.engines.state import state_variables
+from trainers.errors import NotFinite, UserError
+from trainers.training.config import Measurement, StepCosts, TrainConfig, TrainResult
+from trainers.training.logs import RunLog
+from trainers.training.progress import Progress, Window
+
+# So many batches may be skipped before a checkpoint lies behind them: more, and it is not the data.
+MAX_SKIPPED = 10
+
+
+def train(
+    *,
+    engine: Engine,
+    model,
+    optimizer,
+    batches,
+    validation,
+    config: TrainConfig,
+    folder: str | os.PathLike,
+    costs: StepCosts,
+    settings: Mapping | None = None,
+    monitors: Mapping[str, Callable[[object], float]] | None = None,
+    measurements: Sequence[Measurement] = (),
+    initial: Mapping[str, np.ndarray] | None = None,
+    name: str = "",
+    progress: bool = True,
+) -> TrainResult:
+    """Trains a model, or goes on with it where its folder says that it was.
+
+    Args:
+        engine: runs the steps; model and optimizer were built inside its scope.
+        model: maps a batch's inputs to logits.
+        optimizer: Keras optimizer.
+        batches: training batches: `.from_step(start)` iterates from any step.
+        validation: validation batches: `.batch(i)` for i in range(eval_batches).
+        config: lengths and periods.
+        folder: the stage's folder: metrics.jsonl, tensorboard/ and checkpoints/ go there.
+        costs: tokens and FLOPs of a step.
+        settings: configuration that is written into each checkpoint (model, data, …).
+        monitors: name → function of the model, called and logged at every evaluation.
+        measurements: what is measured of the model with periods of its own; on one device.
+        initial: state that a new run begins with, as `Engine.load_state` takes it; None for what
+            model and optimizer have.
+        name: what the progress bar is called; by default the folder's name.
+        progress: show the bar.
+
+    Returns:
+        `TrainResult`; a folder whose run is finished returns at once with what it reached.
+
+    Raises:
+        NotFinite: a loss that is not finite, or weights.
+        Stopped: a signal came, inside `stopping.handled`; the state is saved.
+        UserError: checkpoints that are all damaged, or of another model.
+    """
+    folder = pathlib.Path(folder)
+    engine.compile(model, optimizer)
+    run = _Run(
+        engine=engine,
+        batches=batches,
+        config=config,
+        folder=folder,
+        costs=costs,
+        settings=dict(settings or {}),
+        model=model,
+        monitors=dict(monitors or {}),
+        measurements=measurements,
+        # Pure functions of their index: made once, used in every evaluation.
+        validation=[validation.batch(index) for index in range(config.eval_batches)],
+        new_log=lambda step: RunLog(
+            folder, step, config.steps, name or folder.name, progress, writes=engine.is_chief
+        ),
+        shapes={n: tuple(v.shape) for n, v in state_variables(model, optimizer).items()},
+        writer=Writer(folder / checkpoints.CHECKPOINT_FOLDER, config.keep)
+        if engine.is_chief
+        else None,
+        initial=initial,
+    )
+    with stopping.postponed() as stop, run:
+        run.to_end(stop)
+    checkpoint = folder / checkpoints.CHECKPOINT_FOLDER / checkpoints.step_folder(run.at.step)
+    at = run.at
+    return TrainResult(at.step, at.device_seconds, at.curve, checkpoint, tuple(at.skipped))
+
+
+@dataclasses.dataclass
+class _Run(contextlib.AbstractContextManager):
+    """A run at some step; as a context manager it closes its files."""
+
+    engine: Engine
+    batches: object
+    config: TrainConfig
+    folder: pathlib.Path
+    costs: StepCosts
+    settings: dict
+    model: object
+    monitors: dict[str, Callable[[object], float]]
+    measurements: Sequence[Measurement]
+    validation: list
+    shapes: dict[str, tuple[int, ...]]
+    new_log: Callable[[int | None], RunLog]
+    writer: Writer | None
+    initial: Mapping[str, np.ndarray] | None = None
+    at: Progress = dataclasses.field(default_factory=Progress)
+    saved: int = -1
+    log: RunLog | None = None
+    feed: Iterator[Batch] | None = None
+    # Batches skipped since the newest checkpoint, and where the loss was not finite last.
+    tried: set[int] = dataclasses.field(default_factory=set)
+    bad: int = -1
+
+    def __exit__(self, *error) -> None:
+        if self.log:
+            self.log.close()
+        if self.writer:
+            self.writer.__exit__(*error)
+
+    def restore(self) -> None:
+        """Takes up the newest good checkpoint, if there is one, and cuts the logs back to it."""
+        found = checkpoints.latest(self.folder / checkpoints.CHECKPOINT_FOLDER, self.shapes)
+        if found is not None:
+            if found.step > self.config.steps:
+                raise UserError(
+                    f"Expected a run of at least the {found.step} steps that were taken. Received: "
+                    f"steps={self.config.steps}. Give more steps, or another folder."
+                )
+            self.engine.load_state(found.state())
+            self.at = Progress.from_dict(found.step, found.config["progress"])
+            self.saved = found.step
+        elif self.initial is not None:
+            self.engine.load_state(self.initial)
+        # Nobody writes or removes before all hosts have read.
+        self.engine.agree(False)
+        if self.writer and found is not None:
+            self.writer.tidy(found.step)
+        if self.log:
+            self.log.close()
+        self.log = self.new_log(None if found is None else found.step)
+
+    def to_end(self, stop: stopping.Stop) -> None:
+        """Trains from the newest checkpoint to the last step."""
+        self.restore()
+        if not self.at.curve:
+            self.evaluate()
+            self.measure()
+        if self.saved < 0 and (self.config.on_nan == "skip" or self.config.keep_every):
+            self.save()  # somewhere to go back to; the multiples of any period begin with 0
+        if not self.ended:
+            self.feed = self.at.feed(self.batches)
+            self.engine.warm_up(self.feed, self.config.steps_per_call)
+        while True:
+            try:
+                self.check_signals(stop)
+                if self.ended:
+                    break
+                self.advance()
+            except NotFinite as error:
+                self.go_back(error)
+        if self.saved != self.at.step:
+            self.save()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last step is taken, or the goal was reached at an evaluation."""
+        goal = self.config.goal
+        reached = goal is not None and any(point["accuracy"] >= goal for point in self.at.curve)
+        return reached or self.at.step == self.config.steps
+
+    def check_signals(self, stop: stopping.Stop) -> None:
+        """Saves and raises `Stopped` if a signal has come to any host."""
+        if self.engine.agree(stop.requested):
+            if self.saved != self.at.step:
+                self.save()
+            if self.writer:
+                self.writer.wait()
+            raise stop.stopped_at(self.at.step)
+
+    def advance(self) -> None:
+        """One call of the engine, and whatever is due at the step where it ends."""
+        at, config = self.at, self.config
+        count = config.boundary_after(at.step, *(m.every for m in self.measurements)) - at.step
+        began = time.perf_counter()
+        sums = self.engine.train(self.feed, count)
+        seconds = time.perf_counter() - began
+        if sums.bad_step >= 0 or not math.isfinite(sums.loss_sum):
+            raise self.not_finite(f"loss={sums.loss_sum}", at.step + max(sums.bad_step, 0), sums)
+        at.step += count
+        at.device_seconds += seconds * self.engine.num_devices
+        at.window = at.window.add(sums, seconds)
+        self.log.advance(count)
+        if self.due(config.log_every):
+            self.log.train(self.train_line())
+            at.window = Window()
+        if self.due(config.eval_every):
+            self.evaluate(sums)
+        self.measure()
+        if self.due(config.checkpoint_every):
+            self.save(sums)
+
+    def due(self, period: int) -> bool:
+        return self.at.step % period == 0 or self.at.step == self.config.steps
+
+    def train_line(self) -> dict:
+        sums = self.at.window.sums
+        tokens = sums.steps * self.costs.tokens_per_step
+        return {
+            "step": self.at.step,
+            "loss": sums.loss,
+            "loss_per_token": sums.loss_per_token,
+            "accuracy": sums.accuracy,
+            "learning_rate": sums.learning_rate,
+            "tokens_per_second": tokens / max(self.at.window.seconds, 1e-9),
+            "device_seconds": self.at.device_seconds,
+        }
+
+    def evaluate(self, trained: StepSums | None = None) -> None:
+        """Adds a point to the curve and logs it."""
+        sums = self.engine.evaluate(self.validation)
+        if not math.isfinite(sums.loss_sum):
+            what = f"validation loss={sums.loss_sum}"
+            raise self.not_finite(what, self.at.step - 1, trained)
+        point = {
+            "step": self.at.step,
+            "tokens": self.at.step * self.costs.tokens_per_step,
+            "flops": self.at.step * self.costs.flops_per_step,
+            "device_seconds": self.at.device_seconds,
+            "loss": sums.loss,
+            "loss_per_token": sums.loss_per_token,
+            "accuracy": sums.accuracy,
+        }
+        self.at.curve.append(point)
+        found = {name: float(function(self.model)) for name, function in self.monitors.items()}
+        self.log.evaluation(point | found)
+
+    def measure(self) -> None:
+        """Takes and logs the measurements that are due; a run that meets its goal ends with one."""
+        for each in self.measurements:
+            if not (self.due(each.every) or self.ended):
+                continue
+            began = time.perf_counter()
+            numbers = each.measure(self.model)
+            seconds = time.perf_counter() - began
+            total = self.at.measured.get(each.kind, 0.0) + seconds
+            self.at.measured[each.kind] = total
+            clock = {"seconds": seconds, "total_seconds": total}
+            self.log.measurement(each.kind, {"step": self.at.step, **numbers, **clock})
+
+    def save(self, trained: StepSums | None = None) -> None:
+        """Hands a checkpoint of this step to the writer, which removes those that are too old."""
+        if self.writer:
+            self.writer.wait()  # or the host would hold two copies
+        state = self.engine.state()
+        # The last update may have spoilt the weights, which no loss has shown yet.
+        if self.engine.agree(not all(_is_finite(value) for value in state.values())):
+            raise self.not_finite("weights that are not finite", self.at.step - 1, trained)
+        if self.writer:
+            config = {
+                "settings": self.settings,
+                "train": dataclasses.asdict(self.config),
+                "progress": self.at.to_dict(),
+            }
+            last = self.at.curve[-1]
+            score = last["loss_per_token"] if last["step"] == self.at.step else None
+            # What the checkpoint counts on is on the disk before it.
+            self.log.sync()
+            self.writer.save(self.at.step, state, config, score)
+        self.saved = self.at.step
+        self.tried, self.bad = set(), -1
+
+    def not_finite(self, what: str, step: int, sums: StepSums | None) -> NotFinite:
+        """The error for a step, counted from 0; its message counts from 1, as all logs do."""
+        sums = sums or StepSums(0, 0.0, 0.0, 0.0)
+        last = f"the checkpoint of step {self.saved}" if self.saved >= 0 else "no checkpoint"
+        skipped = f" {len(self.tried)} batches were skipped since." if self.tried else ""
+        return NotFinite(
+            f"Expected a finite loss. Received: {what} at step={step + 1}, "
+            f"learning_rate={sums.learning_rate:.3g}, "
+            f"largest_gradient={sums.largest_gradient:.3g}. Lower the learning rate and start "
+            f"again, or skip such batches with --on_nan=skip; the folder has {last}.{skipped}",
+            step,
+        )
+
+    def go_back(self, error: NotFinite) -> None:
+        """Restores the newest checkpoint and leaves out the batch, or raises the error."""
+        if self.config.on_nan != "skip" or error.step < self.saved:
+            raise error
+        indices = {self.at.batch_index(error.step)}
+        if error.step == self.bad and error.step > self.saved:
+            # Another batch at the same step: the update before it may have spoilt the weights.
+            indices.add(self.at.batch_index(error.step - 1))
+        if len(self.tried | indices) > MAX_SKIPPED:
+            raise error
+        self.tried |= indices
+        self.bad = error.step
+        if self.writer:
+            self.writer.wait()
+        # No host reads before the chief has written.
+        self.engine.agree(False)
+        self.restore()
+        self.at.skip(self.tried)
+        self.feed = self.at.feed(self.batches)
+        self.log.say(
+            f"{self.folder.name}: not finite at step {error.step + 1}; went back to step "
+            f"{self.at.step}, skipping batches {', '.join(map(str, sorted(self.tried)))}."
+        )
+
+
+def _is_finite(value: np.ndarray) -> bool:
+    return value.dtype.kind in "iub" or bool(np.isfinite(value).all())

@@ -1,0 +1,100 @@
+"""Where a run stands, and which batch a step takes: what a checkpoint keeps beside the tensors."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+
+from trainers.engines.base import Batch, StepSums
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Sums since the last training line.
+
+    Attributes:
+        sums: of the steps.
+        seconds: wall time of their calls.
+    """
+
+    sums: StepSums = StepSums(0, 0.0, 0.0, 0.0)
+    seconds: float = 0.0
+
+    def add(self, sums: StepSums, seconds: float) -> "Window":
+        """Returns the window with some more steps."""
+        return Window(self.sums + sums, self.seconds + seconds)
+
+    def to_dict(self) -> dict:
+        """What JSON keeps of it; the learning rate of a line is that of its last step."""
+        kept = ("steps", "loss_sum", "tokens", "correct")
+        return {name: getattr(self.sums, name) for name in kept} | {"seconds": self.seconds}
+
+    @classmethod
+    def from_dict(cls, found: Mapping) -> "Window":
+        """The window that `to_dict` described."""
+        sums = {name: value for name, value in found.items() if name != "seconds"}
+        return cls(StepSums(**sums), found["seconds"])
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        step: steps taken.
+        device_seconds: what they took; see `trainers.training.loop.TrainResult`.
+        curve: validation points so far.
+        skipped: indices of batches that no step takes, ascending.
+        window: sums since the last training line; a checkpoint may lie between two lines.
+        measured: kind of measurement to the seconds that it took so far.
+    """
+
+    step: int = 0
+    device_seconds: float = 0.0
+    curve: list[dict] = dataclasses.field(default_factory=list)
+    skipped: list[int] = dataclasses.field(default_factory=list)
+    window: Window = Window()
+    measured: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict:
+        """All but the step, which the checkpoint has itself."""
+        return {
+            "device_seconds": self.device_seconds,
+            "curve": self.curve,
+            "skipped": self.skipped,
+            "window": self.window.to_dict(),
+            "measured": self.measured,
+        }
+
+    @classmethod
+    def from_dict(cls, step: int, found: Mapping) -> "Progress":
+        """The progress that `to_dict` described; what an older checkpoint lacks is empty."""
+        window = Window.from_dict(found["window"]) if "window" in found else Window()
+        skipped = list(found.get("skipped", ()))
+        measured = dict(found.get("measured", {}))
+        return cls(step, found["device_seconds"], list(found["curve"]), skipped, window, measured)
+
+    def skip(self, indices: Iterable[int]) -> None:
+        """Takes batches out of the order of those that are still to come."""
+        self.skipped = sorted({*self.skipped, *indices})
+
+    def batch_index(self, step: int) -> int:
+        """Index of the batch of a step: the step-th, counted from 0, that is not skipped.
+
+        Example:
+            >>> [Progress(skipped=[1, 2]).batch_index(step) for step in (0, 1, 2)]
+            [0, 3, 4]
+        """
+        index = step
+        for skipped in self.skipped:
+            index += skipped <= index
+        return index
+
+    def feed(self, batches) -> Iterator[Batch]:
+        """Returns an iterator of the batches from this step on; see `loop.train`."""
+        start = self.batch_index(self.step)
+        source = batches.from_step(start)
+        if not self.skipped or self.skipped[-1] < start:
+            return source
+        skipped = frozenset(self.skipped)
+        numbered = zip(itertools.count(start), source, strict=False)
+        return (batch for index, batch in numbered if index not in skipped)
