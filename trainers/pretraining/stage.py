@@ -25,6 +25,7 @@ from trainers.plans.graph import Stage
 from trainers.plans.settings import StageSettings
 from trainers.plans.sizes import Size
 from trainers.pretraining import theory_monitor
+from trainers.runs import record as records
 from trainers.runs.sources import check_sources, checkpoint_folder
 from trainers.runs.workdir import STAGE_FILE, Workdir
 from trainers.training import loop, optimizers
@@ -142,7 +143,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         )
     batches = run.batches("train", settings.seed, start.batch)
     flops = step_flops(model, run.batch_size, batches.input_length, batches.target_length)
-    known = record.describe(stage, settings, model, flops)
+    known = records.describe(stage, settings, model, flops)
     known |= {"source_steps": source_steps, "first_batch": start.batch}
     if engine.is_chief:
         details = known | {"model": model.config.to_dict(), "plan": stage.to_dict()}
@@ -164,7 +165,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         progress=run.progress,
     )
     if engine.is_chief:
-        run.workdir.write_record(stage.name, known | record.reached(result, engine))
+        run.workdir.write_record(stage.name, known | records.reached(result, engine))
     # No host goes on before the record is there: the next stage asks for it.
     engine.agree(False)
     return run.workdir.record(stage.name)
