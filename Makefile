@@ -55,7 +55,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo paper paper-fast table5 test test-slow faults lint format bench build-file clean
+.PHONY: help install demo paper paper-fast table5 test test-slow faults lint format bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -132,9 +132,6 @@ bench: $(INSTALLED)
 	  name=$$(basename $$file .py); echo "== $$file"; \
 	  KERAS_BACKEND=tensorflow $(BIN)/python -m benchmarks.$$name || status=1; \
 	done; exit $$status
-
-build-file: $(INSTALLED)
-	$(BIN)/python -m tools.build_file
 
 clean:
 	rm -rf $(VENV) build dist keras_fusion.egg-info .pytest_cache .ruff_cache .import_linter_cache

@@ -1,6 +1,7 @@
 """The project's files agree with one another: pins and ranges, commands, arrows, clean texts."""
 
 import ast
+import functools
 import importlib.metadata
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import grimp
 import pytest
 import setuptools
 from packaging.requirements import Requirement
@@ -17,14 +19,11 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tools import imports
-
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = [
-    name for name in ("keras_fusion", "trainers", "glue") if (ROOT / name / "__init__.py").exists()
-]
+PACKAGES = ["keras_fusion", "trainers", "glue"]
+FOLDERS = [*PACKAGES, "benchmarks", "tests"]
 # What the packages may import inside functions, where the user has installed it.
-OPTIONAL = {"jax", "keras_hub", "torch", "transformers"}
+OPTIONAL = {"jax", "keras-hub", "torch", "transformers"}
 BACKENDS = {"jax", "tensorflow", "tensorflow_datasets", "tensorflow_text", "torch"}
 
 
@@ -57,6 +56,17 @@ def pins() -> dict[str, tuple[str, str]]:
             assert canonicalize_name(name) not in found, f"{name} is pinned twice."
             found[canonicalize_name(name)] = (version, reason.strip())
     return found
+
+
+@functools.cache
+def import_graph() -> grimp.ImportGraph:
+    """The imports of every module of the repository, those of other packages too."""
+    return grimp.build_graph(*FOLDERS, include_external_packages=True, cache_dir=None)
+
+
+def modules(*folders: str) -> list[str]:
+    """Dotted names of the modules in folders of the repository."""
+    return sorted(name for name in import_graph().modules if name.split(".")[0] in folders)
 
 
 def tracked_texts() -> dict[str, str]:
@@ -122,12 +132,16 @@ def test_every_pin_is_required_and_every_requirement_is_pinned(direct):
 
 
 def test_third_party_imports_are_direct_dependencies(direct, metadata):
-    installed = {imports.normalized(Requirement(r).name) for r in metadata["install_requires"]}
-    development = {imports.normalized(name) for name in direct} | {"setuptools"}
-    for module, distributions in imports.third_party(ROOT).items():
-        ours = module.split(".")[0] in PACKAGES
-        unknown = distributions - OPTIONAL - (installed if ours else development)
-        assert not unknown, f"{module} imports {unknown}: add to setup.py."
+    installed = {canonicalize_name(Requirement(r).name) for r in metadata["install_requires"]}
+    development = {*direct, "setuptools"}
+    distributions = importlib.metadata.packages_distributions()
+    for module in modules(*FOLDERS):
+        required = installed | OPTIONAL if module.split(".")[0] in PACKAGES else development
+        for name in import_graph().find_modules_directly_imported_by(module):
+            top = name.split(".")[0]
+            if top not in FOLDERS and top not in sys.stdlib_module_names:
+                names = {canonicalize_name(name) for name in distributions.get(top, [top])}
+                assert names & required, f"{module} imports {top}: add {names} to setup.py."
 
 
 def test_python_versions_agree(metadata):
@@ -174,10 +188,9 @@ def test_documented_commands_exist(path):
     if not (ROOT / path).exists():
         pytest.skip(f"{path} is not there.")
     text = (ROOT / path).read_text(encoding="utf-8")
-    modules = imports.modules(ROOT)
     for name in re.findall(r"python -m ([\w.]+)", text):
-        ours = name.split(".")[0] in imports.FOLDERS
-        assert not ours or name in modules, f"{path}: `python -m {name}` is no module."
+        ours = name.split(".")[0] in FOLDERS
+        assert not ours or name in modules(*FOLDERS), f"{path}: `python -m {name}` is no module."
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"(?:`|^)make ([a-z][\w-]*)", text, re.M):
         assert re.search(rf"^{target}:", makefile, re.M), f"{path}: no `make {target}`."
@@ -211,7 +224,7 @@ def test_top_level_names_sees_what_runs_on_import():
 
 def test_library_and_data_need_no_tensorflow_with_jax():
     """Imports every module of both where any import of TensorFlow fails."""
-    names = [n for n in imports.modules(ROOT) if n.startswith(("keras_fusion", "trainers.data"))]
+    names = [n for n in modules(*PACKAGES) if n.startswith(("keras_fusion", "trainers.data"))]
     blocked = ("tensorflow", "tensorflow_text", "tensorflow_datasets")
     program = (
         f"import importlib, sys\nsys.modules.update(dict.fromkeys({blocked!r}))\n"
@@ -225,15 +238,15 @@ def test_library_and_data_need_no_tensorflow_with_jax():
 
 
 def test_every_module_is_imported_by_some_test():
-    graph = imports.import_graph(ROOT)
-    seen, waiting = set(), [name for name in graph if name.endswith("_test")]
+    ours = set(modules(*FOLDERS))
+    tested, waiting = set(), {name for name in modules("tests") if name.endswith("_test")}
     while waiting:
         module = waiting.pop()
-        if module not in seen:
-            seen.add(module)
-            parents = {module.rpartition(".")[0]} & set(graph)
-            waiting.extend(graph[module] | parents)
-    untested = [name for name in graph if name not in seen and name.split(".")[0] in PACKAGES]
+        tested.add(module)
+        imported = import_graph().find_modules_directly_imported_by(module)
+        parent = module.rpartition(".")[0]
+        waiting |= ({*imported, parent} & ours) - tested
+    untested = set(modules(*PACKAGES)) - tested
     assert not untested, f"No test imports {untested}."
 
 

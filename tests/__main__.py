@@ -1,6 +1,6 @@
 """Runs pytest on its arguments: the `main` of every py_test in BUILD.
 
-python -m tools.pytest_main tests/keras_fusion/axes_test.py
+python -m tests tests/keras_fusion/axes_test.py
 """
 
 import sys
