@@ -150,7 +150,7 @@ def report(config: MeshReportConfig) -> dict:
     """
     # Imported here: these import Keras, which reads its backend then.
     from trainers.engines import mesh
-    from trainers.mesh_costs.measure import measure, table
+    from trainers.mesh_costs import measure, table
 
     shape = mesh.MeshShape.parse(config.mesh_shape)
     step = measure.Step(

@@ -178,7 +178,7 @@ _ACTIVATIONS = """
     mesh_report.make_devices(3)
     import jax
     import keras_fusion as kf
-    from trainers.mesh_costs.measure import measure
+    from trainers.mesh_costs import measure
     from trainers.engines.mesh import MeshShape
     from trainers.errors import UserError
     from trainers.engines.losses import loss_sums

@@ -2,7 +2,7 @@
 
 The step is compiled for as many virtual devices as the mesh has, and never run: no weight has a
 value. Weights and slots are counted from the engine's shardings, collectives and products from the
-partitioned program (trainers/engines/hlo.py), and the rest is XLA's own account of its memory.
+partitioned program (trainers/mesh_costs/hlo.py), and the rest is XLA's own account of its memory.
 
 Needs Keras on its JAX backend and as many JAX devices as the mesh has (trainers/mesh_report.py sees
 to both).

@@ -4,8 +4,7 @@ import pytest
 
 import keras_fusion as kf
 from trainers.engines.mesh import T5_LAYOUT, Layout, MeshShape
-from trainers.mesh_costs import hlo
-from trainers.mesh_costs.measure import measure
+from trainers.mesh_costs import hlo, measure
 
 MESH = MeshShape.parse("batch:2,model:2")
 

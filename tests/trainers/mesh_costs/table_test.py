@@ -85,4 +85,4 @@ def test_microbatches_and_loops_are_shown_where_there_are_any():
     ],
 )
 def test_quantities_have_decimal_prefixes(value, shown):
-    assert table.quantity(value, "B") == shown
+    assert cost_table.quantity(value, "B") == shown
