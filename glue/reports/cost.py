@@ -15,8 +15,7 @@ from glue.results import Run
 from trainers.reports import numbers, tables
 from trainers.reports.comparisons import ancestors, cost_before
 from trainers.reports.tables import Cell, Column, Table
-from trainers.runs.history import Run as Pretraining
-from trainers.runs.history import Stage
+from trainers.runs.history import RunHistory, StageHistory
 
 _PAPER_COLUMNS = (
     Column("paper_fusion", "Fusion", "Paper (TPU v3 4x4)", origin=tables.PAPER),
@@ -58,7 +57,7 @@ class PretrainingCost:
         return None if self.before is None or self.after is None else self.before + self.after
 
 
-def pretraining_cost(pretraining: Pretraining, name: str, steps: int) -> PretrainingCost | None:
+def pretraining_cost(pretraining: RunHistory, name: str, steps: int) -> PretrainingCost | None:
     """What a stage has cost after some of its steps.
 
     Args:
@@ -81,7 +80,7 @@ def pretraining_cost(pretraining: Pretraining, name: str, steps: int) -> Pretrai
     )
 
 
-def table_6(runs: Iterable[Run], pretraining: Pretraining | None) -> Table:
+def table_6(runs: Iterable[Run], pretraining: RunHistory | None) -> Table:
     """Compute before fine-tuning and the GLUE average that came of it, ours beside the paper's.
 
     Args:
@@ -130,7 +129,7 @@ def _order(key: tuple[str, int]) -> tuple:
     return (*averages.model_order(key[0]), key[1])
 
 
-def _steps_before_fusion(pretraining: Pretraining | None) -> int | None:
+def _steps_before_fusion(pretraining: RunHistory | None) -> int | None:
     """K: the steps of the longest stage that was fused; None where nothing was."""
     if pretraining is None:
         return None
@@ -139,7 +138,7 @@ def _steps_before_fusion(pretraining: Pretraining | None) -> int | None:
     return max((stages[name].steps for name in fused), default=None)
 
 
-def _own_seconds(stage: Stage, steps: int) -> float | None:
+def _own_seconds(stage: StageHistory, steps: int) -> float | None:
     if steps == 0:
         return 0.0
     points = {0: 0.0, **{point.step: point.device_seconds for point in stage.curve}}

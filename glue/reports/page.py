@@ -20,7 +20,7 @@ SYNTHETIC_SUMMARY = (
 )
 
 
-def glue_report(found: Sequence[Run], pretraining: history.Run | None = None) -> Report:
+def glue_report(found: Sequence[Run], pretraining: history.RunHistory | None = None) -> Report:
     """The report of some fine-tunings.
 
     Args:

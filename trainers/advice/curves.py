@@ -15,7 +15,7 @@ from trainers import files
 from trainers.errors import UserError
 from trainers.plans import known, tuning
 from trainers.runs import workdir
-from trainers.runs.history import CONTINUED, Run, Stage, after
+from trainers.runs.history import CONTINUED, RunHistory, StageHistory, after
 
 UNITS = ("flops", "device_seconds")
 
@@ -80,7 +80,7 @@ class Curve:
         return float(self.costs[-1] / self.steps[-1])
 
 
-def read_curves(found: Sequence[Run], unit: str) -> tuple[Curve, ...]:
+def read_curves(found: Sequence[RunHistory], unit: str) -> tuple[Curve, ...]:
     """Returns the curves of all stages of one or more runs; copies of one stage count once.
 
     A stage that goes on from another one gives the curve of both together. What three plans vary is
@@ -109,7 +109,7 @@ def read_curves(found: Sequence[Run], unit: str) -> tuple[Curve, ...]:
     return tuple(sorted(kept, key=lambda curve: ("SML".find(curve.size), curve.name)))
 
 
-def _is_varied(run: Run, stage: Stage) -> bool:
+def _is_varied(run: RunHistory, stage: StageHistory) -> bool:
     plans, name = run.settings.get("experiments") or {}, stage.base
     # What they compare with is no variation.
     if name == known.SELF_FUSION.name:
@@ -117,7 +117,7 @@ def _is_varied(run: Run, stage: Stage) -> bool:
     return any(name in plans.get(plan, {}).get("points", {}) for plan in _VARIED)
 
 
-def _from_its_start(run: Run, stage: Stage) -> Stage:
+def _from_its_start(run: RunHistory, stage: StageHistory) -> StageHistory:
     """A stage that goes on, as if it and what it goes on from were one."""
     first = run.stages.get(stage.sources[0]) if stage.init == CONTINUED else None
     if first is None:
@@ -147,7 +147,7 @@ def _check_comparable(found):
                 )
 
 
-def _curve(run: Run, stage: Stage, unit: str) -> Curve:
+def _curve(run: RunHistory, stage: StageHistory, unit: str) -> Curve:
     known = [p for p in stage.curve if p.loss_per_token is not None and p.loss_per_token > 0]
     trained: list = []
     for point in known:
@@ -168,13 +168,13 @@ def _curve(run: Run, stage: Stage, unit: str) -> Curve:
     )
 
 
-def _sources(run: Run, stage: Stage, unit: str) -> tuple[Source, ...]:
+def _sources(run: RunHistory, stage: StageHistory, unit: str) -> tuple[Source, ...]:
     path = run.workdir / stage.name / workdir.STAGE_FILE
     steps = files.read_json(path).get("source_steps") if stage.sources and path.exists() else {}
     return tuple(_source(run, name, (steps or {}).get(name), unit) for name in stage.sources)
 
 
-def _source(run: Run, name: str, step: float | None, unit: str) -> Source:
+def _source(run: RunHistory, name: str, step: float | None, unit: str) -> Source:
     """Loss and cost of a source where it was fused: at that step, or else where it ended."""
     points = run.stages[name].curve if name in run.stages else ()
     points = [p for p in points if p.loss_per_token is not None]

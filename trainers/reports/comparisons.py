@@ -144,7 +144,7 @@ def first_crossing(curve, accuracy):
     """Where the running best of a curve first reaches an accuracy.
 
     Args:
-        curve: sequence of `Point`, in the order of their steps.
+        curve: sequence of `Evaluation`, in the order of their steps.
         accuracy: per cent.
 
     Returns:
@@ -178,7 +178,7 @@ def compare(run, baseline=BASELINE):
     """Compares every fused stage of the baseline's size with the baseline.
 
     Args:
-        run: a `Run`.
+        run: a `RunHistory`.
         baseline: name of a stage from random weights.
 
     Returns:

@@ -110,7 +110,7 @@ def curves(run, axis, comparisons=()):
     """The learning curves of a run over one axis, as data.
 
     Args:
-        run: a `Run`.
+        run: a `RunHistory`.
         axis: a key of `AXES`. On "flops" and "device_seconds" a fused stage starts at the sum of
             the costs of all stages that it comes from, each once.
         comparisons: what `compare(run)` gave; their crossings are marked.

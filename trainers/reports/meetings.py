@@ -35,7 +35,7 @@ def meetings(run, fused, baseline=BASELINE):
     """How far the baseline had to go to be as accurate as a fused stage, one a repeat.
 
     Args:
-        run: a `Run`.
+        run: a `RunHistory`.
         fused: name of the fused stage.
         baseline: of the baseline.
 

@@ -56,7 +56,7 @@ def pretraining_report(run, kernels=None, steps=None):
     """The report of a pretraining run.
 
     Args:
-        run: a `Run`.
+        run: a `RunHistory`.
         kernels, steps: of the heat maps, as for `pictures.pictures`.
 
     Returns:

@@ -15,7 +15,7 @@ def summarize(run, comparisons):
     """The summary of a run.
 
     Args:
-        run: a `Run`.
+        run: a `RunHistory`.
         comparisons: what `compare(run)` gave.
 
     Returns:
@@ -190,5 +190,5 @@ def _spread(run):
 
 def _shown(run):
     """Names of the stages, each once, but for those of plans that vary one."""
-    names = dict.fromkeys(map(repeats.base, run.stages.values()))
+    names = dict.fromkeys(stage.base for stage in run.stages.values())
     return [name for name in names if name not in variations(run)]

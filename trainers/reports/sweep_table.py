@@ -11,7 +11,7 @@ def tuning_table(run):
     """The candidates of all arms, or None where no sweep was asked for in this folder.
 
     Args:
-        run: a `Run`.
+        run: a `RunHistory`.
     """
     experiment = (run.settings.get("experiments") or {}).get(NAME)
     if experiment is None:

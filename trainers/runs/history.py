@@ -39,7 +39,7 @@ _TOTALS = ("tokens", "flops", "device_seconds", "loss", "loss_per_token", "accur
 
 
 @dataclasses.dataclass(frozen=True)
-class Point:
+class Evaluation:
     """One evaluation on the validation batches.
 
     Args:
@@ -62,7 +62,7 @@ class Point:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class StageHistory:
     """What one stage is and what it has come to; its costs are its own, without its sources'.
 
     Args:
@@ -85,7 +85,7 @@ class Stage:
     loss: float | None
     loss_per_token: float | None
     accuracy: float | None
-    curve: tuple[Point, ...]
+    curve: tuple[Evaluation, ...]
     flops_method: str | None = None
     learning_rate: dict | None = None
     seed: int | None = None
@@ -111,7 +111,7 @@ class Stage:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunHistory:
     """A work folder: `stages` by name, each after its sources, and what run.json says, flat.
 
     Of `settings` the report reads, each if it is there: corpus and corpus_path, tuning (a text:
@@ -119,7 +119,7 @@ class Run:
     """
 
     workdir: Path
-    stages: dict[str, Stage]
+    stages: dict[str, StageHistory]
     settings: dict
 
     def repeats_of(self, name):
@@ -140,7 +140,7 @@ def read_run(workdir):
         workdir: folder with one folder a stage.
 
     Returns:
-        A `Run`.
+        A `RunHistory`.
 
     Raises:
         UserError: no such folder, no stage in it, or a file in it that cannot be read.
@@ -159,7 +159,7 @@ def read_run(workdir):
             f"Received: workdir={str(workdir)!r}, which has none. "
             "Run trainers.pretrain with this --workdir first."
         )
-    return Run(workdir, _sources_first(stages, workdir), _settings(workdir))
+    return RunHistory(workdir, _sources_first(stages, workdir), _settings(workdir))
 
 
 def after(first, point):
@@ -202,7 +202,7 @@ def _finished_stage(folder):
             f"Expected {path} to hold a list of evaluations. Received: curve={curve!r}. "
             "Run the stage again in an empty folder."
         )
-    return Stage(
+    return StageHistory(
         name=record["name"],
         size=record["size"],
         init=record["init"],
@@ -222,7 +222,7 @@ def _running_stage(folder):
     _require(settings, _STAGE_FIELDS, path)
     curve = _evaluations(folder / "metrics.jsonl")
     last = curve[-1] if curve else None
-    return Stage(
+    return StageHistory(
         name=folder.name,
         size=settings["size"],
         init=settings["init"],
@@ -286,7 +286,7 @@ def _point(entry, where):
                 f"Expected a finite number for {field!r} in {where}. Received: "
                 f"{field}={entry[field]!r}. Run the stage again in an empty folder."
             )
-    return Point(**fields, loss=_number(entry, "loss", where) if "loss" in entry else None)
+    return Evaluation(**fields, loss=_number(entry, "loss", where) if "loss" in entry else None)
 
 
 def _number(record, field, where):

@@ -10,20 +10,20 @@ from tests.trainers.reports import synthetic
 from trainers.reports import comparisons
 from trainers.reports.comparisons import Cost
 from trainers.runs import history
-from trainers.runs.history import Point, Run, Stage
+from trainers.runs.history import Evaluation, RunHistory, StageHistory
 
 
 def curve(*accuracies, step=100, flops=10.0, seconds=2.0):
     """Evaluations every `step` steps; FLOPs and device-seconds are `flops` and `seconds` a step."""
     return tuple(
-        Point(i * step, i * step, i * step * flops, i * step * seconds, 3.0, accuracy)
+        Evaluation(i * step, i * step, i * step * flops, i * step * seconds, 3.0, accuracy)
         for i, accuracy in enumerate(accuracies)
     )
 
 
 def stage(name, points, sources=(), size="M", status=history.FINISHED):
-    last = points[-1] if points else Point(0, 0, 0.0, 0.0, None, None)
-    return Stage(
+    last = points[-1] if points else Evaluation(0, 0, 0.0, 0.0, None, None)
+    return StageHistory(
         name, size, "self_fusion" if sources else "scratch", sources, last.step, 1, last.tokens,
         last.flops, last.device_seconds, last.loss, last.loss_per_token, last.accuracy, points,
         status=status,
@@ -31,7 +31,7 @@ def stage(name, points, sources=(), size="M", status=history.FINISHED):
 
 
 def run_of(*stages):
-    return Run(None, {one.name: one for one in stages}, {})
+    return RunHistory(None, {one.name: one for one in stages}, {})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ def sections(run):
     """The sections of a run's experiments, those without anything to show left out.
 
     Args:
-        run: a `Run`.
+        run: a `RunHistory`.
 
     Returns:
         A tuple of `Section`.

@@ -18,7 +18,7 @@ def section(run):
     """The section, or None where the plan when_to_fuse was not asked for.
 
     Args:
-        run: a `Run`.
+        run: a `RunHistory`.
     """
     if not points.facts(run, "when_to_fuse"):
         return None

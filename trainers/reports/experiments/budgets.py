@@ -18,7 +18,7 @@ def section(run):
     """The section, or None without the plan.
 
     Args:
-        run: a `Run`.
+        run: a `RunHistory`.
     """
     found = sorted(points.shown(run, PLAN), key=lambda each: each.point["fusion_step"])
     if not found:
@@ -47,7 +47,7 @@ def accuracy_at(run, stage, step):
     """Accuracies at a step, one a repeat, on straight lines between evaluations.
 
     Args:
-        run: a `Run`.
+        run: a `RunHistory`.
         stage: the first repeat.
         step: None where the budget does not reach so far.
 

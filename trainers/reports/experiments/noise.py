@@ -14,7 +14,7 @@ def section(run):
     """The section, or None without the plan.
 
     Args:
-        run: a `Run`.
+        run: a `RunHistory`.
     """
     found = points.shown(run, PLAN)
     if not found:

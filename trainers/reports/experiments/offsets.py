@@ -19,7 +19,7 @@ def section(run):
     """The section, or None without the plan.
 
     Args:
-        run: a `Run`.
+        run: a `RunHistory`.
     """
     found = sorted(points.shown(run, PLAN), key=lambda each: each.point["offset"])
     if not found:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from trainers.reports.experiments import charts
-from trainers.runs.history import Stage
+from trainers.runs.history import StageHistory
 from trainers.training.logs import METRICS_FILE, read_metrics
 
 STEPS = "Steps after the fusion"
@@ -13,7 +13,7 @@ STEPS = "Steps after the fusion"
 class Shown:
     """A stage of a plan and its point: what it stands for there, such as {"offset": -100}."""
 
-    stage: Stage
+    stage: StageHistory
     point: dict
 
 
@@ -26,7 +26,7 @@ def shown(run, plan):
     """The stages of a plan that have been evaluated, in the order of the plan.
 
     Args:
-        run: a `Run`.
+        run: a `RunHistory`.
         plan: its name.
     """
     points = facts(run, plan).get("points") or {}
@@ -65,9 +65,9 @@ def ends(run, each, field):
     """A figure at the end of a point's stage by repeat, of those that have finished with one.
 
     Args:
-        run: a `Run`.
+        run: a `RunHistory`.
         each: what `shown` gave.
-        field: of a `Stage`, such as "loss_per_token".
+        field: of a `StageHistory`, such as "loss_per_token".
     """
     found = run.repeats_of(each.stage.base)
     values = {stage.repeat: getattr(stage, field) for stage in found if stage.finished}
@@ -87,8 +87,8 @@ def logged(run, stage, kind, field):
     """(steps, values) of a field in the lines of a kind of a stage's metrics.jsonl.
 
     Args:
-        run: a `Run`.
-        stage: a `Stage`.
+        run: a `RunHistory`.
+        stage: a `StageHistory`.
         kind: such as "eval" or "theory".
         field: name of a number; lines without it do not count.
     """

@@ -23,7 +23,7 @@ def section(run):
     """The section, or None where no stage of the offsets has logged the theory.
 
     Args:
-        run: a `Run`.
+        run: a `RunHistory`.
     """
     found = sorted(points.shown(run, offsets.PLAN), key=lambda each: each.point["offset"])
     found = [each for each in found if points.logged(run, each.stage, KIND, "bracket")[0]]

@@ -17,7 +17,7 @@ def grid(run, saved, path, columns):
     """Heat maps of one kernel, stage by step, as data.
 
     Args:
-        run: a `Run`.
+        run: a `RunHistory`.
         saved: stage → step → `blocks.Saved`.
         path: the kernel.
         columns: steps.

@@ -32,7 +32,7 @@ def pictures(run, kernels=None, steps=None):
     Where kernels or steps are asked for, all fused stages.
 
     Args:
-        run: a `Run`.
+        run: a `RunHistory`.
         kernels: paths of the weights to show; None shows `KERNELS`, or what comes first where the
             models have none of these.
         steps: saved steps to show in heat maps; None spreads over all of them.
@@ -86,7 +86,7 @@ def stages_shown(run, asked=False):
     """The fused stages whose kernels a report shows.
 
     Args:
-        run: a `Run`.
+        run: a `RunHistory`.
         asked: whether certain kernels or steps were asked for.
     """
     fused = [s for s in run.stages.values() if s.sources and s.init != CONTINUED]

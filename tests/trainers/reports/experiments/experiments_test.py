@@ -102,7 +102,7 @@ def test_the_learning_rate_is_that_of_section_5_4(with_offsets):
 
 def test_what_is_lost_at_first():
     def curve(*accuracies):
-        return [history.Point(i, 0, 0, 0, 1.0, value) for i, value in enumerate(accuracies)]
+        return [history.Evaluation(i, 0, 0, 0, 1.0, value) for i, value in enumerate(accuracies)]
 
     assert offsets.dip(curve(40.0, 38.0, 39.0, 41.0)) == (40.0, 38.0, 3)
     assert offsets.dip(curve(40.0, 38.0, 39.0)) == (40.0, 38.0, None)
@@ -217,10 +217,10 @@ def test_accuracy_when_the_budget_is_spent(tmp_path):
 def test_the_noise_of_evaluations_is_what_is_not_smooth():
     def bumpy(bump):
         points = [
-            history.Point(step, 0, 0, 0, 1.0, 30 + step**2 / 1e4 + bump * (-1) ** index)
+            history.Evaluation(step, 0, 0, 0, 1.0, 30 + step**2 / 1e4 + bump * (-1) ** index)
             for index, step in enumerate(range(0, 2001, 100))
         ]
-        return history.Stage("a", "M", "scratch", (), 2000, *[None] * 7, tuple(points))
+        return history.StageHistory("a", "M", "scratch", (), 2000, *[None] * 7, tuple(points))
 
     assert budgets.evaluation_noise([bumpy(0.0)]) == pytest.approx(0, abs=1e-9)
     # A wobble of ±0.5 around the parabola.

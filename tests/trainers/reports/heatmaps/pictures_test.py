@@ -263,7 +263,7 @@ def test_without_fused_stages_or_checkpoints_it_says_so(tmp_path, stages):
 
 def test_sources_of_each_block():
     def names(sources, count):
-        stage = history.Stage(*["s"] * 3, tuple(sources), *[None] * 9)
+        stage = history.StageHistory(*["s"] * 3, tuple(sources), *[None] * 9)
         return data._sources(stage, count)
 
     assert names(["a", "b"], 2) == ["a", "b"]
