@@ -5,6 +5,7 @@ import warnings
 import keras
 import numpy as np
 
+from keras_fusion._keras import layers_in
 from keras_fusion.errors import FusionError, SymmetryWarning
 from keras_fusion.regions import pieces, region_of
 
@@ -50,7 +51,7 @@ def has_dropout(layer):
     """Whether any dropout inside a layer or model is switched on."""
     return any(
         getattr(inner, "rate", 0) > 0
-        for inner in layer._flatten_layers()
+        for inner in layers_in(layer)
         if isinstance(inner, keras.layers.Dropout)
     )
 

@@ -6,15 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_fusion._keras import children
+
 
 def is_fusable(layer):
     """Whether a layer declares its axes, and so can be fused."""
     return hasattr(layer, "weight_axes")
-
-
-def children(layer):
-    """The layers directly inside a layer, in the order they were assigned."""
-    return layer._flatten_layers(include_self=False, recursive=False)
 
 
 def own_weights(layer):

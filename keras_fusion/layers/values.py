@@ -10,8 +10,9 @@ import functools
 
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
 
+from keras_fusion import _keras
+from keras_fusion._keras import deferred as deferred
 from keras_fusion.errors import FusionError
 from keras_fusion.layers.tree import join, leaves, own_weights
 
@@ -52,8 +53,9 @@ def array_of(variable):
 
     Not to be written to.
     """
-    if variable._value is None and isinstance(variable._initializer, ArrayInitializer):
-        return variable._initializer.array
+    initializer = _keras.initializer_of(variable)
+    if _keras.value_of(variable) is None and isinstance(initializer, ArrayInitializer):
+        return initializer.array
     return keras.ops.convert_to_numpy(variable.value)
 
 
@@ -86,29 +88,6 @@ def _initializer(arrays, made, path, name):
         return None
     made.add(where)
     return ArrayInitializer(arrays[where])
-
-
-@contextlib.contextmanager
-def deferred():
-    """While it is open, layers are built without memory for their weights, and stay so.
-
-    Example:
-        >>> with deferred():
-        ...     layer = FusableEmbedding(10**9, 10**6)
-        ...     layer.build()
-        >>> layer.embeddings.shape
-        (1000000000, 1000000)
-    """
-    with keras.StatelessScope(initialize_variables=False):
-        # Keras would give them their values when any later scope closes.
-        waiting = global_state.get_global_attribute(
-            "uninitialized_variables", [], set_to_default=True
-        )
-        before = len(waiting)
-        try:
-            yield
-        finally:
-            del waiting[before:]
 
 
 def misfits(layer, weights):

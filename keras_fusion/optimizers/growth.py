@@ -37,6 +37,7 @@ import itertools
 import keras
 import numpy as np
 
+from keras_fusion._keras import adam_slots
 from keras_fusion.errors import FusionError
 from keras_fusion.operator import block_widths, fused_shape
 from keras_fusion.optimizers.adafactor import Adafactor, factored_axes
@@ -204,10 +205,9 @@ def _slots(optimizer, variables):
     if isinstance(optimizer, Adafactor):
         return {name: optimizer.slots_of(variable) for name, variable in variables.items()}
     if isinstance(optimizer, keras.optimizers.Adam):
-        index = {name: optimizer._get_variable_index(v) for name, v in variables.items()}
         return {
-            name: {"m": optimizer._momentums[i], "v": optimizer._velocities[i]}
-            for name, i in index.items()
+            name: dict(zip("mv", adam_slots(optimizer, variable), strict=True))
+            for name, variable in variables.items()
         }
     raise FusionError(
         "only the state of Adafactor, Adam and AdamW can grow. "

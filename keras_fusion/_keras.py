@@ -1,0 +1,109 @@
+"""The private names of Keras that this project uses, each in one function with a test.
+
+Keras has no public way to these. setup.py bounds the version of Keras, and a test for each
+function (tests/keras_fusion/keras_private_test.py) says when a new version needs another way.
+"""
+
+import contextlib
+
+import keras
+from keras.src.backend.common import global_state
+from keras.src.models.functional import Functional
+
+
+def children(layer):
+    """Layers directly inside a layer, in the order in which they were assigned."""
+    return layer._flatten_layers(include_self=False, recursive=False)
+
+
+def layers_in(layer):
+    """A layer and all layers inside it, at any depth."""
+    return layer._flatten_layers()
+
+
+def seed_generators(layer):
+    """Seed generators that a layer holds itself, not through a sublayer."""
+    return layer._seed_generators
+
+
+def value_of(variable):
+    """Tensor of a variable; None where the variable is deferred and holds none yet."""
+    return variable._value
+
+
+def initializer_of(variable):
+    """Initializer of a variable that holds no value yet; None afterwards."""
+    return variable._initializer
+
+
+def initialize(variable, initializer=None):
+    """Gives a deferred variable its value.
+
+    Args:
+        variable: a variable that was created inside `deferred`.
+        initializer: takes the place of the variable's own.
+    """
+    if initializer is not None:
+        variable._initializer = initializer
+    variable._deferred_initialize()
+
+
+@contextlib.contextmanager
+def deferred():
+    """While it is open, variables are created without memory for values, and stay so.
+
+    Example:
+        >>> with deferred():
+        ...     layer = keras.layers.Embedding(10**9, 10**6)
+        ...     layer.build()
+        >>> layer.embeddings.shape
+        (1000000000, 1000000)
+    """
+    with keras.StatelessScope(initialize_variables=False):
+        # Keras would give them their values when any later scope closes.
+        waiting = global_state.get_global_attribute(
+            "uninitialized_variables", [], set_to_default=True
+        )
+        before = len(waiting)
+        try:
+            yield
+        finally:
+            del waiting[before:]
+
+
+def is_functional(model):
+    """Whether a model is sequential or functional and its `call` runs its graph."""
+    if isinstance(model, keras.Sequential):
+        return type(model).call is keras.Sequential.call
+    return isinstance(model, Functional) and type(model).call is Functional.call
+
+
+def nodes(model):
+    """Nodes of a functional or sequential model in the order in which they are computed.
+
+    A node has `operation`, `arguments` (with `args` and `kwargs`), `outputs` and `is_input`.
+    """
+    functional = model._functional if isinstance(model, keras.Sequential) else model
+    return [
+        node
+        for depth in sorted(functional._nodes_by_depth, reverse=True)
+        for node in functional._nodes_by_depth[depth]
+    ]
+
+
+def structures(model):
+    """Structures (lists, dictionaries) of a functional model's inputs and outputs."""
+    functional = model._functional if isinstance(model, keras.Sequential) else model
+    return functional._inputs_struct, functional._outputs_struct
+
+
+def compile_arguments(model):
+    """Arguments that `compile` was called with, as the user gave them; None without one."""
+    config = getattr(model, "_compile_config", None)
+    return None if config is None else dict(config.config)
+
+
+def adam_slots(optimizer, variable):
+    """First and second moment that Adam or AdamW keeps of a variable."""
+    index = optimizer._get_variable_index(variable)
+    return optimizer._momentums[index], optimizer._velocities[index]

@@ -1,0 +1,90 @@
+"""The private names of Keras that the project uses do what it expects of them."""
+
+import keras
+import numpy as np
+
+from keras_fusion import _keras
+
+
+def model():
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, keras.layers.Dense(2, name="head")(inputs))
+
+
+def test_children_and_layers_in():
+    block = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="a")], name="block")
+    outer = keras.Sequential([keras.Input((3,)), block, keras.layers.Dense(1, name="b")])
+    assert [layer.name for layer in _keras.children(outer)][1:] == ["block", "b"]
+    names = [layer.name for layer in _keras.layers_in(outer)]
+    assert names[0] == outer.name and {"block", "a", "b"} <= set(names)
+
+
+def test_seed_generators():
+    assert len(_keras.seed_generators(keras.layers.Dropout(0.5))) == 1
+    assert not _keras.seed_generators(keras.layers.Dense(2))
+
+
+def test_deferred_variables_hold_nothing_until_they_are_initialized():
+    with _keras.deferred():
+        layer = keras.layers.Embedding(10**9, 10**6)
+        small = keras.layers.Dense(2)
+        layer.build()
+        small.build((None, 3))
+    assert layer.embeddings.shape == (10**9, 10**6)
+    with keras.StatelessScope():
+        pass
+    assert _keras.value_of(small.kernel) is None
+    assert _keras.initializer_of(small.kernel) is not None
+    _keras.initialize(small.kernel, keras.initializers.Constant(2.0))
+    _keras.initialize(small.bias)
+    assert _keras.initializer_of(small.kernel) is None
+    np.testing.assert_array_equal(small.get_weights()[0], np.full((3, 2), 2.0))
+    np.testing.assert_array_equal(small.get_weights()[1], np.zeros(2))
+
+
+def test_functional_models_are_known_from_others():
+    class OwnCall(keras.Sequential):
+        def call(self, inputs):
+            return inputs
+
+    class Subclassed(keras.Model):
+        pass
+
+    assert _keras.is_functional(model())
+    assert _keras.is_functional(keras.Sequential([keras.Input((1,))]))
+    assert not _keras.is_functional(OwnCall([keras.Input((1,))]))
+    assert not _keras.is_functional(Subclassed())
+    assert not _keras.is_functional(keras.layers.Dense(1))
+
+
+def test_nodes_have_operation_arguments_and_outputs():
+    functional = model()
+    entry, call = _keras.nodes(functional)
+    assert entry.is_input and not call.is_input
+    assert call.operation.name == "head"
+    assert call.arguments.args == (functional.inputs[0],) and call.arguments.kwargs == {}
+    assert call.outputs == functional.outputs
+
+
+def test_structures():
+    inputs = {"a": keras.Input((1,), name="a"), "b": keras.Input((1,), name="b")}
+    functional = keras.Model(inputs, [keras.layers.Add()([inputs["a"], inputs["b"]])])
+    into, out = _keras.structures(functional)
+    assert set(into) == {"a", "b"} and isinstance(out, list)
+
+
+def test_compile_arguments_are_those_that_were_given():
+    functional = model()
+    assert _keras.compile_arguments(functional) is None
+    loss = lambda target, output: 0.0  # noqa: E731
+    functional.compile("sgd", loss, metrics=["mae"])
+    arguments = _keras.compile_arguments(functional)
+    assert arguments["loss"] is loss and arguments["metrics"] == ["mae"]
+
+
+def test_adam_slots():
+    functional = model()
+    optimizer = keras.optimizers.AdamW()
+    optimizer.build(functional.trainable_variables)
+    kernel = functional.get_layer("head").kernel
+    assert [slot.shape for slot in _keras.adam_slots(optimizer, kernel)] == [(3, 2)] * 2
