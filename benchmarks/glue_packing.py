@@ -16,7 +16,8 @@ from absl import flags
 
 import keras_fusion as kf
 from benchmarks._rounds import in_turn, line, ratios
-from glue import batches, data, packing
+from glue import data
+from glue.data import batches, packing
 from trainers import errors
 from trainers.data import vocabulary
 from trainers.engines.tensorflow import TensorFlowEngine

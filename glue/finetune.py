@@ -33,11 +33,12 @@ import sys
 
 from absl import flags
 
-from glue import data, evaluation, greedy, results, units
-from glue.evaluation import Evaluation, steps_of, test_inputs
-from glue.finetune_config import FinetuneConfig, config_from_flags, define_flags
-from glue.pretrained import Pretrained, of_plan, open_pretrained
-from glue.units import Unit
+from glue import data, results
+from glue.finetuning import evaluation, greedy, units
+from glue.finetuning.config import FinetuneConfig, config_from_flags, define_flags
+from glue.finetuning.evaluation import Evaluation, steps_of, test_inputs
+from glue.finetuning.pretrained import Pretrained, of_plan, open_pretrained
+from glue.finetuning.units import Unit
 from keras_fusion.optimizers import Adafactor
 from trainers import checkpoints, errors, stopping
 from trainers.engines.base import StepOptions

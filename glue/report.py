@@ -11,7 +11,7 @@ import dataclasses
 
 from absl import flags
 
-from glue.reports import page
+from glue.reports import glue_page
 from trainers import errors
 from trainers.reports import tables
 
@@ -49,7 +49,7 @@ def main(argv):
     """Writes the report, and prints its tables and where it lies."""
     del argv
     config = ReportConfig(flags.FLAGS.workdir, flags.FLAGS.pretrained)
-    path, report = page.write_report(config.workdir, config.pretrained)
+    path, report = glue_page.write_report(config.workdir, config.pretrained)
     for table in report.blocks(tables.Table):
         print(tables.render(table, "md"))
     print(f"Report: {path}")

@@ -5,7 +5,8 @@ new task is one more entry. Names, features and labels are those of TensorFlow D
 since T5's texts are made of them; columns and files are those that the benchmark publishes.
 
 `grammar`, `sentiment`, `paraphrase` and `similarity` are no GLUE tasks: this project makes them by
-rules (see glue/synthetic.py), so they carry `synthetic_` in their names and stand in no GLUE table.
+rules (see glue/data/synthetic.py), so their names begin with `synthetic_` and no GLUE table has
+them.
 """
 
 import dataclasses

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from glue import metrics, tasks
-from glue.reports import paper
+from glue.reports import published
 from glue.results import Run
 from trainers.reports import tables
 
@@ -68,7 +68,7 @@ def run_order(run: Run) -> tuple:
 
 def model_order(model: str) -> tuple[int, str]:
     """Sorts the paper's models as it does, and others after them by name."""
-    names = list(paper.MODELS)
+    names = list(published.MODELS)
     return (names.index(model) if model in names else len(names), model)
 
 

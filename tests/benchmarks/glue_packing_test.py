@@ -4,7 +4,7 @@ import pytest
 
 import keras_fusion as kf
 from benchmarks import glue_packing
-from glue import packing
+from glue.data import packing
 from glue.tasks import TASKS
 
 

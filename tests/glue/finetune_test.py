@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 
-from glue import evaluation, finetune, results, synthetic, vocabularies
-from glue.pretrained import of_plan, open_pretrained
-from glue.reports import page
+from glue import finetune, results
+from glue.data import synthetic
+from glue.finetuning import evaluation, vocabularies
+from glue.finetuning.pretrained import of_plan, open_pretrained
+from glue.reports import glue_page
 from tests.glue import languages, layouts
 from tests.trainers import nano
 from trainers import fuse, pretrain
@@ -82,7 +84,7 @@ def test_a_finished_one_is_left_alone_and_reported(finished, world, capsys):
     before.pop("run.json"), after.pop("run.json")  # it says what was typed last
     assert after == before
     assert "synthetic_grammar was finished" in capsys.readouterr().out
-    path, _ = page.write_report(finished)
+    path, _ = glue_page.write_report(finished)
     text = path.read_text()
     assert "synthetic grammar" in text and "fused" in text
 

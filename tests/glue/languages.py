@@ -1,6 +1,6 @@
 """A text whose vocabulary can write the labels of the synthetic tasks."""
 
-from glue import synthetic
+from glue.data import synthetic
 
 
 def write_text(path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glue import metrics, tasks
-from glue.reports import paper
+from glue.reports import published
 from tests.glue.recorded import COLUMNS
 from trainers.errors import UserError
 
@@ -104,7 +104,7 @@ def test_what_cannot_be_scored_is_refused():
         metrics.score("rte", "validation", [YES, "<unk>"], [YES, YES])
 
 
-@pytest.mark.parametrize("row", paper.TABLE_7, ids=lambda row: f"{row.model}-{row.average}")
+@pytest.mark.parametrize("row", published.TABLE_7, ids=lambda row: f"{row.model}-{row.average}")
 def test_the_papers_averages_come_out_of_its_own_columns(row):
     scores = dict(zip(COLUMNS, map(float, row.scores), strict=True))
     found = metrics.average(scores)

@@ -4,7 +4,7 @@ import json
 import random
 
 from glue import results, tasks
-from glue.reports import paper
+from glue.reports import published
 
 COLUMNS = tuple(tasks.scores(tasks.MIXTURE))
 
@@ -54,6 +54,6 @@ def write_scores(workdir, model, steps, repeat, scores):
 def write_paper(workdir):
     """The paper's nine runs, as if they were ours."""
     steps = {"baseline": 1_000_000, "fusion_property": 500_000, "self_fusion": 500_000}
-    for number, row in enumerate(paper.TABLE_7):
+    for number, row in enumerate(published.TABLE_7):
         scores = dict(zip(COLUMNS, map(float, row.scores), strict=True))
         write_scores(workdir, row.model, steps[row.model], number % 3, scores)

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from glue import finetune, report
-from glue import synthetic as synthetic_tasks
-from glue.reports import page
+from glue.data import synthetic
+from glue.reports import glue_page
 from tests import makefile
 from tests.glue import languages
 from tests.trainers import nano
@@ -35,7 +35,7 @@ def test_the_real_commands_are_of_one_folder():
 @pytest.mark.slow
 def test_every_model_of_table_5_has_a_row(tmp_path, monkeypatch):
     nano.define(monkeypatch)
-    monkeypatch.setattr(synthetic_tasks, "SIZES", {"train": 40, "validation": 12, "test": 4})
+    monkeypatch.setattr(synthetic, "SIZES", {"train": 40, "validation": 12, "test": 4})
     languages.write_text(tmp_path / "text.txt")
     commands = {
         program: makefile.arguments("table5", program, TABLE5_DIR=str(tmp_path / "t"), **FAST)[0]
@@ -44,7 +44,7 @@ def test_every_model_of_table_5_has_a_row(tmp_path, monkeypatch):
     text = f"--corpus_path={tmp_path}/text.txt"
     pretrain.pretrain(nano.config_of(pretrain, *commands["trainers.pretrain"], text))
     finetune.finetune(nano.config_of(finetune, *commands["glue.finetune"]))
-    page.write_report(tmp_path / "t" / "glue", tmp_path / "t" / "pretrained")
+    glue_page.write_report(tmp_path / "t" / "glue", tmp_path / "t" / "pretrained")
     found = json.loads((tmp_path / "t" / "glue" / "report" / "results.json").read_text())
     points = {(run["model"], run["pretrain_steps"]) for run in found["runs"]}
     assert points == {

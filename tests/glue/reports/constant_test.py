@@ -3,7 +3,7 @@
 import pytest
 
 from glue import results
-from glue.reports import constant, page, scores
+from glue.reports import constant, glue_page, score_tables
 from tests.glue import recorded
 
 # Of four pairs three are paraphrases.
@@ -29,12 +29,12 @@ def test_scores_by_hand(runs):
 
 
 def test_tables_say_it(runs):
-    names = [row[0].text for row in scores.table_7(runs).rows]
+    names = [row[0].text for row in score_tables.table_7(runs).rows]
     assert names[:2] == ["baseline, 0 steps, run 1", constant.NAME]
     # (0 + (75 + 85.714) / 2) / 2, cut to two decimals.
-    caption = scores.table_5(runs).caption
+    caption = score_tables.table_5(runs).caption
     assert caption.endswith("Always the commonest label, over CoLA, MRPC: 40.17.")
-    summary = page.glue_report(runs).summary[0]
+    summary = glue_page.glue_report(runs).summary[0]
     assert "after 0 steps; always the commonest label has 40.17. Which" in summary
 
 
@@ -47,5 +47,5 @@ def test_without_predictions_there_is_no_row(tmp_path):
     recorded.write_scores(tmp_path, "baseline", 0, 0, {"cola": 50.0})
     runs = results.read_runs(tmp_path)
     assert constant.scores(runs) == {}
-    assert constant.NAME not in [row[0].text for row in scores.table_7(runs).rows]
-    assert "commonest" not in scores.table_5(runs).caption
+    assert constant.NAME not in [row[0].text for row in score_tables.table_7(runs).rows]
+    assert "commonest" not in score_tables.table_5(runs).caption

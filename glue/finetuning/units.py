@@ -4,9 +4,10 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 
-from glue import batches, data, packing, tasks
-from glue.batches import EvaluationBatches, Examples, TrainingBatches
-from glue.finetune_config import MIXTURE, FinetuneConfig
+from glue import data, tasks
+from glue.data import batches, packing
+from glue.data.batches import EvaluationBatches, Examples, TrainingBatches
+from glue.finetuning.config import MIXTURE, FinetuneConfig
 from trainers.data.vocabulary import Vocabulary
 
 Pairs = list[tuple[str, str]]

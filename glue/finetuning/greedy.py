@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from keras import ops
 
-from glue import batches
+from glue.data import batches
 from keras_fusion.models import generation
 from trainers.data.vocabulary import EOS_ID, Vocabulary
 

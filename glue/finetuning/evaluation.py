@@ -16,8 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from glue import data, metrics, results, submission, tasks, tsv
-from glue.units import Unit
+from glue import data, metrics, results, tasks
+from glue.data import tsv
+from glue.finetuning import submission
+from glue.finetuning.units import Unit
 from trainers import checkpoints
 from trainers.checkpoints.format import step_folders
 from trainers.engines.state import state_variables

@@ -5,7 +5,7 @@ import pathlib
 import re
 
 import keras_fusion as kf
-from glue import vocabularies
+from glue.finetuning import vocabularies
 from trainers.checkpoints import CHECKPOINT_FOLDER, MODEL_FILE, Checkpoint, read_manifest
 from trainers.checkpoints.format import step_folder
 from trainers.checkpoints.models import find_checkpoint, read_config
@@ -69,7 +69,7 @@ def open_pretrained(
     Args:
         folder: of a stage, of checkpoints, or of one checkpoint; also what `trainers.fuse` wrote.
         dropout: rate that the model is to have.
-        vocabulary: as for `glue.vocabularies.find`.
+        vocabulary: as for `glue.finetuning.vocabularies.find`.
         model: row of the report's tables; None for what the plan of the run calls it (table5), or
             the name of the stage, without the number of its repeat; that of a small one is `small`.
 

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from glue import packing
-from glue.batches import EvaluationBatches, Examples, TrainingBatches
+from glue.data import packing
+from glue.data.batches import EvaluationBatches, Examples, TrainingBatches
 from tests.keras_fusion.models import tiny
 from trainers.engines.tensorflow import TensorFlowEngine
 from trainers.errors import UserError

@@ -11,7 +11,8 @@ Example:
 import pathlib
 from collections.abc import Iterable
 
-from glue import synthetic, tasks, tsv
+from glue import tasks
+from glue.data import synthetic, tsv
 from glue.tasks import HIDDEN, Split, Task
 from trainers.errors import UserError
 

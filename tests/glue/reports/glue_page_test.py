@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from glue import report, results
-from glue.reports import figures, page, scores
+from glue.reports import figure3, glue_page, score_tables
 from tests.glue import recorded
 from tests.trainers.reports import synthetic
 from tests.trainers.reports.tables_test import cells_of
@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def written(folder):
     """Folder of the report."""
-    path, _ = page.write_report(folder / "g", folder / "w")
+    path, _ = glue_page.write_report(folder / "g", folder / "w")
     return path.parent
 
 
@@ -70,7 +70,7 @@ def test_markdown_has_the_tables_and_names_the_picture(written):
     text = (written / "report.md").read_text(encoding="utf-8")
     assert "](figure3.png)" in text
     assert "| self\\_fusion, 3,000 steps, run 1 |" in text
-    assert page.SYNTHETIC_SUMMARY in text
+    assert glue_page.SYNTHETIC_SUMMARY in text
     assert "Average over CoLA, RTE only: 2 of the paper's 8 groups" in text
 
 
@@ -87,7 +87,7 @@ def test_latex_is_balanced_and_escaped(written):
 
 
 def test_figure_3_draws_averages_over_the_same_tasks_only(folder):
-    data = figures.figure_3_data(results.read_runs(folder / "g"))
+    data = figure3.figure_3_data(results.read_runs(folder / "g"))
     assert data["groups"] == ["cola", "rte"] and data["left_out"] == [["self_fusion", 3000]]
     assert [(line["stage"], line["x"]) for line in data["run"]] == [
         ("baseline", [0, 4800]), ("self_fusion", [0])
@@ -96,26 +96,26 @@ def test_figure_3_draws_averages_over_the_same_tasks_only(folder):
     assert baseline["mean"] == [64.07, 83.33, 84.35, 84.74]
     assert baseline["deviation"] == [None, None, None, 0.13]
     assert (small["x"], small["mean"]) == ([1_000_000], [80.28])
-    picture = figures.figure_3(results.read_runs(folder / "g"))
+    picture = figure3.figure_3(results.read_runs(folder / "g"))
     assert "Left out" in picture.caption and "self_fusion after 3,000 steps" in picture.caption
     assert picture.png(DARK).startswith(b"\x89PNG")
 
 
 def test_figure_3_without_runs_is_the_papers_alone():
-    picture = figures.figure_3(())
-    assert picture.data["run"] == [] and scores.NOTHING in picture.caption
+    picture = figure3.figure_3(())
+    assert picture.data["run"] == [] and score_tables.NOTHING in picture.caption
     assert picture.png().startswith(b"\x89PNG")
 
 
 def test_a_report_of_synthetic_tasks_alone_says_so(tmp_path):
     recorded.write_run(tmp_path, "baseline", 0, ["synthetic_grammar"])
-    path, report = page.write_report(tmp_path)
-    assert report.summary == (scores.NOTHING, page.SYNTHETIC_SUMMARY)
+    path, report = glue_page.write_report(tmp_path)
+    assert report.summary == (score_tables.NOTHING, glue_page.SYNTHETIC_SUMMARY)
     assert "No two models that the paper compares" in path.read_text(encoding="utf-8")
 
 
 def test_the_summary_names_the_best_average_and_what_it_is_over(folder):
-    summary = page.glue_report(results.read_runs(folder / "g")).summary[0]
+    summary = glue_page.glue_report(results.read_runs(folder / "g")).summary[0]
     assert summary.startswith("7 fine-tunings of 4 models")
     assert "average over CoLA, RTE (2 of the paper's 8 groups) is" in summary
 

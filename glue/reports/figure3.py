@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from matplotlib.figure import Figure
 
-from glue.reports import averages, paper
-from glue.reports.scores import NOTHING
+from glue.reports import averages, published
+from glue.reports.score_tables import NOTHING
 from glue.results import Run
 from trainers.reports import figures
 from trainers.reports.figures import Picture, Theme
@@ -31,7 +31,7 @@ def figure_3_data(runs: Iterable[Run]) -> dict:
         "groups": list(groups),
         "left_out": [list(key) for key in every if key not in found],
         "run": [_line(model, found) for model in sorted(models, key=averages.model_order)],
-        "paper": [_paper_line(model) for model in paper.TABLE_5],
+        "paper": [_paper_line(model) for model in published.TABLE_5],
     }
 
 
@@ -94,7 +94,7 @@ def _line(model: str, found: dict) -> dict:
 def _paper_line(model: str) -> dict:
     points = [
         (step, *map(float, text.split(" ± ")))
-        for step, text in zip(paper.TABLE_5_STEPS, paper.TABLE_5[model], strict=True)
+        for step, text in zip(published.TABLE_5_STEPS, published.TABLE_5[model], strict=True)
         if text
     ]
     return {

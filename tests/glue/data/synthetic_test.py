@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from glue import synthetic, tasks
+from glue import tasks
+from glue.data import synthetic
 
 SINGULAR = dict(synthetic._NOUNS)
 VERBS = {plural: singular for singular, plural, _ in synthetic._VERBS}

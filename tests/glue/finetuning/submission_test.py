@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from glue import submission, tasks
+from glue import tasks
+from glue.finetuning import submission
 from trainers.errors import UserError
 
 HEADER = "index\tprediction\n"

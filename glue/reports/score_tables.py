@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from glue import metrics, tasks
-from glue.reports import averages, constant, paper
+from glue.reports import averages, constant, published
 from glue.reports.averages import Average
 from glue.results import Run
 from trainers.reports import numbers, tables
@@ -36,7 +36,7 @@ def table_7(runs: Iterable[Run]) -> Table:
             tables.paper(row.average, float(row.average)),
             *(tables.paper(text, float(text)) for text in row.scores),
         )
-        for row in paper.TABLE_7
+        for row in published.TABLE_7
     ]
     return Table(
         "table7",
@@ -53,13 +53,13 @@ def table_5(runs: Iterable[Run]) -> Table:
     runs = tuple(runs)
     found = averages.averages(runs)
     steps = sorted({step for _, step in found})
-    models = sorted({*paper.MODELS, *(model for model, _ in found)}, key=averages.model_order)
+    models = sorted({*published.MODELS, *(model for model, _ in found)}, key=averages.model_order)
     columns = (
         Column("model", "Model", align="left"),
         *(Column(f"steps_{step}", numbers.count(step), "This run: steps") for step in steps),
         *(
             Column(f"paper_{step}", _thousands(step), "Paper: steps", origin=tables.PAPER)
-            for step in paper.TABLE_5_STEPS
+            for step in published.TABLE_5_STEPS
         ),
     )
     rows = tuple(
@@ -144,14 +144,14 @@ def _average(values: Mapping[str, float]) -> Average | None:
 
 
 def _paper_5(model: str) -> tuple[tables.Cell, ...]:
-    printed = paper.TABLE_5.get(model)
+    printed = published.TABLE_5.get(model)
     if printed is None:
-        return (tables.not_in_paper(),) * len(paper.TABLE_5_STEPS)
+        return (tables.not_in_paper(),) * len(published.TABLE_5_STEPS)
     return tuple(
         tables.paper(
             text,
             float(text.split()[0]),
-            note=paper.TABLE_5_BASELINE if model == "baseline" and "±" in text else "",
+            note=published.TABLE_5_BASELINE if model == "baseline" and "±" in text else "",
         )
         if text
         else tables.not_in_paper()
@@ -164,7 +164,7 @@ def _name(run: Run) -> str:
 
 
 def _model(model: str) -> str:
-    printed = paper.MODELS.get(model)
+    printed = published.MODELS.get(model)
     return model if printed in (None, model) else f"{model} ({printed})"
 
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from glue import batches
+from glue.data import batches
 from trainers.data import vocabulary
 from trainers.errors import UserError
 

@@ -6,7 +6,7 @@ of a batch is that of the same examples padded, and so is its gradient; with dro
 of a row share their masks, as the tokens of one do.
 
 Which examples share a row follows from the seed alone, and which rows a batch has from seed and
-step: `glue.batches.TrainingBatches` and `EvaluationBatches` take rows as they take examples.
+step: `glue.data.batches.TrainingBatches` and `EvaluationBatches` take rows as they take examples.
 
 Example:
     >>> rows = pack(examples, seed=0)
@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from glue.batches import Examples
+from glue.data.batches import Examples
 from trainers.data.vocabulary import PAD_ID
 from trainers.errors import UserError
 

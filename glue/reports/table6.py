@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from glue.reports import averages, paper
+from glue.reports import averages, published
 from glue.results import Run
 from trainers.reports import numbers, tables
 from trainers.reports.comparisons import ancestors, cost_before
@@ -98,7 +98,7 @@ def table_6(runs: Iterable[Run], pretraining: RunHistory | None) -> Table:
         for run in runs
     }
     base = _steps_before_fusion(pretraining)
-    pairs = {(row.model, base and base * row.times_before_fusion): row for row in paper.TABLE_6}
+    pairs = {(row.model, base and base * row.times_before_fusion): row for row in published.TABLE_6}
     wanted = [*pairs, *(key for key in sorted(found, key=_order) if key not in pairs)]
     costs = {
         (model, steps): pretraining_cost(pretraining, *stages.get((model, steps), (model, steps)))
@@ -172,7 +172,7 @@ def _steps(sources: tuple[int, ...]) -> str:
     return " + ".join(map(numbers.count, sources)) or "0"
 
 
-def _papers(row: paper.Table6Row | None) -> tuple[Cell, ...]:
+def _papers(row: published.Table6Row | None) -> tuple[Cell, ...]:
     if row is None:
         return (tables.not_in_paper(),) * len(_PAPER_COLUMNS)
     return (

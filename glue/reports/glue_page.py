@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from glue import metrics, tasks
-from glue.reports import averages, constant, cost, differences, figures, paper, scores
+from glue.reports import (
+    averages,
+    constant,
+    differences,
+    figure3,
+    published,
+    score_tables,
+    table6,
+)
 from glue.reports.averages import Average
 from glue.results import Run, read_runs
 from trainers.reports import page, write
@@ -29,14 +37,18 @@ def glue_report(found: Sequence[Run], pretraining: history.RunHistory | None = N
             None where its folder is not known, then Table 6 has no costs.
     """
     noise = differences.differences_table(found)
-    other = [scores.wnli_table(found), scores.synthetic_table(found)]
+    other = [score_tables.wnli_table(found), score_tables.synthetic_table(found)]
     sections = (
         Section(
             "The paper's tables, with the figures of this run",
-            (scores.table_5(found), cost.table_6(found, pretraining), scores.table_7(found)),
+            (
+                score_tables.table_5(found),
+                table6.table_6(found, pretraining),
+                score_tables.table_7(found),
+            ),
             (f"The paper: “{pretraining_paper.TITLE}”. What was not run says so.",),
         ),
-        Section("GLUE average over pretraining", (figures.figure_3(found),)),
+        Section("GLUE average over pretraining", (figure3.figure_3(found),)),
         Section(
             "Is it more than noise?",
             (noise,) if noise else (),
@@ -47,7 +59,7 @@ def glue_report(found: Sequence[Run], pretraining: history.RunHistory | None = N
             if any(other)
             else []
         ),
-        Section("Where the paper contradicts itself", items=(paper.TABLE_5_BASELINE,)),
+        Section("Where the paper contradicts itself", items=(published.TABLE_5_BASELINE,)),
     )
     return Report(
         "Deep Fusion: report of fine-tuning on GLUE",
@@ -82,7 +94,7 @@ def write_report(
 
 def _summary(found: Sequence[Run]) -> tuple[str, ...]:
     reached = averages.averages(found)
-    lines = [_best(found, reached) if reached else scores.NOTHING]
+    lines = [_best(found, reached) if reached else score_tables.NOTHING]
     if any(tasks.TASKS[name].synthetic for run in found for name in run.results):
         lines.append(SYNTHETIC_SUMMARY)
     return tuple(lines)

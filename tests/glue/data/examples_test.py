@@ -2,7 +2,8 @@
 
 import pytest
 
-from glue import data, tasks, tsv
+from glue import data, tasks
+from glue.data import tsv
 from tests.glue import layouts
 from trainers.errors import UserError
 

@@ -1,0 +1,1 @@
+"""Fine-tuning: a pretrained model, its tasks, the evaluation of its checkpoints."""
