@@ -18,6 +18,7 @@ from tests.trainers import nano
 from trainers import fuse, pretrain
 from trainers.checkpoints import models
 from trainers.errors import UserError
+from trainers.pretraining import run
 from trainers.runs.workdir import Workdir
 from trainers.training import loop
 
@@ -242,10 +243,9 @@ def _workdirs(tmp, data, patch):
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(loop, "train", no_training)
-        monkeypatch.setattr(pretrain.reports, "write_report", lambda folder: folder)
         arguments = ("--plan=self_fusion", "--stage=small_0", f"--data_dir={data}")
         found = nano.config_of(pretrain, "--size=nano", f"--workdir={tmp}/w", *arguments)
-        pretrain.pretrain(found)
+        run.train(found)
     for name in ("torn", "damaged"):
         shutil.copytree(tmp / "w", tmp / name)
     (tmp / "torn" / "run.json").write_text('{"settings": {')
@@ -307,7 +307,7 @@ def check_line(line, *expected):
 )
 def test_pretrain_refuses(world, command, value, way_out):
     try:
-        line = refused(pretrain, pretrain.pretrain, command, world, "--size=nano", "--noprogress")
+        line = refused(pretrain, run.train, command, world, "--size=nano", "--noprogress")
     finally:
         shutil.rmtree(world["new"], ignore_errors=True)
     check_line(line, value, way_out)
@@ -354,6 +354,6 @@ def test_the_good_form_of_these_commands_is_accepted(world):
     assert len(PRETRAIN) + len(FUSE) >= 25
     good = "--plan=self_fusion --data_dir={data} --workdir={w} --steps=S:3,M:5".format(**world)
     found = nano.config_of(pretrain, "--size=nano", *good.split())
-    Workdir(world["w"]).check(found.identity() | pretrain.fingerprints(world["data"]))
+    Workdir(world["w"]).check(found.identity() | run.fingerprints(world["data"]))
     model, _ = models.load_model(world["a"])
     assert model.fuse(models.load_model(world["b"])[0]).config.hidden_dim == 16

@@ -303,13 +303,14 @@ LIMITED = """
 import resource, sys
 import numpy as np
 from trainers import checkpoints
+from trainers.errors import UserError
 size = int(next(line.split()[1] for line in open("/proc/self/status") if "VmSize" in line))
 limit = (size + 200_000) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 for path in sys.argv[1:]:
     try:
         checkpoints.load(path)
-    except checkpoints.UserError:
+    except UserError:
         print("refused")
 """
 

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from trainers import checkpoints
+from trainers.checkpoints import reading, tensors
 from trainers.errors import UserError
 
 CONFIG = {"settings": {"size": "tiny"}}
@@ -224,7 +225,7 @@ def test_only_ones_of_another_model_are_an_error(tmp_path):
 def test_one_that_is_removed_while_it_is_read_was_not_damaged(tmp_path, monkeypatch):
     """Another process reads while the run goes on: it saves 2 and removes 1."""
     checkpoints.save(tmp_path, 1, make_state(1), {})
-    load, calls = checkpoints.load, []
+    load, calls = reading.load, []
 
     def slow_load(path):
         if not calls:
@@ -233,7 +234,7 @@ def test_one_that_is_removed_while_it_is_read_was_not_damaged(tmp_path, monkeypa
         calls.append(path.name)
         return load(path)
 
-    monkeypatch.setattr(checkpoints, "load", slow_load)
+    monkeypatch.setattr(reading, "load", slow_load)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert checkpoints.latest(tmp_path).step == 2
@@ -259,7 +260,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     def no_room(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints.tensor_files, "write", no_room)
+    monkeypatch.setattr(tensors, "write", no_room)
     with pytest.raises(UserError, match="No space left on device"):
         checkpoints.save(tmp_path, 2, make_state(), {})
     assert os.listdir(tmp_path) == ["step_00000001"]

@@ -12,7 +12,7 @@ import pytest
 
 from tests.trainers.training.loop_support import python
 from trainers import checkpoints
-from trainers.checkpoints import CheckpointWarning, Keep, Writer
+from trainers.checkpoints import CheckpointWarning, Keep, Writer, tensors
 from trainers.errors import UserError
 
 
@@ -23,14 +23,14 @@ def make_state(seed=0):
 
 def fail_writing(monkeypatch, error):
     """The next files of tensors cannot be written, half of their bytes excepted."""
-    write = checkpoints.tensor_files.write
+    write = tensors.write
 
-    def broken(path, tensors):
-        write(path, tensors)
+    def broken(path, arrays):
+        write(path, arrays)
         os.truncate(path, path.stat().st_size // 2)
         raise error
 
-    monkeypatch.setattr(checkpoints.tensor_files, "write", broken)
+    monkeypatch.setattr(tensors, "write", broken)
 
 
 NO_ROOM = OSError(28, "No space left on device")
@@ -159,13 +159,13 @@ def test_an_exception_on_its_way_waits_for_the_disk(tmp_path):
 
 def test_the_configuration_may_change_after_save(tmp_path, monkeypatch):
     curve = [1]
-    write = checkpoints.tensor_files.write
+    write = tensors.write
 
-    def change(path, tensors):
+    def change(path, arrays):
         curve.append(2)
-        return write(path, tensors)
+        return write(path, arrays)
 
-    monkeypatch.setattr(checkpoints.tensor_files, "write", change)
+    monkeypatch.setattr(tensors, "write", change)
     with Writer(tmp_path, Keep()) as writer:
         writer.save(1, make_state(), {"curve": curve})
     assert len(curve) == 3 and checkpoints.latest(tmp_path).config == {"curve": [1]}
@@ -251,14 +251,12 @@ KILLED = """
 import os, pathlib, shutil, signal, sys, threading, warnings
 import numpy as np
 from trainers import checkpoints
-from trainers.checkpoints import format
-from trainers.checkpoints import writer
-from trainers.checkpoints import tensors
+from trainers.checkpoints import format, reading, tensors, writer
 warnings.simplefilter("error")
 root = pathlib.Path(sys.argv[1])
 there, step = eval(sys.argv[2]), int(sys.argv[3])
 stride, lines = int(sys.argv[4]), 0
-modules = (checkpoint_format, checkpoint_writer, checkpoints, tensor_files, shutil)
+modules = (format, reading, tensors, writer, shutil)
 traced = {module.__file__ for module in modules}
 
 def state(value):
@@ -351,6 +349,7 @@ FULL = """
 import resource, sys
 import numpy as np
 from trainers import checkpoints
+from trainers.errors import UserError
 folder, limit = sys.argv[1], int(sys.argv[2])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -360,7 +359,7 @@ with checkpoints.Writer(folder, checkpoints.Keep(newest=1)) as writer:
     writer.save(2, {"model/a": small, "optimizer/a": large}, {})
     try:
         writer.save(3, {"model/a": small}, {})
-    except checkpoints.UserError as error:
+    except UserError as error:
         print(error)
 """
 
