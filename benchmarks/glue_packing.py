@@ -18,7 +18,7 @@ import keras_fusion as kf
 from benchmarks._rounds import in_turn, line, ratios
 from glue import data
 from glue.data import batches, packing
-from trainers import errors
+from trainers import programs
 from trainers.data import vocabulary
 from trainers.engines.tensorflow import TensorFlowEngine
 
@@ -103,4 +103,4 @@ if __name__ == "__main__":
     INPUT_LENGTH = flags.DEFINE_integer("input_length", 512, "Longest input; longer are cut.")
     STEPS = flags.DEFINE_integer("steps", 5, "Steps a round.")
     ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds, both in turn.")
-    errors.run(main)
+    programs.run(main)

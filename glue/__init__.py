@@ -11,5 +11,8 @@ Public names:
     glue.metrics.score(task, split, targets, predictions) the scores of predicted texts
     glue.metrics.average(scores)                          the paper's average of eight groups
 
-Nothing is imported here: scikit-learn takes a second, and most of what is below does without it.
+Only `trainers` is imported here, which keeps start-up lines of TensorFlow from the output:
+scikit-learn takes a second, and most of what is below does without it.
 """
+
+import trainers  # noqa: F401

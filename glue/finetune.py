@@ -40,7 +40,7 @@ from glue.finetuning.evaluation import Evaluation, steps_of, test_inputs
 from glue.finetuning.pretrained import Pretrained, of_plan, open_pretrained
 from glue.finetuning.units import Unit
 from keras_fusion.optimizers import Adafactor
-from trainers import checkpoints, errors, stopping
+from trainers import checkpoints, programs, stopping
 from trainers.engines.base import StepOptions
 from trainers.engines.devices import EngineFactory, engine_factory
 from trainers.engines.flops import step_flops
@@ -284,4 +284,4 @@ def main(argv):
 
 if __name__ == "__main__":
     define_flags()
-    errors.run(main)
+    programs.run(main)

@@ -12,7 +12,7 @@ import dataclasses
 from absl import flags
 
 from glue.reports import glue_page
-from trainers import errors
+from trainers import errors, programs
 from trainers.reports import tables
 
 
@@ -57,4 +57,4 @@ def main(argv):
 
 if __name__ == "__main__":
     define_flags()
-    errors.run(main)
+    programs.run(main)

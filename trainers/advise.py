@@ -17,7 +17,7 @@ import re
 
 from absl import flags
 
-from trainers import advice, errors, files
+from trainers import advice, files, programs
 from trainers.advice import texts
 from trainers.errors import UserError, check_new_file
 from trainers.runs import history
@@ -177,4 +177,4 @@ def main(argv):
 
 if __name__ == "__main__":
     define_flags()
-    errors.run(main)
+    programs.run(main)

@@ -1,20 +1,8 @@
-"""How a binary ends: one line and an exit code for everything that is no defect of the program.
-
-    0     done
-    2     the user asked for something impossible, or named a file that cannot be used
-    3     the loss became infinite or NaN; the newest checkpoint is from before that
-    75    stopped by a signal, nothing lost: the same command goes on (EX_TEMPFAIL of sysexits.h)
-
-A second signal ends the program at once with 128 plus its number (130, 143), as a shell says it.
-"""
+"""Errors that are no defects of a program, each with its exit code, and common checks."""
 
 import os
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 
-from absl import app, flags
-
-DONE = 0
 USER_ERROR = 2
 NOT_FINITE = 3
 STOPPED = 75
@@ -144,51 +132,3 @@ def check_new_file(path: str | None) -> None:
             f"Expected --output in a folder that exists. Received: output={path!r}. "
             "Make the folder, or choose another one."
         )
-
-
-def run(main: Callable[[Sequence[str]], int | None]) -> None:
-    """Runs `main` as absl does, and prints what is no defect of the program as one line.
-
-    `UserError`, keras_fusion's `FusionError`, an unknown flag, an illegal flag value and stray
-    positional arguments end the program with exit code 2, `NotFinite` with 3, `Stopped` with 75.
-    Every other exception is a defect of the program and keeps its traceback.
-
-    Args:
-        main: the program; gets `argv` with the flags taken out, reads flags, returns an exit
-            code or None.
-    """
-    app.run(lambda argv: _call(main, argv), flags_parser=_parse_flags)
-
-
-def _call(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int | None:
-    try:
-        if len(argv) > 1:
-            raise UserError(
-                "Expected flags only, as --name=value (quote a pattern, so that the shell does "
-                f"not expand it). Received: {' '.join(argv[1:4])}."
-            )
-        return main(argv)
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return stopped.exit_code
-    except _user_errors() as error:
-        return _fail(error)
-
-
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        sys.exit(_fail(f"{error} See --help."))
-
-
-def _user_errors() -> tuple[type[Exception], ...]:
-    # The library takes seconds to import and most binaries can fail before they need it; while
-    # it is not imported, nobody can have raised its error.
-    library = sys.modules.get("keras_fusion")
-    return (UserError, library.FusionError) if library else (UserError,)
-
-
-def _fail(error: object) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    return getattr(error, "exit_code", USER_ERROR)

@@ -20,7 +20,7 @@ from absl import flags
 import keras_fusion as kf
 from keras_fusion.layers.fusing import unusable_values
 from keras_fusion.layers.values import deferred
-from trainers import checkpoints, errors, stopping
+from trainers import checkpoints, programs, stopping
 from trainers.checkpoints import CHECKPOINT_FOLDER, models
 from trainers.checkpoints.format import PARTIAL
 from trainers.data.batches import PretrainingBatches
@@ -224,4 +224,4 @@ def main(argv):
 
 if __name__ == "__main__":
     define_flags()
-    errors.run(main)
+    programs.run(main)

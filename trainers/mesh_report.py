@@ -17,7 +17,7 @@ import sys
 
 from absl import flags
 
-from trainers import errors
+from trainers import programs
 from trainers.errors import UserError, check_new_file
 from trainers.plans import sizes
 from trainers.versions import installed_versions
@@ -262,4 +262,4 @@ def main(argv):
 
 if __name__ == "__main__":
     define_flags()
-    errors.run(main)
+    programs.run(main)

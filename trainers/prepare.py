@@ -13,11 +13,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from trainers import stopping
+from trainers import programs, stopping
 from trainers.data.config import DOCUMENT_FORMS, DataConfig
 from trainers.data.corpora import CORPORA
 from trainers.data.prepare import prepare
-from trainers.errors import run
 
 _DEFAULT = DataConfig()
 
@@ -79,4 +78,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    programs.run(main)

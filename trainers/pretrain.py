@@ -9,7 +9,7 @@ the experiment of the paper's Tables 1 and 2 (batches of 256 x 512 tokens, one m
 stage: for accelerators).
 
 The command can be stopped and given again: finished stages are kept, a started one goes on from
-its newest checkpoint; after SIGTERM or Ctrl-C it loses nothing (exit codes: trainers/errors.py).
+its newest checkpoint; after SIGTERM or Ctrl-C it loses nothing (exit codes: trainers/programs.py).
 `--stage=NAME` trains one stage alone, so that stages can run on different machines that share W.
 `--plan=table1,figure2,offsets,zero_blocks,when_to_fuse` are the experiments of the paper
 (trainers/plans), `--plan_file=FILE.json` trains a plan of your own (trainers/plans/files.py has its
@@ -30,7 +30,7 @@ import sys
 
 from absl import flags
 
-from trainers import errors, plans, reports, stopping
+from trainers import plans, programs, reports, stopping
 from trainers.engines.devices import STRATEGIES, Devices
 from trainers.engines.mesh import T5_LAYOUT
 from trainers.plans import settings, sizes
@@ -190,4 +190,4 @@ def main(argv):
 
 if __name__ == "__main__":
     define_flags()
-    errors.run(main)
+    programs.run(main)

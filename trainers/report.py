@@ -15,7 +15,7 @@ import dataclasses
 
 from absl import flags
 
-from trainers import errors, reports
+from trainers import errors, programs, reports
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,4 +73,4 @@ def main(argv):
 
 if __name__ == "__main__":
     define_flags()
-    errors.run(main)
+    programs.run(main)

@@ -16,7 +16,7 @@ from absl import flags
 
 from tests.faults.harness import Harness, plan
 from tests.faults.zygote import Zygote
-from trainers import errors
+from trainers import programs
 
 flags.DEFINE_integer("points", 30, "How many runs are killed.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "What the points are drawn from.", lower_bound=0)
@@ -46,4 +46,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    sys.exit(errors.run(main))
+    sys.exit(programs.run(main))

@@ -28,7 +28,7 @@ import sys
 import pytest
 
 from tests.trainers import nano
-from trainers import errors, pretrain
+from trainers import pretrain, programs
 from trainers.training import loop
 from absl import flags
 
@@ -52,7 +52,7 @@ def advance_and_stop(run):
 loop._Run.advance = advance_and_stop
 sys.argv[1:] = arguments
 pretrain.define_flags()
-errors.run(pretrain.main)
+programs.run(pretrain.main)
 """
 
 

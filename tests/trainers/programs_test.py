@@ -1,0 +1,206 @@
+"""Flags from fields, --help, and how a program ends: a user's mistake is one line and code 2."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import pytest
+
+from trainers import programs
+from trainers.errors import UserError
+from trainers.programs import option, options, texts
+
+PROGRAM = '''
+"""Counts."""
+import dataclasses
+from trainers import errors, programs
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    count: int = programs.option(0, "A number.", group="Numbers")
+    command: str = ""
+
+def main(config):
+    if config.count == 1:
+        raise errors.UserError("Expected more.\\n  Received: count=1.")
+    if config.count == 2:
+        import keras_fusion
+        raise keras_fusion.FusionError("Expected equal depth.")
+    if config.count == 3:
+        raise KeyError("defect")
+    if config.count == 4:
+        raise errors.NotFinite("Expected a finite loss.", step=3)
+    if config.count == 5:
+        raise errors.Stopped("stopped at step 3 by SIGTERM, saved")
+    print(config.command)
+
+programs.run(main, Config)
+'''
+
+
+def start(*command):
+    """Runs Python as a user does, who has not set what TensorFlow logs."""
+    env = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    env |= {"PYTHONPATH": os.getcwd(), "KERAS_BACKEND": "tensorflow"}
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=env)
+
+
+def run(*args):
+    return start("-c", PROGRAM, *args)
+
+
+def test_success():
+    done = run("--count=7")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "python -c --count=7\n", "")
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["--count=1"], "error: Expected more. Received: count=1.\n"),
+        (["--nothing=1"], "error: Unknown command line flag 'nothing' See --help.\n"),
+        (["--count=x"], "error: Expected --count to be a whole number. Received: count='x'."),
+        (["a.txt", "b.txt"], "error: Expected flags only"),
+    ],
+)
+def test_a_mistake_is_one_line(args, line):
+    done = run(*args)
+    assert done.returncode == 2
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("count", "code", "line"),
+    [
+        (4, 3, "error: Expected a finite loss.\n"),
+        (5, 75, "stopped at step 3 by SIGTERM, saved\n"),
+    ],
+)
+def test_other_ends_have_codes_of_their_own(count, code, line):
+    done = run(f"--count={count}")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", line)
+
+
+@pytest.mark.slow  # imports keras and its backend in a process of its own
+def test_an_error_of_the_library_is_one_line():
+    done = run("--count=2")
+    assert done.returncode == 2
+    assert done.stderr == "error: Expected equal depth.\n"
+
+
+def test_a_defect_keeps_its_traceback():
+    done = run("--count=3")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull", "--helpshort"])
+def test_help_ends_well(flag):
+    done = run(flag)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "Counts.\n\nNumbers:\n  --count  A number. Default: 0.\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    kind: str = option("a", "Kind.", choices=("a", "b"), group="Inside")
+    hidden: int = option(1, "No flag of the outer one.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    rate: float | None = option(help="Rate", above=0, group="Settings of stages")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    names: tuple[str, ...] = option((), "Names.", group="Outside")
+    steps: int | None = option(None, "Steps.", at_least=1)
+    rates: tuple[float, ...] | None = option(None, "Rates.", at_least=0, distinct=True)
+    root: str = option("data", "Folder.", flag="data_dir")
+    shown: bool = option(True, "Show 100 %.")
+    inner: Inner = options(Inner, without=("hidden",))
+    settings: dict = texts(Settings, lambda name, text: (name, text), "VALUE or NAME:VALUE")
+    command: str = ""
+
+    def __post_init__(self):
+        programs.check_options(self)
+
+
+def test_flags_that_are_not_given_leave_the_defaults():
+    assert programs.parse(Config, []) == Config()
+
+
+def test_flags_are_read_by_the_types_of_their_fields():
+    found = programs.parse(
+        Config,
+        [
+            *("--names= x ,y,", "--steps=3", "--rates=0,0.5", "--data_dir=d", "--noshown"),
+            *("--kind=b", "--rate=a:2"),
+        ],
+        command="typed",
+    )
+    assert found == Config(
+        names=("x", "y"),
+        steps=3,
+        rates=(0.0, 0.5),
+        root="d",
+        shown=False,
+        inner=Inner("b"),
+        settings={"rate": ("rate", "a:2")},
+        command="typed",
+    )
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--steps=0", "--steps to be a whole number of at least 1. Received: steps='0'"),
+        ("--steps=1.5", "Received: steps='1.5'"),
+        ("--rates=1,1", "--rates to be different numbers of at least 0, comma-separated"),
+        ("--rates=1,nan", "Received: rates='1,nan'"),
+        ("--kind=c", "--kind to be a or b. Received: kind='c'. Choose one of these"),
+        ("--hidden=2", "Unknown command line flag 'hidden'"),
+    ],
+)
+def test_a_text_that_is_no_value_is_refused(argument, words):
+    with pytest.raises(UserError, match=words):
+        programs.parse(Config, [argument])
+
+
+@pytest.mark.parametrize("given", [{"steps": 0}, {"steps": "3"}, {"steps": True}, {"root": 1}])
+def test_values_that_no_flag_gave_are_checked_too(given):
+    with pytest.raises(UserError, match="Received: "):
+        Config(**given)
+
+
+def test_help_lists_flags_in_groups_with_choices_and_defaults():
+    text = programs.help_text(Config, "Does it.\n\n    python -m it\n")
+    assert text.splitlines() == [
+        "Does it.",
+        "",
+        "    python -m it",
+        "",
+        "Outside:",
+        "  --names      Names.",
+        "  --steps      Steps.",
+        "  --rates      Rates.",
+        "  --data_dir   Folder. Default: data.",
+        "  --[no]shown  Show 100 %. Default: true.",
+        "",
+        "Inside:",
+        "  --kind       Kind. Choices: a, b. Default: a.",
+        "",
+        "Settings of stages: VALUE or NAME:VALUE:",
+        "  --rate       Rate",
+    ]
+
+
+@pytest.mark.slow  # imports keras and its backend in a process of its own
+def test_a_program_writes_nothing_of_the_machine():
+    done = start("-m", "trainers.pretrain", "--plan=none")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
