@@ -8,12 +8,14 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
+PYTHONS = ("3.11", "3.12", "3.13")
 
 INSTALL_REQUIRES = [
     "absl-py>=2.1",
     "grain>=0.2.12",
     "jinja2>=3.1.6",
-    "keras>=3.15.1",
+    # Below the next minor release: keras_fusion reaches into private names of this one.
+    "keras>=3.15.1,<3.16",
     "markupsafe>=2.1",
     "matplotlib>=3.9",
     "ml_dtypes>=0.5.1",
@@ -61,7 +63,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    python_requires=">=3.11,<3.14",
+    python_requires=f">={PYTHONS[0]},<3.{int(PYTHONS[-1][2:]) + 1}",
     packages=find_packages(
         include=["keras_fusion", "keras_fusion.*", "trainers", "trainers.*", "glue", "glue.*"]
     ),
@@ -73,9 +75,7 @@ setup(
         "Intended Audience :: Science/Research",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
-        "Programming Language :: Python :: 3.11",
-        "Programming Language :: Python :: 3.12",
-        "Programming Language :: Python :: 3.13",
+        *(f"Programming Language :: Python :: {version}" for version in PYTHONS),
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

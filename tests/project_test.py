@@ -17,11 +17,18 @@ import setuptools
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ["keras_fusion", "trainers", "glue"]
 FOLDERS = [*PACKAGES, "benchmarks", "tests"]
+# What tensorflow-tpu needs in other versions than constraints.txt has.
+TPU_PINS = {
+    "libtpu": "0.0.14",
+    "tensorboard": "2.20.0",
+    "tensorflow": "2.20.0",
+    "tensorflow-text": "2.20.1",
+    "tensorflow-tpu": "2.20.0",
+}
 # What the packages may import inside functions, where the user has installed it.
 OPTIONAL = {"jax", "keras-hub", "torch", "transformers"}
 BACKENDS = {"jax", "tensorflow", "tensorflow_datasets", "tensorflow_text", "torch"}
@@ -46,16 +53,16 @@ def direct(metadata) -> dict[str, Requirement]:
     return {canonicalize_name(requirement.name): requirement for requirement in requirements}
 
 
-def pins() -> dict[str, tuple[str, str]]:
+def pins(file: str = "constraints.txt") -> dict[str, tuple[str, str]]:
     """Canonical name of each pinned distribution, with its version and the reason beside it."""
-    found = {}
-    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+    pinned = {}
+    for line in (ROOT / file).read_text(encoding="utf-8").splitlines():
         pin, _, reason = line.partition("#")
         if pin.strip():
             name, version = pin.strip().split("==")
-            assert canonicalize_name(name) not in found, f"{name} is pinned twice."
-            found[canonicalize_name(name)] = (version, reason.strip())
-    return found
+            assert canonicalize_name(name) not in pinned, f"{name} is pinned twice."
+            pinned[canonicalize_name(name)] = (version, reason.strip())
+    return pinned
 
 
 @functools.cache
@@ -131,6 +138,12 @@ def test_every_pin_is_required_and_every_requirement_is_pinned(direct):
     assert {name for name, _ in seen} == set(pins())
 
 
+def test_tpu_pins_differ_for_tensorflow_and_what_follows_it():
+    versions = {name: version for name, (version, _) in pins().items()}
+    tpu = {name: version for name, (version, _) in pins("constraints-tpu.txt").items()}
+    assert tpu == versions | TPU_PINS
+
+
 def test_third_party_imports_are_direct_dependencies(direct, metadata):
     installed = {canonicalize_name(Requirement(r).name) for r in metadata["install_requires"]}
     development = {*direct, "setuptools"}
@@ -146,23 +159,15 @@ def test_third_party_imports_are_direct_dependencies(direct, metadata):
 
 def test_python_versions_agree(metadata):
     supported = SpecifierSet(metadata["python_requires"])
-    versions = [f"3.{minor}" for minor in range(8, 20) if f"3.{minor}" in supported]
-    label = "Programming Language :: Python :: "
-    listed = [line.removeprefix(label) for line in metadata["classifiers"] if label in line]
-    assert listed == ["3", *versions]
+    label = "Programming Language :: Python :: 3."
+    versions = [f"3.{c.removeprefix(label)}" for c in metadata["classifiers"] if label in c]
+    assert versions == [f"3.{minor}" for minor in range(8, 20) if f"3.{minor}" in supported]
     assert toml()["tool"]["ruff"]["target-version"] == "py" + versions[0].replace(".", "")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     first, last = (f"({version.replace('.', ', ')})" for version in (versions[0], versions[-1]))
     assert f"{first} <= sys.version_info[:2] <= {last}" in makefile
-    assert f'python_version = "{versions[0]}"' in (ROOT / "MODULE.bazel").read_text("utf-8")
-
-
-def test_version_is_the_same_everywhere(metadata):
-    Version(metadata["version"])
-    assert f'version = "{metadata["version"]}"' in (ROOT / "MODULE.bazel").read_text("utf-8")
-    source = (ROOT / "keras_fusion" / "__init__.py").read_text(encoding="utf-8")
-    for declared in re.findall(r'^__version__ = "(.*)"', source, re.M):
-        assert declared == metadata["version"]
+    bazel = (ROOT / "MODULE.bazel").read_text(encoding="utf-8")
+    assert set(re.findall(r'python_version = "(.*)"', bazel)) == {versions[0]}
 
 
 def test_distribution_has_every_package_and_data_file(metadata):
