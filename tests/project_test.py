@@ -31,6 +31,13 @@ TPU_PINS = {
 }
 # What the packages may import inside functions, where the user has installed it.
 OPTIONAL = {"jax", "keras-hub", "torch", "transformers"}
+# How docstrings do not start, and names that say nothing of what they hold: CONTRIBUTING.md.
+QUESTIONS = r"(?:What|Which|Whether|How|Where|By how much)\b"
+VAGUE_NAMES = {"found", "each", "known"}
+# What is left of old habits. These go down to 0, not up.
+PRIVATE_PATCHES = 14
+QUESTIONS_LEFT = 171
+VAGUE_NAMES_LEFT = 278
 BACKENDS = {"jax", "tensorflow", "tensorflow_datasets", "tensorflow_text", "torch"}
 
 
@@ -94,6 +101,13 @@ def tracked_texts() -> dict[str, str]:
 def toml() -> dict:
     """The settings of pyproject.toml."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@functools.cache
+def trees(*folders: str) -> dict[str, ast.Module]:
+    """Path and syntax tree of every Python file in folders of the repository."""
+    paths = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    return {str(p.relative_to(ROOT)): ast.parse(p.read_text(encoding="utf-8")) for p in paths}
 
 
 def top_level_names(source: str) -> set[str]:
@@ -253,6 +267,46 @@ def test_every_module_is_imported_by_some_test():
         waiting |= ({*imported, parent} & ours) - tested
     untested = set(modules(*PACKAGES)) - tested
     assert not untested, f"No test imports {untested}."
+
+
+def private_patches(tree: ast.Module) -> list[int]:
+    """Lines where a test patches a private name: `monkeypatch.setattr(module, "_name", …)`."""
+    patches = [
+        call
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr in ("setattr", "delattr", "setitem")
+    ]
+    private = re.compile(r"""(?:^|[.'"])_(?!_)\w""")
+    return [c.lineno for c in patches if any(private.search(ast.unparse(a)) for a in c.args[:2])]
+
+
+def test_tests_reach_code_through_public_names():
+    lines = [f"{p}:{n}" for p, tree in trees("tests").items() for n in private_patches(tree)]
+    assert len(lines) <= PRIVATE_PATCHES, f"Give the code a public seam in place of {lines}."
+
+
+def test_docstrings_start_with_a_verb_or_a_noun():
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    lines = [
+        f"{path}:{getattr(node, 'lineno', 1)}"
+        for path, tree in trees(*PACKAGES).items()
+        for node in ast.walk(tree)
+        if isinstance(node, kinds) and re.match(QUESTIONS, ast.get_docstring(node) or "")
+    ]
+    assert len(lines) <= QUESTIONS_LEFT, f"Say the noun, or `Returns …`, in {lines}."
+
+
+def test_variables_are_named_for_what_they_hold():
+    lines = [
+        f"{path}:{node.lineno}: {node.id}"
+        for path, tree in trees(*PACKAGES).items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        if node.id in VAGUE_NAMES
+    ]
+    assert len(lines) <= VAGUE_NAMES_LEFT, f"Say what they hold: {lines}."
 
 
 def test_ci_runs_the_tests_and_the_linters():
