@@ -12,6 +12,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 
 INSTALL_REQUIRES = [
     "absl-py>=2.1",
+    "filelock>=4.2",
     "grain>=0.2.12",
     "jinja2>=3.1.6",
     # Below the next minor release: keras_fusion reaches into private names of this one.

@@ -51,7 +51,7 @@ def words_file(tmp_path_factory) -> pathlib.Path:
 def prepared_dir(words_file, tmp_path_factory) -> pathlib.Path:
     """`words_file` prepared with 96 pieces and 32 sentinels, so a vocabulary of 128."""
     from trainers.data.config import DataConfig
-    from trainers.data.prepare import prepare
+    from trainers.data.preparation import prepare
 
     root = tmp_path_factory.mktemp("prepared")
     config = DataConfig(

@@ -1,13 +1,22 @@
-"""Writes files in one piece, and reads files that anybody may have made."""
+"""Writes files in one piece, locks them, and reads files that anybody may have made."""
 
+import contextlib
+import errno
 import json
 import os
 import pathlib
+import shutil
+import socket
 import stat
-from collections.abc import Callable, Mapping
-from typing import BinaryIO
+from collections.abc import Callable, Iterator, Mapping
+from typing import BinaryIO, TextIO
+
+import filelock
+from absl import logging
 
 from trainers.errors import UserError
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def open_file(path: str | os.PathLike) -> BinaryIO:
@@ -70,25 +79,129 @@ def _refuse(text: str) -> float:
     raise ValueError(f"{text} for a number")
 
 
-def write_json(path: pathlib.Path, content: Mapping) -> None:
-    """Writes a JSON file in one piece."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[TextIO]:
+    """Opens a UTF-8 file that takes the place of `path` in one piece when the block ends.
 
+    It is written beside `path`, always under the same name, so that the next process overwrites
+    what a killed one left: one process at a time. An error in the block leaves `path` as it was.
 
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a UTF-8 file in one piece: beside it first, then renamed; one process at a time."""
+    Args:
+        path: the file; its folder is made where it is missing.
+    """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Always the same name: what a killed process left is written over by the next one.
     beside = path.with_name(f".{path.name}.partial")
     try:
         with open(beside, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Makes a folder that takes the place of `path` in one piece when the block ends.
+
+    What killed processes left beside `path` is removed first: one process at a time.
+
+    Args:
+        path: the folder; a folder that has the name keeps it until then, and if the block fails.
+    """
+    path = pathlib.Path(path)
+    beside, old = (path.with_name(f".{path.name}.{end}") for end in ("partial", "replaced"))
+    if old.exists() and not path.exists():
+        old.rename(path)
+    try:
+        for left_over in (beside, old):
+            shutil.rmtree(left_over, ignore_errors=True)
+        beside.mkdir(parents=True)
+        yield beside
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(old)
+        try:
+            beside.rename(path)
+        except OSError:
+            old.rename(path)
+            raise
+    finally:
+        for left_over in (beside, old):
+            shutil.rmtree(left_over, ignore_errors=True)
+
+
+def write_json(path: str | os.PathLike, content: Mapping) -> None:
+    """Writes a JSON file in one piece."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a UTF-8 file in one piece."""
+    with replacing(path) as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike, wait: bool = True) -> Iterator[str]:
+    """Holds a lock that the system takes back when the process ends, however it ends.
+
+    The file stays, with the name of its last holder. Where the file system has no locks, a
+    warning says so and nothing is refused.
+
+    Args:
+        path: the lock's file.
+        wait: whether to wait for another process that holds it.
+
+    Yields:
+        An empty text where the lock is held, or who holds it, in words.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    path = pathlib.Path(path)
+    # A soft lock, which a killed process leaves behind, is no substitute.
+    lock = filelock.FileLock(path, fallback_to_soft=False)
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            holder = _acquire(lock, path, wait)
+            if not holder:
+                path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", "utf-8")
+        except OSError as error:
+            raise UserError(
+                expected="to write a lock",
+                received=f"{path} ({error.strerror or error})",
+                do="Give write permission, or choose another folder",
+            ) from error
+        yield holder
+    finally:
+        lock.release()
+
+
+def _acquire(lock: filelock.BaseFileLock, path: pathlib.Path, wait: bool) -> str:
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        holder = _holder(path)
+        if not wait:
+            return holder
+        logging.info("waiting for %s, which holds %s", holder, path)
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        logging.warning("%s has no locks: start no second process there", path.parent)
+    return ""
+
+
+def _holder(path: pathlib.Path) -> str:
+    """The process that holds a lock, in words; it may just have begun to write its name."""
+    with contextlib.suppress(OSError):
+        if name := path.read_text(encoding="utf-8", errors="replace").strip():
+            return name
+    return "another process"
 
 
 def read_json(path: pathlib.Path) -> dict:

@@ -16,7 +16,7 @@ from absl import flags
 from trainers import programs, stopping
 from trainers.data.config import DOCUMENT_FORMS, DataConfig
 from trainers.data.corpora import CORPORA
-from trainers.data.prepare import prepare
+from trainers.data.preparation import prepare
 
 _DEFAULT = DataConfig()
 

@@ -9,7 +9,7 @@ from absl import flags
 
 from keras_fusion.models import config as model_config
 from trainers.data.config import DataConfig
-from trainers.data.prepare import prepare
+from trainers.data.preparation import prepare
 from trainers.plans import sizes
 
 PIECES, SENTINELS = 64, 8

@@ -29,7 +29,7 @@ class PretrainingBatches:
     shifted right, starting with 0.
 
     Args:
-        data_dir: folder of `trainers.data.prepare.prepare`.
+        data_dir: folder of `trainers.data.preparation.prepare`.
         split: "train" or "validation". Validation ignores `seed`: its batches are the same for
             every run on this data, `num_batches` of them before they repeat.
         batch_size: examples a batch.

@@ -11,7 +11,7 @@ DOCUMENT_FORMS = ("paragraph", "line")
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Settings of `trainers.data.prepare.prepare`; checks itself.
+    """Settings of `trainers.data.preparation.prepare`; checks itself.
 
     Args:
         corpus: name of the corpus, a key of `trainers.data.corpora.CORPORA`.

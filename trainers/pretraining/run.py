@@ -9,7 +9,7 @@ import keras_fusion as kf
 from trainers.data import manifest
 from trainers.data.batches import PretrainingBatches
 from trainers.data.config import DataConfig
-from trainers.data.prepare import prepare
+from trainers.data.preparation import prepare
 from trainers.engines.base import StepOptions
 from trainers.engines.devices import EngineFactory, MeshEngines, engine_factory
 from trainers.errors import UserError

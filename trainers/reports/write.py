@@ -2,10 +2,10 @@
 
 import json
 import shutil
-import uuid
 from pathlib import Path
 
 from trainers.errors import UserError
+from trainers.files import replacing_folder
 from trainers.reports import page
 from trainers.reports.figures import Picture
 from trainers.runs import history, locks
@@ -51,29 +51,23 @@ def write_files(report, workdir, texts=None):
     target = workdir / FOLDER
     _check_replaceable(target)
     with locks.run_files(workdir):
-        _write(report, workdir, target, {**_TEXTS, **(texts or {})})
+        _write(report, target, {**_TEXTS, **(texts or {})})
     return target / "report.html"
 
 
-def _write(report, workdir, target, texts):
-    for left_over in workdir.glob(f".{FOLDER}-*"):
-        shutil.rmtree(left_over, ignore_errors=True)  # of a killed process: the lock is ours
-    new = workdir / f".{FOLDER}-{uuid.uuid4().hex}"
+def _write(report, target, texts):
     try:
-        new.mkdir()
-        for name, form in texts.items():
-            (new / name).write_text(form(report), encoding="utf-8")
-        for picture in report.blocks(Picture):
-            (new / f"{picture.key}.png").write_bytes(picture.png())
-        _keep_others(target, new, texts)
-        _swap(new, target)
+        with replacing_folder(target) as new:
+            for name, form in texts.items():
+                (new / name).write_text(form(report), encoding="utf-8")
+            for picture in report.blocks(Picture):
+                (new / f"{picture.key}.png").write_bytes(picture.png())
+            _keep_others(target, new, texts)
     except OSError as error:
         raise UserError(
             f"Expected to write the report to {target}. Received: {error.strerror or error}. "
             "Make room or give write permission, and make the report again."
         ) from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def _check_replaceable(target):
@@ -105,18 +99,3 @@ def _keep_others(target, new, texts):
             shutil.copytree(item, new / item.name, symlinks=True)
         else:
             shutil.copy2(item, new / item.name, follow_symlinks=False)
-
-
-def _swap(new, target):
-    """Puts the new folder in the place of the old one, which returns if that fails."""
-    if not target.exists():
-        new.rename(target)
-        return
-    old = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
-    target.rename(old)
-    try:
-        new.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

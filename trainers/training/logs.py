@@ -13,6 +13,8 @@ from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
+from trainers.files import replacing
+
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 _EVENTS = re.compile(r"events\.out\.tfevents\.(\d+)\.(\d{6})\.")
@@ -31,13 +33,10 @@ class MetricsFile:
 
     def __init__(self, path: str | os.PathLike, step: int | None):
         self.path = pathlib.Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = read_metrics(self.path) if step is not None else []
         kept = [line for line in kept if line["step"] <= step]
-        beside = self.path.with_name(self.path.name + ".partial")
-        with open(beside, "w", encoding="utf-8") as file:
+        with replacing(self.path) as file:
             file.writelines(json.dumps(line) + "\n" for line in kept)
-        os.replace(beside, self.path)
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 closed by close()
 
     def write(self, kind: str, values: Mapping) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 
 import pytest
+from absl import logging
 
 from tests.trainers.training import loop_support
 from trainers.errors import UserError
@@ -71,13 +72,14 @@ def test_the_lock_of_shared_files_is_another_one_and_given_back(tmp_path):
         pass
 
 
-def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, number):
     def flock(descriptor, how):
-        raise OSError(errno.ENOLCK, "no locks")
+        raise OSError(number, "no locks")
 
     warned = []
-    monkeypatch.setattr(locks.fcntl, "flock", flock)
-    monkeypatch.setattr(locks.logging, "warning", lambda text, *values: warned.append(text))
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(logging, "warning", lambda text, *values: warned.append(text))
     with locks.stages(tmp_path, ["small_0"]):
         pass
     assert len(warned) == 1 and "no locks" in warned[0]

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from trainers import files
 from trainers.errors import UserError
 from trainers.runs.workdir import Workdir
 
@@ -81,20 +80,3 @@ def test_records_of_finished_stages(folder):
         folder.write_record(name, {"name": name})
     assert folder.record("b") == {"name": "b"}
     assert [record["name"] for record in folder.records()] == ["b", "a"]
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "x.json"
-    files.write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        files.write_json(path, {"a": object()})
-    assert files.read_json(path) == {"a": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
-
-
-def test_differences_name_fields_on_either_side():
-    assert files.differences({"a": 1, "b": 2}, {"b": 3, "c": 4}) == [
-        "a='(not set)', there it is 1",
-        "b=3, there it is 2",
-        "c=4, there it is '(not set)'",
-    ]

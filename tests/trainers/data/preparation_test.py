@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import re
 import shutil
 import subprocess
@@ -11,11 +12,10 @@ import threading
 import numpy as np
 import pytest
 
-from trainers.data import manifest
-from trainers.data import prepare as prepare_lib
+from trainers.data import manifest, vocabulary
 from trainers.data.batches import PretrainingBatches
 from trainers.data.config import DataConfig
-from trainers.data.prepare import prepare
+from trainers.data.preparation import prepare
 from trainers.data.vocabulary import Vocabulary
 from trainers.errors import UserError
 
@@ -44,7 +44,7 @@ def tokens_of(folder, split):
 
 def test_the_files_hold_the_documents(prepared_dir, words_file):
     facts = manifest.read(prepared_dir)
-    vocabulary = Vocabulary.from_file(prepared_dir / "vocabulary.model", 32)
+    words = Vocabulary.from_file(prepared_dir / "vocabulary.model", 32)
     found = {}
     for split, counts in facts["splits"].items():
         tokens = tokens_of(prepared_dir, split)
@@ -52,7 +52,7 @@ def test_the_files_hold_the_documents(prepared_dir, words_file):
         ends = np.flatnonzero(tokens == 1)
         assert len(ends) == counts["documents"]
         assert ends[-1] == len(tokens) - 1
-        found[split] = {vocabulary.decode(ids) for ids in np.split(tokens, ends[:-1] + 1)}
+        found[split] = {words.decode(ids) for ids in np.split(tokens, ends[:-1] + 1)}
     paragraphs = {text.strip() for text in words_file.read_text().split("\n\n")}
     assert found["train"] | found["validation"] == paragraphs
     assert not found["train"] & found["validation"]
@@ -82,10 +82,9 @@ def test_the_same_settings_give_the_same_files(config, prepared_dir):
         assert again == (prepared_dir / name).read_bytes()
 
 
-def test_a_second_run_does_nothing(config, monkeypatch, caplog):
+def test_a_second_run_does_nothing(config):
     folder = prepare(config)
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    monkeypatch.setattr(prepare_lib, "_build", None)
     assert prepare(config) == folder
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
@@ -129,13 +128,13 @@ def test_docs_from_start_to_batch(tmp_path):
 
 def test_two_at_a_time_do_the_work_once(config, monkeypatch):
     built = []
-    build = prepare_lib._build
+    train = vocabulary.train
 
     def counted(*args):
-        built.append(args[0])
-        build(*args)
+        built.append(args)
+        return train(*args)
 
-    monkeypatch.setattr(prepare_lib, "_build", counted)
+    monkeypatch.setattr(vocabulary, "train", counted)
     found = []
     threads = [threading.Thread(target=lambda: found.append(prepare(config))) for _ in range(3)]
     for thread in threads:
@@ -150,16 +149,16 @@ def test_a_failure_leaves_nothing(config, monkeypatch):
     def fail(*_):
         raise UserError("Expected luck.")
 
-    monkeypatch.setattr(prepare_lib, "_tokenise", fail)
+    monkeypatch.setattr(Vocabulary, "encode_chunks", fail)
     with pytest.raises(UserError, match="Expected luck"):
         prepare(config)
-    root = prepare_lib.pathlib.Path(config.root)
+    root = pathlib.Path(config.root)
     assert [path.name for path in root.iterdir() if not path.name.endswith(".lock")] == []
 
 
 KILLED = """
 import os, signal, sys
-from trainers.data import prepare as lib
+from trainers.data import preparation as lib
 from trainers.data.config import DataConfig
 lib.installed_versions = lambda: os.kill(os.getpid(), signal.SIGKILL)  # all files but the manifest
 lib.prepare(DataConfig(corpus="text", corpus_path=sys.argv[1], vocabulary_pieces=96,
@@ -171,11 +170,11 @@ def test_a_killed_run_is_no_obstacle(config, prepared_dir, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")  # without tensorflow the process starts faster
     command = [sys.executable, "-c", KILLED, config.corpus_path, config.root]
     assert subprocess.run(command, capture_output=True).returncode == -9
-    root = prepare_lib.pathlib.Path(config.root)
-    assert len([path for path in root.iterdir() if ".unfinished-" in path.name]) == 1
+    root = pathlib.Path(config.root)
+    assert len([path for path in root.iterdir() if path.name.endswith(".partial")]) == 1
     folder = prepare(config)
     assert (folder / "train.tokens").read_bytes() == (prepared_dir / "train.tokens").read_bytes()
-    assert not [path for path in root.iterdir() if ".unfinished-" in path.name]
+    assert not [path for path in root.iterdir() if path.name.endswith(".partial")]
 
 
 def test_too_little_text_for_two_splits(config, tmp_path):
@@ -192,7 +191,7 @@ def test_too_many_pieces_for_the_text(config):
 
 
 def test_a_root_that_is_a_file(config, words_file):
-    with pytest.raises(UserError, match=f"File exists.*Received: {words_file}"):
+    with pytest.raises(UserError, match=f"Received: {words_file}/.*File exists"):
         prepare(dataclasses.replace(config, root=str(words_file)))
 
 
@@ -220,10 +219,8 @@ def test_damage_is_named(folder, name, damage, words):
 
 
 def test_another_vocabulary_is_named(folder, words_file):
-    from trainers.data.vocabulary import train
-
     model = (folder / "vocabulary.model").read_bytes()
-    other = train([words_file.read_text()[:30_000]], 96)
+    other = vocabulary.train([words_file.read_text()[:30_000]], 96)
     # The same size, as it may be: only the hash tells.
     (folder / "vocabulary.model").write_bytes(other[: len(model)].ljust(len(model), b"\0"))
     with pytest.raises(UserError, match="another vocabulary than the tokens"):

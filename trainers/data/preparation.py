@@ -12,11 +12,8 @@ nobody ever sees half of one and two processes do not do the work twice.
 
 import collections
 import contextlib
-import fcntl
 import itertools
 import pathlib
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 
@@ -28,6 +25,7 @@ from trainers.data import manifest, vocabulary
 from trainers.data.config import DataConfig, identity_sha256
 from trainers.data.corpora import TRAIN, VALIDATION, content_fraction, make_corpus
 from trainers.errors import UserError
+from trainers.files import locked, replacing_folder
 from trainers.versions import installed_versions
 
 CHUNK_BYTES = 1 << 18  # text per element of the tokenising pass
@@ -57,15 +55,13 @@ def prepare(config: DataConfig) -> pathlib.Path:
     digest = identity_sha256(identity)
     folder = pathlib.Path(config.root) / f"{config.corpus}-{digest[:12]}"
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_name(f".{folder.name}.lock")):
+        with locked(folder.with_name(f".{folder.name}.lock")):
             if folder.exists():
                 manifest.read(folder)
                 logging.info("found %s", folder)
             else:
-                with _temporary(folder) as unfinished:
+                with replacing_folder(folder) as unfinished:
                     _build(unfinished, config, corpus, given, identity)
-                    unfinished.rename(folder)
                 logging.info("wrote %s", folder)
     except OSError as error:
         raise UserError(
@@ -183,29 +179,3 @@ def _chunks(documents) -> Iterator[list]:
             chunk, size = [], 0
     if chunk:
         yield chunk
-
-
-@contextlib.contextmanager
-def _locked(path: pathlib.Path) -> Iterator[None]:
-    """Holds an exclusive lock, which the system releases even if this process is killed."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logging.info("waiting for another process to finish %s", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def _temporary(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Makes a folder beside `folder`, and removes it unless it was renamed."""
-    prefix = f".{folder.name}.unfinished-"
-    for left_over in folder.parent.glob(f"{prefix}*"):
-        shutil.rmtree(left_over, ignore_errors=True)  # of a killed run: the lock is ours
-    path = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
-    path.chmod(0o755)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
