@@ -2,13 +2,11 @@
 
 from collections.abc import Iterable
 
-from matplotlib.figure import Figure
-
 from glue.reports import averages, published
 from glue.reports.score_tables import NOTHING
 from glue.results import Run
-from trainers.reports import figures
-from trainers.reports.figures import Picture, Theme
+from trainers.reports import pictures
+from trainers.reports.pictures import Picture, Theme
 
 
 def figure_3_data(runs: Iterable[Run]) -> dict:
@@ -56,27 +54,18 @@ def figure_3(runs: Iterable[Run]) -> Picture:
     )
 
 
-def draw_figure_3(data: dict, theme: Theme) -> Figure:
+def draw_figure_3(data: dict, theme: Theme):
     """Draws the data of `figure_3_data`."""
-    figure = Figure(figsize=(9.2, 3.9), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for axes, source, title in zip(
-        panels, ("run", "paper"), ("This run", "The paper"), strict=True
-    ):
-        figures.prepare_axes(axes, theme, "Steps (of a fused model: after it)", "GLUE average")
-        axes.set_title(title, color=theme.ink, fontsize=10)
-        styles = figures.line_styles(data[source], theme)
+
+    def draw(axes, source: str) -> None:
+        title = {"run": "This run", "paper": "The paper"}[source]
+        pictures.label_axes(axes, "Steps (of a fused model: after it)", "GLUE average", title)
+        styles = pictures.line_styles(data[source], theme)
         for line in data[source]:
-            axes.errorbar(
-                line["x"],
-                line["mean"],
-                yerr=[deviation or 0.0 for deviation in line["deviation"]],
-                capsize=3,
-                label=line["stage"],
-                **styles[line["stage"]],
-            )
-    figures.legend_below(figure, panels, theme)
-    return figure
+            bars = [deviation or 0.0 for deviation in line["deviation"]]
+            pictures.draw_line(axes, line["x"], line["mean"], line["stage"], styles, bars)
+
+    return pictures.draw_panels(("run", "paper"), draw, (pictures.WIDTH, 3.9))
 
 
 def _line(model: str, found: dict) -> dict:

@@ -19,7 +19,7 @@ import dataclasses
 
 from trainers.runs.history import CONTINUED
 
-BASELINE = "baseline"
+BASELINE, LARGE_BASELINE, SELF_FUSION = "baseline", "figure2_1", "self_fusion"
 # Plans that vary one stage: what they train is not compared with the baseline.
 _VARIATIONS = ("tune", "offsets", "zero_blocks", "when_to_fuse")
 

@@ -1,19 +1,22 @@
 """The drawing of which stage is fused from which (the paper's Figure 2, for the run at hand)."""
 
-import math
+import itertools
+from collections import Counter
 
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch
 
 from trainers.reports import numbers
 from trainers.reports.comparisons import variations
-from trainers.reports.figures import Picture
+from trainers.reports.pictures import Picture
 from trainers.reports.stage_tables import INITS
-from trainers.runs.history import CONTINUED
+from trainers.runs.history import CONTINUED, FINISHED
 
-_WIDTH, _HEIGHT = 2.15, 0.92
-_GAP_X, _GAP_Y = 1.35, 0.34
-_MARGIN = 0.2
+# Inches of a column of boxes and of a row; gaps in parts of them.
+_WIDTH, _HEIGHT = 2.2, 1.26
+_GAP_X, _GAP_Y = 0.6, 0.26
+# Half the distance of the two lines of a self-fusion, in rows.
+_DOUBLE = 0.045
 _ABSENT = "not in this folder"
 
 
@@ -47,42 +50,30 @@ def graph(run):
 
 
 def draw_graph(data, theme):
-    """Boxes from left to right; a double line is a self-fusion, yellow a fused model."""
-    columns = 1 + max(node["column"] for node in data["nodes"])
-    heights = [0] * columns
-    for node in data["nodes"]:
-        heights[node["column"]] += 1
-    width = columns * _WIDTH + (columns - 1) * _GAP_X + 2 * _MARGIN
-    height = max(heights) * (_HEIGHT + _GAP_Y) - _GAP_Y + 2 * _MARGIN
-    figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
+    """Draws boxes from left to right; a double arrow is a self-fusion, yellow a fused model."""
+    sizes = Counter(node["column"] for node in data["nodes"])
+    width, height = len(sizes) + _GAP_X * (len(sizes) - 1), max(sizes.values())
+    figure = Figure(figsize=(_WIDTH * width + 0.3, _HEIGHT * height + 0.1), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlim=(-0.02, width + 0.02), ylim=(height, 0))
     axes.axis("off")
     places = {}
     for node in data["nodes"]:
-        free = height - heights[node["column"]] * (_HEIGHT + _GAP_Y) + _GAP_Y
-        x = _MARGIN + node["column"] * (_WIDTH + _GAP_X)
-        y = free / 2 + node["row"] * (_HEIGHT + _GAP_Y)
+        free = height - sizes[node["column"]]
+        x, y = node["column"] * (1 + _GAP_X), free / 2 + node["row"]
         places[node["stage"]] = (x, y)
         _draw_node(axes, node, x, y, theme)
-    arrivals = {}
-    for link in data["links"]:
-        arrivals.setdefault(link["target"], []).append(link)
-    for links in arrivals.values():
+    for target, links in itertools.groupby(data["links"], key=lambda link: link["target"]):
         # Arrows that end at the same box share its left side, so that they do not merge.
-        links.sort(key=lambda link: places[link["source"]][1])
+        links = sorted(links, key=lambda link: places[link["source"]][1])
         for index, link in enumerate(links, start=1):
             x, y = places[link["source"]]
-            end_x, end_y = places[link["target"]]
-            share = index / (len(links) + 1)
-            _draw_link(
-                axes,
-                (x + _WIDTH + 0.03, y + _HEIGHT / 2),
-                (end_x - 0.03, end_y + share * _HEIGHT),
-                link["self_fusion"],
-                theme,
-            )
+            end = places[target][1] + _GAP_Y / 2 + (1 - _GAP_Y) * index / (len(links) + 1)
+            for shift in (-_DOUBLE, _DOUBLE) if link["self_fusion"] else (0,):
+                arrow = {"arrowstyle": "-|>", "shrinkA": 1, "shrinkB": 1, "mutation_scale": 12}
+                arrow |= {"color": theme.ink, "linewidth": 1.1}
+                start = (x + 1, y + 0.5 + shift)
+                axes.annotate("", (places[target][0], end + shift), start, arrowprops=arrow)
     return figure
 
 
@@ -120,54 +111,20 @@ def _describe(run, name):
 
 
 def _draw_node(axes, node, x, y, theme):
-    axes.add_patch(
-        FancyBboxPatch(
-            (x, y),
-            _WIDTH,
-            _HEIGHT,
-            boxstyle="round,pad=0,rounding_size=0.07",
-            facecolor=theme.fused if node["fused"] else theme.ground,
-            edgecolor=theme.ink,
-            linewidth=1.1,
-            linestyle="-" if node["state"] == "finished" else (0, (4, 3)),
-        )
+    """Draws a box of width 1 that fills the middle of a row."""
+    box = FancyBboxPatch(
+        (x, y + _GAP_Y / 2),
+        1,
+        1 - _GAP_Y,
+        boxstyle="round,pad=0,rounding_size=0.04",
+        mutation_aspect=_WIDTH / _HEIGHT,
+        facecolor=theme.fused if node["fused"] else theme.ground,
+        edgecolor=theme.ink,
+        linewidth=1.1,
+        linestyle="-" if node["state"] == FINISHED else (0, (4, 3)),
     )
-    middle = x + _WIDTH / 2
-    axes.text(
-        middle, y + 0.25, node["stage"], ha="center", va="center",
-        fontsize=11, fontweight="bold", color=theme.ink,
-    )  # fmt: skip
+    axes.add_patch(box)
+    center = {"ha": "center", "va": "center"}
+    axes.text(x + 0.5, y + 0.33, node["stage"], fontsize=11, fontweight="bold", **center)
     for index, line in enumerate(node["lines"]):
-        axes.text(
-            middle, y + 0.51 + 0.22 * index, line, ha="center", va="center",
-            fontsize=8.5, color=theme.ink,
-        )  # fmt: skip
-
-
-def _draw_link(axes, start, end, double, theme):
-    """An arrow; a self-fusion's is a broad line with a narrow one of the ground's colour in it."""
-    tail = start
-    if double:
-        length = math.dist(start, end)
-        tail, line_end = (
-            tuple(b - part * (b - a) / length for a, b in zip(start, end, strict=True))
-            for part in (0.2, 0.09)
-        )
-        for width, color in ((4.2, theme.ink), (1.8, theme.ground)):
-            axes.plot(
-                *zip(start, line_end, strict=True), color=color, linewidth=width,
-                solid_capstyle="butt", zorder=2,
-            )  # fmt: skip
-    axes.add_patch(
-        FancyArrowPatch(
-            tail,
-            end,
-            arrowstyle="-|>",
-            mutation_scale=15 if double else 12,
-            color=theme.ink,
-            linewidth=0 if double else 1.1,
-            shrinkA=0,
-            shrinkB=0,
-            zorder=3,
-        )
-    )
+        axes.text(x + 0.5, y + 0.54 + 0.17 * index, line, fontsize=8.5, **center)

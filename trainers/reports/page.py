@@ -15,6 +15,7 @@ from trainers.reports import (
     figures,
     paper,
     paper_tables,
+    pictures,
     stage_tables,
     summary,
     sweep_table,
@@ -57,13 +58,13 @@ def pretraining_report(run, kernels=None, steps=None):
 
     Args:
         run: a `RunHistory`.
-        kernels, steps: of the heat maps, as for `pictures.pictures`.
+        kernels, steps: of the heat maps, as for `heat_maps`.
 
     Returns:
         A `Report`.
 
     Raises:
-        UserError: as for `pictures.pictures`.
+        UserError: as for `heat_maps`.
     """
     compared = comparisons.compare(run)
     sections = (
@@ -120,9 +121,9 @@ def _inside(run, kernels, steps):
         nothing = "No fused stage in this folder has a checkpoint, so there are no heat maps."
         return Section(title, paragraphs=(nothing,))
     # To read a model's axes takes Keras, and seconds to import it.
-    from trainers.reports.heatmaps import pictures
+    from trainers.reports.heatmaps import heat_maps
 
-    return Section(title, *pictures.pictures(run, kernels, steps))
+    return Section(title, *heat_maps(run, kernels, steps))
 
 
 def to_html(report):
@@ -142,7 +143,7 @@ def to_json(report):
         "summary": list(report.summary),
         **report.data,
         "tables": {table.key: table.to_dict() for table in report.blocks(tables.Table)},
-        "figures": {picture.key: picture.data for picture in report.blocks(figures.Picture)},
+        "figures": {picture.key: picture.data for picture in report.blocks(pictures.Picture)},
         "facts": dict(report.facts),
     }
     text = json.dumps(_finite(results), indent=1, ensure_ascii=False, allow_nan=False)
@@ -164,7 +165,7 @@ def _render(form, report):
             render_table=tables.render,
             is_table=lambda block: isinstance(block, tables.Table),
             data_uri=_data_uri,
-            themes=(figures.LIGHT, figures.DARK),
+            themes=(pictures.LIGHT, pictures.DARK),
         )
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from trainers.errors import UserError
 from trainers.files import replacing_folder
 from trainers.reports import page
-from trainers.reports.figures import Picture
+from trainers.reports.pictures import Picture
 from trainers.runs import history, locks
 
 FOLDER = "report"
@@ -20,7 +20,7 @@ def write_report(workdir, kernels=None, steps=None):
     Args:
         workdir: folder of the run. The report goes to its `report/`: report.html (one file),
             report.md, results.json and a PNG a figure. Files of other names that lie there stay.
-        kernels, steps: of the heat maps, as for `heatmaps.pictures`.
+        kernels, steps: of the heat maps, as for `heat_maps`.
 
     Returns:
         Path of report.html.

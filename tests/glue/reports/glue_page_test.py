@@ -14,7 +14,7 @@ from tests.glue import recorded
 from tests.trainers.reports import synthetic
 from tests.trainers.reports.tables_test import cells_of
 from trainers.errors import UserError
-from trainers.reports.figures import DARK
+from trainers.reports.pictures import DARK
 
 ROOT = Path(__file__).resolve().parents[3]
 

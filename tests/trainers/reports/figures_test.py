@@ -4,6 +4,7 @@ import pytest
 
 from tests.trainers.reports import synthetic
 from trainers.reports import comparisons, dag, figures
+from trainers.reports.pictures import DARK, LIGHT
 from trainers.runs import history
 
 
@@ -45,7 +46,7 @@ def test_a_stage_with_an_unknown_start_is_on_the_axis_of_steps_only(tmp_path):
 
 
 def test_lines_differ_by_colour_dash_and_marker(run):
-    figure = figures.draw_curves(figures.curves(run, "steps"), figures.LIGHT)
+    figure = figures.draw_curves(figures.curves(run, "steps"), LIGHT)
     lines = [line for line in figure.axes[0].lines if not line.get_label().startswith("_")]
     plans = [line for line in lines if not line.get_label().startswith("small")]
     assert len({line.get_marker() for line in lines}) == len(lines) == 6
@@ -54,12 +55,12 @@ def test_lines_differ_by_colour_dash_and_marker(run):
 
 
 def test_pictures_are_png_on_either_ground_and_the_same_each_time(run):
-    picture = figures.figure_1(run, ())[0]
+    picture, again = (figures.figure_1(run, ())[0] for _ in range(2))
     light = picture.png()
     assert light.startswith(b"\x89PNG")
-    assert light == picture.png(figures.LIGHT)
-    assert light != picture.png(figures.DARK)
-    assert dag.fusion_graph(run).png(figures.DARK).startswith(b"\x89PNG")
+    assert light == again.png(LIGHT)
+    assert light != picture.png(DARK)
+    assert dag.fusion_graph(run).png(DARK).startswith(b"\x89PNG")
 
 
 def test_nothing_to_draw_is_drawn_all_the_same(tmp_path):

@@ -4,8 +4,8 @@ import statistics
 
 import numpy as np
 
-from trainers.reports import numbers, repeats, tables
-from trainers.reports.experiments import charts, points
+from trainers.reports import numbers, pictures, repeats, tables
+from trainers.reports.experiments import points
 from trainers.reports.sections import Section
 from trainers.reports.tables import Cell, Column, Table
 
@@ -104,7 +104,7 @@ def _figure(found, facts, reached, noise):
         }
         for index, line in enumerate(reached)
     ]
-    return charts.chart(
+    return pictures.chart(
         "figure6_when_to_fuse",
         "Figure 6: accuracy when the budget is spent, over the step of fusion.",
         "Leftmost: no fusion, the big model from random weights. Bars: the standard deviation "
@@ -112,7 +112,7 @@ def _figure(found, facts, reached, noise):
         + "of single evaluations around their curve.",
         f"A line chart, accuracy over fusion step, for budgets of "
         f"{', '.join(line['name'] for line in series)}.",
-        (charts.panel("", "Step of the small model", "Validation accuracy, %", series),),
+        (pictures.panel("", "Step of the small model", "Validation accuracy, %", series),),
     )
 
 

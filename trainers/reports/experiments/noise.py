@@ -2,8 +2,8 @@
 
 import statistics
 
-from trainers.reports import numbers, repeats, tables
-from trainers.reports.experiments import charts, points
+from trainers.reports import numbers, pictures, repeats, tables
+from trainers.reports.experiments import points
 from trainers.reports.sections import Section
 from trainers.reports.tables import Cell, Column, Table
 
@@ -44,7 +44,7 @@ def _figure(run, found):
     for each in found:
         steps, values = points.logged(run, each.stage, "eval", "symmetry")
         apart.append({"name": name(each), "x": steps, "y": values})
-    return charts.chart(
+    return pictures.chart(
         "zero_blocks",
         "A self-fused model with noise of several kinds and sizes in its zero blocks.",
         "All start from the same small model and see the same batches. The size of a noise is its "
@@ -53,7 +53,7 @@ def _figure(run, found):
         f"{', '.join(map(name, found))}.",
         (
             points.accuracies(found, name),
-            charts.panel("How far the copies have come apart", points.STEPS, "Distance", apart),
+            pictures.panel("How far the copies have come apart", points.STEPS, "Distance", apart),
         ),
     )
 

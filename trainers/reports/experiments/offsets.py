@@ -3,8 +3,8 @@
 import math
 import statistics
 
-from trainers.reports import numbers, repeats, tables
-from trainers.reports.experiments import charts, points
+from trainers.reports import numbers, pictures, repeats, tables
+from trainers.reports.experiments import points
 from trainers.reports.sections import Section
 from trainers.reports.tables import Cell, Column, Table
 
@@ -54,7 +54,7 @@ def _figure(found):
         }
         for each in found
     ]
-    return charts.chart(
+    return pictures.chart(
         "figure7_offsets",
         "Figures 4 and 7: validation after a self-fusion, for several offsets.",
         "All start from the same fused weights and see the same batches.",
@@ -63,7 +63,7 @@ def _figure(found):
         (
             points.accuracies(found, name),
             points.losses(found, name),
-            charts.panel("Learning rate", points.STEPS, "Learning rate", rates),
+            pictures.panel("Learning rate", points.STEPS, "Learning rate", rates),
         ),
     )
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from trainers.reports.experiments import charts
+from trainers.reports import pictures
 from trainers.runs.history import StageHistory
 from trainers.training.logs import METRICS_FILE, read_metrics
 
@@ -58,7 +58,7 @@ def _panel(title, y, found, name, field):
         }
         for each in found
     ]
-    return charts.panel(title, STEPS, y, series)
+    return pictures.panel(title, STEPS, y, series)
 
 
 def ends(run, each, field):

@@ -4,8 +4,8 @@ import statistics
 
 from scipy import stats
 
-from trainers.reports import numbers, tables
-from trainers.reports.experiments import charts, offsets, points
+from trainers.reports import numbers, pictures, tables
+from trainers.reports.experiments import offsets, points
 from trainers.reports.sections import Section
 from trainers.reports.tables import Cell, Column, Table
 
@@ -94,13 +94,13 @@ def _figure(run, found):
         for each in found:
             steps, values = points.logged(run, each.stage, KIND, field)
             lines.append({"name": offsets.name(each), "x": steps, "y": values})
-        panels.append(charts.panel(title, points.STEPS, y, lines, scale))
+        panels.append(pictures.panel(title, points.STEPS, y, lines, scale))
     drift = [
         {"name": offsets.name(each), "x": [each.point["offset"]], "y": [value]}
         for each, value in zip(found, mean_drifts(run, found), strict=True)
     ]
-    panels.append(charts.panel("Mean drift by offset", "Offset, steps", "Mean drift", drift))
-    return charts.chart(
+    panels.append(pictures.panel("Mean drift by offset", "Offset, steps", "Mean drift", drift))
+    return pictures.chart(
         "theory",
         "Section 4 in the runs of the offsets.",
         "Drift by the bracket: what it adds to the flow over what the gradients do, "

@@ -1,1 +1,8 @@
-"""Heat maps of kernels, and of the blocks that a fusion gave them."""
+"""Heat maps of fused kernels over time, and how η grows.
+
+To read a model's axes takes Keras, and seconds to import it.
+"""
+
+from trainers.reports.heatmaps.heat_maps import heat_maps
+
+__all__ = ["heat_maps"]

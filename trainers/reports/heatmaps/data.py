@@ -60,7 +60,7 @@ def close_up(run, saved, path, among=None):
         }
         values = _map(steps, step, path, row)
         row["scale"] = _scale([values, zoom["values"]])
-        sources = _sources(run.stages[name], max(map(len, row["borders"])) - 1)
+        sources = source_names(run.stages[name], max(map(len, row["borders"])) - 1)
         rows.append(row | {"step": step, "sources": sources, "values": values, "zoom": zoom})
     return {"kernel": path, "axes": _axes(saved, path), "rows": rows}
 
@@ -147,8 +147,8 @@ def _axes(saved, path):
     return [f"{name} ({'in' if name in axes.sums else 'out'})" for name in axes.names]
 
 
-def _sources(stage, count):
-    """The names of the sources of each block."""
+def source_names(stage, count):
+    """Names of the sources of each block; numbers where the blocks are not one per source."""
     if len(stage.sources) == count:
         return list(stage.sources)
     names = stage.sources * count if len(stage.sources) == 1 else ("",) * count

@@ -8,9 +8,8 @@ import pytest
 from tests.trainers.reports import synthetic
 from tests.trainers.reports.repeats_test import stage
 from tests.trainers.reports.stage_tables_test import row
-from trainers import reports
-from trainers.reports import experiments, figures, page
-from trainers.reports.experiments import advice, budgets, charts, noise, offsets, theory
+from trainers.reports import experiments, page, pictures
+from trainers.reports.experiments import advice, budgets, noise, offsets, theory
 from trainers.runs import history
 
 SMALL = stage("small_0", "S", 1000, 0, 30)
@@ -270,21 +269,22 @@ def test_runs_without_experiments_have_no_sections(tmp_path):
 
 
 def test_the_report_has_the_sections_as_data(with_offsets):
-    path = reports.write_report(with_offsets.workdir)
-    results = json.loads((path.parent / "results.json").read_text())
+    report = page.pretraining_report(with_offsets)
+    results = json.loads(page.to_json(report))
     assert {"offsets", "theory"} <= set(results["tables"])
     assert {"figure7_offsets", "theory"} <= set(results["figures"])
-    assert (path.parent / "figure7_offsets.png").stat().st_size > 10_000
+    shown = {picture.key: picture for picture in report.blocks(pictures.Picture)}
+    assert len(shown["figure7_offsets"].png()) > 1_000
 
 
-@pytest.mark.parametrize("theme", [figures.LIGHT, figures.DARK], ids=lambda theme: theme.name)
+@pytest.mark.parametrize("theme", [pictures.LIGHT, pictures.DARK], ids=lambda theme: theme.name)
 def test_a_chart_draws_what_is_missing_as_gaps(theme):
     lines = [
         {"name": "a", "x": [0, 1, 2], "y": [1.0, None, 3.0], "error": [0.1, None, 0.1]},
         {"name": "b", "x": [], "y": []},
     ]
-    panels = [charts.panel("one", "x", "y", lines, "log"), charts.panel("two", "x", "y", lines)]
-    figure = charts.chart("k", "t", "c", "a", panels).draw({"panels": panels}, theme)
+    panels = [pictures.panel("one", "x", "y", lines, "log"), pictures.panel("two", "x", "y", lines)]
+    figure = pictures.chart("k", "t", "c", "a", panels).figure(theme)
     first = figure.axes[0]
     assert first.get_yscale() == "log"
     assert math.isnan(first.lines[0].get_ydata()[1])

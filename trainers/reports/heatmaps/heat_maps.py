@@ -10,8 +10,8 @@ from trainers.errors import UserError
 from trainers.reports import numbers
 from trainers.reports.comparisons import variations
 from trainers.reports.experiments import offsets, points
-from trainers.reports.figures import Picture
 from trainers.reports.heatmaps import blocks, data, drawings
+from trainers.reports.pictures import Picture
 from trainers.runs.history import CONTINUED
 
 # The paper's Figure 5 shows "the first layers' feed forward kernel".
@@ -20,11 +20,11 @@ KERNELS = (
     "encoder/block_0/self_attention/query/kernel",
 )
 NOTHING = "No checkpoint of a fused stage could be read, so there are no heat maps."
-# Limits of what a report shows and stores; heat maps beyond them are spread evenly.
-_COLUMNS, _ROWS, _CURVE = 8, 6, 40
+# Saved steps of a stage that are read at most for the curve of η, spread evenly.
+_CURVE = 40
 
 
-def pictures(run, kernels=None, steps=None):
+def heat_maps(run, kernels=None, steps=None, rows=6, columns=8):
     """Heat maps and the curve of η for the fused stages of a run.
 
     Where the run has offsets of the learning rate, these, from the lowest to the highest, as in the
@@ -36,6 +36,7 @@ def pictures(run, kernels=None, steps=None):
         kernels: paths of the weights to show; None shows `KERNELS`, or what comes first where the
             models have none of these.
         steps: saved steps to show in heat maps; None spreads over all of them.
+        rows, columns: stages and steps that a picture shows at most, spread evenly.
 
     Returns:
         A tuple of `Picture` and one of paragraphs; without a good checkpoint of a fused stage
@@ -56,15 +57,15 @@ def pictures(run, kernels=None, steps=None):
             for name, found in saved.items()
             if path in _last(found).axes and (not steps or not found.keys().isdisjoint(steps))
         }
-        rows = spread(list(having), _ROWS)
-        left_out = ", ".join(name for name in saved if name not in rows)
+        shown_stages = spread(list(having), rows)
+        left_out = ", ".join(name for name in saved if name not in shown_stages)
         if left_out:
             paragraphs += (f"Not among the heat maps of {path}: {left_out}.",)
-        if not rows:
+        if not shown_stages:
             continue
-        having = {name: having[name] for name in rows}
+        having = {name: having[name] for name in shown_stages}
         shown += [
-            _over_time(data.grid(run, having, path, sorted(steps or _columns(having)))),
+            _over_time(data.grid(run, having, path, sorted(steps or _columns(having, columns)))),
             _close_up(data.close_up(run, having, path, steps)),
         ]
     return (*shown, *_growth(data.growth(saved, kernels))), paragraphs
@@ -131,9 +132,9 @@ def _choose(saved, kernels):
     return list(dict.fromkeys(kernels or ())) or usual or list(last[0].kernels[:2])
 
 
-def _columns(saved):
+def _columns(saved, most):
     """Steps for the columns: spread over all, and at least one of every stage."""
-    columns = set(spread(sorted({step for steps in saved.values() for step in steps}), _COLUMNS))
+    columns = set(spread(sorted({step for steps in saved.values() for step in steps}), most))
     return sorted(columns | {max(steps) for steps in saved.values() if not columns & set(steps)})
 
 

@@ -9,11 +9,9 @@ import keras_fusion as kf
 from tests.trainers.reports import synthetic
 from tests.trainers.reports.heatmaps import fused_stages
 from tests.trainers.reports.heatmaps.fused_stages import MLP, QUERY
-from trainers import reports
 from trainers.errors import UserError
-from trainers.reports import figures, page
-from trainers.reports.heatmaps import data, drawings
-from trainers.reports.heatmaps import pictures as heatmaps
+from trainers.reports import page, pictures
+from trainers.reports.heatmaps import data, drawings, heat_maps
 from trainers.runs import history
 
 STEPS = (100, 200, 400)
@@ -37,9 +35,9 @@ def made(tmp_path_factory, model):
 
 @pytest.fixture(scope="module")
 def shown(made):
-    pictures, paragraphs = heatmaps.pictures(made[0])
+    drawn, paragraphs = heat_maps(made[0])
     assert paragraphs == ()
-    return {picture.key: picture for picture in pictures}
+    return {picture.key: picture for picture in drawn}
 
 
 def key(kind, path):
@@ -102,24 +100,28 @@ def test_growth_by_hand(made, shown):
     assert panels[MLP][0]["ratio"][0] < panels[None][0]["ratio"][0] < 1
 
 
+def maps_of(figure):
+    """The axes of a figure that show a map."""
+    return [axes for axes in figure.axes if axes.collections and axes.get_title() != "|w|"]
+
+
 def test_lines_stand_at_the_borders(shown):
     picture = shown[key("heatmap", MLP)]
-    figure = picture.draw(picture.data, figures.LIGHT)
-    maps = [axes for axes in figure.axes if axes.images]
+    figure = picture.figure()
+    maps = maps_of(figure)
     assert len(maps) == 4 + 3
     for axes in maps:
-        # In cells of 1 × 3 weights; a cell's middle is a whole number.
         places = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines]
-        assert places == [(0, HIDDEN - 0.5), (WIDE / 3 - 0.5, 0)]
+        assert places == [(0, HIDDEN), (WIDE, 0)]
     first = maps[0]
     assert [text.get_text() for text in first.get_xticklabels()] == ["0", "72", "192"]
-    assert list(first.get_yticks()) == [-0.5, 7.5, 23.5]
+    assert list(first.get_yticks()) == [0, HIDDEN, 24]
 
 
 def test_one_scale_a_row(shown):
     picture = shown[key("heatmap", MLP)]
-    figure = picture.draw(picture.data, figures.LIGHT)
-    limits = [axes.images[0].get_clim() for axes in figure.axes if axes.images]
+    figure = picture.figure()
+    limits = [axes.collections[0].get_clim() for axes in maps_of(figure)]
     rows = [(row["scale"]["low"], row["scale"]["high"]) for row in picture.data["rows"]]
     assert limits == [rows[0]] * 4 + [rows[1]] * 3
 
@@ -132,10 +134,9 @@ def test_lightness_falls_evenly_so_that_grey_reads_the_same():
 
 
 def test_nothing_overlaps(shown):
-    """Texts of the heat maps, whose places are set by hand; the curves' are left to matplotlib."""
     for picture in (picture for name, picture in shown.items() if name != "eta"):
-        figure = picture.draw(picture.data, figures.LIGHT)
-        figures.FigureCanvasAgg(figure).draw()
+        figure = picture.figure()
+        pictures.FigureCanvasAgg(figure).draw()
         renderer = figure.canvas.get_renderer()
         boxes = [
             (text.get_text(), text.get_window_extent(renderer))
@@ -151,23 +152,22 @@ def test_nothing_overlaps(shown):
 
 
 def test_labels_without_room_are_left_out():
-    assert drawings._with_room([0, 1, 2, 50, 99, 100], "abcdef", 10.0, 0.2) == [
-        "a", "", "c", "d", "", "f"
-    ]  # fmt: skip
+    labels = drawings.labels_with_room([0, 1, 2, 50, 99, 100], 10.0, 0.2)
+    assert labels == ["0", "", "2", "50", "", "100"]
 
 
 def test_pictures_are_the_same_each_time(made, shown):
-    again = {picture.key: picture for picture in heatmaps.pictures(made[0])[0]}
+    again = {picture.key: picture for picture in heat_maps(made[0])[0]}
     for name in (key("heatmap", MLP), key("closeup", QUERY), "eta"):
         assert again[name].data == shown[name].data
         assert again[name].png() == shown[name].png()
-    assert shown["eta"].png(figures.DARK) != shown["eta"].png()
+    assert shown["eta"].png(pictures.DARK) != shown["eta"].png()
 
 
 def test_any_kernel_at_chosen_steps(made):
     path = "head/kernel"
-    pictures, paragraphs = heatmaps.pictures(made[0], [path], [300, 200])
-    found = {picture.key: picture for picture in pictures}
+    drawn, paragraphs = heat_maps(made[0], [path], [300, 200])
+    found = {picture.key: picture for picture in drawn}
     assert list(found) == ["heatmap_head", "closeup_head", "eta"]
     data = found["heatmap_head"].data
     assert data["columns"] == [200, 300]
@@ -177,7 +177,7 @@ def test_any_kernel_at_chosen_steps(made):
     assert [panel["kernel"] for panel in found["eta"].data["panels"]] == [None]
     assert found["eta"].data["panels"][0]["series"][0]["x"] == [100, 200, 300, 400]
     assert found["heatmap_head"].png().startswith(b"\x89PNG")
-    pictures, paragraphs = heatmaps.pictures(made[0], [path], [300])
+    drawn, paragraphs = heat_maps(made[0], [path], [300])
     assert paragraphs == ("Not among the heat maps of head/kernel: low.",)
 
 
@@ -191,19 +191,17 @@ def test_any_kernel_at_chosen_steps(made):
 )
 def test_what_is_not_there_is_refused(made, kernels, steps, message):
     with pytest.raises(UserError, match=message):
-        heatmaps.pictures(made[0], kernels, steps)
+        heat_maps(made[0], kernels, steps)
 
 
-def test_many_steps_and_stages_are_spread(tmp_path, model, monkeypatch):
-    monkeypatch.setattr(heatmaps, "_ROWS", 2)
-    monkeypatch.setattr(heatmaps, "_COLUMNS", 3)
+def test_many_steps_and_stages_are_spread(tmp_path, model):
     fused_stages.run_with(tmp_path, "a1", "b1", "c1", model=model, steps=(1, 2, 3, 4, 5))
-    pictures, paragraphs = heatmaps.pictures(history.read_run(tmp_path), [MLP])
-    data = pictures[0].data
+    drawn, paragraphs = heat_maps(history.read_run(tmp_path), [MLP], rows=2, columns=3)
+    data = drawn[0].data
     assert data["columns"] == [1, 3, 5]
     assert [row["stage"] for row in data["rows"]] == ["a1", "c1"]
     assert paragraphs == (f"Not among the heat maps of {MLP}: b1.",)
-    lines = pictures[-1].data["panels"][0]["series"]
+    lines = drawn[-1].data["panels"][0]["series"]
     assert [line["stage"] for line in lines] == ["a1", "b1", "c1"]
     assert all(len(line["x"]) == 5 for line in lines)
 
@@ -218,26 +216,23 @@ def test_nan_is_drawn_said_and_null_in_the_data(tmp_path, model, monkeypatch):
 
     monkeypatch.setattr(fused_stages, "values", broken)
     fused_stages.run_with(tmp_path, "a1", model=model, steps=(1, 2))
-    html = reports.write_report(tmp_path, [MLP]).read_text(encoding="utf-8")
-    assert "Light blue: NaN or infinite." in html
-    results = json.loads((tmp_path / "report" / "results.json").read_text(encoding="utf-8"))
+    report = page.pretraining_report(history.read_run(tmp_path), [MLP])
+    assert "Light blue: NaN or infinite." in page.to_markdown(report)
+    results = json.loads(page.to_json(report))
     row = results["figures"][key("heatmap", MLP)]["rows"][0]
     assert [each["values"][0][0] for each in row["maps"]] == [None, None]
     assert results["figures"]["eta"]["panels"][1]["series"][0]["ratio"] == [None, None]
 
 
 def test_a_report_with_fused_stages_has_all_of_it(made):
-    workdir = made[0].workdir
-    html = reports.write_report(workdir).read_text(encoding="utf-8")
-    assert "Inside the fused kernels" in html
-    assert f"Figure 5: {MLP} over time." in html and f"Figure 8: {QUERY}" in html
-    text = (workdir / "report" / "results.json").read_text(encoding="utf-8")
-    results = json.loads(text)
-    assert {f"{name}.png" for name in results["figures"]} == {
-        path.name for path in workdir.glob("report/*.png")
-    }
-    drawn = heatmaps.pictures(made[0])[0][0].data
-    assert results["figures"][key("heatmap", MLP)] == drawn
+    report = page.pretraining_report(made[0])
+    titles = [picture.title for picture in report.blocks(pictures.Picture)]
+    assert f"Figure 5: {MLP} over time." in titles
+    assert any(title.startswith(f"Figure 8: {QUERY}") for title in titles)
+    assert "Inside the fused kernels" in page.to_markdown(report)
+    text = page.to_json(report)
+    drawn = heat_maps(made[0])[0][0].data
+    assert json.loads(text)["figures"][key("heatmap", MLP)] == drawn
     # A row of a map is one line.
     assert json.dumps(drawn["rows"][0]["maps"][0]["values"][0]) in text
 
@@ -245,12 +240,13 @@ def test_a_report_with_fused_stages_has_all_of_it(made):
 def test_a_damaged_checkpoint_is_named_in_the_report(tmp_path, model):
     fused_stages.run_with(tmp_path, "a1", model=model, steps=(1, 2))
     (tmp_path / "a1" / "checkpoints" / "step_00000001" / "COMMITTED").write_text("no")
-    text = reports.write_report(tmp_path).with_name("report.md").read_text(encoding="utf-8")
-    assert "Passed over: a1: " in text and "step 1 with a changed" in text
+
+    def text():
+        return page.to_markdown(page.pretraining_report(history.read_run(tmp_path)))
+
+    assert "Passed over: a1: " in text() and "step 1 with a changed" in text()
     (tmp_path / "a1" / "checkpoints" / "step_00000002" / "model.safetensors").write_bytes(b"")
-    text = reports.write_report(tmp_path).with_name("report.md").read_text(encoding="utf-8")
-    assert heatmaps.NOTHING in text and "step 2" in text
-    assert not list(tmp_path.glob("report/heatmap*"))
+    assert "No checkpoint of a fused stage could be read" in text() and "step 2" in text()
 
 
 @pytest.mark.parametrize("stages", [[synthetic.small()], [synthetic.small(), synthetic.fused()]])
@@ -264,7 +260,7 @@ def test_without_fused_stages_or_checkpoints_it_says_so(tmp_path, stages):
 def test_sources_of_each_block():
     def names(sources, count):
         stage = history.StageHistory(*["s"] * 3, tuple(sources), *[None] * 9)
-        return data._sources(stage, count)
+        return data.source_names(stage, count)
 
     assert names(["a", "b"], 2) == ["a", "b"]
     assert names(["a"], 3) == ["a", "a", "a"]

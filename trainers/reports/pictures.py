@@ -1,0 +1,282 @@
+"""Pictures of a report: data first, then a drawing of nothing but that data.
+
+Lines differ by colour (Okabe and Ito's palette, made for the colour-blind), by dash and by marker.
+Every picture is drawn on a light and on a dark ground.
+"""
+
+import dataclasses
+import io
+import math
+from collections.abc import Callable
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+WIDTH = 9.2
+"""Width in inches of a picture that fills the page."""
+
+DPI = 200
+_MARKS = 9
+_COLUMNS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Theme:
+    """Colours of the ground and of what is written on it.
+
+    Args:
+        swap: colours of lines that are too dim on this ground, and what replaces each.
+    """
+
+    name: str
+    ground: str
+    ink: str
+    muted: str
+    grid: str
+    fused: str
+    swap: tuple[tuple[str, str], ...] = ()
+
+    def style(self):
+        """The settings of matplotlib on this ground."""
+        return {
+            "figure.facecolor": self.ground,
+            "savefig.facecolor": self.ground,
+            "axes.facecolor": self.ground,
+            "axes.edgecolor": self.muted,
+            "axes.labelcolor": self.ink,
+            "axes.labelsize": 10,
+            "axes.titlesize": 10.5,
+            "axes.axisbelow": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.formatter.limits": (-3, 6),
+            "axes.formatter.use_mathtext": True,
+            "grid.color": self.grid,
+            "grid.linewidth": 0.7,
+            "text.color": self.ink,
+            "xtick.color": self.ink,
+            "ytick.color": self.ink,
+            "xtick.labelsize": 9,
+            "ytick.labelsize": 9,
+            "xtick.major.size": 3,
+            "ytick.major.size": 3,
+            "legend.frameon": False,
+            "legend.fontsize": 9.5,
+            "legend.handlelength": 3.6,
+            "lines.linewidth": 1.9,
+            "lines.markersize": 5.5,
+        }
+
+
+INK, ORANGE, SKY, GREEN = "ink", "#e69f00", "#56b4e9", "#009e73"
+BLUE, VERMILION, PINK = "#0072b2", "#d55e00", "#cc79a7"
+MUTED = "muted"
+
+LIGHT = Theme("light", "#ffffff", "#1a1a1a", "#5f6670", "#dcdfe4", "#fdf0b8")
+# The palette's two blues change places on a dark ground.
+DARK = Theme(
+    "dark", "#15181d", "#ececec", "#a0a7b2", "#343a44", "#5a4d10", ((BLUE, SKY), (SKY, BLUE))
+)
+
+# Colour, marker and dash of lines: of stages that every run has, and of others in their order.
+_KNOWN_LINES = {
+    "baseline": (INK, "o", "-"),
+    "baseline_longer": (INK, "o", (0, (2, 2))),
+    "self_fusion": (VERMILION, "s", "--"),
+    "fusion_property": (BLUE, "^", "-."),
+    "fusion_rule": (GREEN, "D", (0, (1, 1.2))),
+    "figure2_1": (INK, "H", (0, (1, 1.2))),
+}
+_OTHER_LINES = (
+    (PINK, "v", (0, (5, 1))),
+    (SKY, "P", (0, (3, 1, 1, 1, 1, 1))),
+    (ORANGE, "X", (0, (8, 2))),
+    (GREEN, "p", "-"),
+    (VERMILION, "<", "-."),
+    (BLUE, ">", "--"),
+    (PINK, "*", "-"),
+    (ORANGE, "d", (0, (1, 1.2))),
+)
+_CHART_LINES = (
+    (BLUE, "o", "-"),
+    (ORANGE, "s", "--"),
+    (GREEN, "^", "-."),
+    (VERMILION, "D", (0, (1, 1.2))),
+    *_OTHER_LINES,
+)
+_SOURCE_MARKERS = ("x", "+", "1", "2", "3", "4")
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture.
+
+    Args:
+        key: name of its file, without the ending.
+        title, caption: what is written beside it.
+        alt: what it shows, for those who cannot see it.
+        data: everything that is drawn, as it goes into `results.json`.
+        draw: function from the data and a `Theme` to a matplotlib `Figure`.
+    """
+
+    key: str
+    title: str
+    caption: str
+    alt: str
+    data: dict
+    draw: Callable[[dict, Theme], Figure]
+    _files: dict = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def figure(self, theme=LIGHT):
+        """The drawn picture."""
+        with matplotlib.rc_context(theme.style()):
+            return self.draw(self.data, theme)
+
+    def png(self, theme=LIGHT):
+        """The picture as the bytes of a PNG file, drawn once."""
+        if theme.name not in self._files:
+            buffer = io.BytesIO()
+            with matplotlib.rc_context(theme.style()):
+                figure = self.draw(self.data, theme)
+                FigureCanvasAgg(figure)
+                figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+            self._files[theme.name] = buffer.getvalue()
+        return self._files[theme.name]
+
+
+def panel(title, x, y, series, scale="linear"):
+    """One panel of a chart, as data.
+
+    Args:
+        title: above it.
+        x, y: names of its axes.
+        series: dicts {"name", "x", "y"} with lists of numbers; None where there is none. With
+            "error", a list too, each point has a bar of that length upwards and downwards.
+        scale: of the y axis, "linear" or "log".
+    """
+    return {"title": title, "x": x, "y": y, "scale": scale, "series": series}
+
+
+def chart(key, title, caption, alt, panels):
+    """A `Picture` of lines in panels, three to a row, with one legend below.
+
+    Args:
+        key, title, caption, alt: as for `Picture`.
+        panels: what `panel` gave. A line has the same style in every panel.
+    """
+    return Picture(key, title, caption, alt, {"panels": list(panels)}, _draw_chart)
+
+
+def _draw_chart(data, theme):
+    panels = data["panels"]
+    columns = min(_COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    size = (4.6 * max(columns, 2), 3.5 * rows + 0.5)
+    lines = [{"stage": line["name"]} for each in panels for line in each["series"]]
+    styles = line_styles(lines, theme, _CHART_LINES)
+
+    def content(axes, content):
+        label_axes(axes, content["x"], content["y"], content["title"])
+        if content["scale"] == "log" and _positive(content["series"]):
+            axes.set_yscale("log")
+        for line in content["series"]:
+            draw_line(axes, line["x"], line["y"], line["name"], styles, line.get("error"))
+
+    return draw_panels(panels, content, size, rows, columns)
+
+
+def draw_panels(panels, draw, size, rows=1, columns=None, **options):
+    """Draws panels side by side with one legend below.
+
+    Args:
+        panels: data of each.
+        draw: function that draws the data of a panel into its axes.
+        size: of the figure in inches.
+        rows, columns: of the grid.
+        **options: of matplotlib's `subplots`.
+
+    Returns:
+        A `Figure`.
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns or len(panels), squeeze=False, **options).ravel()
+    for axes, content in zip(grid, panels, strict=False):
+        draw(axes, content)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    handles = {}
+    for axes in grid[: len(panels)]:
+        handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    if handles:
+        columns = min(4, len(handles))
+        figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns)
+    return figure
+
+
+def label_axes(axes, x, y, title=""):
+    """Names axes, and gives them a grid and round numbers of steps or compute."""
+    axes.set(xlabel=x, ylabel=y, title=title)
+    axes.grid(True)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+
+
+def draw_line(axes, x, values, name, styles, errors=None):
+    """Draws one line.
+
+    Args:
+        axes: where.
+        x, values: lists; None where there is no value.
+        name: of the line.
+        styles: what `line_styles` gave.
+        errors: lengths of the bars of each point; None for no bars.
+    """
+    style = styles[name]
+    axes.plot(x, _gaps(values), **{"label": name, "markevery": max(1, len(x) // _MARKS)} | style)
+    if errors is not None:
+        bars = {"fmt": "none", "ecolor": style["color"], "capsize": 3, "alpha": 0.7}
+        axes.errorbar(x, _gaps(values), yerr=_gaps(errors), **bars)
+
+
+def _gaps(values):
+    return [math.nan if value is None else value for value in values]
+
+
+def _positive(series):
+    return any(value is not None and value > 0 for line in series for value in line["y"])
+
+
+def line_styles(series, theme, others=_OTHER_LINES):
+    """Keyword arguments of a line for each stage.
+
+    Args:
+        series: dicts with "stage"; a line whose "role" is "source" is muted, and one whose
+            "repeat_of" names an earlier line is that line again, thin and pale.
+        theme: a `Theme`.
+        others: (colour, marker, dash) of stages without a style of their own.
+    """
+    others, sources = iter(others * len(series)), iter(_SOURCE_MARKERS * len(series))
+    colors = {INK: theme.ink, MUTED: theme.muted, **dict(theme.swap)}
+    styles = {}
+    for line in series:
+        name = line["stage"]
+        if name in styles:
+            continue
+        if line.get("repeat_of") in styles:
+            pale = {"linewidth": 0.9, "marker": "none", "alpha": 0.55, "label": f"_{name}"}
+            styles[name] = styles[line["repeat_of"]] | pale
+        elif line.get("role") == "source":
+            style = {"color": theme.muted, "marker": next(sources), "linewidth": 1.0}
+            styles[name] = style
+        else:
+            color, marker, dash = _KNOWN_LINES.get(name) or next(others)
+            styles[name] = {
+                "color": colors.get(color, color),
+                "marker": marker,
+                "linestyle": dash,
+                # An edge of the ground's colour sets a filled marker apart from its line.
+                "markeredgecolor": theme.ground,
+                "markeredgewidth": 0.6,
+            }
+    return styles
