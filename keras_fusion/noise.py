@@ -21,7 +21,7 @@ _TILE = 512
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """What fills η, the part of a fused weight that comes from no source.
+    """Distribution of η, the part of a fused weight that comes from no source.
 
     Args:
         scale: Standard deviation over the root mean square of the sources' weight. 0 leaves η
@@ -29,7 +29,7 @@ class Noise:
         kind: `"gaussian"` draws for the zero blocks only (the paper's "low variance", section
             5.1). `"balanced"` draws for every block and makes the noise of the n input blocks
             sum to zero for every output: where the sources are equal, so are the n inputs, and
-            the function is exactly kept while the copies come apart.
+            the function is exactly kept while the copies diverge.
         seed: Seed of the draw. A weight's noise depends on this and on its path alone.
 
     Raises:
@@ -47,7 +47,7 @@ class Noise:
             raise ValueError(f"noise must be finite and at least 0. Received: noise={self.scale}")
 
     def generator(self, path, where=()):
-        """A generator that depends on the seed, the weight's path, and numbers that say where."""
+        """Returns a generator for a seed, a weight's path, and the numbers of a tile."""
         entropy = [self.seed & 0xFFFFFFFF, zlib.crc32(path.encode())]
         return np.random.Generator(
             np.random.SFC64(np.random.SeedSequence(entropy, spawn_key=where))
@@ -55,19 +55,23 @@ class Noise:
 
 
 def uneven_inputs(widths, axes):
-    """The axes of `widths` that a weight sums over and whose blocks differ in width.
+    """Returns the axes of `widths` that a weight sums over and whose blocks differ in width.
 
     Balanced noise sums to zero over the blocks of an input axis, so it needs equal ones.
     """
-    return {name: each for name, each in widths.items() if name in axes.sums and len(set(each)) > 1}
+    return {
+        name: blocks
+        for name, blocks in widths.items()
+        if name in axes.sums and len(set(blocks)) > 1
+    }
 
 
 def check_balanced(widths, axes, path):
     """Raises a `FusionError` where balanced noise has input blocks of unequal widths."""
-    for name, each in uneven_inputs(widths, axes).items():
+    for name, blocks in uneven_inputs(widths, axes).items():
         raise FusionError(
             f"balanced noise needs input blocks of equal width, in {path or 'weight'}. "
-            f"Received: axis `{name}` with widths={each}; use noise_kind='gaussian'"
+            f"Received: axis `{name}` with widths={blocks}; use noise_kind='gaussian'"
         )
 
 
@@ -76,7 +80,7 @@ def add_noise(values, region, blocks, noise, deviation, path):
 
     Args:
         values: The region's values, changed in place.
-        region: Which part of the fused array they are.
+        region: The part of the fused array that they are.
         blocks: The weight's `Blocks`.
         noise: A `Noise`.
         deviation: Returns the standard deviation of each entry; called where any is drawn.
@@ -96,7 +100,7 @@ def add_noise(values, region, blocks, noise, deviation, path):
 
 
 def _draw(generator, count, shape, deviation):
-    """`count` arrays of noise; of more than one, the sum is zero.
+    """Returns `count` arrays of noise; of more than one, the sum is zero.
 
     n draws less their mean have variance (n − 1)/n each; scaling them back by √(n/(n − 1)) gives
     each the standard deviation asked for.
@@ -126,13 +130,13 @@ class Blocks:
     positions: tuple
 
     def block(self, choice):
-        """The region of the block that takes each growing axis from the source that is named."""
+        """Returns the region of the block with the chosen source along each growing axis."""
         return tuple(
             self.positions[choice.get(name, 0)][dim] for dim, name in enumerate(self.axes.names)
         )
 
     def groups(self, kind):
-        """Blocks whose noise is drawn together: (key, regions), where there is noise of a kind."""
+        """Yields the blocks whose noise is drawn together, as (key, regions)."""
         sources = range(len(self.positions))
         if kind == "gaussian":
             for choice in itertools.product(sources, repeat=len(self.growing)):

@@ -1,4 +1,4 @@
-"""Rectangular regions of arrays: where they meet, and the pieces they are worked through in.
+"""Rectangular regions of arrays: their overlaps, and the pieces to process them in.
 
 A region is a tuple with one slice per dimension, of step 1, both ends written out.
 """
@@ -8,7 +8,7 @@ import math
 
 
 def region_of(index, shape):
-    """The region that an index means in an array of a shape.
+    """Returns the region that an index means in an array of a shape.
 
     Args:
         index: A slice, an Ellipsis, or a tuple of them, as in `array[index]`.
@@ -26,43 +26,43 @@ def region_of(index, shape):
     before, after = parts[:gap], parts[gap + 1 :]
     slices = (*before, *[slice(None)] * (len(shape) - len(before) - len(after)), *after)
     if len(slices) != len(shape) or not all(
-        isinstance(each, slice) and each.step in (None, 1) for each in slices
+        isinstance(part, slice) and part.step in (None, 1) for part in slices
     ):
         raise IndexError(
             f"a region of shape {tuple(shape)} is given by slices of step 1 and one Ellipsis. "
             f"Received: index={index}"
         )
-    ends = [each.indices(size) for each, size in zip(slices, shape, strict=True)]
+    ends = [part.indices(size) for part, size in zip(slices, shape, strict=True)]
     return tuple(slice(start, max(start, stop)) for start, stop, _ in ends)
 
 
 def region_shape(region):
-    """The shape of what a region covers."""
-    return tuple(each.stop - each.start for each in region)
+    """Returns the shape of a region."""
+    return tuple(part.stop - part.start for part in region)
 
 
 def overlap(first, second):
-    """The region that two regions of one array share; None where it is empty."""
+    """Returns the region that two regions of one array share; None where it is empty."""
     shared = tuple(
         slice(max(a.start, b.start), min(a.stop, b.stop))
         for a, b in zip(first, second, strict=True)
     )
-    return shared if all(each.start < each.stop for each in shared) else None
+    return shared if all(part.start < part.stop for part in shared) else None
 
 
 def within(region, frame):
-    """A region's place inside another region that holds it."""
+    """Returns a region's place inside another region that holds it."""
     return tuple(
-        slice(each.start - outer.start, each.stop - outer.start)
-        for each, outer in zip(region, frame, strict=True)
+        slice(inner.start - outer.start, inner.stop - outer.start)
+        for inner, outer in zip(region, frame, strict=True)
     )
 
 
 def placed(region, frame):
-    """The region of the whole array that lies at `region` inside `frame`; undoes `within`."""
+    """Returns the region of the whole array at `region` inside `frame`; undoes `within`."""
     return tuple(
-        slice(each.start + outer.start, each.stop + outer.start)
-        for each, outer in zip(region, frame, strict=True)
+        slice(inner.start + outer.start, inner.stop + outer.start)
+        for inner, outer in zip(region, frame, strict=True)
     )
 
 
@@ -78,18 +78,18 @@ def pieces(region, most):
 
 
 def tiles(shape, side):
-    """The tiles of a grid over an array: squares of its last two dimensions, one deep in others.
+    """Cuts an array into tiles: squares of its last two dimensions, one deep in the others.
 
     Yields:
         The tile's number along every dimension, and its region.
     """
     sides = [1] * max(0, len(shape) - 2) + [side] * min(2, len(shape))
-    counts = [range(-(-size // each)) for size, each in zip(shape, sides, strict=True)]
+    counts = [range(-(-size // length)) for size, length in zip(shape, sides, strict=True)]
     for numbers in itertools.product(*counts):
         yield (
             numbers,
             tuple(
-                slice(number * each, min((number + 1) * each, size))
-                for number, each, size in zip(numbers, sides, shape, strict=True)
+                slice(number * length, min((number + 1) * length, size))
+                for number, length, size in zip(numbers, sides, shape, strict=True)
             ),
         )

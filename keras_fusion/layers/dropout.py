@@ -12,7 +12,7 @@ _FOLD = contextvars.ContextVar("keras_fusion_fold_seed", default=None)
 
 @contextlib.contextmanager
 def fold_seed(fold):
-    """Within this context every dropout seed passes through `fold` before it is used.
+    """Passes every dropout seed through `fold` within this context.
 
     A replica of a data-parallel step folds its own number in; without that all replicas draw the
     same mask.

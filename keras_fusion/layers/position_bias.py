@@ -11,7 +11,7 @@ from keras_fusion.layers.fusable import Fusable
 
 @keras.saving.register_keras_serializable(package="keras_fusion")
 class FusableRelativePositionBias(Fusable, keras.layers.Layer):
-    """T5's relative position bias: one column a head of a table of distance buckets.
+    """T5's relative position bias: one column per head of a table of distance buckets.
 
     Small distances have a bucket each, larger ones share buckets that widen logarithmically up to
     `max_distance` (Raffel et al., 2019, section 2.1). Fused heads keep their own columns.
@@ -20,7 +20,7 @@ class FusableRelativePositionBias(Fusable, keras.layers.Layer):
         num_heads: Number of heads.
         num_buckets: Number of buckets.
         max_distance: Distance from which on all positions share the last bucket.
-        bidirectional: Whether positions ahead have buckets of their own (half of them).
+        bidirectional: If true, positions ahead have buckets of their own (half of them).
         initializer: Initializer of the table.
 
     Call arguments:
@@ -69,12 +69,12 @@ class FusableRelativePositionBias(Fusable, keras.layers.Layer):
         self.build()
 
     def call(self, queries, keys=None):
-        """The bias between two sequences (batch, length, …); `keys` defaults to `queries`."""
+        """Returns the bias between sequences (batch, length, …); `keys` defaults to `queries`."""
         keys = queries if keys is None else keys
         return self.between(ops.shape(queries)[1], ops.shape(keys)[1])
 
     def between(self, target_length, source_length, offset=0):
-        """The bias (1, heads, target length, source length) between positions.
+        """Returns the bias (1, heads, target length, source length) between positions.
 
         Args:
             target_length, source_length: Lengths of the two sequences.
@@ -87,7 +87,7 @@ class FusableRelativePositionBias(Fusable, keras.layers.Layer):
         return ops.expand_dims(ops.transpose(bias, (2, 0, 1)), 0)
 
     def buckets(self, ahead):
-        """Bucket numbers of relative positions (source less target, an integer tensor)."""
+        """Returns the buckets of relative positions (source less target, an integer tensor)."""
         count = self.num_buckets
         buckets = ops.zeros_like(ahead)
         if self.bidirectional:

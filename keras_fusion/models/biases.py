@@ -1,4 +1,4 @@
-"""What T5 adds to its attention scores: position biases, and what hides padding and segments."""
+"""Biases of T5's attention scores: positions, and masks that hide padding and other segments."""
 
 import keras
 from keras import ops
@@ -7,19 +7,19 @@ from keras_fusion.layers.attention import mask_bias
 
 
 def wide_bias(bias):
-    """A position bias in the dtype of the scores, which holds what stands for a mask."""
+    """Returns a position bias in the dtype of the scores, which can hold a mask's value."""
     return ops.cast(bias, keras.backend.result_type(bias.dtype, "float32"))
 
 
 def with_padding(bias, padding_mask):
-    """The attention bias with padded sources hidden; None where there is nothing to add."""
+    """Returns the attention bias with padded sources hidden; None where there is nothing to add."""
     if padding_mask is None:
         return bias
     return _added(bias, mask_bias(ops.expand_dims(ops.expand_dims(padding_mask, 1), 1)))
 
 
 def with_segments(bias, target_ids, source_ids):
-    """The attention bias with sources of other segments than the target's hidden.
+    """Returns the attention bias with sources of other segments than the target's hidden.
 
     Padding is a segment like the others, number 0: a padded target has sources to attend to, and
     nothing else attends to padding. The position bias needs no correction: it depends on the

@@ -17,7 +17,7 @@ SIZES = {
 }
 _TINY_VOCABULARY = 512
 
-# Which configuration field is the size of which axis; these are the axes that fusion grows.
+# The configuration field that is the size of each axis that fusion grows.
 GROWING = {"hidden": "hidden_dim", "heads": "num_heads", "mlp": "intermediate_dim"}
 
 _ACTIVATIONS = ("gelu", "relu", "silu")
@@ -118,7 +118,7 @@ class T5Config:
 
     @classmethod
     def from_size(cls, size, **overrides):
-        """The configuration of a named size, with fields overridden.
+        """Returns the configuration of a named size, with fields overridden.
 
         Args:
             size: `t5_small`, `t5_medium` (Table 8), `t5_s`, `t5_m`, `t5_l` (Table 9), `tiny_s`,
@@ -142,28 +142,28 @@ class T5Config:
         return cls(**(fields | overrides))
 
     def to_dict(self):
-        """A dictionary that JSON can hold; `from_dict` takes it back."""
+        """Returns a dictionary that JSON can hold; `from_dict` reads it."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, fields):
-        """The configuration from `to_dict`'s dictionary.
+        """Returns the configuration from `to_dict`'s dictionary.
 
         Raises:
             ValueError: An unknown field; the message lists the known ones.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(fields) - set(known))
+        names = [field.name for field in dataclasses.fields(cls)]
+        unknown = sorted(set(fields) - set(names))
         if unknown:
-            raise ValueError(f"a T5 configuration has the fields {known}. Received: {unknown}")
+            raise ValueError(f"a T5 configuration has the fields {names}. Received: {unknown}")
         return cls(**fields)
 
     def fused(self, others, norm):
-        """The configuration of the fusion of this with others (section 3.2).
+        """Returns the configuration of the fusion of this with others (section 3.2).
 
         Args:
             others: Configurations of the other sources.
-            norm: `"property"`: norms keep one group a source, or a source's own groups;
+            norm: `"property"`: norms keep one group for each source, or its own groups;
                 `"rule"`: one group.
         """
         configs = [self, *others]
@@ -171,7 +171,7 @@ class T5Config:
             axis: tuple(getattr(config, field) for config in configs)
             for axis, field in GROWING.items()
         }
-        sizes = {GROWING[axis]: sum(each) for axis, each in widths.items()}
+        sizes = {GROWING[axis]: sum(values) for axis, values in widths.items()}
         groups = None
         if norm == "property":
             groups = tuple(
@@ -183,5 +183,5 @@ class T5Config:
 
 
 def _fill(widths, size):
-    """Whether widths are positive integers that add up to a size."""
+    """True if widths are positive integers that add up to a size."""
     return all(type(width) is int and width > 0 for width in widths) and sum(widths) == size

@@ -1,4 +1,4 @@
-"""Fusing T5s from configurations and arrays alone: no source model is built, nothing is read."""
+"""Fuses T5s from configurations and arrays alone: no source model is built, nothing is read."""
 
 import numpy as np
 
@@ -11,11 +11,11 @@ from keras_fusion.noise import Noise
 
 
 def fused_weights(configs, weights, *, norm="property", noise=0.0, noise_kind="gaussian", seed=0):
-    """The weights of the fusion of T5s, each computed where and when it is read.
+    """Returns the weights of the fusion of T5s, each region computed when it is read.
 
-    What `T5.fuse` does, for sources that are not in memory: their values may lie in memory-mapped
-    files, and of these a region of a fused weight reads only what it covers. Sources without noise
-    and dropout are compared up to their first difference, and there is a warning if they are equal.
+    Does what `T5.fuse` does, for sources that are not in memory: their values may lie in
+    memory-mapped files, of which a region of a fused weight reads only what it covers. Sources
+    without noise and dropout are compared up to their first difference; equal ones warn.
 
     Args:
         configs: The sources' `T5Config`s, two or more.
@@ -45,8 +45,8 @@ def fused_weights(configs, weights, *, norm="property", noise=0.0, noise_kind="g
     sources = [skeletons[config] for config in configs]
     messages = [
         f"source {index}: {message}"
-        for index, (source, own) in enumerate(zip(sources, weights, strict=True))
-        for message in misfits(source, own)
+        for index, (source, arrays) in enumerate(zip(sources, weights, strict=True))
+        for message in misfits(source, arrays)
     ]
     messages = messages or mismatches(sources, options, weights) + _dtype_mismatches(weights)
     checks.raise_mismatches(messages)
@@ -57,10 +57,10 @@ def fused_weights(configs, weights, *, norm="property", noise=0.0, noise_kind="g
 
 
 def _dtype_mismatches(weights):
-    """Weights whose dtype is not the same in every source."""
+    """Returns a message for each weight whose dtype differs between sources."""
     messages = []
     for path in weights[0]:
-        dtypes = [np.dtype(own[path].dtype).name for own in weights if path in own]
+        dtypes = [np.dtype(arrays[path].dtype).name for arrays in weights if path in arrays]
         if len(set(dtypes)) > 1:
             messages.append(f"`{path}`: dtype {' vs '.join(dtypes)}")
     return messages

@@ -10,7 +10,7 @@ from keras_fusion.models.biases import wide_bias, with_padding
 
 
 def generate(model, token_ids, padding_mask=None, **options):
-    """Generates from the decoder, a token at a time; every position costs one decoder step.
+    """Generates from the decoder, token after token; every position costs one decoder step.
 
     Compiles anew at each call: to generate for many batches, keep what `compiled` returns.
 
@@ -33,9 +33,9 @@ def generate(model, token_ids, padding_mask=None, **options):
 
 
 def compiled(model, **options):
-    """Returns what generates, compiled once for each shape, with the weights of each call's time.
+    """Returns a function that generates, compiled once for each shape.
 
-    Weights are read, not built in: what changed them since, training or `assign`, is seen. The
+    It reads the weights at each call, and so sees what training or `assign` has changed. The
     loop ends where every sequence has ended.
 
     Args:
@@ -100,7 +100,7 @@ def decoding(model, **options):
 
 
 def _decoder(max_length=64, temperature=0.0, top_k=None, seed=None, start_id=0, end_id=1, pad_id=0):
-    """A pure function (model, token_ids, padding_mask, seed) → tokens, and where seeds are from."""
+    """Returns a pure function (model, token_ids, padding_mask, seed) → tokens, and its seeds."""
     if max_length < 1 or temperature < 0 or (top_k is not None and top_k < 1):
         raise ValueError(
             "generate takes max_length >= 1, temperature >= 0 and top_k >= 1. Received: "
@@ -118,14 +118,14 @@ def _decoder(max_length=64, temperature=0.0, top_k=None, seed=None, start_id=0, 
 
 
 def _with_tensorflow(decode, model):
-    """A graph, which refers to the model's variables."""
+    """Returns a graph, which refers to the model's variables."""
     import tensorflow as tf
 
     return tf.function(functools.partial(decode, model))
 
 
 def _with_jax(decode, model):
-    """A compiled function of the weights, which are passed at each call."""
+    """Returns a compiled function of the weights, which are passed at each call."""
     import jax
 
     @jax.jit
@@ -141,7 +141,7 @@ _COMPILERS = {"tensorflow": _with_tensorflow, "jax": _with_jax}
 
 
 class _GivenSeed(keras.random.SeedGenerator):
-    """A seed that is at hand as a tensor (2,); Keras' random functions take none.
+    """A seed that is given as a tensor (2,); Keras' random functions take none.
 
     A generator keeps a state, which a compiled loop on JAX could not write.
     """
@@ -155,7 +155,7 @@ class _GivenSeed(keras.random.SeedGenerator):
 
 
 def _choose(logits, seed, temperature, top_k):
-    """Next token ids (batch,) from logits (batch, vocabulary)."""
+    """Returns the next token ids (batch,) from logits (batch, vocabulary)."""
     if not temperature:
         return ops.cast(ops.argmax(logits, axis=-1), "int32")
     if top_k is not None:

@@ -77,7 +77,7 @@ class T5(Fusable, keras.Model):
 
     @classmethod
     def from_weights(cls, config, weights, seed=None, **kwargs):
-        """A T5 whose weights are arrays that are at hand, in memory or in a file.
+        """Returns a T5 whose weights are given arrays, in memory or in a file.
 
         They are made from the arrays, none is initialised first and then overwritten. Inside a
         `keras.StatelessScope` nothing is allocated: each variable keeps an `ArrayInitializer`,
@@ -114,7 +114,7 @@ class T5(Fusable, keras.Model):
 
     @classmethod
     def skeleton(cls, config, dtype=None):
-        """A built T5 that holds no values: it knows its weights' names, shapes and axes."""
+        """Returns a built T5 that holds no values: it knows its weights' names, shapes and axes."""
         with deferred():
             return cls(config, seed=0, name="skeleton", dtype=dtype)
 
@@ -146,7 +146,7 @@ class T5(Fusable, keras.Model):
         return self.logits(decoded)
 
     def encode(self, token_ids, padding_mask=None, training=None, segment_ids=None):
-        """The encoder's output (batch, length, hidden_dim) for token ids (batch, length)."""
+        """Encodes token ids (batch, length) to (batch, length, hidden_dim)."""
         return self.encoder(
             self.token_embedding(token_ids),
             padding_mask=padding_mask,
@@ -239,7 +239,7 @@ class T5(Fusable, keras.Model):
         return differing_fields(configs, (*GROWING.values(), "norm_groups", "blocks", "dropout"))
 
     def weight_factors(self, sources):
-        """Where AVG goes when the head is the embedding: into the decoder's final norm.
+        """Moves AVG into the decoder's final norm where the head is the embedding.
 
         The tied table is both input and output, so it cannot be divided by n. The final norm's
         scale feeds nothing but the head; scaling source i's part by √(D / d_i) / n, with D the
@@ -272,24 +272,24 @@ class T5(Fusable, keras.Model):
 
 
 def _segment_ids(inputs):
-    """Segment ids of the encoder's and the decoder's tokens; None and None where there are none."""
-    found = tuple(inputs.get(f"{side}_segment_ids") for side in ("encoder", "decoder"))
-    if sum(ids is None for ids in found) == 1:
+    """Returns the segment ids of both sides' tokens; None and None where there are none."""
+    segment_ids = tuple(inputs.get(f"{side}_segment_ids") for side in ("encoder", "decoder"))
+    if sum(ids is None for ids in segment_ids) == 1:
         raise ValueError(
             "a T5 takes encoder_segment_ids and decoder_segment_ids together: the one's examples "
             f"are the other's. Received: inputs={sorted(inputs)}"
         )
-    return found
+    return segment_ids
 
 
 def _wide(policy):
-    """The policy of the head: computes in float32 where the network computes in less."""
+    """Returns the head's policy, which computes in float32 where the network's does in less."""
     wide = keras.backend.result_type(policy.compute_dtype, "float32")
     return keras.dtype_policies.DTypePolicy(wide) if wide == policy.variable_dtype else policy
 
 
 def parameter_count(config):
-    """Number of weights of a T5 of this configuration, without creating them.
+    """Returns the number of weights of a T5 of this configuration, without creating them.
 
     Example:
         >>> parameter_count(T5Config.from_size("t5_l"))

@@ -44,17 +44,17 @@ class SeedSequence:
 
 
 def normal(variance, seeds):
-    """Initialiser N(0, variance)."""
+    """Returns the initialiser N(0, variance)."""
     return keras.initializers.RandomNormal(stddev=variance**0.5, seed=seeds())
 
 
 def fan_in(seeds):
-    """Truncated normal, scale 1, fan-in: T5's initialiser of the MLP and of the head."""
+    """Returns T5's initialiser of the MLP and the head: truncated normal, scale 1, fan-in."""
     return keras.initializers.VarianceScaling(1.0, "fan_in", "truncated_normal", seed=seeds())
 
 
 def norm(config, name, policy):
-    """The root mean square norm over the hidden axis, in the groups of the configuration."""
+    """Returns the root mean square norm over the hidden axis, in the configuration's groups."""
     return FusableRMSNorm(
         epsilon=config.layer_norm_epsilon,
         groups=config.norm_groups,
@@ -65,7 +65,7 @@ def norm(config, name, policy):
 
 
 def dropout(config, name, policy, seeds):
-    """Dropout whose mask is shared along the length."""
+    """Returns a dropout whose mask is shared along the length."""
     return FusableDropout(
         config.dropout,
         noise_shape=_BROADCAST_LENGTH,
@@ -77,7 +77,7 @@ def dropout(config, name, policy, seeds):
 
 
 def attention(config, name, policy, seeds):
-    """T5's attention: no biases, no division by sqrt(key_value_dim)."""
+    """Returns T5's attention: no biases, no division by sqrt(key_value_dim)."""
     inner = config.num_heads * config.key_value_dim
     initializers = {
         "query": normal(1 / (config.hidden_dim * config.key_value_dim), seeds),
@@ -187,8 +187,8 @@ class T5Block(keras.layers.Layer):
         """Tensors (batch, length, hidden); `bias` and `cross_bias` are added to the scores."""
         cross = None if encoded is None else self.cross_attention.project_key_value(encoded)
         normed = self.self_attention_norm(inputs)
-        own = self.self_attention.project_key_value(normed)
-        return self._finish(inputs, normed, own, bias, cross, cross_bias, training)
+        keys_values = self.self_attention.project_key_value(normed)
+        return self._finish(inputs, normed, keys_values, bias, cross, cross_bias, training)
 
     def step(self, inputs, bias, cache, index, cross, cross_bias):
         """One position of decoding: writes its key and value into the cache, then attends.
@@ -211,12 +211,12 @@ class T5Block(keras.layers.Layer):
         )
         return self._finish(inputs, normed, cache, bias, cross, cross_bias, False), cache
 
-    def _finish(self, inputs, normed, own, bias, cross, cross_bias, training):
+    def _finish(self, inputs, normed, keys_values, bias, cross, cross_bias, training):
         def add(residual, update):
             return residual + self.residual_dropout(update, training=training)
 
         query = self.self_attention.project_query(normed)
-        hidden = add(inputs, self.self_attention.attend(query, *own, bias, training)[0])
+        hidden = add(inputs, self.self_attention.attend(query, *keys_values, bias, training)[0])
         if cross is not None:
             query = self.cross_attention.project_query(self.cross_attention_norm(hidden))
             hidden = add(
@@ -278,8 +278,8 @@ class T5Stack(keras.layers.Layer):
         Args:
             padding_mask: (batch, length), true where there is a token; None where all are.
             encoded, encoded_mask: For a decoder the encoder's output and its padding mask.
-            segment_ids: (batch, length), which of a row's examples a token belongs to; it attends
-                to that one only. None where a row is one example.
+            segment_ids: (batch, length), the example that each token belongs to; it attends to
+                that one only. None where each row is one example.
             encoded_segment_ids: For a decoder those of the encoder's output.
         """
         hidden = self.input_dropout(embedded, training=training)

@@ -104,7 +104,7 @@ class Adafactor(keras.optimizers.Optimizer):
         return dict(self._slots[self._get_variable_index(variable)])
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        # The scalars of a step are the same for all variables: computed once, not once for each.
+        # The scalars of a step are the same for all variables: computed once, not per variable.
         scalars = self._step_scalars(learning_rate)
         super()._backend_update_step(grads, trainable_variables, scalars)
 
@@ -144,7 +144,7 @@ class Adafactor(keras.optimizers.Optimizer):
     def _assign_update(self, variable, update, learning_rate):
         value = ops.cast(ops.convert_to_tensor(variable), "float32")
         # Squares first, then one root of their quotient: with many small variables, operations
-        # are what a step costs.
+        # dominate the cost of a step.
         scale = excess = 1.0
         if self.multiply_by_parameter_scale:
             scale = ops.maximum(ops.mean(ops.square(value)), self.epsilon2**2)

@@ -73,28 +73,28 @@ def write_state(optimizer, variables, state, iterations):
         FusionError: if names, slots or shapes differ; nothing is written then.
     """
     slots = _slots(optimizer, variables)
-    wanted = {(n, k): tuple(s.shape) for n, each in slots.items() for k, s in each.items()}
-    given = {(n, k): a.shape for n, each in state.items() for k, a in each.items()}
+    expected = {(n, k): tuple(s.shape) for n, keyed in slots.items() for k, s in keyed.items()}
+    received = {(n, k): a.shape for n, keyed in state.items() for k, a in keyed.items()}
     _raise_if(
-        f"{name} {key}: expected shape {wanted.get((name, key))}, "
-        f"Received: {given.get((name, key))}"
-        for name, key in sorted(wanted.keys() | given.keys())
-        if wanted.get((name, key)) != given.get((name, key))
+        f"{name} {key}: expected shape {expected.get((name, key))}, "
+        f"Received: {received.get((name, key))}"
+        for name, key in sorted(expected.keys() | received.keys())
+        if expected.get((name, key)) != received.get((name, key))
     )
-    for name, key in wanted:
+    for name, key in expected:
         slots[name][key].assign(state[name][key])
     optimizer.iterations.assign(iterations)
 
 
 def grow_state(axes, grow, source_states, factors=None, min_dim_size_to_factor=128):
-    """Returns the fused model's optimizer state, see the module's text for the rule.
+    """Returns the fused model's optimizer state, by the rule of the module's docstring.
 
     Args:
         axes: `{name: Axes}` of all weights, `keras_fusion.layers.tree.weight_axes(model)`.
         grow: names of the axes that grow.
-        source_states: list of what `read_state` returned, one a source, n ≥ 2; for a self-fusion
+        source_states: list of what `read_state` returned, one per source, n ≥ 2; for a self-fusion
             the same state n times.
-        factors: optional `{name: one factor a source}`, the model's `weight_factors(sources)`:
+        factors: optional `{name: one factor per source}`, the model's `weight_factors(sources)`:
             what blocks were multiplied by besides AVG's 1/n.
         min_dim_size_to_factor: int, that of the fused model's `Adafactor`.
 
@@ -130,18 +130,18 @@ def grow_state(axes, grow, source_states, factors=None, min_dim_size_to_factor=1
 
 
 def _check_slots(name, slots):
-    if len({"m" in each for each in slots}) > 1:
+    if len({"m" in keyed for keyed in slots}) > 1:
         raise FusionError(
             f"{name}: the sources' optimizers must be of one class. "
-            f"Received: slots={[sorted(each) for each in slots]}"
+            f"Received: slots={[sorted(keyed) for keyed in slots]}"
         )
 
 
 def _grow_slots(axes, grow, slots, scales, min_dim):
-    squares = [s**2 * _full_second_moment(each) for s, each in zip(scales, slots, strict=True)]
+    squares = [s**2 * _full_second_moment(keyed) for s, keyed in zip(scales, slots, strict=True)]
     second = _grow_array(squares, axes, grow, _product_of_marginals)
     if "m" in slots[0]:
-        means = [s * each["m"] for s, each in zip(scales, slots, strict=True)]
+        means = [s * keyed["m"] for s, keyed in zip(scales, slots, strict=True)]
         return {"m": _grow_array(means, axes, grow, _zeros), "v": second}
     factored = factored_axes(second.shape, min_dim)
     if factored is None:

@@ -1,4 +1,4 @@
-"""The Lie bracket of the gradients before and after a fusion (section 4.1), what it is made of.
+"""The Lie bracket of the gradients before and after a fusion (section 4.1), and its parts.
 
 Write the fused network's gradient and Hessian at η = 0 in parts along θ and η:
 ∇L_B = (a, b), ∇²L_B = [[A, Bᵀ], [B, C]]. L1 is L_B with η frozen at zero, so ∇L1 = (a, 0) and
@@ -163,12 +163,14 @@ def self_fusion_blocks(partition, small):
     _, gradient = small.gradient(weights)
     count = partition.num_sources
     velocity = [
-        each / (count * part.factors[0] ** 2) if part.positions else each
-        for part, each in zip(partition.parts, gradient, strict=True)
+        slope / (count * part.factors[0] ** 2) if part.positions else slope
+        for part, slope in zip(partition.parts, gradient, strict=True)
     ]
-    blocks = partition.by_path([each / count for each in small.product(weights, velocity)])
+    blocks = partition.by_path([array / count for array in small.product(weights, velocity)])
     return {part.path: blocks[part.path] for part in partition.parts if part.has_eta}
 
 
 def _norm(arrays):
-    return sum(float(np.sum(np.square(each, dtype=np.float64))) for each in arrays.values()) ** 0.5
+    return (
+        sum(float(np.sum(np.square(array, dtype=np.float64))) for array in arrays.values()) ** 0.5
+    )

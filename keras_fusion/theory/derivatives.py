@@ -30,7 +30,7 @@ def mean_cross_entropy(targets, logits):
 
 
 def split_batch(batch):
-    """What a model is called on, and the targets.
+    """Returns the model's inputs and the targets.
 
     Args:
         batch: A dictionary of a T5's inputs and `targets`, or a pair (inputs, targets).
@@ -75,7 +75,7 @@ class Derivatives:
                 f"Received: KERAS_BACKEND={backend}"
             )
         inputs, targets = split_batch(batch)
-        fixed = [ops.convert_to_tensor(each) for each in model.non_trainable_variables]
+        fixed = [ops.convert_to_tensor(variable) for variable in model.non_trainable_variables]
         self._model = model
 
         def evaluate(weights):
@@ -87,7 +87,7 @@ class Derivatives:
 
     def weights(self):
         """The model's present weights, a list of tensors."""
-        return [ops.convert_to_tensor(each) for each in self._model.trainable_variables]
+        return [ops.convert_to_tensor(variable) for variable in self._model.trainable_variables]
 
     def gradient(self, weights):
         """The loss, a float, and its gradient, a list of tensors."""
@@ -107,7 +107,7 @@ def _with_tensorflow(function):
     import tensorflow as tf
 
     def dense(gradient):
-        return [tf.convert_to_tensor(each) for each in gradient]  # An embedding's is sparse.
+        return [tf.convert_to_tensor(array) for array in gradient]  # An embedding's is sparse.
 
     def gradient(weights):
         with tf.GradientTape() as tape:
@@ -120,7 +120,7 @@ def _with_tensorflow(function):
             tape.watch(weights)
             _, slopes = gradient(weights)
             along = tf.add_n(
-                [tf.reduce_sum(slope * each) for slope, each in zip(slopes, vector, strict=True)]
+                [tf.reduce_sum(slope * part) for slope, part in zip(slopes, vector, strict=True)]
             )
         return dense(tape.gradient(along, weights, unconnected_gradients="zero"))
 

@@ -1,4 +1,4 @@
-"""What the theory says of a network in training, as numbers for a log."""
+"""Numbers for a log: section 4's bracket and modified loss of a network in training."""
 
 import dataclasses
 import time
@@ -94,7 +94,7 @@ class Monitor:
 
 
 def eta_share(partition, weights):
-    """The root mean square of η over that of the sources' blocks.
+    """Returns the root mean square of η over that of the sources' blocks.
 
     Over all weights that have both; 0 where there is none.
 

@@ -1,4 +1,4 @@
-"""Which entries of a fused network's weights are a source's, and which are η.
+"""Partition of a fused network's weights into those of each source and η.
 
 Section 4 writes w = (θ_1, …, θ_n, η). Here w is what the fused network holds, and a weight is
 
@@ -22,7 +22,7 @@ from keras_fusion.operator import block_widths, fused_shape
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Where the sources are in one fused weight.
+    """Positions of the sources in one fused weight.
 
     Args:
         path: The weight's path.
@@ -39,7 +39,7 @@ class Part:
 
     @property
     def has_eta(self):
-        """Whether some entries come from no source."""
+        """True if some entries come from no source."""
         return len(self.owners) > 1
 
     def mask(self):
@@ -88,7 +88,7 @@ class Partition:
 
     @property
     def is_self_fusion(self):
-        """Whether all sources are one network."""
+        """True if all sources are one network."""
         return len({id(source) for source in self.sources}) == 1
 
     def theta(self, vector):
@@ -124,18 +124,18 @@ class Partition:
 def _parts(fused, sources):
     """One `Part` per trainable weight, in Keras' order, which is the same in every network."""
     lists = [network.trainable_variables for network in (fused, *sources)]
-    if len(sources) < 2 or len({len(each) for each in lists}) > 1:
+    if len(sources) < 2 or len({len(variables) for variables in lists}) > 1:
         raise FusionError(
             f"expected the two or more networks that `{fused.name}` was fused from, of as many "
             f"weights; name one that was fused with itself once for every copy. Received: "
-            f"{len(sources)} sources, numbers of weights {[len(each) for each in lists]}"
+            f"{len(sources)} sources, numbers of weights {[len(variables) for variables in lists]}"
         )
     scaled = sources[0].weight_factors(sources) if is_fusable(sources[0]) else {}
     declared = _declarations(fused)
     parts = []
-    for variable, *own in zip(*lists, strict=True):
+    for variable, *origins in zip(*lists, strict=True):
         path, axes, recorded = declared[id(variable)]
-        shapes = [tuple(each.shape) for each in own]
+        shapes = [tuple(origin.shape) for origin in origins]
         factors = scaled.get(path, (1.0,) * len(sources))
         parts.append(_part(path, axes, tuple(variable.shape), shapes, recorded, factors))
     return parts
@@ -143,26 +143,28 @@ def _parts(fused, sources):
 
 def _declarations(fused):
     """`{id(variable): (path, axes, blocks that the last fusion wrote down)}`."""
-    found = {}
+    declarations = {}
     for where, leaf in leaves(fused).items():
         blocks = getattr(leaf, "blocks", None) or getattr(fused, "blocks", None) or {}
         declared = declared_axes(leaf)
         for name, variable in own_weights(leaf).items():
-            found[id(variable)] = join(where, name), declared[name], blocks
-    return found
+            declarations[id(variable)] = join(where, name), declared[name], blocks
+    return declarations
 
 
 def _part(path, axes, shape, shapes, recorded, factors):
-    """The `Part` of a weight: what grew is what is wider than in the sources."""
+    """Returns the `Part` of a weight: the axes that grew are those wider than in the sources."""
     grow = {
-        name for name, size, own in zip(axes.names, shape, shapes[0], strict=True) if size != own
+        name
+        for name, size, before in zip(axes.names, shape, shapes[0], strict=True)
+        if size != before
     }
     expected = fused_shape(shapes, axes, grow)
     positions = axes.slices(expected, block_widths(shapes, axes, grow))
-    known = {name: widths for name, widths in recorded.items() if name in grow}
-    if expected != shape or (len(known) == len(grow) and axes.slices(shape, known) != positions):
+    blocks = {name: widths for name, widths in recorded.items() if name in grow}
+    if expected != shape or (len(blocks) == len(grow) and axes.slices(shape, blocks) != positions):
         raise FusionError(
-            f"`{path}` of shape {shape} was fused from blocks {known or 'of other widths'}. "
+            f"`{path}` of shape {shape} was fused from blocks {blocks or 'of other widths'}. "
             f"Received: sources with {shapes}"
         )
     if not positions:
@@ -182,4 +184,4 @@ def _owners(shape, dim, positions):
     owners = np.zeros(shape[dim], "int32")
     for index, position in enumerate(positions):
         owners[position[dim]] = index
-    return owners.reshape([-1 if each == dim else 1 for each in range(len(shape))])
+    return owners.reshape([-1 if axis == dim else 1 for axis in range(len(shape))])
