@@ -50,8 +50,6 @@ ON_JAX := tests/keras_fusion tests/trainers/devices_test.py \
   $(addprefix tests/trainers/engines/,jax_test.py mesh_test.py mesh_fusion_test.py)
 FAULTS_ARGS ?= --points=30 --seed=0
 
-export TF_CPP_MIN_LOG_LEVEL ?= 2
-
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:

@@ -34,7 +34,7 @@ import shlex
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from absl import app, flags
 
@@ -63,7 +63,7 @@ class Option:
     """
 
     help: str
-    choices: tuple[str, ...] = ()
+    choices: Collection[str] = ()
     at_least: float | None = None
     above: float | None = None
     below: float | None = None
@@ -78,9 +78,9 @@ class Option:
     def words(self) -> str:
         """What the value has to be, such as "a whole number of at least 1"."""
         if self.choices:
-            names = (", ".join(self.choices[:-1]), self.choices[-1])
-            one = " or ".join(filter(None, names))
-            return f"a list of {one}" if self.is_list else one
+            few = len(self.choices) == 2
+            names = " or ".join(self.choices) if few else f"one of {', '.join(self.choices)}"
+            return f"a list of {', '.join(self.choices)}" if self.is_list else names
         if self.type is str:
             return "a list, comma-separated" if self.is_list else "a text"
         if self.is_list:
@@ -128,10 +128,11 @@ class Option:
             parts = [part.strip() for part in text.split(",")] if self.is_list else [text]
             values = tuple(self.type(part) for part in parts if part or not self.is_list)
         except ValueError:
-            values = (None,)
+            raise self.error(name, text) from None
         value = values if self.is_list else values[0]
-        if value != () and not self.accepts(value):
-            raise self.error(name, text)
+        is_no_text = value == () and self.type is str
+        if not is_no_text and not self.accepts(value):
+            raise self.error(name, text if self.is_list else value)
         return value
 
     def error(self, name: str, value: object) -> UserError:

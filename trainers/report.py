@@ -13,64 +13,45 @@ saved steps:
 
 import dataclasses
 
-from absl import flags
-
-from trainers import errors, programs, reports
+from trainers import programs, reports
+from trainers.errors import UserError
+from trainers.programs import check_options, option
 
 
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
-    """Settings of the binary.
-
-    Args:
-        workdir: folder of the run.
-        kernels: paths of the weights that heat maps show; None for the usual ones.
-        steps: saved steps that they show; None spreads over all of them.
+    """What is reported; checks itself.
 
     Raises:
         UserError: no workdir, or a step that is no number.
     """
 
-    workdir: str
-    kernels: tuple[str, ...] | None = None
-    steps: tuple[int, ...] | None = None
+    workdir: str = option("", "Folder of the run, as given to trainers.pretrain.", group="Report")
+    kernels: tuple[str, ...] | None = option(
+        None, "Paths of the weights that heat maps show; without it two of every fused stage."
+    )
+    steps: tuple[int, ...] | None = option(
+        None,
+        "Saved steps that heat maps show; without it they are spread over all.",
+        flag="heatmap_steps",
+        at_least=0,
+    )
 
     def __post_init__(self):
+        check_options(self)
         if not self.workdir:
-            raise errors.UserError(
-                "Expected --workdir to name the folder of a run. "
-                f"Received: workdir={self.workdir!r}. Add --workdir=FOLDER."
+            raise UserError(
+                expected="--workdir to name the folder of a run",
+                received=f"workdir={self.workdir!r}",
+                do="Add --workdir=FOLDER",
             )
-        try:
-            steps = (
-                None if self.steps is None else tuple(sorted({int(step) for step in self.steps}))
-            )
-        except ValueError:
-            raise errors.UserError(
-                "Expected --heatmap_steps to be a comma-separated list of steps. "
-                f"Received: heatmap_steps={','.join(self.steps)!r}. Write for instance 500,1000."
-            ) from None
-        object.__setattr__(self, "steps", steps)
 
 
-def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Declares this binary's flags in `values`."""
-    for define, name, text in (
-        (flags.DEFINE_string, "workdir", "Folder of the run, as given to trainers.pretrain."),
-        (flags.DEFINE_list, "kernels", "Paths of the weights that heat maps of fusions show."),
-        (flags.DEFINE_list, "heatmap_steps", "Saved steps that heat maps show."),
-    ):
-        define(name, None, text, flag_values=values)
-
-
-def main(argv):
-    """Writes the report and prints where it lies."""
-    del argv
-    values = flags.FLAGS
-    config = ReportConfig(values.workdir, values.kernels, values.heatmap_steps)
-    print(f"Report: {reports.write_report(config.workdir, config.kernels, config.steps)}")
+def main(config: ReportConfig) -> None:
+    """Writes the report, and prints where it lies."""
+    steps = config.steps and sorted(set(config.steps))
+    print(f"Report: {reports.write_report(config.workdir, config.kernels, steps)}")
 
 
 if __name__ == "__main__":
-    define_flags()
-    programs.run(main)
+    programs.run(main, ReportConfig)

@@ -4,10 +4,12 @@ import dataclasses
 import hashlib
 import pathlib
 import random
+import typing
 
 from absl import flags
 
 from keras_fusion.models import config as model_config
+from trainers import programs
 from trainers.data.config import DataConfig
 from trainers.data.preparation import prepare
 from trainers.plans import sizes
@@ -65,12 +67,14 @@ def write_tokens(folder: pathlib.Path, seed: int = 0, pieces: int = PIECES) -> p
     )
 
 
-def config_of(binary, *arguments: str):
-    """The configuration that a binary reads from its flags, parsed afresh."""
+def config_of(program, *arguments: str):
+    """The configuration that a program reads from its flags, parsed afresh."""
+    if not hasattr(program, "define_flags"):
+        return programs.parse(typing.get_type_hints(program.main)["config"], arguments)
     values = flags.FlagValues()
-    binary.define_flags(values)
-    values(["binary", *arguments])
-    return binary.config_from_flags(values)
+    program.define_flags(values)
+    values(["program", *arguments])
+    return program.config_from_flags(values)
 
 
 def content(folder: pathlib.Path) -> dict[str, str]:

@@ -5,10 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from trainers import prepare
+from trainers import prepare, programs
 from trainers.data import manifest
 from trainers.errors import UserError
 
@@ -17,9 +15,7 @@ SMALL = ["--corpus=text", "--vocabulary_pieces=96", "--num_sentinels=32"]
 
 def call(*args):
     """Runs `main` in this process with the flags of `args`."""
-    with flagsaver.flagsaver():
-        flags.FLAGS(["prepare", *args])
-        prepare.main(["prepare"])
+    prepare.main(programs.parse(prepare.DataConfig, args))
 
 
 def run(*args):
@@ -65,7 +61,7 @@ def test_all_flags_reach_the_settings(monkeypatch):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--corpus=wiki"], "docs, text, c4. Received: corpus=wiki"),
+        (["--corpus=wiki"], "docs, text, c4. Received: corpus='wiki'"),
         (["--corpus=text"], "Received: corpus_path=None"),
         (["--corpus=text", "--corpus_path=none/*.txt"], r"corpus_path=none/\*\.txt, but no file"),
         (["--corpus=docs", "--packages=no-such-package"], "packages=no-such-package"),
@@ -106,10 +102,3 @@ def test_a_text_that_is_not_utf_8_is_one_line(tmp_path):
         "14. Convert the file (iconv -t utf-8) or leave it out."
     ]
     assert "Traceback" not in done.stderr
-
-
-def test_help_shows_commands_and_flags():
-    done = run("--help")
-    assert "python -m trainers.prepare --corpus=docs" in done.stdout
-    for flag in ("--corpus:", "--corpus_path:", "--vocabulary_pieces:", "--max_bytes:"):
-        assert f"  {flag} " in done.stdout

@@ -92,7 +92,7 @@ def test_flags_become_one_configuration():
         7,
         128,
     )
-    by_name = {stage.name: found.settings_of(stage) for stage in found.stages}
+    by_name = found.settings
     assert [by_name[name].steps for name in ("small_0", "baseline")] == [3, 5]
     assert by_name["self_fusion"].noise == 0.2
     assert by_name["baseline"].noise is None

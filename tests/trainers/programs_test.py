@@ -1,16 +1,20 @@
 """Flags from fields, --help, and how a program ends: a user's mistake is one line and code 2."""
 
 import dataclasses
+import importlib
 import os
 import subprocess
 import sys
+import typing
 
 import pytest
+from absl import flags
 
 from trainers import programs
 from trainers.errors import UserError
 from trainers.programs import option, options, texts
 
+PROGRAMS = ("trainers.prepare", "trainers.pretrain", "trainers.fuse", "trainers.report")
 PROGRAM = '''
 """Counts."""
 import dataclasses
@@ -158,7 +162,7 @@ def test_flags_are_read_by_the_types_of_their_fields():
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ("--steps=0", "--steps to be a whole number of at least 1. Received: steps='0'"),
+        ("--steps=0", "--steps to be a whole number of at least 1. Received: steps=0."),
         ("--steps=1.5", "Received: steps='1.5'"),
         ("--rates=1,1", "--rates to be different numbers of at least 0, comma-separated"),
         ("--rates=1,nan", "Received: rates='1,nan'"),
@@ -204,3 +208,17 @@ def test_a_program_writes_nothing_of_the_machine():
     done = start("-m", "trainers.pretrain", "--plan=none")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_program_lists_its_flags(name):
+    program = importlib.import_module(name)
+    config_class = typing.get_type_hints(program.main)["config"]
+    text = programs.help_text(config_class, program.__doc__)
+    assert text.startswith(program.__doc__.splitlines()[0])
+    assert f"python -m {name} --" in text
+    values = flags.FlagValues()
+    programs.define_flags(config_class, values)
+    listed = {line.split()[0].replace("[no]", "") for line in text.splitlines() if "  --" in line}
+    assert {f"--{flag}" for flag in values} <= listed
+    assert max(map(len, text.splitlines())) <= 100

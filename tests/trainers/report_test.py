@@ -5,10 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from absl import flags
 
 from tests.trainers.reports import synthetic
-from trainers import errors, report
+from trainers import errors, programs, report
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,12 +36,7 @@ def test_a_refusal_is_one_line(tmp_path):
     assert not (workdir / "report").exists()
 
 
-@pytest.mark.parametrize("workdir", [None, "", "/nowhere/at/all"])
-def test_no_workdir(monkeypatch, workdir):
-    values = flags.FlagValues()
-    report.define_flags(values)
-    values["workdir"].value = workdir
-    values.mark_as_parsed()
-    monkeypatch.setattr(report.flags, "FLAGS", values)
+@pytest.mark.parametrize("workdir", ["", "/nowhere/at/all"])
+def test_no_workdir(workdir):
     with pytest.raises(errors.UserError, match=f"workdir={workdir!r}"):
-        report.main([])
+        report.main(programs.parse(report.ReportConfig, [f"--workdir={workdir}"]))

@@ -5,7 +5,9 @@ import hashlib
 import json
 
 from trainers.errors import UserError
+from trainers.programs import check_options, option
 
+CORPORA = ("docs", "text", "c4")
 DOCUMENT_FORMS = ("paragraph", "line")
 
 
@@ -13,21 +15,11 @@ DOCUMENT_FORMS = ("paragraph", "line")
 class DataConfig:
     """Settings of `trainers.data.preparation.prepare`; checks itself.
 
-    Args:
-        corpus: name of the corpus, a key of `trainers.data.corpora.CORPORA`.
-        corpus_path: `text`: files, a comma list of paths and glob patterns; `c4`: TFDS's data
-            folder, None for its own default; `docs` takes none.
-        document: `text`: a document is a "paragraph" (blank lines between) or a "line".
-        packages: `docs`: the packages to read, "python" for the standard library; none: all.
-        vocabulary_path: a SentencePiece model to use; None trains one.
-        vocabulary_pieces: pieces of the model that is trained.
-        num_sentinels: ids above the pieces that mark spans.
+    Attributes:
+        corpus_path: of `c4`, None takes the folder that TFDS takes by default.
+        vocabulary_path: a SentencePiece model; None trains one.
         root: folder that holds the prepared folders.
         seed: of the split, of the order of `docs` and of the vocabulary's sample.
-        validation_fraction: share of the documents for validation, where the corpus has no
-            validation split of its own.
-        max_bytes: how much text to read, None for all of it (`docs`: for 16 MB).
-        max_tokens: how many training tokens to write, None for no limit.
 
     Raises:
         UserError: a value that nothing could be prepared with.
@@ -36,39 +28,45 @@ class DataConfig:
         >>> config = DataConfig(corpus="docs", vocabulary_pieces=480, num_sentinels=32)
     """
 
-    corpus: str = "docs"
-    corpus_path: str | None = None
-    document: str = "paragraph"
-    packages: tuple[str, ...] = ()
-    vocabulary_path: str | None = None
-    vocabulary_pieces: int = 32_000
-    num_sentinels: int = 100
-    root: str = "data"
-    seed: int = 0
-    validation_fraction: float = 0.05
-    max_bytes: int | None = None
-    max_tokens: int | None = None
+    corpus: str = option("docs", "Where the text comes from.", choices=CORPORA, group="Text")
+    corpus_path: str | None = option(
+        None, "text: comma list of files and patterns. c4: the data folder of TFDS."
+    )
+    document: str = option("paragraph", "text: what a document is.", choices=DOCUMENT_FORMS)
+    packages: tuple[str, ...] = option(
+        (), "docs: packages to read, 'python' for the standard library; none reads all."
+    )
+    vocabulary_path: str | None = option(
+        None,
+        "SentencePiece .model file to use; without one it is trained on the corpus.",
+        flag="vocabulary",
+        group="Vocabulary",
+    )
+    vocabulary_pieces: int = option(32_000, "Pieces of the vocabulary that is trained.", at_least=4)
+    num_sentinels: int = option(100, "Sentinels above the pieces, to mark spans.", at_least=1)
+    root: str = option(
+        "data", "Folder in which the prepared folder is made.", flag="data_dir", group="Tokens"
+    )
+    seed: int = option(0, "Seed of the split and of the order of docs.", at_least=0)
+    validation_fraction: float = option(
+        0.05,
+        "Share of documents for validation, where the corpus has no split of its own.",
+        above=0,
+        below=1,
+    )
+    max_bytes: int | None = option(
+        None, "Bytes of text to read; without it all, of docs 16 MB.", at_least=1
+    )
+    max_tokens: int | None = option(None, "Training tokens to write; without it all.", at_least=1)
 
     def __post_init__(self):
-        _check(self.document in DOCUMENT_FORMS, "a line or a paragraph", self, "document")
-        _check(
-            not self.packages or self.corpus == "docs",
-            "packages with the corpus docs only",
-            self,
-            "packages",
-        )
-        _check(self.vocabulary_pieces > 3, "more than 3 pieces", self, "vocabulary_pieces")
-        _check(self.num_sentinels > 0, "at least one sentinel", self, "num_sentinels")
-        _check(self.seed >= 0, "a seed of at least 0", self, "seed")
-        _check(
-            0 < self.validation_fraction < 1,
-            "a share between 0 and 1 (such as 0.05)",
-            self,
-            "validation_fraction",
-        )
-        for name in ("max_bytes", "max_tokens"):
-            value = getattr(self, name)
-            _check(value is None or value > 0, "a limit above 0, or none", self, name)
+        check_options(self)
+        if self.packages and self.corpus != "docs":
+            raise UserError(
+                expected="packages with the corpus docs only",
+                received=f"packages={self.packages!r}, corpus={self.corpus!r}",
+                do="Leave them out",
+            )
 
     def identity(self, corpus_sha256: str, vocabulary_sha256: str | None) -> dict:
         """What makes two prepared folders the same: settings and contents, but no paths.
@@ -88,8 +86,3 @@ class DataConfig:
 def identity_sha256(identity: dict) -> str:
     """Hash of a `DataConfig.identity`."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
-def _check(holds: bool, expected: str, config: DataConfig, name: str):
-    if not holds:
-        raise UserError(f"Expected {expected}. Received: {name}={getattr(config, name)!r}.")

@@ -20,7 +20,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from trainers.data.config import DataConfig
+from trainers.data.config import CORPORA, DataConfig
 from trainers.data.docstrings import Sources, module_documents
 from trainers.errors import UserError
 
@@ -174,7 +174,7 @@ class C4Corpus:
             yield example["text"].decode("utf-8", "replace")
 
 
-CORPORA = {"docs": DocsCorpus, "text": TextCorpus, "c4": C4Corpus}
+_CORPORA = dict(zip(CORPORA, (DocsCorpus, TextCorpus, C4Corpus), strict=True))
 
 
 def make_corpus(config: DataConfig):
@@ -183,11 +183,7 @@ def make_corpus(config: DataConfig):
     Raises:
         UserError: an unknown name, listing the known ones, or a path that cannot be read.
     """
-    if config.corpus not in CORPORA:
-        raise UserError(
-            f"Expected a corpus of {', '.join(CORPORA)}. Received: corpus={config.corpus}."
-        )
-    return CORPORA[config.corpus](config)
+    return _CORPORA[config.corpus](config)
 
 
 def expand(paths: str | None) -> list[pathlib.Path]:

@@ -16,6 +16,7 @@ import keras_fusion as kf
 from trainers.engines import mesh
 from trainers.engines.base import Engine, StepOptions
 from trainers.errors import UserError
+from trainers.programs import check_options, option
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 
@@ -31,34 +32,27 @@ class EngineFactory(Protocol):
 class Devices:
     """What a run was told about its devices; says nothing about what it computes.
 
-    Args:
-        strategy: "auto", "one_device", "mirrored", "multi_worker" or "tpu" (TensorFlow backend).
-        tpu: name of a TPU, or "local" on its own machine.
-        mesh_shape: Mesh TensorFlow's `name:size` pairs, for instance "batch:2,model:2"; None makes
-            one dimension `batch` of all devices (JAX backend).
-        layout: `axis:mesh dimension` pairs; None takes T5's rules.
-        microbatches: parts that a replica's batch is cut into.
-        parallel_stages: whether stages that do not need each other train at the same time, on
-            parts of the mesh.
-
     Raises:
         UserError: values that do not go together.
     """
 
-    strategy: str = "auto"
-    tpu: str | None = None
-    mesh_shape: str | None = None
-    layout: str | None = None
-    microbatches: int = 1
-    parallel_stages: bool = False
+    strategy: str = option(
+        "auto", "TensorFlow: kind of machine.", choices=STRATEGIES, group="Devices"
+    )
+    tpu: str | None = option(None, "TensorFlow: name of a TPU, or local for this machine's.")
+    mesh_shape: str | None = option(
+        None, "JAX: name:size pairs, such as batch:2,model:2; without it batch: all devices."
+    )
+    layout: str | None = option(
+        None, f"JAX: axis:mesh dimension pairs; without it {mesh.T5_LAYOUT}."
+    )
+    microbatches: int = option(1, "Parts that a device's batch is cut into.", at_least=1)
+    parallel_stages: bool = option(
+        False, "JAX: train stages that do not need each other side by side."
+    )
 
     def __post_init__(self):
-        if self.strategy not in STRATEGIES:
-            raise UserError(
-                f"Expected --strategy to be one of {', '.join(STRATEGIES)}. "
-                f"Received: strategy={self.strategy!r}. Choose one of these."
-            )
-        StepOptions(microbatches=self.microbatches)
+        check_options(self)
         if self.tpu and self.strategy not in ("auto", "tpu"):
             raise UserError(
                 "Expected --tpu with --strategy=tpu. Received: "

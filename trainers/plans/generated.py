@@ -32,6 +32,7 @@ from trainers.plans.basis import Basis
 from trainers.plans.graph import Stage
 from trainers.plans.known import BASELINE, PLANS, SELF_FUSION
 from trainers.plans.plan import Plan, short
+from trainers.plans.settings import NOISE_KINDS
 from trainers.plans.table5 import table5
 from trainers.plans.tuning import tune
 
@@ -40,7 +41,6 @@ _PAPER_WARMUP = 10_000
 _PAPER_OFFSETS = (-50_000, -25_000, 0, 25_000, 50_000)
 _PAPER_BUDGETS = (50 / 58.4, 60 / 58.4, 70 / 58.4)
 _SIGMAS = (0.01, 0.1, 0.5)
-_NOISE_KINDS = ("gaussian", "balanced")
 _FUSION_PARTS = 4
 
 _SMALL = PLANS["self_fusion"].stages[0]
@@ -73,7 +73,7 @@ def offsets(basis: Basis) -> Plan:
 def zero_blocks(basis: Basis) -> Plan:
     """Self-fusion with each noise in the zero blocks; points have `noise` and `noise_kind`."""
     found = {"noise_0": ({"noise": 0.0, "noise_kind": None}, {"noise": 0.0})}
-    for kind in _NOISE_KINDS:
+    for kind in NOISE_KINDS:
         for sigma in basis.options.sigmas or _SIGMAS:
             fixed = {"noise": sigma, "noise_kind": kind}
             found[f"noise_{kind}_{short(sigma)}"] = (fixed, fixed)

@@ -16,8 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from trainers.errors import UserError
+from trainers.plans.sizes import SIZE_LETTERS
 
-SIZE_LETTERS = ("S", "M", "L")
+# Norms that a fusion keeps (section 3.2): those of the library, which takes seconds to import.
+NORMS = ("property", "rule")
 # What a run's folder holds beside its stages.
 RESERVED_NAMES = ("data", "report")
 
@@ -126,10 +128,7 @@ class Stage:
         self._check_rivals()
 
     def _check_norm(self, of_init: str | None):
-        if self.init == "self_fusion":
-            known = ("property", "rule")
-        else:
-            known = (of_init,)
+        known = NORMS if self.init == "self_fusion" else (of_init,)
         if self.norm not in known:
             raise UserError(
                 f"Expected the norm of stage {self.name!r} with init {self.init!r} to be "

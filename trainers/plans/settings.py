@@ -11,15 +11,19 @@ Example:
 """
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from trainers.errors import UserError
-from trainers.plans.graph import SIZE_LETTERS, Stage
-from trainers.plans.sizes import Size
+from trainers.plans.graph import NORMS, Stage
+from trainers.plans.sizes import SIZE_LETTERS, Size
+from trainers.programs import option, options_of
 
 ALL = ""  # the name of a value that is given without one
+FORM = "VALUE or NAME:VALUE[,NAME:VALUE]"
 
+# Those of the library, which takes seconds to import.
+NOISE_KINDS = ("gaussian", "balanced")
+DTYPES = ("float32", "mixed_bfloat16")
 # The scale that makes 1/sqrt(max(n, warm-up)) a learning rate that the optimizer can use:
 # Adafactor's step is relative to the parameter's own RMS, AdamW's is not.
 OPTIMIZER_SCALES = {"adafactor": 1.0, "adamw": 0.05}
@@ -29,94 +33,47 @@ OPTIMIZER_SCALES = {"adafactor": 1.0, "adamw": 0.05}
 class StageSettings:
     """How one stage is trained.
 
-    Args:
-        steps: training steps of the stage.
-        warmup_steps: steps k of constant learning rate in scale / sqrt(max(n + offset, k)).
-        learning_rate_offset: the paper's offset (section 5.4); negative holds the maximum longer.
-        learning_rate_scale: factor of the schedule.
-        optimizer: "adafactor" or "adamw".
-        dropout: rate, 0 to below 1.
-        noise: standard deviation of the noise of a fusion over the RMS of the source weight;
-            None, as the next two, where nothing is fused.
-        noise_kind: "gaussian" or "balanced".
-        norm: norm that the fusion keeps, "property" or "rule".
-        seed: of weights, noise, dropout and batches.
-        clip_norm: largest global norm of the gradients; None does not clip.
-        dtype: Keras' dtype policy, "float32" or "mixed_bfloat16" (float32 weights, bfloat16
-            products).
-        eval_every: steps between evaluations.
-        checkpoint_every: steps between checkpoints.
-        steps_per_call: training steps that the device runs in one call.
+    `noise`, `noise_kind` and `norm` are None where nothing is fused, `clip_norm` where gradients
+    are not clipped. The dtype is Keras' policy: mixed_bfloat16 has float32 weights and bfloat16
+    products.
     """
 
-    steps: int
-    warmup_steps: int
-    learning_rate_offset: int
-    learning_rate_scale: float
-    optimizer: str
-    dropout: float
-    noise: float | None
-    noise_kind: str | None
-    norm: str | None
-    seed: int
-    clip_norm: float | None
-    dtype: str
-    eval_every: int
-    checkpoint_every: int
-    steps_per_call: int
+    steps: int = option(help="Training steps.", at_least=1, group="Settings of stages")
+    warmup_steps: int = option(
+        help="Steps k of constant learning rate in scale / sqrt(max(n + offset, k)).", at_least=1
+    )
+    learning_rate_offset: int = option(
+        help="Offset in that schedule; a negative one holds the maximum for longer."
+    )
+    learning_rate_scale: float = option(help="Scale in that schedule.", above=0)
+    optimizer: str = option(help="Optimizer.", choices=tuple(OPTIMIZER_SCALES))
+    dropout: float = option(help="Dropout rate.", at_least=0, below=1)
+    noise: float | None = option(
+        help="Noise of a fusion: standard deviation over the RMS of the source weight.", at_least=0
+    )
+    noise_kind: str | None = option(
+        help="Where that noise is: off the diagonal, or balanced.", choices=NOISE_KINDS
+    )
+    norm: str | None = option(help="Norm of a self-fused stage.", choices=NORMS)
+    seed: int = option(help="Seed; a VALUE for the run, NAME:VALUE for a stage's own.", at_least=0)
+    clip_norm: float | None = option(help="Largest global norm of the gradients.", above=0)
+    dtype: str = option(help="Precision.", choices=DTYPES)
+    eval_every: int = option(help="Steps between evaluations.", at_least=1)
+    checkpoint_every: int = option(help="Steps between checkpoints.", at_least=1)
+    steps_per_call: int = option(help="Training steps in one call of the device.", at_least=1)
 
-    # How often a run saves and reports says nothing about what it computes.
+    # Settings that say nothing about what a run computes.
     OPERATIONAL = ("checkpoint_every", "steps_per_call")
-    # A stage that goes on has the other settings of what it goes on from.
+    # A stage that continues its source has that one's other settings.
     OF_CONTINUED = ("steps", "eval_every", *OPERATIONAL)
 
     def identity(self) -> dict:
         """The settings that make a stage what it is, for telling one run from another."""
-        found = dataclasses.asdict(self)
-        return {name: value for name, value in found.items() if name not in self.OPERATIONAL}
+        settings = dataclasses.asdict(self)
+        return {name: value for name, value in settings.items() if name not in self.OPERATIONAL}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Kind:
-    """How the value of a setting is read: converter, check, and both in words."""
-
-    convert: Callable[[str], object]
-    accepts: Callable[[object], bool]
-    words: str
-
-    def fits(self, value: object) -> bool:
-        """Whether a value that is not a text has the type and range of the setting."""
-        of_type = isinstance(value, int | float if self.convert is float else self.convert)
-        return of_type and not isinstance(value, bool) and self.accepts(value)
-
-
-def _one_of(*values: str) -> _Kind:
-    return _Kind(str, lambda value: value in values, " or ".join(values))
-
-
-def _whole(least: int) -> _Kind:
-    return _Kind(int, lambda value: value >= least, f"a whole number of at least {least}")
-
-
-_KINDS: dict[str, _Kind] = {
-    "steps": _whole(1),
-    "warmup_steps": _whole(1),
-    "learning_rate_offset": _Kind(int, lambda value: True, "a whole number"),
-    "learning_rate_scale": _Kind(float, lambda v: 0 < v < math.inf, "a number above 0"),
-    "optimizer": _one_of(*OPTIMIZER_SCALES),
-    "dropout": _Kind(float, lambda value: 0 <= value < 1, "a number from 0 to below 1"),
-    "noise": _Kind(float, lambda value: 0 <= value < math.inf, "a number of at least 0"),
-    "noise_kind": _one_of("gaussian", "balanced"),
-    "norm": _one_of("property", "rule"),
-    "seed": _whole(0),
-    "clip_norm": _Kind(float, lambda v: 0 < v < math.inf, "a number above 0"),
-    "dtype": _one_of("float32", "mixed_bfloat16"),
-    "eval_every": _whole(1),
-    "checkpoint_every": _whole(1),
-    "steps_per_call": _whole(1),
-}
-
-NAMES = tuple(_KINDS)
+_OPTIONS = options_of(StageSettings)
 
 
 def parse(setting: str, text: str) -> dict[str, object]:
@@ -132,28 +89,26 @@ def parse(setting: str, text: str) -> dict[str, object]:
     Raises:
         UserError: the form, a value or a name that stands twice; the message holds all of it.
     """
-    kind = _KINDS[setting]
-    found: dict[str, object] = {}
+    values: dict[str, object] = {}
     for part in text.split(","):
         name, colon, value = part.strip().rpartition(":")
         if colon and not name:
-            _refuse(setting, text, kind, "a name before each colon")
-        if name in found:
-            _refuse(setting, text, kind, f"{name or 'a bare value'} once")
+            raise _misread(setting, text, "a name before each colon")
+        if name in values:
+            raise _misread(setting, text, f"{name or 'a bare value'} once")
         try:
-            found[name] = kind.convert(value)
-        except ValueError:
-            _refuse(setting, text, kind, kind.words)
-        if not kind.accepts(found[name]):
-            _refuse(setting, text, kind, kind.words)
-    return found
+            values[name] = _OPTIONS[setting].read(setting, value)
+        except UserError:
+            raise _misread(setting, text, _OPTIONS[setting].words) from None
+    return values
 
 
-def _refuse(setting: str, text: str, kind: _Kind, expected: str):
-    raise UserError(
-        f"Expected --{setting} to have {expected}. Received: {setting}={text!r}. Write "
-        f"--{setting}=NAME:VALUE[,NAME:VALUE], NAME a stage or {', '.join(SIZE_LETTERS)}, "
-        f"VALUE {kind.words}."
+def _misread(setting: str, text: str, expected: str) -> UserError:
+    return UserError(
+        expected=f"--{setting} to have {expected}",
+        received=f"{setting}={text!r}",
+        do=f"Write --{setting}=NAME:VALUE[,NAME:VALUE], NAME a stage or "
+        f"{', '.join(SIZE_LETTERS)}, VALUE {_OPTIONS[setting].words}",
     )
 
 
@@ -169,8 +124,9 @@ def check_names(flags: Mapping[str, Mapping[str, object]], stages: Sequence[Stag
         for name in values:
             if name not in known:
                 raise UserError(
-                    f"Expected the names in --{setting} among {', '.join(known[1:])}. Received: "
-                    f"{setting}={name}:{values[name]}. Correct the name, or add its --plan."
+                    expected=f"the names in --{setting} among {', '.join(known[1:])}",
+                    received=f"{setting}={name}:{values[name]}",
+                    do="Correct the name, or add its --plan",
                 )
 
 
@@ -192,7 +148,7 @@ def resolve(
     Args:
         stage: stage of a plan.
         size: what `--size` says.
-        flags: setting to what `parse` found.
+        flags: setting to what `parse` reads in its flag.
         tuned: setting to what a sweep found, stage to value.
 
     Raises:
@@ -201,7 +157,7 @@ def resolve(
     flags = flags or {}
     check_plan_settings(stage)
     values: dict[str, object] = {}
-    for setting in NAMES:
+    for setting in _OPTIONS:
         given = flags.get(setting, {})
         default = parse(setting, size.defaults[setting]) if setting in size.defaults else {}
         layers = (
@@ -241,13 +197,13 @@ def check_plan_settings(stage: Stage):
         UserError: nobody would read it, or it is not of its setting's kind.
     """
     for name, value in stage.settings.items():
-        if name not in _KINDS:
-            expected = f"the settings of stage {stage.name!r} among {', '.join(NAMES)}"
-        elif not _KINDS[name].fits(value):
-            expected = f"{name} of stage {stage.name!r} to be {_KINDS[name].words}"
+        if name not in _OPTIONS:
+            expected = f"the settings of stage {stage.name!r} among {', '.join(_OPTIONS)}"
+        elif not _OPTIONS[name].accepts(value):
+            expected = f"{name} of stage {stage.name!r} to be {_OPTIONS[name].words}"
         else:
             continue
-        raise UserError(f"Expected {expected}. Received: {name}={value!r}. Correct the plan.")
+        raise UserError(expected=expected, received=f"{name}={value!r}", do="Correct the plan")
 
 
 def _norm(stage: Stage, asked: str | None, named: bool) -> str | None:

@@ -13,7 +13,9 @@ import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from trainers.errors import UserError
+from trainers.errors import check_choice
+
+SIZE_LETTERS = ("S", "M", "L")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Size:
     Args:
         name: what `--size` calls it.
         models: size letter to the name that `kf.models.T5Config.from_size` knows.
-        batch_size: sequences a batch.
+        batch_size: sequences per batch.
         input_length: tokens that the encoder sees in a sequence.
         eval_batches: batches of the fixed validation set.
         vocabulary_pieces: pieces of a vocabulary trained for it.
@@ -107,9 +109,5 @@ def get_size(name: str) -> Size:
     Raises:
         UserError: there is none; the message lists those that there are.
     """
-    if name not in SIZES:
-        raise UserError(
-            f"Expected --size to be one of {', '.join(SIZES)}. "
-            f"Received: size={name!r}. Choose one of these."
-        )
+    check_choice(SIZES, size=name)
     return SIZES[name]

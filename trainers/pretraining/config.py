@@ -5,9 +5,11 @@ import functools
 import os
 from collections.abc import Mapping
 
+from trainers.data.config import CORPORA
 from trainers.engines.devices import Devices
 from trainers.errors import UserError
 from trainers.plans import (
+    NAMES,
     Basis,
     Plan,
     get_plan,
@@ -23,9 +25,9 @@ from trainers.plans.generated import steps_to_keep
 from trainers.plans.graph import Stage, fused_steps, repeated
 from trainers.plans.options import READERS, PlanOptions
 from trainers.plans.settings import StageSettings
+from trainers.programs import check_options, option, options, texts
 from trainers.training.config import ON_NAN
 
-CORPORA = ("docs", "text", "c4")
 # Other values of these settings are not those that a size's sweep was made for.
 _SWEPT = (
     "steps",
@@ -41,28 +43,10 @@ _SWEPT = (
 class PretrainConfig:
     """What a run was asked for; checks itself.
 
-    Args:
-        plan: names of plans.
-        size: "tiny", "table8" or "table9".
-        workdir: the run's folder.
-        plan_options: a plan of the user's own, repeats, and what plans are made from.
-        stage: name of the only stage to train, or None for all.
-        corpus: "docs", "text" or "c4".
-        corpus_path: files of the corpus (a pattern), or where TFDS keeps it.
-        vocabulary: a SentencePiece model to use; None trains one on the corpus.
-        data_dir: folder of tokens that are prepared already; None prepares them in the workdir.
-        batch_size: sequences a batch; None takes the size's.
-        input_length: tokens that the encoder sees; None takes the size's.
-        eval_batches: batches of the validation set; None takes the size's.
-        devices: what it is trained on.
-        stage_flags: setting to what `settings.parse` found in its flag.
-        tuning: which sweep chose the learning rates, for the report; None takes what the size
-            says, unless flags change what that sweep was made for.
-        keep_every: checkpoints whose step is a multiple of it stay; None keeps the newest two and
-            the best.
-        theory_every: steps between measurements of the theory in fused stages; None for none.
-        on_nan: "stop" or "skip", at a loss that is not finite.
-        progress: whether to show progress bars.
+    Batch and lengths that are None become those of the size.
+
+    Attributes:
+        stage_flags: setting to what `settings.parse` reads in its flag.
         command: the command that was given, for the report.
         tuned: what the plan `tune` has found in the run's folder; see `trainers.runs.sweep.read`.
 
@@ -70,63 +54,72 @@ class PretrainConfig:
         UserError: a value is unknown or does not go with the others.
     """
 
-    plan: tuple[str, ...]
-    size: str
-    workdir: str
-    plan_options: PlanOptions = PlanOptions()
-    stage: str | None = None
-    corpus: str = "docs"
-    corpus_path: str | None = None
-    vocabulary: str | None = None
-    data_dir: str | None = None
-    batch_size: int | None = None
-    input_length: int | None = None
-    eval_batches: int | None = None
-    devices: Devices = Devices()
-    stage_flags: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
-    tuning: str | None = None
-    keep_every: int | None = None
-    theory_every: int | None = None
-    on_nan: str = "stop"
-    progress: bool = True
+    plan: tuple[str, ...] = option((), f"Plans, comma-separated: {', '.join(NAMES)}.", group="Run")
+    size: str = option("tiny", "What S, M, L are.", choices=sizes.SIZES)
+    workdir: str = option("", "Folder of the run.")
+    stage: str | None = option(None, "Train this stage alone; needs its sources finished.")
+    progress: bool = option(True, "Show progress bars.")
+    plan_options: PlanOptions = options(PlanOptions)
+    corpus: str = option("docs", "Text to train on.", choices=CORPORA, group="Text")
+    corpus_path: str | None = option(None, "Files of the corpus: a path or quoted pattern.")
+    vocabulary: str | None = option(
+        None, "SentencePiece model; without it one is trained on the corpus."
+    )
+    data_dir: str | None = option(
+        None, "Tokens of trainers.prepare; without them they are prepared in the workdir."
+    )
+    batch_size: int | None = option(
+        None, "Sequences per batch; without it the size's.", at_least=1, group="Training"
+    )
+    input_length: int | None = option(
+        None, "Tokens of a sequence that the encoder sees; without it the size's.", at_least=1
+    )
+    eval_batches: int | None = option(
+        None, "Batches of the fixed validation set; without it the size's.", at_least=1
+    )
+    keep_every: int | None = option(
+        None, "Keep checkpoints at multiples of it, besides the newest and the best.", at_least=1
+    )
+    theory_every: int | None = option(
+        None,
+        "Log the bracket and the modified loss of section 4 every N steps of fused stages.",
+        at_least=1,
+    )
+    on_nan: str = option(
+        "stop", "At a loss that is not finite: stop, or skip the batch.", choices=ON_NAN
+    )
+    tuning: str | None = option(
+        None, "The sweep that chose the learning rates, in words; for the report."
+    )
+    stage_flags: Mapping[str, Mapping[str, object]] = texts(
+        StageSettings, settings.parse, settings.FORM
+    )
+    devices: Devices = options(Devices)
     command: str = ""
     tuned: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         size = sizes.get_size(self.size)
+        check_options(self)
         for name in ("batch_size", "input_length", "eval_batches"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, getattr(size, name))
-            elif getattr(self, name) < 1:
-                raise UserError(
-                    f"Expected --{name} to be at least 1. Received: {name}={getattr(self, name)}. "
-                    "Give a larger number, or leave it out for the size's own."
-                )
         if not self.workdir:
             raise UserError(
-                "Expected --workdir to name the folder of the run. Received: workdir=''. "
-                "Add --workdir=FOLDER."
+                expected="--workdir to name the folder of the run",
+                received="workdir=''",
+                do="Add --workdir=FOLDER",
             )
-        _check_choice("corpus", self.corpus, CORPORA)
-        _check_choice("on_nan", self.on_nan, ON_NAN)
-        for name in ("keep_every", "theory_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(
-                    f"Expected --{name} to be at least 1. Received: {name}={value}. "
-                    "Give a larger number, or leave it out."
-                )
         _check_files(self)
         names = [stage.name for stage in self.stages]
         if self.stage is not None and self.stage not in names:
             raise UserError(
-                f"Expected --stage to be one of the plan's stages ({', '.join(names)}). "
-                f"Received: stage={self.stage!r}. Choose one of them, or add its --plan."
+                expected=f"--stage to be one of the plan's stages ({', '.join(names)})",
+                received=f"stage={self.stage!r}",
+                do="Choose one of them, or add its --plan",
             )
         _check_options(self)
         settings.check_names(self.stage_flags, self.stages, size)
-        for stage in self.stages:
-            settings.resolve(stage, size, self.stage_flags)
         _check_continued(self)
         _check_fused_steps(self)
 
@@ -179,15 +172,22 @@ class PretrainConfig:
         """The stages to train."""
         return tuple(s for s in self.stages if self.stage in (None, s.name))
 
-    def settings_of(self, stage: Stage) -> StageSettings:
-        """Settings of a stage; one that goes on has those of its source, but for its periods."""
+    @functools.cached_property
+    def settings(self) -> dict[str, StageSettings]:
+        """Settings of all stages; one that is continued has those of its source, its own periods.
+
+        Raises:
+            UserError: a flag or a plan asks for what a stage cannot have.
+        """
         size = sizes.get_size(self.size)
-        found = settings.resolve(stage, size, self.stage_flags, self.tuned)
-        if not stage.is_continued:
-            return found
-        source = next(other for other in self.stages if other.name == stage.sources[0])
-        own = {name: getattr(found, name) for name in StageSettings.OF_CONTINUED}
-        return dataclasses.replace(self.settings_of(source), **own)
+        resolved = {}
+        for stage in self.stages:
+            own = settings.resolve(stage, size, self.stage_flags, self.tuned)
+            if stage.is_continued:
+                periods = {name: getattr(own, name) for name in StageSettings.OF_CONTINUED}
+                own = dataclasses.replace(resolved[stage.sources[0]], **periods)
+            resolved[stage.name] = own
+        return resolved
 
     @property
     def tuned_by(self) -> str:
@@ -233,8 +233,9 @@ def _check_options(config: PretrainConfig):
         value = getattr(config.plan_options, name)
         if value is not None and plan not in config.plan:
             raise UserError(
-                f"Expected --{name} with --plan={plan}. Received: {name}={value}, "
-                f"plan={','.join(config.plan)!r}. Add the plan, or leave out --{name}."
+                expected=f"--{name} with --plan={plan}",
+                received=f"{name}={value}, plan={','.join(config.plan)!r}",
+                do=f"Add the plan, or leave out --{name}",
             )
 
 
@@ -251,47 +252,43 @@ def _check_continued(config: PretrainConfig):
         for name in (*named, *stage.settings):
             if name not in StageSettings.OF_CONTINUED:
                 raise UserError(
-                    f"Expected only {', '.join(StageSettings.OF_CONTINUED)} of its own for stage "
-                    f"{stage.name!r}, which goes on as {stage.sources[0]!r} ended. Received: "
-                    f"{name}. Set it for {stage.sources[0]!r}."
+                    expected=f"only {', '.join(StageSettings.OF_CONTINUED)} of its own for stage "
+                    f"{stage.name!r}, which continues {stage.sources[0]!r} as that ended",
+                    received=name,
+                    do=f"Set it for {stage.sources[0]!r}",
                 )
 
 
 def _check_fused_steps(config: PretrainConfig):
-    """Finds checkpoints that stages are to be fused from but that are never written."""
+    """Refuses fusions from checkpoints that are never written."""
     fused_at = fused_steps(config.stages)
-    for stage in config.stages:
-        found = config.settings_of(stage)
-        for step in fused_at.get(stage.name, ()):
-            if step > found.steps or (step % found.checkpoint_every and step < found.steps):
+    for name, known in config.settings.items():
+        for step in fused_at.get(name, ()):
+            if step > known.steps or (step % known.checkpoint_every and step < known.steps):
                 raise UserError(
-                    f"Expected fusions from {stage.name!r} at multiples of its checkpoint_every="
-                    f"{found.checkpoint_every} up to its {found.steps} steps. Received: step={step}"
-                    f". Change the step, or give --checkpoint_every={stage.name}:STEPS."
+                    expected=f"fusions from {name!r} at multiples of its checkpoint_every="
+                    f"{known.checkpoint_every} up to its {known.steps} steps",
+                    received=f"step={step}",
+                    do=f"Change the step, or give --checkpoint_every={name}:STEPS",
                 )
-
-
-def _check_choice(name: str, value: str, known: tuple[str, ...]):
-    if value not in known:
-        raise UserError(
-            f"Expected --{name} to be one of {', '.join(known)}. "
-            f"Received: {name}={value!r}. Choose one of these."
-        )
 
 
 def _check_files(config: PretrainConfig):
     if config.corpus == "text" and not config.corpus_path and not config.data_dir:
         raise UserError(
-            "Expected --corpus_path=FILES with --corpus=text. Received: corpus_path=None. "
-            "Name a file or a quoted pattern such as 'texts/*.txt'."
+            expected="--corpus_path=FILES with --corpus=text",
+            received="corpus_path=None",
+            do="Name a file or a quoted pattern such as 'texts/*.txt'",
         )
     if config.vocabulary and not os.path.isfile(config.vocabulary):
         raise UserError(
-            "Expected --vocabulary to be a SentencePiece model. "
-            f"Received: vocabulary={config.vocabulary!r}, which is no file. Check the path."
+            expected="--vocabulary to be a SentencePiece model",
+            received=f"vocabulary={config.vocabulary!r}, which is no file",
+            do="Check the path",
         )
     if config.data_dir and not os.path.isdir(config.data_dir):
         raise UserError(
-            "Expected --data_dir to be a folder that trainers.prepare wrote. "
-            f"Received: data_dir={config.data_dir!r}, which is no folder. Check the path."
+            expected="--data_dir to be a folder that trainers.prepare wrote",
+            received=f"data_dir={config.data_dir!r}, which is no folder",
+            do="Check the path",
         )

@@ -120,7 +120,7 @@ def train(config: PretrainConfig, wanted: Sequence[Stage], run: Run) -> None:
     """
 
     def one(stage: Stage, engines: EngineFactory):
-        _train(stage, config.settings_of(stage), dataclasses.replace(run, make_engine=engines))
+        _train(stage, config.settings[stage.name], dataclasses.replace(run, make_engine=engines))
 
     if config.devices.parallel_stages:
         train_side_by_side(wanted, run.make_engine, config.batch_size, one)

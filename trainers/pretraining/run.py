@@ -76,7 +76,7 @@ def _train(
         letters = dict.fromkeys(stage.size for stage in config.wanted)
         engines.check(map(run.config, letters), config.batch_size)
     for stage in config.wanted:
-        workdir.check_stage(stage.name, identity(stage, config.settings_of(stage), run))
+        workdir.check_stage(stage.name, identity(stage, config.settings[stage.name], run))
     if is_chief:
         _open(config, workdir, data_dir)
         _print_plan(config, run)
@@ -203,7 +203,7 @@ def _print_plan(config: PretrainConfig, run: Run):
     """Prints a line a stage: what it is, what it comes from, how long it trains."""
     rows = [("stage", "size", "model", "parameters", "steps", "starts from")]
     for stage in config.wanted:
-        found = config.settings_of(stage)
+        found = config.settings[stage.name]
         rows.append(
             (
                 stage.name,

@@ -113,7 +113,7 @@ def test_other_encodings_are_named_with_their_place(tmp_path, contents, offset):
 
 
 def test_an_unknown_corpus_lists_the_known():
-    with pytest.raises(UserError, match="docs, text, c4. Received: corpus=wiki"):
+    with pytest.raises(UserError, match="docs, text, c4. Received: corpus='wiki'"):
         make_corpus(DataConfig(corpus="wiki"))
 
 

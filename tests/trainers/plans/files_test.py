@@ -9,6 +9,8 @@ from trainers import plans, pretrain
 from trainers.errors import UserError
 from trainers.plans import files
 from trainers.plans.graph import Stage
+from trainers.plans.options import PlanOptions
+from trainers.programs import options_of
 
 A = {"name": "a", "size": "S"}
 B = {"name": "b", "size": "M", "init": "self_fusion", "sources": ["a"], "copies": 2}
@@ -187,10 +189,6 @@ def test_no_plan_at_all_is_refused(tmp_path):
 
 
 def test_help_shows_a_plan_that_can_be_read(tmp_path):
-    from absl import flags
-
-    values = flags.FlagValues()
-    pretrain.define_flags(values)
-    text = values["plan_file"].help
+    text = options_of(PlanOptions)["plan_file"].help
     shown = text[text.index("{") : text.rindex("}") + 1]
     assert [stage.name for stage in read(tmp_path, shown).stages] == ["a", "b"]

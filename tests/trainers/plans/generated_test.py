@@ -192,7 +192,7 @@ def test_flags_reach_the_plans():
     ]
     steps = config("--plan=offsets", "--steps=offset_-50:5,self_fusion:1000")
     assert [p["offset"] for p in steps.plans[0].points.values()] == [-50, -25, 0, 25, 50]
-    assert [steps.settings_of(stage).steps for stage in steps.stages] == [2500, 5] + [1000] * 4
+    assert [settings.steps for settings in steps.settings.values()] == [2500, 5] + [1000] * 4
     with pytest.raises(UserError, match="steps=offset_-7"):
         config("--plan=offsets", "--steps=offset_-7:5")
 

@@ -21,7 +21,7 @@ def asked(tmp_path, *arguments):
 
 def test_models_and_their_steps(tmp_path):
     config = asked(tmp_path, "--steps=S:40")
-    steps = {stage.name: config.settings_of(stage).steps for stage in config.stages}
+    steps = {name: settings.steps for name, settings in config.settings.items()}
     assert steps == {
         "small_0": 40,
         "small_1": 40,
@@ -45,7 +45,7 @@ def test_what_is_fine_tuned_stays(tmp_path):
     assert kept["table5_self_fusion"] == [20, 40]
     for stage in config.stages:
         for step in kept.get(stage.name, ()) if stage.base.startswith("table5") else ():
-            assert step % config.settings_of(stage).checkpoint_every == 0
+            assert step % config.settings[stage.name].checkpoint_every == 0
 
 
 def test_half_of_an_odd_number_is_refused(tmp_path):

@@ -1,0 +1,145 @@
+"""Models fused from checkpoints without training: what `trainers.fuse` does."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import keras_fusion as kf
+from keras_fusion.layers.fusing import NORMS, unusable_values
+from keras_fusion.layers.values import deferred
+from keras_fusion.noise import NOISE_KINDS
+from trainers.checkpoints import CHECKPOINT_FOLDER, Checkpoint, models
+from trainers.checkpoints.format import PARTIAL
+from trainers.data.batches import PretrainingBatches
+from trainers.errors import UserError
+from trainers.programs import check_options, option
+
+
+@dataclasses.dataclass(frozen=True)
+class FuseConfig:
+    """What is fused, and how; checks itself.
+
+    Raises:
+        UserError: a value is out of range, or the output holds something.
+    """
+
+    sources: tuple[str, ...] = option(
+        (), "Folders of stages or checkpoints, two or more; one may stand twice.", group="Fusion"
+    )
+    output: str = option("", "New folder for the fused model.")
+    norm: str = option("property", "Norm that is kept (section 3.2).", choices=NORMS)
+    noise: float = option(0.0, "Standard deviation of the noise over the weights' RMS.", at_least=0)
+    noise_kind: str = option(
+        "gaussian", "Where that noise is: off the diagonal, or balanced.", choices=NOISE_KINDS
+    )
+    seed: int = option(0, "Seed of the noise.", at_least=0)
+    check_data_dir: str | None = option(
+        None, "Prepared tokens to measure the loss on.", group="Check"
+    )
+    batch_size: int = option(32, "Sequences of the batch for that.", at_least=1)
+    input_length: int = option(128, "Encoder tokens of its sequences.", at_least=1)
+
+    def __post_init__(self):
+        check_options(self)
+        if len(self.sources) < 2:
+            raise UserError(
+                expected="--sources to name at least two folders",
+                received=f"sources={','.join(self.sources)!r}",
+                do="Separate them by commas; for a self-fusion name the folder twice",
+            )
+        if not self.output:
+            raise UserError(
+                expected="--output to name a new folder",
+                received="output=''",
+                do="Add --output=FOLDER",
+            )
+        if os.path.lexists(self.output) and not _is_free(pathlib.Path(self.output)):
+            raise UserError(
+                expected="--output to be a new or empty folder",
+                received=f"output={self.output!r}, which holds something",
+                do="Choose another one; nothing is overwritten",
+            )
+
+
+def _is_free(output: pathlib.Path) -> bool:
+    """Whether a folder holds nothing, or nothing but what a killed fusion left."""
+    if not output.is_dir():
+        return False
+    inside = output / CHECKPOINT_FOLDER
+    if inside.is_dir() and any(not path.name.startswith(PARTIAL) for path in inside.iterdir()):
+        return False
+    return all(path == inside for path in output.iterdir())
+
+
+def fuse(config: FuseConfig) -> pathlib.Path:
+    """Fuses the sources' files into those of a new checkpoint, and says what it did.
+
+    Args:
+        config: what is fused, and how.
+
+    Returns:
+        Folder of the checkpoint that was written.
+
+    Raises:
+        UserError: a source cannot be read.
+        kf.FusionError: the sources do not fit together; every mismatch is named.
+    """
+    checkpoints = {path: models.find_checkpoint(path) for path in dict.fromkeys(config.sources)}
+    sources = [checkpoints[path] for path in config.sources]
+    batch = _validation_batch(config)
+    options = {name: getattr(config, name) for name in ("norm", "noise", "noise_kind", "seed")}
+    fused_config, weights = models.fused_weights(sources, **options)
+    _check_values(checkpoints)
+    for path, checkpoint in zip(config.sources, sources, strict=True):
+        print(f"source {path}, step {checkpoint.step:,}: {_count(checkpoint.weights)} parameters")
+    print(f"fused, norm={config.norm}, noise={config.noise}: {_count(weights)} parameters")
+    if batch is not None:
+        _print_losses(config.sources, checkpoints, fused_config, weights, batch)
+    with deferred():
+        fused = kf.models.T5.from_weights(fused_config, weights, seed=config.seed)
+    known = {"sources": [{"checkpoint": str(s.path), "step": s.step} for s in sources], **options}
+    written = models.save_model(fused, config.output, {"fusion": known})
+    print(f"Wrote {written}")
+    return written
+
+
+def _count(weights: Mapping) -> str:
+    """Number of values of weights, to be printed."""
+    return f"{sum(array.size for array in weights.values()):,}"
+
+
+def _check_values(checkpoints: Mapping[str, Checkpoint]) -> None:
+    """Refuses sources with NaN before anything is written; reading them takes seconds per GB."""
+    messages = [
+        message
+        for path, checkpoint in checkpoints.items()
+        for message in unusable_values(checkpoint.weights, path)
+    ]
+    if messages:
+        raise kf.FusionError(f"cannot fuse: {'; '.join(messages)}")
+
+
+def _validation_batch(config: FuseConfig) -> dict | None:
+    if config.check_data_dir is None:
+        return None
+    batches = PretrainingBatches(
+        config.check_data_dir, "validation", config.batch_size, config.input_length, seed=0
+    )
+    return batches.batch(0)
+
+
+def _print_losses(
+    names: Sequence[str],
+    checkpoints: Mapping[str, Checkpoint],
+    fused_config: "kf.models.T5Config",
+    weights: Mapping,
+    batch: dict,
+) -> None:
+    """Prints the loss of each source, of their ensemble (Eq. 8), and of the fused model."""
+    built = {path: models.build_model(checkpoint) for path, checkpoint in checkpoints.items()}
+    fused = kf.models.T5.from_weights(fused_config, weights)
+    gap = kf.fusion_gap(fused, [built[path] for path in names], batch)
+    for path, loss in dict(zip(names, gap.sources, strict=True)).items():
+        print(f"loss per token of {path}: {loss:.4f}")
+    print(f"fused, on one validation batch: {gap}")
