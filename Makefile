@@ -2,7 +2,8 @@
 # make paper      the paper's pretraining experiments at tiny size: about 80 minutes on two cores
 # make paper-fast the same in minutes, with runs too short to show anything: does it all work?
 # make table5     models pretrained, fused or not, fine-tuned on GLUE: Tables 5, 6, 7; an hour
-# make test       the tests: all of them with TensorFlow, then the library's and the mesh's with JAX
+# make test       the fast tests: all with TensorFlow, then the library's and the mesh's with JAX
+# make test-all   the slow ones as well
 # make faults     kill pretraining runs at 30 points, and compare what they end with
 # make lint       style, formatting, and the arrows between the packages
 # make bench      every benchmark with its defaults
@@ -21,7 +22,7 @@ PYTHON_IS_GOOD := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.versi
 
 DEMO_ARGS ?= --plan=baseline,self_fusion --size=tiny --corpus=docs --workdir=demo
 # The sweep and three seeds of Table 1 first; then one seed of everything else, in the same folder,
-# with the rates that the sweep found. Stopped, it goes on where it was.
+# with the rates that the sweep found. After an interruption it resumes.
 PAPER_DIR ?= paper
 PAPER_STEPS := S:2500,M:1200,L:300,baseline:3000,baseline_longer:2000
 PAPER_SIZE ?= --size=tiny --corpus=docs --eval_every=L:100 --checkpoint_every=M:400 \
@@ -45,15 +46,18 @@ TABLE5_PRETRAIN ?= --size=tiny --corpus=docs --steps=S:2500 --eval_every=1250
 TABLE5_FINETUNE ?= --tasks=cola,mrpc,rte --repeats=3 --packed --steps=150 --checkpoint_every=50 \
   --eval_batches=1 --nosubmission
 PYTEST_ARGS ?= -m "not slow"
+# One process per core, each with one thread for TensorFlow's operations (tests/conftest.py); tests
+# stay in order, so that most modules make their fixtures once. Each process needs about 3 GB.
+PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses=8 --dist=worksteal
 # What is worth testing on the second backend as well: the library, and what runs there alone.
-ON_JAX := tests/keras_fusion tests/trainers/devices_test.py \
+ON_JAX := tests/keras_fusion tests/trainers/engines/devices_test.py \
   $(addprefix tests/trainers/engines/,jax_test.py mesh_test.py mesh_fusion_test.py)
 FAULTS_ARGS ?= --points=30 --seed=0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo paper paper-fast table5 test test-slow faults lint format bench clean
+.PHONY: help install demo paper paper-fast table5 test test-all faults lint format bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -104,12 +108,11 @@ table5: $(INSTALLED)
 	$(BIN)/python -m glue.report --workdir=$(TABLE5_DIR)/glue --pretrained=$(TABLE5_DIR)/pretrained
 
 test: $(INSTALLED)
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest $(PYTEST_ARGS)
-	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PYTEST_ARGS) $(ON_JAX)
+	KERAS_BACKEND=tensorflow $(PYTEST) $(PYTEST_ARGS)
+	KERAS_BACKEND=jax $(PYTEST) $(PYTEST_ARGS) $(ON_JAX)
 
-test-slow: $(INSTALLED)
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m slow
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -m slow $(ON_JAX)
+test-all:
+	$(MAKE) test PYTEST_ARGS=
 
 faults: $(INSTALLED)
 	KERAS_BACKEND=tensorflow $(BIN)/python -m tests.faults $(FAULTS_ARGS)

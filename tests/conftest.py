@@ -1,12 +1,15 @@
-"""Fixtures for all tests: backend, seeds, data beside the repository, a tiny prepared corpus."""
+"""Backend, threads and seeds of all tests; data beside the repository, a tiny prepared corpus."""
 
 import os
 import pathlib
 import random
 import sys
 
-# Before anything imports keras.
+# Before anything imports keras. One thread per operation: the models of tests are too small for
+# more, and with pytest-xdist a process runs on every core.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if os.environ["KERAS_BACKEND"] == "jax":
     # Eight virtual devices for meshes; compiling is most of what these tests wait for.
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
@@ -20,7 +23,7 @@ SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.fixture(autouse=True)
 def _seeds():
-    """The same randomness in every test, whichever ran before."""
+    """Seeds every test alike, in whatever order they run."""
     random.seed(0)
     np.random.seed(0)
     if "keras" in sys.modules:
