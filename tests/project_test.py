@@ -202,7 +202,7 @@ def test_import_linter_knows_every_package():
     assert toml()["tool"]["importlinter"]["root_packages"] == PACKAGES
 
 
-@pytest.mark.parametrize("path", ["README.md", *sorted((ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))])
 def test_documented_commands_exist(path):
     if not (ROOT / path).exists():
         pytest.skip(f"{path} is not there.")
