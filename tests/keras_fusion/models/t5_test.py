@@ -22,7 +22,7 @@ class TestProperty:
     """With norm="property" the fused logits are the mean of the sources' (section 3.1)."""
 
     @VERSIONS
-    @pytest.mark.parametrize("n", [2, 3, 4])
+    @pytest.mark.parametrize("n", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
     def test_equals_the_mean_of_the_logits(self, version, n):
         shapes = [{}, WIDER, {}, WIDEST][:n]
         sources = [tiny.model(seed, **version, **shape) for seed, shape in enumerate(shapes)]
