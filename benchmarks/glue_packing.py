@@ -1,18 +1,18 @@
-"""How many examples a second does fine-tuning take with packed rows, over padded ones?
+"""Measures fine-tuning in examples per second, with packed rows and with padded ones.
 
     python -m benchmarks.glue_packing [--size=tiny_m] [--tasks=cola,rte] [--batch_size=32]
 
 Tasks are read from `--data_dir`, the benchmark's own files, and written with a vocabulary trained
 on their texts, so the lengths are real ones. Two models of one size train in turn in this one
-process: one on padded batches, one on rows that hold as many examples on the average. Prints the
-ratio for each task; one whose files are absent is named and left out. Takes about two minutes on
-two cores at the default size.
+process: one on padded batches, one on rows that hold as many examples on average. Prints the ratio
+for each task; one whose files are absent is named and left out. Takes about two minutes on two
+cores at the default size.
 """
 
+import dataclasses
 import time
 
 import numpy as np
-from absl import flags
 
 import keras_fusion as kf
 from benchmarks._rounds import in_turn, line, ratios
@@ -21,6 +21,26 @@ from glue.data import batches, packing
 from trainers import programs
 from trainers.data import vocabulary
 from trainers.engines.tensorflow import TensorFlowEngine
+from trainers.programs import check_options, option
+
+
+@dataclasses.dataclass(frozen=True)
+class PackingConfig:
+    """The settings of the benchmark; checks itself."""
+
+    size: str = option("tiny_m", "Size of the T5.", choices=tuple(sorted(kf.models.config.SIZES)))
+    tasks: tuple[str, ...] = option(("cola", "rte"), "Tasks whose files are in --data_dir.")
+    data_dir: str = option(
+        "../shared/data/glue", "Folder of the benchmark's files: CoLA/train.tsv, …"
+    )
+    pieces: int = option(480, "Pieces of the vocabulary.", at_least=1)
+    batch_size: int = option(32, "Mean examples per batch.", at_least=1)
+    input_length: int = option(512, "Longest input; longer ones are cut.", at_least=2)
+    steps: int = option(5, "Steps per round.", at_least=1)
+    rounds: int = option(7, "Rounds, both in turn.", at_least=1)
+
+    def __post_init__(self):
+        check_options(self)
 
 
 def read(task, data_dir, pieces, input_length):
@@ -33,7 +53,7 @@ def read(task, data_dir, pieces, input_length):
 
 
 def make_run(config, source, steps):
-    """A function that trains on some batches and returns examples a second."""
+    """A function that trains on some batches and returns examples per second."""
     engine = TensorFlowEngine()
     engine.compile(kf.models.T5(config, seed=0), kf.optimizers.Adafactor(0.001))
     feed = source.from_step(0)
@@ -42,7 +62,7 @@ def make_run(config, source, steps):
 
     def run():
         nonlocal done
-        # Counted in advance, out of the time: how many targets, and so examples, the steps have.
+        # Counted in advance, out of the time: the number of targets, and so of examples.
         examples = sum(count(source.batch(step)) for step in range(done, done + steps))
         start = time.perf_counter()
         engine.train(feed, steps)
@@ -53,12 +73,12 @@ def make_run(config, source, steps):
 
 
 def count(batch):
-    """Examples of a batch: each has one end of its target."""
+    """Number of examples of a batch: each has one end of its target."""
     return int(np.sum(batch["targets"] == vocabulary.EOS_ID))
 
 
 def compare(config, examples, batch_size, steps, rounds):
-    """Examples a second of packed and of padded batches, round by round, and the rows."""
+    """Examples per second of packed and of padded batches, round by round, and the rows."""
     rows = packing.pack(examples)
     runs = [
         make_run(config, source, steps)
@@ -70,22 +90,22 @@ def compare(config, examples, batch_size, steps, rounds):
     return *in_turn(runs, rounds), rows
 
 
-def main(argv):
-    del argv
-    config = kf.models.T5Config.from_size(SIZE.value, dropout=0.1)
-    tasks, missing = data.available(TASKS.value, DATA_DIR.value)
+def main(config: PackingConfig) -> None:
+    """Measures and prints, task after task."""
+    model_config = kf.models.T5Config.from_size(config.size, dropout=0.1)
+    tasks, missing = data.available(config.tasks, config.data_dir)
     for name, reason in missing.items():
         print(f"{name} is left out. {reason}")
     for task in tasks:
-        examples = read(task, DATA_DIR.value, PIECES.value, INPUT_LENGTH.value)
+        examples = read(task, config.data_dir, config.pieces, config.input_length)
         packed, padded, rows = compare(
-            config, examples, BATCH_SIZE.value, STEPS.value, ROUNDS.value
+            model_config, examples, config.batch_size, config.steps, config.rounds
         )
         print(
-            f"{task}, {SIZE.value}, batch of {BATCH_SIZE.value}: padded "
-            f"{BATCH_SIZE.value} x ({examples.input_length} + {examples.target_length}), packed "
-            f"{rows.batch_size(BATCH_SIZE.value)} x ({rows.input_length} + {rows.target_length}), "
-            f"{rows.examples_per_row:.2f} examples a row, {rows.fill[0]:.1%} of its input used"
+            f"{task}, {config.size}, batch of {config.batch_size}: padded {config.batch_size} x "
+            f"({examples.input_length} + {examples.target_length}), packed "
+            f"{rows.batch_size(config.batch_size)} x ({rows.input_length} + {rows.target_length}), "
+            f"{rows.examples_per_row:.2f} examples per row, {rows.fill[0]:.1%} of its input used"
         )
         print(line("packed", packed, "examples/s"))
         print(line("padded", padded, "examples/s"))
@@ -93,14 +113,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    SIZE = flags.DEFINE_enum("size", "tiny_m", sorted(kf.models.config.SIZES), "Size of the T5.")
-    TASKS = flags.DEFINE_list("tasks", ["cola", "rte"], "Tasks whose files are in --data_dir.")
-    DATA_DIR = flags.DEFINE_string(
-        "data_dir", "../shared/data/glue", "Folder of the benchmark's files: CoLA/train.tsv, …"
-    )
-    PIECES = flags.DEFINE_integer("pieces", 480, "Pieces of the vocabulary.")
-    BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Examples a batch, on the average.")
-    INPUT_LENGTH = flags.DEFINE_integer("input_length", 512, "Longest input; longer are cut.")
-    STEPS = flags.DEFINE_integer("steps", 5, "Steps a round.")
-    ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds, both in turn.")
-    programs.run(main)
+    programs.run(main, PackingConfig)

@@ -1,6 +1,6 @@
 """Fine-tuning on GLUE: tasks as T5 reads them, their metrics, and the paper's Tables 5, 6 and 7.
 
-Binaries:
+Programs:
 
     python -m glue.finetune   fine-tunes a checkpoint, evaluates it, records its scores
     python -m glue.report     makes the tables of what was recorded
@@ -11,8 +11,7 @@ Public names:
     glue.metrics.score(task, split, targets, predictions) the scores of predicted texts
     glue.metrics.average(scores)                          the paper's average of eight groups
 
-Only `trainers` is imported here, which keeps start-up lines of TensorFlow from the output:
-scikit-learn takes a second, and most of what is below does without it.
+Importing `trainers` keeps start-up lines of TensorFlow from the output.
 """
 
 import trainers  # noqa: F401

@@ -4,55 +4,79 @@ A prediction is a text that the model has generated. It counts if it is a label 
 anything else is no class and so wrong:
 
     accuracy, Matthews   class -1, which no example has
-    F1                   the class that the example has not
+    F1                   the class that the example does not have
     Pearson, Spearman    -1.0
 
-All scores are times 100. scikit-learn and SciPy do the computing.
+All scores are times 100. A metric takes weights, the number of times that each example counts: the
+bootstrap computes one metric for thousands of draws at once, one row of weights per draw. Without
+weights, or with one row, the scores are those of scikit-learn and SciPy, which the tests compare
+them with.
 """
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import scipy.stats
-import sklearn.metrics
 
 from glue import tasks
 from glue.tasks import MIXTURE, Task
-from trainers.errors import UserError
+from trainers.errors import UserError, check_choice
 
 NO_CLASS = -1
 NO_NUMBER = -1.0
 
 
-def accuracy(targets: np.ndarray, predictions: np.ndarray) -> float:
-    """Per cent of the predictions that are right."""
-    return 100 * float(sklearn.metrics.accuracy_score(targets, predictions))
+def accuracy(targets: np.ndarray, predictions: np.ndarray, weights=None) -> np.ndarray:
+    """Percentage of the predictions that are right.
+
+    Args:
+        targets, predictions: arrays of n, both decoded by `decode`.
+        weights: array of n or of (draws, n), how often each example counts; None counts each once.
+
+    Returns:
+        A number, or an array of one per draw.
+    """
+    weights = _weights(targets, weights)
+    return 100 * (weights @ _ones(targets == predictions)) / weights.sum(axis=-1)
 
 
-def f1(targets: np.ndarray, predictions: np.ndarray) -> float:
-    """F1 of class 1, times 100; 0 where neither has class 1."""
-    predictions = valid_or_wrong(targets, predictions)
-    return 100 * float(sklearn.metrics.f1_score(targets, predictions, zero_division=0.0))
+def f1(targets: np.ndarray, predictions: np.ndarray, weights=None) -> np.ndarray:
+    """F1 of class 1, times 100; 0 where neither side has class 1. Arguments as for `accuracy`."""
+    weights = _weights(targets, weights)
+    is_class = (predictions == 0) | (predictions == 1)
+    predictions = np.where(is_class, predictions, 1 - targets)
+    hits = weights @ _ones((targets == 1) & (predictions == 1))
+    both = weights @ (_ones(targets == 1) + _ones(predictions == 1))
+    return 100 * _divide(2 * hits, both)
 
 
-def matthews(targets: np.ndarray, predictions: np.ndarray) -> float:
-    """Matthews' correlation coefficient, times 100; 0 where all predictions are the same."""
-    with warnings.catch_warnings():
-        # It warns where there is only one class; the answer, 0, is what is wanted.
-        warnings.filterwarnings("ignore", message="A single label was found")
-        return 100 * float(sklearn.metrics.matthews_corrcoef(targets, predictions))
+def matthews(targets: np.ndarray, predictions: np.ndarray, weights=None) -> np.ndarray:
+    """Matthews' correlation coefficient, times 100; 0 where one side is all of one class.
+
+    It is the coefficient of several classes, as class -1 stands for what is no label. Arguments as
+    for `accuracy`.
+    """
+    weights = _weights(targets, weights)
+    classes = np.union1d(targets, predictions)
+    true = weights @ _ones(targets[:, None] == classes)
+    said = weights @ _ones(predictions[:, None] == classes)
+    right, size = weights @ _ones(targets == predictions), weights.sum(axis=-1)
+    spread = (size**2 - np.sum(said**2, axis=-1)) * (size**2 - np.sum(true**2, axis=-1))
+    return 100 * _divide(right * size - np.sum(true * said, axis=-1), np.sqrt(spread))
 
 
-def pearson(targets: np.ndarray, predictions: np.ndarray) -> float:
-    """Pearson's correlation, times 100; NaN where all targets or predictions are the same."""
-    return _correlation(scipy.stats.pearsonr, targets, predictions)
+def pearson(targets: np.ndarray, predictions: np.ndarray, weights=None) -> np.ndarray:
+    """Pearson's correlation, times 100; NaN where one side is constant; otherwise as `accuracy`."""
+    weights = _weights(targets, weights)
+    x, x_spread = _centred(targets, weights)
+    y, y_spread = _centred(predictions, weights)
+    return 100 * np.sum(weights * x * y, axis=-1) / np.sqrt(x_spread * y_spread)
 
 
-def spearman(targets: np.ndarray, predictions: np.ndarray) -> float:
-    """Spearman's rank correlation, times 100; NaN where all targets or predictions are the same."""
-    return _correlation(scipy.stats.spearmanr, targets, predictions)
+def spearman(targets: np.ndarray, predictions: np.ndarray, weights=None) -> np.ndarray:
+    """Spearman's rank correlation, times 100; otherwise as `pearson`."""
+    weights = _weights(targets, weights)
+    return pearson(_ranks(targets, weights), _ranks(predictions, weights), weights)
 
 
 METRICS = {
@@ -62,21 +86,38 @@ METRICS = {
     "pearson": pearson,
     "spearman": spearman,
 }
-"""Functions from targets and predictions, both decoded by `decode`, to a number."""
+"""Functions from targets, predictions and weights to a number or one number per draw."""
 
 
-def valid_or_wrong(targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Predictions of two classes, with what is no class turned into the wrong one."""
-    targets, predictions = np.asarray(targets), np.asarray(predictions)
-    return np.where((predictions == 0) | (predictions == 1), predictions, 1 - targets)
+def _weights(targets: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    return np.ones(np.shape(targets)) if weights is None else np.asarray(weights, np.float64)
 
 
-def _correlation(function, targets, predictions):
-    with warnings.catch_warnings():
-        # Both warn where one side is constant or nearly so; NaN, or a number that is uncertain.
-        warnings.simplefilter("ignore", scipy.stats.ConstantInputWarning)
-        warnings.simplefilter("ignore", scipy.stats.NearConstantInputWarning)
-        return 100 * float(function(targets, predictions)[0])
+def _ones(mask: np.ndarray) -> np.ndarray:
+    """1.0 where a mask is true: products of floats go to BLAS."""
+    return mask.astype(np.float64)
+
+
+def _divide(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """top / bottom, and 0 where bottom is 0."""
+    return np.divide(top, bottom, out=np.zeros(np.shape(top)), where=bottom != 0)[()]
+
+
+def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Ranks from 1 in each draw; equal values share the mean of theirs."""
+    distinct, places = np.unique(values, return_inverse=True)
+    counts = weights @ _ones(places[:, None] == np.arange(distinct.size))
+    return (np.cumsum(counts, axis=-1) - counts + (counts + 1) / 2)[..., places]
+
+
+def _centred(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values less their mean, and the sum of their squares: NaN where all values are the same."""
+    size = weights.sum(axis=-1, keepdims=True)
+    centred = values - np.sum(weights * values, axis=-1, keepdims=True) / size
+    spread = np.sum(weights * centred**2, axis=-1)
+    # Rounding leaves 1e-32 of the squares themselves, one value that differs 1e-8 or more.
+    constant = spread <= 1e-14 * np.sum(weights * values**2, axis=-1)
+    return centred, np.where(constant, np.nan, spread)
 
 
 def decode(task: Task, texts: Sequence[str]) -> np.ndarray:
@@ -108,12 +149,12 @@ def _number(text: str) -> float:
 def score(
     task: str, split: str, targets: Sequence[str], predictions: Sequence[str]
 ) -> dict[str, float]:
-    """Computes the scores of a task that a split gives.
+    """Scores the predictions for a split.
 
     Args:
         task: name of the task.
         split: that the examples are of; MNLI's two give a score each.
-        targets: target texts, as `glue.data.load_examples` gives them.
+        targets: target texts, as `glue.data.load_examples` returns them.
         predictions: generated texts, in the same order.
 
     Returns:
@@ -128,27 +169,25 @@ def score(
         >>> score("rte", "validation", ["entailment", "not_entailment"], ["entailment", "yes"])
         {'rte': 50.0}
     """
-    found = tasks.find(task)
-    wanted = [item for item in found.scores if item.split == split]
-    if not wanted:
-        raise UserError(
-            f"Expected a split that {task} is judged by: {', '.join(found.evaluated)}. "
-            f"Received: split={split!r}."
-        )
+    task = tasks.find(task)
+    scores = [score for score in task.scores if score.split == split]
+    check_choice(task.evaluated, split=split)
     if not targets or len(targets) != len(predictions):
         raise UserError(
-            f"Expected a prediction for each example of {task}. Received: "
-            f"predictions={len(predictions)}, targets={len(targets)}."
+            expected=f"one prediction for each example of {task.name}",
+            received=f"predictions={len(predictions)}, targets={len(targets)}",
+            do="Evaluate the task again",
         )
-    true = decode(found, targets)
+    true = decode(task, targets)
     hidden = np.flatnonzero(true == NO_CLASS)
     if hidden.size:
         raise UserError(
-            f"Expected targets of {task} that are labels. Received: target="
-            f"{targets[hidden[0]]!r} of example {hidden[0]}. A test set has no labels."
+            expected=f"targets of {task.name} that are labels",
+            received=f"target={targets[hidden[0]]!r} of example {hidden[0]}",
+            do="Score a split that has labels; a test set has none",
         )
-    predicted = decode(found, predictions)
-    return {item.key: METRICS[item.metric](true, predicted) for item in wanted}
+    predicted = decode(task, predictions)
+    return {score.key: float(METRICS[score.metric](true, predicted)) for score in scores}
 
 
 def groups(scores: Mapping[str, float]) -> tuple[str, ...]:
@@ -160,15 +199,10 @@ def groups(scores: Mapping[str, float]) -> tuple[str, ...]:
     Raises:
         UserError: a key that no task has.
     """
-    known = tasks.scores(tasks.TASKS)
+    every = tasks.scores(tasks.TASKS)
     for key in scores:
-        if key not in known:
-            raise UserError(
-                f"Expected scores of {', '.join(tasks.scores(MIXTURE))}. Received: score={key!r}."
-            )
-    return tuple(
-        name for name in MIXTURE if all(item.key in scores for item in tasks.TASKS[name].scores)
-    )
+        check_choice(every, score=key)
+    return tuple(name for name in MIXTURE if all(key in scores for key in tasks.scores([name])))
 
 
 def average(scores: Mapping[str, float]) -> float:
@@ -177,8 +211,8 @@ def average(scores: Mapping[str, float]) -> float:
     Args:
         scores: `cola`, `sst2`, `mrpc_f1`, `mrpc_accuracy`, `stsb_pearson`, `stsb_spearman`,
             `qqp_accuracy`, `qqp_f1`, `mnli_m`, `mnli_mm`, `qnli`, `rte`, times 100. Of fewer tasks
-            it is the mean of the groups that are there, and `groups` says which to name beside it.
-            Other tasks' scores do not count.
+            it is the mean of the groups that are complete; `groups` names them. Other tasks' scores
+            do not count.
 
     Returns:
         The mean, not truncated; NaN if a score is.
@@ -190,11 +224,12 @@ def average(scores: Mapping[str, float]) -> float:
         >>> average({"cola": 10.0, "mrpc_f1": 80.0, "mrpc_accuracy": 70.0})
         42.5
     """
-    found = groups(scores)
-    if not found:
+    complete = groups(scores)
+    if not complete:
         raise UserError(
-            f"Expected all scores of at least one task of {', '.join(MIXTURE)}. "
-            f"Received: scores={', '.join(scores) or 'none'}."
+            expected=f"all scores of at least one task of {', '.join(MIXTURE)}",
+            received=f"scores={', '.join(scores) or 'none'}",
+            do="Fine-tune one of these tasks",
         )
-    means = [np.mean([scores[item.key] for item in tasks.TASKS[name].scores]) for name in found]
+    means = [np.mean([scores[key] for key in tasks.scores([name])]) for name in complete]
     return float(np.mean(means))

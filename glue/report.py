@@ -1,54 +1,43 @@
-"""Prints and writes the report of fine-tunings: Tables 5, 6 and 7, Figure 3, and what is noise.
+"""Prints and writes the report of fine-tunings: Tables 5, 6 and 7, Figure 3, and their noise.
 
     python -m glue.report --workdir=G [--pretrained=W]
 
-It reads what glue.finetune has recorded in G, also while it still runs, and for Table 6 what the
-pretraining run in W has cost. It writes G/report/report.html, report.md, results.json, tables.tex
-and figure3.png; with many repeats that takes some seconds.
+It reads what glue.finetune has recorded in G, also while it still runs, and for Table 6 the cost of
+the pretraining run in W. It writes G/report/report.html, report.md, results.json, tables.tex and
+figure3.png; with many repeats that takes some seconds.
 """
 
 import dataclasses
 
-from absl import flags
-
 from glue.reports import glue_page
-from trainers import errors, programs
+from trainers import programs
+from trainers.errors import UserError
+from trainers.programs import option
 from trainers.reports import tables
 
 
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
-    """Settings of the binary.
-
-    Args:
-        workdir: folder of the fine-tunings.
-        pretrained: folder of the pretraining run, or None.
+    """The settings of `glue.report`; checks itself.
 
     Raises:
         UserError: no workdir.
     """
 
-    workdir: str
-    pretrained: str | None = None
+    workdir: str = option("", "Folder of the fine-tunings, as given to glue.finetune.")
+    pretrained: str | None = option(None, "Folder of the pretraining run, for Table 6.")
 
     def __post_init__(self):
         if not self.workdir:
-            raise errors.UserError(
-                "Expected --workdir to name the folder of fine-tunings. "
-                f"Received: workdir={self.workdir!r}. Add --workdir=FOLDER."
+            raise UserError(
+                expected="--workdir to name the folder of fine-tunings",
+                received=f"workdir={self.workdir!r}",
+                do="Add --workdir=FOLDER",
             )
 
 
-def define_flags() -> None:
-    """Declares this binary's flags; once a process."""
-    flags.DEFINE_string("workdir", None, "Folder of the fine-tunings, as given to glue.finetune.")
-    flags.DEFINE_string("pretrained", None, "Folder of the pretraining run, for Table 6.")
-
-
-def main(argv):
-    """Writes the report, and prints its tables and where it lies."""
-    del argv
-    config = ReportConfig(flags.FLAGS.workdir, flags.FLAGS.pretrained)
+def main(config: ReportConfig) -> None:
+    """Writes the report, and prints its tables and the path of its page."""
     path, report = glue_page.write_report(config.workdir, config.pretrained)
     for table in report.blocks(tables.Table):
         print(tables.render(table, "md"))
@@ -56,5 +45,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    define_flags()
-    programs.run(main)
+    programs.run(main, ReportConfig)

@@ -1,7 +1,7 @@
-"""What fine-tunings record, and how reports read it.
+"""Files that fine-tunings record, and the reading of them for reports.
 
     G/RUN/model.json             which model was fine-tuned; written first
-    G/RUN/TASK/SPLIT.jsonl       predictions for a validation split: {"target", "prediction"} a line
+    G/RUN/TASK/SPLIT.jsonl       predictions for a split: {"target", "prediction"} per line
     G/RUN/TASK/result.json       scores of the task's best checkpoint; written last
 
 A RUN is one pretrained model fine-tuned with one seed, on one task after the other or on their
@@ -11,12 +11,14 @@ mixture; repeats are further runs. Other files and folders beside these are left
     result.json  {"format": 1, "run", "task", "scores": {key: number or null}, "steps", "best_step",
                   "examples": {split: count}, …}
 
-`model` is the row of the paper's tables (`baseline`, `fusion_property`, `self_fusion`, `small`; any
-other name gets a row of its own), `stage` the pretraining stage whose record has the cost (of
-`small`, one of the small stages), and `pretrain_steps` the steps after its fusion: those of the
-stage alone, unless it goes on from another one; then `stage_steps` says its own. A score that is
-not a number (a correlation of predictions that are all the same) is null.
-What else is in the files is kept for whoever reads them.
+- `model` is the row of the paper's tables (`baseline`, `fusion_property`, `self_fusion`, `small`;
+  any other name gets a row of its own).
+- `stage` is the pretraining stage whose record has the cost (of `small`, one of the small stages).
+- `pretrain_steps` are the steps after its fusion: those of the stage alone, unless it continues
+  another one; then `stage_steps` says its own.
+- A score that is not a number (a correlation of predictions that are all the same) is null.
+
+All other fields are kept for reports.
 
 Example:
     >>> write_model("G", "self_fusion-250-r0", model="self_fusion", pretrain_steps=250)
@@ -38,13 +40,14 @@ from trainers.files import differences, read_json, write_json, write_text
 FORMAT = 1
 MODEL_FILE = "model.json"
 RESULT_FILE = "result.json"
-# What a run was told that does not make it another one: how it was asked for.
-_TOLD = {"command": None}
+# Fields of model.json that a run may be given again with another value: how it was asked for.
+_FREE = {"command": None}
+_MODEL_FIELDS = {"model": str, "stage": str, "pretrain_steps": int, "repeat": int}
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
-    """What a run has reached on a task.
+class TaskResult:
+    """The scores that a fine-tuning has reached on a task.
 
     Args:
         task: its name.
@@ -74,15 +77,13 @@ class Result:
                 targets.append(str(entry["target"]))
                 predicted.append(str(entry["prediction"]))
             except (ValueError, TypeError, KeyError) as error:
-                raise UserError(
-                    "Expected a target and a prediction. Received: "
-                    f"file={str(path)!r}, line={number}, value={line[:40]!r}. Evaluate again."
-                ) from error
+                received = f"file={str(path)!r}, line={number}, value={line[:40]!r}"
+                raise _damaged("a target and a prediction", received) from error
         return targets, predicted
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class FineTuning:
     """One fine-tuned model: the fields of model.json, and its results by task."""
 
     name: str
@@ -90,7 +91,7 @@ class Run:
     stage: str
     pretrain_steps: int
     repeat: int
-    results: Mapping[str, Result]
+    results: Mapping[str, TaskResult]
     facts: Mapping[str, object]
 
     @property
@@ -107,44 +108,33 @@ def write_model(
     *,
     model: str,
     pretrain_steps: int,
-    stage: str | None = None,
-    repeat: int = 0,
-    seed: int = 0,
     check_only: bool = False,
     **facts: object,
 ) -> None:
-    """Says which model a run fine-tunes; again for the same run changes nothing.
+    """Records which model a run fine-tunes; again for the same run changes nothing.
 
     Args:
         workdir: folder of the results.
         run: name of the run and of its folder.
-        model, stage, pretrain_steps: as above; the stage is called like the model if not named.
-        repeat: counts the runs of one model, from 0.
-        seed: of the fine-tuning.
+        model, pretrain_steps: as above.
         check_only: whether to write nothing where there is nothing yet.
-        **facts: what else to record, such as a hash of the checkpoint.
+        **facts: what else to record: the stage, where it is not called like the model, the repeat
+            and the seed, where they are not 0, a hash of the checkpoint, …
 
     Raises:
-        UserError: the folder is of a run of another model; each field that differs is named.
+        UserError: the folder is of a run of another model; the message names each field that
+            differs.
     """
-    content = {
-        "format": FORMAT,
-        "run": run,
-        "model": model,
-        "stage": stage or model,
-        "pretrain_steps": pretrain_steps,
-        "repeat": repeat,
-        "seed": seed,
-        **facts,
-    }
+    content = {"format": FORMAT, "run": run, "model": model, "stage": model}
+    content |= {"pretrain_steps": pretrain_steps, "repeat": 0, "seed": 0, **facts}
     path = pathlib.Path(workdir) / run / MODEL_FILE
     if path.exists():
-        before, now = read_json(path), json.loads(json.dumps(content))
-        wrong = differences(before | _TOLD, now | _TOLD)
-        if wrong:
+        now = json.loads(json.dumps(content))
+        if wrong := differences(read_json(path) | _FREE, now | _FREE):
             raise UserError(
-                f"Expected the results folder of this run or a new one. Received: "
-                f"file={str(path)!r} of another run ({'; '.join(wrong)}). Choose another --workdir."
+                expected="the results folder of this run or a new one",
+                received=f"file={str(path)!r} of another run ({'; '.join(wrong)})",
+                do="Choose another --workdir",
             )
     elif not check_only:
         write_json(path, content)
@@ -156,7 +146,7 @@ def write_result(
     task: str,
     predictions: Mapping[str, tuple[Sequence[str], Sequence[str]]],
     **facts: object,
-) -> dict[str, float]:
+) -> None:
     """Scores a task's validation predictions and records them.
 
     Args:
@@ -166,28 +156,27 @@ def write_result(
         predictions: target texts and generated texts of each split that the task is judged by.
         **facts: what else to record: steps, best_step, device_seconds, …
 
-    Returns:
-        The scores by key.
-
     Raises:
         UserError: as for `glue.metrics.score`, or a split is missing, or the task has a
             result; nothing is written then.
     """
-    missing = [split for split in tasks.find(task).evaluated if split not in predictions]
-    if missing:
+    evaluated = tasks.find(task).evaluated
+    if missing := [split for split in evaluated if split not in predictions]:
         raise UserError(
-            f"Expected predictions for {', '.join(tasks.find(task).evaluated)} of {task}. "
-            f"Received: none for {', '.join(missing)}."
+            expected=f"predictions for {', '.join(evaluated)} of {task}",
+            received=f"none for {', '.join(missing)}",
+            do="Predict every split",
         )
     folder = pathlib.Path(workdir) / run / task
     if (folder / RESULT_FILE).exists():
         raise UserError(
-            "Expected a task without a result. Received: "
-            f"file={str(folder / RESULT_FILE)!r}, which is there. Move it away."
+            expected="a task without a result",
+            received=f"file={str(folder / RESULT_FILE)!r}, which is there",
+            do="Move it away",
         )
     scores = {}
-    for split, (targets, predicted) in predictions.items():
-        scores |= metrics.score(task, split, targets, predicted)
+    for split, pairs in predictions.items():
+        scores |= metrics.score(task, split, *pairs)
     for split, pairs in predictions.items():
         lines = [
             json.dumps({"target": target, "prediction": prediction}) + "\n"
@@ -203,7 +192,6 @@ def write_result(
         **facts,
     }
     write_json(folder / RESULT_FILE, content)
-    return scores
 
 
 def finite_or_none(scores: Mapping[str, float]) -> dict[str, float | None]:
@@ -211,7 +199,7 @@ def finite_or_none(scores: Mapping[str, float]) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in scores.items()}
 
 
-def read_runs(workdir: str | os.PathLike) -> tuple[Run, ...]:
+def read_runs(workdir: str | os.PathLike) -> tuple[FineTuning, ...]:
     """Reads every run of a results folder.
 
     Args:
@@ -228,85 +216,84 @@ def read_runs(workdir: str | os.PathLike) -> tuple[Run, ...]:
     workdir = pathlib.Path(workdir)
     if not workdir.is_dir():
         raise UserError(
-            "Expected the folder of fine-tunings (glue.finetune writes one). "
-            f"Received: workdir={str(workdir)!r}, which is no folder. Check the path."
+            expected="the folder of fine-tunings (glue.finetune writes one)",
+            received=f"workdir={str(workdir)!r}, which is no folder",
+            do="Check the path",
         )
     runs = [_read_run(path.parent) for path in sorted(workdir.glob(f"*/{MODEL_FILE}"))]
     if not runs:
         raise UserError(
-            f"Expected a folder with at least one run (RUN/{MODEL_FILE}). "
-            f"Received: workdir={str(workdir)!r}, which has none. Run glue.finetune first."
+            expected=f"a folder with at least one run (RUN/{MODEL_FILE})",
+            received=f"workdir={str(workdir)!r}, which has none",
+            do="Run glue.finetune first",
         )
-    runs.sort(key=lambda run: (run.model, run.pretrain_steps, run.repeat))
-    for one, other in itertools.pairwise(runs):
-        same = ("model", "pretrain_steps", "repeat")
-        if all(getattr(one, field) == getattr(other, field) for field in same):
+
+    def key(run: FineTuning) -> tuple:
+        return run.model, run.pretrain_steps, run.repeat
+
+    runs.sort(key=key)
+    for run, following in itertools.pairwise(runs):
+        if key(run) == key(following):
             raise UserError(
-                f"Expected one run of {one.model} after {one.pretrain_steps} steps with "
-                f"repeat={one.repeat}. Received: {one.name} and {other.name} in {str(workdir)!r}. "
-                "Move one of them away."
+                expected=f"one run of {run.model} after {run.pretrain_steps} steps with "
+                f"repeat={run.repeat}",
+                received=f"{run.name} and {following.name} in {str(workdir)!r}",
+                do="Move one of them away",
             )
     return tuple(runs)
 
 
-def _read_run(folder: pathlib.Path) -> Run:
-    path = folder / MODEL_FILE
-    facts = _read(
-        path, folder.name, {"model": str, "stage": str, "pretrain_steps": int, "repeat": int}
-    )
-    results = [_read_result(found) for found in sorted(folder.glob(f"*/{RESULT_FILE}"))]
-    return Run(
+def _read_run(folder: pathlib.Path) -> FineTuning:
+    facts = _read(folder / MODEL_FILE, folder.name, _MODEL_FIELDS)
+    results = [_read_result(path) for path in sorted(folder.glob(f"*/{RESULT_FILE}"))]
+    return FineTuning(
         folder.name,
-        facts["model"],
-        facts["stage"],
-        facts["pretrain_steps"],
-        facts["repeat"],
-        {result.task: result for result in results},
-        facts,
+        **{field: facts[field] for field in _MODEL_FIELDS},
+        results={result.task: result for result in results},
+        facts=facts,
     )
 
 
-def _read_result(path: pathlib.Path) -> Result:
+def _read_result(path: pathlib.Path) -> TaskResult:
     folder = path.parent
     facts = _read(path, folder.parent.name, {"task": str, "scores": dict})
-    task = tasks.find(folder.name)
-    keys = [score.key for score in task.scores]
+    keys = list(tasks.scores([folder.name]))
     if facts["task"] != folder.name or sorted(facts["scores"]) != sorted(keys):
-        raise UserError(
-            f"Expected the scores {', '.join(keys)} of {folder.name}. Received: "
-            f"file={str(path)!r}, task={facts['task']!r}, "
-            f"scores={', '.join(facts['scores']) or 'none'}. "
-            "Evaluate the task again."
+        scores = ", ".join(facts["scores"]) or "none"
+        raise _damaged(
+            f"the scores {', '.join(keys)} of {folder.name}",
+            f"file={str(path)!r}, task={facts['task']!r}, scores={scores}",
         )
     scores = {key: _score(facts["scores"][key], key, path) for key in keys}
-    return Result(folder.name, scores, folder, facts)
+    return TaskResult(folder.name, scores, folder, facts)
 
 
 def _score(value: object, key: str, path: pathlib.Path) -> float:
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(
-            f"Expected a number or null. Received: file={str(path)!r}, {key}={value!r}. "
-            "Evaluate the task again."
-        )
+        raise _damaged("a number or null", f"file={str(path)!r}, {key}={value!r}")
     return float(value)
 
 
 def _read(path: pathlib.Path, run: str, fields: Mapping[str, type]) -> dict:
     """Reads an object of this format with these fields, which must be of this run."""
-    found = read_json(path)
-    if found.get("format") != FORMAT or found.get("run") != run:
+    content = read_json(path)
+    if content.get("format") != FORMAT or content.get("run") != run:
         raise UserError(
-            f"Expected format={FORMAT} and run={run!r}, as its folder is called. Received: "
-            f"file={str(path)!r} with format={found.get('format')!r} and run={found.get('run')!r}, "
-            "of another run or version. Move it away."
+            expected=f"format={FORMAT} and run={run!r}, as its folder is called",
+            received=f"file={str(path)!r} with format={content.get('format')!r} and "
+            f"run={content.get('run')!r}, of another run or version",
+            do="Move it away",
         )
     for field, kind in fields.items():
-        value = found.get(field)
+        value = content.get(field)
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise UserError(
-                f"Expected {field!r} as {kind.__name__}. Received: file={str(path)!r}, "
-                f"{field}={value!r}. Run glue.finetune again."
+            raise _damaged(
+                f"{field!r} as {kind.__name__}", f"file={str(path)!r}, {field}={value!r}"
             )
-    return found
+    return content
+
+
+def _damaged(expected: str, received: str) -> UserError:
+    return UserError(expected=expected, received=received, do="Run glue.finetune again")

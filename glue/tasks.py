@@ -1,8 +1,8 @@
-"""The tasks as one table: where their columns lie, what their labels are called, how they score.
+"""The tasks as one table: columns of their files, names of their labels, scores.
 
-Readers, text formats, metrics, predictions files and report columns are all driven by `TASKS`; a
-new task is one more entry. Names, features and labels are those of TensorFlow Datasets (`glue/*`),
-since T5's texts are made of them; columns and files are those that the benchmark publishes.
+Readers, text formats, metrics, predictions files and report columns all follow `TASKS`; a new task
+is one more entry. Names, features and labels are those of TensorFlow Datasets (`glue/*`), since
+T5's texts are made of them; columns and files are those that the benchmark publishes.
 
 `grammar`, `sentiment`, `paraphrase` and `similarity` are no GLUE tasks: this project makes them by
 rules (see glue/data/synthetic.py), so their names begin with `synthetic_` and no GLUE table has
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from trainers.errors import UserError
+from trainers.errors import check_choice
 
 UNKNOWN = "<unk>"
 """Target text of an example whose label is hidden, as T5 writes it."""
@@ -41,20 +41,20 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True)
-class Score:
+class TaskScore:
     """One number that a task is judged by.
 
     Args:
         key: its name in a dict of scores and in tables.
         metric: key of `glue.metrics.METRICS`.
-        split: whose examples it is computed from.
+        split: the split whose examples it is computed from.
         title: its heading below the task's.
     """
 
     key: str
     metric: str
-    split: str = "validation"
-    title: str = ""
+    split: str
+    title: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,19 +63,17 @@ class Task:
 
     Args:
         name: in TensorFlow Datasets, on the command line, and the first word of every input.
-        title: as the benchmark writes it.
+        title: as the benchmark writes it, which is also the name of the folder of its files.
         fields: column of each text feature.
         label_column: column of the label.
         labels: target texts, by class; empty for STS-B and its like, whose label is a number of
             0 to 5.
-        codes: how files and submissions write the classes, in the same order.
-        scores: what it is judged by.
-        folder: folder of its files below the data folder.
+        codes: the classes as files and submissions write them, in the same order.
+        scores: the numbers that it is judged by.
         splits: by name.
-        submissions: name of the predictions file of each test split.
+        submissions: name of the predictions file of each test split; none for synthetic tasks.
         skips_broken_rows: whether rows that lack columns or the label are left out, as TensorFlow
             Datasets leaves them out, instead of refused.
-        synthetic: whether this project makes its examples by rules.
     """
 
     name: str
@@ -84,12 +82,10 @@ class Task:
     label_column: str
     labels: tuple[str, ...]
     codes: tuple[str, ...]
-    scores: tuple[Score, ...]
-    folder: str = ""
-    splits: Mapping[str, Split] = dataclasses.field(default_factory=dict)
+    scores: tuple[TaskScore, ...]
+    splits: Mapping[str, Split]
     submissions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     skips_broken_rows: bool = False
-    synthetic: bool = False
 
     def text(self, values: Mapping[str, str]) -> str:
         """The input: the task's name, then each feature's name and text, sorted by name.
@@ -98,8 +94,7 @@ class Task:
             >>> TASKS["mnli"].text({"premise": "It rains.", "hypothesis": "It is wet."})
             'mnli hypothesis: It is wet. premise: It rains.'
         """
-        parts = [part for name in sorted(self.fields) for part in (f"{name}:", values[name])]
-        return " ".join((self.name, *parts))
+        return " ".join((self.name, *(f"{name}: {values[name]}" for name in sorted(self.fields))))
 
     def target(self, label: int | float) -> str:
         """The target text of a label: its name, or a number in steps of a fifth; -1 is `<unk>`.
@@ -137,179 +132,128 @@ class Task:
         return value
 
     @property
+    def synthetic(self) -> bool:
+        """True where this project makes its examples by rules."""
+        return not self.splits["train"].file
+
+    @property
     def evaluated(self) -> tuple[str, ...]:
         """The splits that its scores are computed from."""
         return tuple(dict.fromkeys(score.split for score in self.scores))
 
 
-def _splits(validation: tuple[str, ...] = ("",), columns: tuple[str, ...] = ()) -> dict[str, Split]:
-    """train, then validation and test for each suffix, in files as the benchmark names them."""
-    found = {"train": Split("train.tsv", columns=columns)}
-    for suffix in validation:
-        found[f"validation{suffix}"] = Split(f"dev{suffix}.tsv", columns=columns)
-    for suffix in validation:
-        found[f"test{suffix}"] = Split(f"test{suffix}.tsv", labelled=False)
-    return found
-
-
+_TITLES = {
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "matthews": "Matthews",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+}
 _SENTENCE = {"sentence": "sentence"}
 _PAIR = {"sentence1": "sentence1", "sentence2": "sentence2"}
 _BITS = ("0", "1")
 _INFERENCE = ("entailment", "not_entailment")
 _INFERENCE_3 = ("entailment", "neutral", "contradiction")
 
-_GLUE = (
-    Task(
-        "cola",
-        "CoLA",
-        _SENTENCE,
-        "label",
-        ("unacceptable", "acceptable"),
-        _BITS,
-        (Score("cola", "matthews", title="Matthews"),),
-        "CoLA",
-        _splits(columns=("source", "label", "original", "sentence")),
-        {"test": "CoLA.tsv"},
-    ),
-    Task(
-        "sst2",
-        "SST-2",
-        _SENTENCE,
-        "label",
-        ("negative", "positive"),
-        _BITS,
-        (Score("sst2", "accuracy", title="accuracy"),),
-        "SST-2",
-        _splits(),
-        {"test": "SST-2.tsv"},
-    ),
-    Task(
-        "mrpc",
-        "MRPC",
-        {"sentence1": "#1 String", "sentence2": "#2 String"},
-        "Quality",
-        ("not_equivalent", "equivalent"),
-        _BITS,
-        (Score("mrpc_f1", "f1", title="F1"), Score("mrpc_accuracy", "accuracy", title="accuracy")),
-        "MRPC",
-        _splits(),
-        {"test": "MRPC.tsv"},
-    ),
-    Task(
-        "stsb",
-        "STS-B",
-        _PAIR,
-        "score",
-        (),
-        (),
-        (
-            Score("stsb_pearson", "pearson", title="Pearson"),
-            Score("stsb_spearman", "spearman", title="Spearman"),
-        ),
-        "STS-B",
-        _splits(),
-        {"test": "STS-B.tsv"},
-    ),
-    Task(
-        "qqp",
-        "QQP",
-        {"question1": "question1", "question2": "question2"},
-        "is_duplicate",
-        ("not_duplicate", "duplicate"),
-        _BITS,
-        (Score("qqp_accuracy", "accuracy", title="accuracy"), Score("qqp_f1", "f1", title="F1")),
-        "QQP",
-        _splits(),
-        {"test": "QQP.tsv"},
-        skips_broken_rows=True,
-    ),
-    Task(
-        "mnli",
-        "MNLI",
-        {"premise": "sentence1", "hypothesis": "sentence2"},
-        "gold_label",
-        _INFERENCE_3,
-        _INFERENCE_3,
-        (
-            Score("mnli_m", "accuracy", "validation_matched", "matched"),
-            Score("mnli_mm", "accuracy", "validation_mismatched", "mismatched"),
-        ),
-        "MNLI",
-        _splits(("_matched", "_mismatched")),
-        {"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"},
-    ),
-    Task(
-        "qnli",
-        "QNLI",
-        {"question": "question", "sentence": "sentence"},
-        "label",
-        _INFERENCE,
-        _INFERENCE,
-        (Score("qnli", "accuracy", title="accuracy"),),
-        "QNLI",
-        _splits(),
-        {"test": "QNLI.tsv"},
-    ),
-    Task(
-        "rte",
-        "RTE",
-        _PAIR,
-        "label",
-        _INFERENCE,
-        _INFERENCE,
-        (Score("rte", "accuracy", title="accuracy"),),
-        "RTE",
-        _splits(),
-        {"test": "RTE.tsv"},
-    ),
-    Task(
-        "wnli",
-        "WNLI",
-        _PAIR,
-        "label",
-        ("not_entailment", "entailment"),
-        _BITS,
-        (Score("wnli", "accuracy", title="accuracy"),),
-        "WNLI",
-        _splits(),
-        {"test": "WNLI.tsv"},
-    ),
-)
 
-
-def _synthetic(
-    name: str, fields: Mapping[str, str], labels: tuple[str, ...], *metrics: str
-) -> Task:
-    key = f"synthetic_{name}"
-    keys = [key] if len(metrics) == 1 else [f"{key}_{metric}" for metric in metrics]
-    return Task(
-        key,
-        f"synthetic {name}",
-        fields,
-        "label",
-        labels,
-        _BITS[: len(labels)],
-        tuple(
-            Score(name, metric, title=metric) for name, metric in zip(keys, metrics, strict=True)
-        ),
-        splits={"train": Split(), "validation": Split(), "test": Split(labelled=False)},
-        synthetic=True,
+def _scores(name: str, metrics: str) -> tuple[TaskScore, ...]:
+    """The scores of a task with one validation split."""
+    keys = [name] if " " not in metrics else [f"{name}_{metric}" for metric in metrics.split()]
+    return tuple(
+        TaskScore(key, metric, "validation", _TITLES[metric])
+        for key, metric in zip(keys, metrics.split(), strict=True)
     )
 
 
+def _glue(
+    name: str,
+    title: str,
+    fields: Mapping[str, str],
+    label_column: str,
+    labels: tuple[str, ...],
+    metrics: str,
+    codes: tuple[str, ...] = _BITS,
+    columns: tuple[str, ...] = (),
+    **options: object,
+) -> Task:
+    """A GLUE task with one validation and one test split; `columns` of files without a header."""
+    splits = {
+        "train": Split("train.tsv", columns=columns),
+        "validation": Split("dev.tsv", columns=columns),
+        "test": Split("test.tsv", labelled=False),
+    }
+    submissions = {"test": f"{title}.tsv"}
+    scores = _scores(name, metrics)
+    return Task(
+        name, title, fields, label_column, labels, codes, scores, splits, submissions, **options
+    )
+
+
+_MNLI = Task(
+    "mnli",
+    "MNLI",
+    {"premise": "sentence1", "hypothesis": "sentence2"},
+    "gold_label",
+    _INFERENCE_3,
+    _INFERENCE_3,
+    (
+        TaskScore("mnli_m", "accuracy", "validation_matched", "matched"),
+        TaskScore("mnli_mm", "accuracy", "validation_mismatched", "mismatched"),
+    ),
+    {
+        "train": Split("train.tsv"),
+        "validation_matched": Split("dev_matched.tsv"),
+        "validation_mismatched": Split("dev_mismatched.tsv"),
+        "test_matched": Split("test_matched.tsv", labelled=False),
+        "test_mismatched": Split("test_mismatched.tsv", labelled=False),
+    },
+    {"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"},
+)
+
+_COLA_COLUMNS = ("source", "label", "original", "sentence")
+_MRPC_FIELDS = {"sentence1": "#1 String", "sentence2": "#2 String"}
+_QQP_FIELDS = {"question1": "question1", "question2": "question2"}
+_QNLI_FIELDS = {"question": "question", "sentence": "sentence"}
+_ACCEPTABLE = ("unacceptable", "acceptable")
+_POSITIVE = ("negative", "positive")
+_EQUIVALENT = ("not_equivalent", "equivalent")
+_DUPLICATE = ("not_duplicate", "duplicate")
+
+_TASKS = (
+    _glue("cola", "CoLA", _SENTENCE, "label", _ACCEPTABLE, "matthews", columns=_COLA_COLUMNS),
+    _glue("sst2", "SST-2", _SENTENCE, "label", _POSITIVE, "accuracy"),
+    _glue("mrpc", "MRPC", _MRPC_FIELDS, "Quality", _EQUIVALENT, "f1 accuracy"),
+    _glue("stsb", "STS-B", _PAIR, "score", (), "pearson spearman", codes=()),
+    _glue(
+        "qqp", "QQP", _QQP_FIELDS, "is_duplicate", _DUPLICATE, "accuracy f1", skips_broken_rows=True
+    ),
+    _MNLI,
+    _glue("qnli", "QNLI", _QNLI_FIELDS, "label", _INFERENCE, "accuracy", codes=_INFERENCE),
+    _glue("rte", "RTE", _PAIR, "label", _INFERENCE, "accuracy", codes=_INFERENCE),
+    _glue("wnli", "WNLI", _PAIR, "label", ("not_entailment", "entailment"), "accuracy"),
+)
+
+
+def _synthetic(name: str, fields: Mapping[str, str], labels: tuple[str, ...], metrics: str) -> Task:
+    splits = {"train": Split(), "validation": Split(), "test": Split(labelled=False)}
+    key, codes = f"synthetic_{name}", _BITS[: len(labels)]
+    title, scores = f"synthetic {name}", _scores(key, metrics)
+    return Task(key, title, fields, "label", labels, codes, scores, splits)
+
+
 _SYNTHETIC = (
-    _synthetic("grammar", _SENTENCE, ("unacceptable", "acceptable"), "matthews"),
-    _synthetic("sentiment", _SENTENCE, ("negative", "positive"), "accuracy"),
-    _synthetic("paraphrase", _PAIR, ("not_equivalent", "equivalent"), "f1", "accuracy"),
-    _synthetic("similarity", _PAIR, (), "pearson", "spearman"),
+    _synthetic("grammar", _SENTENCE, _ACCEPTABLE, "matthews"),
+    _synthetic("sentiment", _SENTENCE, _POSITIVE, "accuracy"),
+    _synthetic("paraphrase", _PAIR, _EQUIVALENT, "f1 accuracy"),
+    _synthetic("similarity", _PAIR, (), "pearson spearman"),
 )
 
 TASKS: Mapping[str, Task] = types.MappingProxyType(
-    {task.name: task for task in (*_GLUE, *_SYNTHETIC)}
+    {task.name: task for task in (*_TASKS, *_SYNTHETIC)}
 )
 """Every task by name, the GLUE tasks in the order of the paper's Table 7 first."""
 
-MIXTURE = tuple(task.name for task in _GLUE if task.name != "wnli")
+MIXTURE = tuple(task.name for task in _TASKS if task.name != "wnli")
 """The tasks of the mixture and of the average; T5 and the paper leave WNLI out of both."""
 
 SYNTHETIC = tuple(task.name for task in _SYNTHETIC)
@@ -320,26 +264,12 @@ def find(name: str) -> Task:
     """The task of a name.
 
     Raises:
-        UserError: there is none; the known ones are listed.
+        UserError: there is none; the message lists all names.
     """
-    if name not in TASKS:
-        raise UserError(f"Expected a task of {', '.join(TASKS)}. Received: task={name!r}.")
+    check_choice(TASKS, task=name)
     return TASKS[name]
 
 
-def find_split(task: Task, split: str) -> Split:
-    """A split of a task.
-
-    Raises:
-        UserError: it has none of that name; its own are listed.
-    """
-    if split not in task.splits:
-        raise UserError(
-            f"Expected a split of {task.name}: {', '.join(task.splits)}. Received: split={split!r}."
-        )
-    return task.splits[split]
-
-
-def scores(names: Iterable[str]) -> dict[str, Score]:
+def scores(names: Iterable[str]) -> dict[str, TaskScore]:
     """The scores of some tasks by key, in the order of the tasks."""
     return {score.key: score for name in names for score in find(name).scores}

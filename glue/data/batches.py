@@ -2,7 +2,8 @@
 
 A text is tokenised, cut to one less than the length and ended by EOS. Every epoch visits the
 examples in another order; a batch may reach into the next epoch, so that all are of one shape. A
-mixture is the examples of its tasks together: then each task comes up as often as its size says.
+mixture is the examples of its tasks together, so its batches hold each task in proportion to its
+size.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from trainers.errors import UserError
 
 _LENGTHS = 16
 _READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
+_NONE = np.zeros(0, np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +27,9 @@ class Examples:
     """Tokenised examples; each sequence ends with EOS.
 
     Args:
-        inputs, targets: an int32 array an example, of at most the lengths.
-        input_length, target_length: what batches are padded to, and at least their lengths.
-        cut: how many inputs were longer.
+        inputs, targets: an int32 array for each example, of at most the lengths.
+        input_length, target_length: lengths that batches are padded to.
+        cut: number of inputs that were longer.
     """
 
     inputs: Sequence[np.ndarray]
@@ -40,41 +42,41 @@ class Examples:
         return len(self.inputs)
 
     def __add__(self, other: "Examples") -> "Examples":
-        return dataclasses.replace(
-            self,
-            inputs=[*self.inputs, *other.inputs],
-            targets=[*self.targets, *other.targets],
-            input_length=max(self.input_length, other.input_length),
-            target_length=max(self.target_length, other.target_length),
-            cut=self.cut + other.cut,
+        return Examples(
+            [*self.inputs, *other.inputs],
+            [*self.targets, *other.targets],
+            max(self.input_length, other.input_length),
+            max(self.target_length, other.target_length),
+            self.cut + other.cut,
         )
 
     @property
     def fingerprint(self) -> str:
         """Hash of all tokens: two trainings with the same one see the same examples."""
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for pair in zip(self.inputs, self.targets, strict=True):
             for ids in pair:
-                found.update(np.asarray(ids, "<i4").tobytes())
-        return found.hexdigest()[:12]
+                digest.update(np.asarray(ids, "<i4").tobytes())
+        return digest.hexdigest()[:12]
 
     def batch(self, rows: Sequence[int], size: int | None = None) -> dict[str, np.ndarray]:
         """The batch of some examples.
 
         Args:
-            rows: which ones.
+            rows: numbers of the examples.
             size: rows of the batch; those beyond the examples have an empty input and no target.
 
         Returns:
             int32 arrays: `encoder_token_ids` and `encoder_padding_mask` (size, input_length),
             `decoder_token_ids` and `targets` (size, target_length). The decoder needs no mask: it
-            sees no position but those before, and targets that are padding do not count.
+            sees only earlier positions, and targets that are padding do not count.
         """
-        size = len(rows) if size is None else size
-        empty = [np.array([EOS_ID], np.int32)] * (size - len(rows))
-        inputs = _pad([*(self.inputs[row] for row in rows), *empty], self.input_length)
-        none = [np.zeros(0, np.int32)] * (size - len(rows))
-        targets = _pad([*(self.targets[row] for row in rows), *none], self.target_length)
+        unused = 0 if size is None else size - len(rows)
+        empty = np.array([EOS_ID], np.int32)
+        inputs = _pad([*(self.inputs[row] for row in rows), *[empty] * unused], self.input_length)
+        targets = _pad(
+            [*(self.targets[row] for row in rows), *[_NONE] * unused], self.target_length
+        )
         shifted = np.zeros_like(targets)
         shifted[:, 1:] = targets[:, :-1]
         return {
@@ -91,7 +93,7 @@ def tokenize(
     input_length: int,
     target_length: int,
 ) -> Examples:
-    """Tokenises what `glue.data.load_examples` gives.
+    """Tokenises what `glue.data.load_examples` returns.
 
     Args:
         pairs: input text and target text of each example.
@@ -103,23 +105,23 @@ def tokenize(
         UserError: a target that is longer, or that the vocabulary cannot write: no generated text
             would ever equal it.
     """
-    known = {
+    labels = {
         text: _target(text, vocabulary, target_length)
         for text in sorted({target for _, target in pairs})
     }
-    found = tokenize_inputs([text for text, _ in pairs], vocabulary, input_length)
-    targets = [known[target] for _, target in pairs]
-    return dataclasses.replace(found, targets=targets, target_length=target_length)
+    examples = tokenize_inputs([text for text, _ in pairs], vocabulary, input_length)
+    targets = [labels[target] for _, target in pairs]
+    return dataclasses.replace(examples, targets=targets, target_length=target_length)
 
 
 def tokenize_inputs(texts: Sequence[str], vocabulary: Vocabulary, input_length: int) -> Examples:
-    """As `tokenize`, of input texts alone: the targets are of no length."""
+    """Tokenises input texts alone; arguments as for `tokenize`."""
     encoded = vocabulary.encode(texts)
     inputs = [_ended(ids[: input_length - 1]) for ids in encoded]
     longest = max(map(len, inputs), default=0)
     return Examples(
         inputs,
-        [np.zeros(0, np.int32)] * len(inputs),
+        [_NONE] * len(inputs),
         # No more padding than the longest one needs, in lengths that do not change with each text.
         input_length=min(input_length, -(-longest // _LENGTHS) * _LENGTHS),
         target_length=0,
@@ -132,13 +134,15 @@ def _target(text: str, vocabulary: Vocabulary, length: int) -> np.ndarray:
     written = vocabulary.decode(ids)
     if written != text:
         raise UserError(
-            f"Expected a vocabulary that can write every label. Received: label={text!r}, which "
-            f"comes back as {written!r}. Pretrain with a vocabulary that has its letters."
+            expected="a vocabulary that can write every label",
+            received=f"label={text!r}, which comes back as {written!r}",
+            do="Pretrain with a vocabulary that has its letters",
         )
     if len(ids) >= length:
         raise UserError(
-            f"Expected labels of at most {length - 1} tokens and EOS. Received: label={text!r} of "
-            f"{len(ids)} tokens, target_length={length}. Give --target_length={len(ids) + 1}."
+            expected=f"labels of at most {length - 1} tokens and EOS",
+            received=f"label={text!r} of {len(ids)} tokens, target_length={length}",
+            do=f"Give --target_length={len(ids) + 1}",
         )
     return _ended(ids)
 
@@ -155,11 +159,11 @@ def _pad(sequences: Sequence[np.ndarray], length: int) -> np.ndarray:
 
 
 class TrainingBatches:
-    """Endless batches in an order that (seed, epoch) decide; what the training loop takes.
+    """Endless batches, in an order that (seed, epoch) decide, for the training loop.
 
     Args:
-        examples: of one task or of a mixture.
-        batch_size: examples a batch.
+        examples: `Examples` or `glue.data.packing.PackedRows` of one task or of a mixture.
+        batch_size: rows per batch.
         seed: of the order.
 
     Example:
@@ -176,7 +180,7 @@ class TrainingBatches:
 
     @property
     def tokens_per_batch(self) -> int:
-        """Input and target positions of a batch, padding included: what a step computes."""
+        """Input and target positions of a batch, padding included."""
         return self.batch_size * (self.examples.input_length + self.examples.target_length)
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
@@ -193,9 +197,9 @@ class EvaluationBatches:
     """Batches whose loss is followed while a model trains: examples from all over a data set.
 
     Args:
-        examples: of one task or of a mixture.
-        batch_size: rows a batch.
-        most: how many batches at most; fewer where there are fewer examples.
+        examples: `Examples` or `PackedRows` of one task or of a mixture.
+        batch_size: rows per batch.
+        most: largest number of batches; fewer where there are fewer examples.
     """
 
     def __init__(self, examples: Examples, batch_size: int, most: int):

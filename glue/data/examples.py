@@ -1,7 +1,7 @@
 """Examples of a task as T5 reads them: an input text and a target text.
 
 They come from TensorFlow Datasets (`glue/cola`, …), from the benchmark's own files below a data
-folder, or, for the synthetic tasks, from rules. All three give the same texts for the same rows.
+folder, or, for the synthetic tasks, from rules. The first two give the same texts for the same row.
 
 Example:
     >>> load_examples("cola", "validation", data_dir="glue_data")[0]
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from glue import tasks
 from glue.data import synthetic, tsv
 from glue.tasks import HIDDEN, Split, Task
-from trainers.errors import UserError
+from trainers.errors import UserError, check_choice
 
 
 def load_examples(
@@ -37,17 +37,15 @@ def load_examples(
         UserError: an unknown task or split, a file that is not there (`MissingFile`) or cannot be
             used; then the message names file, line and value.
     """
-    found = tasks.find(task)
-    return [
-        (found.text(texts), found.target(label))
-        for texts, label in _read(found, split, tasks.find_split(found, split), data_dir)
-    ]
+    task = tasks.find(task)
+    check_choice(task.splits, split=split)
+    return [(task.text(texts), task.target(label)) for texts, label in _read(task, split, data_dir)]
 
 
 def available(
     names: Iterable[str], data_dir: str | pathlib.Path | None = None
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Which of some tasks can be fine-tuned and evaluated with the data that is there.
+    """Sorts tasks into those that can be fine-tuned and evaluated with the data that is there.
 
     Test sets are not looked for: nothing but the predictions files needs them.
 
@@ -56,15 +54,16 @@ def available(
         data_dir: as for `load_examples`.
 
     Returns:
-        The names of those that can, and for each of the others why not.
+        The names of those that can, and for each of the others the reason.
 
     Raises:
         UserError: an unknown task, a data folder that is none, or no task has its data.
     """
     if data_dir is not None and not pathlib.Path(data_dir).is_dir():
         raise UserError(
-            "Expected the folder of the benchmark's files. "
-            f"Received: data_dir={str(data_dir)!r}, which is no folder. Check the path."
+            expected="the folder of the benchmark's files",
+            received=f"data_dir={str(data_dir)!r}, which is no folder",
+            do="Check the path",
         )
     ready, missing = [], {}
     for task in map(tasks.find, dict.fromkeys(names)):
@@ -75,39 +74,35 @@ def available(
         except tsv.MissingFile as error:
             missing[task.name] = str(error)
     if not ready:
-        first = next(iter(missing.values()), "no task was named")
         raise UserError(
-            f"Expected at least one task with its data. Received: tasks={','.join(missing)}, none "
-            f"of which has it. The first: {first}"
+            expected="at least one task with its data",
+            received=f"tasks={','.join(missing)}, none of which has it",
+            do=next(iter(missing.values()), "Name a task"),
         )
     return tuple(ready), missing
 
 
-def _read(task: Task, name: str, split: Split, data_dir: str | pathlib.Path | None):
+def _read(task: Task, name: str, data_dir: str | pathlib.Path | None):
     """Texts by feature and label of each example."""
     if task.synthetic:
         return synthetic.examples(task.name, name)
-    if data_dir is not None:
-        return tsv.read(task, split, data_dir)
-    return _read_tfds(task, name, split)
+    split = task.splits[name]
+    return tsv.read(task, split, data_dir) if data_dir else _read_tfds(task, name, split)
 
 
 def _check(task: Task, name: str, data_dir: str | pathlib.Path | None) -> None:
-    """Looks whether the data of a split is there, without reading it."""
+    """Checks that the data of a split is there, without reading it."""
     if task.synthetic:
         return
-    if data_dir is not None:
+    if data_dir:
         tsv.path_of(task, task.splits[name], data_dir)
     else:
         _open_tfds(task, name)
 
 
 def _read_tfds(task: Task, name: str, split: Split):
-    dataset = _open_tfds(task, name)
-    import tensorflow_datasets as tfds
-
     # TensorFlow Datasets stores examples in an order of its own; `idx` is their row in the file.
-    rows = sorted(tfds.as_numpy(dataset), key=lambda row: row["idx"])
+    rows = sorted(_open_tfds(task, name).as_numpy_iterator(), key=lambda row: row["idx"])
     return [
         (
             {feature: row[feature].decode("utf-8", "replace") for feature in task.fields},
@@ -118,18 +113,20 @@ def _read_tfds(task: Task, name: str, split: Split):
 
 
 def _open_tfds(task: Task, name: str):
+    """The `tf.data.Dataset` of a split."""
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise UserError(
-            f"Expected tensorflow_datasets for the task {task.name}. Received: {error}. Install "
-            "it, or give the benchmark's files with --data_dir."
+            expected=f"tensorflow_datasets for the task {task.name}",
+            received=error,
+            do="Install it, or give the benchmark's files with --data_dir",
         ) from error
     try:
         return tfds.builder(f"glue/{task.name}").as_dataset(split=name, shuffle_files=False)
     except (AssertionError, FileNotFoundError, tfds.core.DatasetNotFoundError) as error:
         raise tsv.MissingFile(
-            f"Expected glue/{task.name} prepared by TensorFlow Datasets. Received: no data_dir, "
-            f"and it is not in the folder of TensorFlow Datasets. Run `tfds build glue/{task.name}`"
-            ", or give the benchmark's files with --data_dir."
+            expected=f"glue/{task.name} prepared by TensorFlow Datasets",
+            received="no data_dir, and it is not in the folder of TensorFlow Datasets",
+            do=f"Run `tfds build glue/{task.name}`, or give the benchmark's files with --data_dir",
         ) from error

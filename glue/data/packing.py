@@ -2,11 +2,11 @@
 
 GLUE's examples are much shorter than the longest of them, to which a padded batch pads. Here rows
 of that length hold as many as fit; segment ids keep every attention within its example. The loss
-of a batch is that of the same examples padded, and so is its gradient; with dropout, the examples
-of a row share their masks, as the tokens of one do.
+of a batch and its gradient are those of the same examples padded. With dropout, the examples of a
+row share their masks, as the tokens of one example do.
 
-Which examples share a row follows from the seed alone, and which rows a batch has from seed and
-step: `glue.data.batches.TrainingBatches` and `EvaluationBatches` take rows as they take examples.
+The seed alone decides which examples share a row; seed and step decide which rows a batch has.
+`glue.data.batches.TrainingBatches` and `EvaluationBatches` take rows as they take examples.
 
 Example:
     >>> rows = pack(examples, seed=0)
@@ -27,21 +27,21 @@ from glue.data.batches import Examples
 from trainers.data.vocabulary import PAD_ID
 from trainers.errors import UserError
 
-# How many rows stay open for what comes; more find a place for more, and take longer.
+# Rows that stay open for later examples; more rows fill better, and take longer.
 WINDOW = 64
-# Targets are short: a little more room for them than they need on the average costs little, and
-# they close no row that still has room for an input.
+# Targets are short: a little more room than they need on average costs little, and no row that
+# still has room for an input is closed for want of it.
 _SLACK = 1.25
 _MULTIPLE = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class PackedRows:
-    """Rows of examples, to be made batches of as examples are.
+    """Rows of examples, made into batches as examples are.
 
     Args:
         examples: of a task or of a mixture.
-        rows: the examples of each row, as their numbers.
+        rows: the numbers of the examples of each row.
         input_length, target_length: of a row.
     """
 
@@ -68,10 +68,10 @@ class PackedRows:
         return inputs / (rows * self.input_length), targets / (rows * self.target_length)
 
     def batch_size(self, examples: int, multiple_of: int = 1) -> int:
-        """Rows that hold about so many examples: an epoch then has as many steps as padded.
+        """Number of rows that hold about so many examples, so that an epoch keeps its steps.
 
         Args:
-            examples: a batch, on the average.
+            examples: mean examples per batch.
             multiple_of: what must divide the rows: replicas times microbatches.
         """
         rows = examples / self.examples_per_row / multiple_of
@@ -81,7 +81,7 @@ class PackedRows:
         """The batch of some rows.
 
         Args:
-            rows: which ones.
+            rows: their numbers.
             size: rows of the batch; those beyond the given ones are padding alone.
 
         Returns:
@@ -95,8 +95,8 @@ class PackedRows:
         inputs, encoder_segments = _join(self.examples.inputs, members, size, self.input_length)
         targets, decoder_segments = _join(self.examples.targets, members, size, self.target_length)
         shifted = np.zeros_like(targets)
-        goes_on = decoder_segments[:, 1:] == decoder_segments[:, :-1]
-        shifted[:, 1:] = np.where(goes_on, targets[:, :-1], PAD_ID)
+        same_segment = decoder_segments[:, 1:] == decoder_segments[:, :-1]
+        shifted[:, 1:] = np.where(same_segment, targets[:, :-1], PAD_ID)
         return {
             "encoder_token_ids": inputs,
             "encoder_segment_ids": encoder_segments,
@@ -106,49 +106,31 @@ class PackedRows:
         }
 
 
-def pack(
-    examples: Examples,
-    seed: int = 0,
-    input_length: int | None = None,
-    target_length: int | None = None,
-    window: int = WINDOW,
-) -> PackedRows:
+def pack(examples: Examples, seed: int = 0) -> PackedRows:
     """Puts examples into rows: first fit, in a random order, among the rows that are open.
 
     Args:
         examples: of a task or of a mixture.
         seed: of the order; the same one gives the same rows.
-        input_length: of a row; by default what the examples are padded to.
-        target_length: of a row; by default what gives the targets of a full row room.
-        window: rows that are open at a time; another one closes the first of them.
 
     Raises:
-        UserError: no examples, or one that fits no row.
+        UserError: no examples.
     """
     if not len(examples):
-        raise UserError("Expected examples to pack. Received: none. Give a task that has some.")
+        raise UserError(expected="examples to pack", received="none", do="Give a task with some")
     sizes = np.array(
         [
             (len(inputs), len(targets))
             for inputs, targets in zip(examples.inputs, examples.targets, strict=True)
         ]
     )
-    input_length = input_length or examples.input_length
-    target_length = target_length or _target_length(sizes, input_length)
-    longest = sizes.max(0)
-    if longest[0] > input_length or longest[1] > target_length:
-        raise UserError(
-            f"Expected rows that hold the longest input and target, {longest[0]} and {longest[1]} "
-            f"tokens. Received: input_length={input_length}, target_length={target_length}. Give "
-            "greater ones."
-        )
+    lengths = examples.input_length, _target_length(sizes, examples.input_length)
     order = np.random.default_rng(seed % 2**32).permutation(len(examples))
-    rows = first_fit(sizes, order, (input_length, target_length), window)
-    return PackedRows(examples, rows, input_length, target_length)
+    return PackedRows(examples, first_fit(sizes, order, lengths), *lengths)
 
 
 def first_fit(
-    sizes: np.ndarray, order: Sequence[int], room: tuple[int, int], window: int
+    sizes: np.ndarray, order: Sequence[int], room: tuple[int, int], window: int = WINDOW
 ) -> list[list[int]]:
     """Puts each item into the first open row with room for it, or opens another one.
 
@@ -180,14 +162,14 @@ def first_fit(
 def _target_length(sizes: np.ndarray, input_length: int) -> int:
     """Room for the targets of a row whose inputs are full, and for the longest target."""
     inputs, targets = sizes.sum(0)
-    wanted = max(sizes[:, 1].max(), _SLACK * targets / inputs * input_length, 1)
-    return _MULTIPLE * math.ceil(wanted / _MULTIPLE)
+    needed = max(sizes[:, 1].max(), _SLACK * targets / inputs * input_length, 1)
+    return _MULTIPLE * math.ceil(needed / _MULTIPLE)
 
 
 def _join(
     parts: Sequence[np.ndarray], members: Sequence[Sequence[int]], size: int, length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of the rows' examples one after the other, and which of them each belongs to."""
+    """Tokens of the rows' examples one after the other, and the segment of each token."""
     tokens, segments = np.full((size, length), PAD_ID, np.int32), np.zeros((size, length), np.int32)
     for row, numbers in enumerate(members):
         start = 0

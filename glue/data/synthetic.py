@@ -1,12 +1,12 @@
 """Four small tasks made by rules, so that a demo and the tests need no download.
 
-They have the form of GLUE's tasks and nothing else of them: the sentences come from a grammar of a
-few words, and a score on them says only that fine-tuning and evaluation work.
+They have the form of GLUE's tasks and nothing else: the sentences come from a grammar of a few
+words, and a score on them says only that fine-tuning and evaluation work.
 
-    synthetic_grammar     does the verb agree with its subject, and are the words in order?
-    synthetic_sentiment   which way does the adjective point, "not" and "never" counted?
-    synthetic_paraphrase  the same statement in other words (passive, synonyms), or another one?
-    synthetic_similarity  0 to 5: how many of the five parts of two sentences are the same?
+    synthetic_grammar     1 where the verb agrees with its subject and the words are in order
+    synthetic_sentiment   1 where the adjective is positive, "not" and "never" counted
+    synthetic_paraphrase  1 for the same statement in other words (passive, synonyms)
+    synthetic_similarity  0 to 5: the number of parts, of five, that two sentences share
 
 The same seed gives the same examples, on every machine; no input is in two splits.
 """
@@ -14,27 +14,28 @@ The same seed gives the same examples, on every machine; no input is in two spli
 import random
 
 from glue.tasks import HIDDEN
+from trainers.errors import check_choice
 
 SIZES = {"train": 2000, "validation": 400, "test": 400}
 
-_NOUNS = (
+NOUNS = (
     ("dog", "dogs"), ("cat", "cats"), ("teacher", "teachers"), ("child", "children"),
     ("farmer", "farmers"), ("woman", "women"), ("doctor", "doctors"), ("king", "kings"),
     ("horse", "horses"), ("painter", "painters"), ("mouse", "mice"), ("singer", "singers"),
 )  # fmt: skip
 # Singular, plural, passive.
-_VERBS = (
+VERBS = (
     ("chases", "chase", "chased"), ("sees", "see", "seen"), ("helps", "help", "helped"),
     ("follows", "follow", "followed"), ("finds", "find", "found"), ("calls", "call", "called"),
     ("knows", "know", "known"), ("paints", "paint", "painted"),
 )  # fmt: skip
-_SYNONYMS = {
+SYNONYMS = {
     "old": "aged", "small": "little", "quick": "fast", "sad": "unhappy", "clever": "smart",
     "rich": "wealthy",
 }  # fmt: skip
-_PLACES = ("in the garden", "near the river", "at the market", "behind the house", "on the road")
-_GOOD = ("good", "great", "charming", "brilliant", "lovely", "funny", "moving", "superb")
-_BAD = ("bad", "dull", "awful", "boring", "clumsy", "tedious", "weak", "terrible")
+PLACES = ("in the garden", "near the river", "at the market", "behind the house", "on the road")
+GOOD = ("good", "great", "charming", "brilliant", "lovely", "funny", "moving", "superb")
+BAD = ("bad", "dull", "awful", "boring", "clumsy", "tedious", "weak", "terrible")
 _THINGS = ("film", "story", "play", "plot", "song", "book", "acting", "ending")
 _FRAMES = (
     "the {} was {}",
@@ -60,10 +61,15 @@ def examples(
 
     Returns:
         For each example its texts by feature, and its label: a class, a number, or -1 in "test".
+
+    Raises:
+        UserError: a split that is not in `sizes`.
     """
+    sizes = sizes or SIZES
+    check_choice(sizes, split=split)
     rng = random.Random(f"{seed}:{name}")
     seen = set()
-    for part, size in (sizes or SIZES).items():
+    for part, size in sizes.items():
         made = []
         while len(made) < size:
             texts, label = _RULES[name](rng)
@@ -72,19 +78,19 @@ def examples(
                 seen.add(key)
                 made.append((texts, HIDDEN if part == "test" else label))
         if part == split:
-            return made
-    raise ValueError(f"Expected a split of {', '.join(sizes or SIZES)}. Received: split={split!r}.")
+            break
+    return made
 
 
 def _clause(rng: random.Random) -> dict:
-    """A statement as its parts: who does what to whom, and where."""
-    subject, other = rng.sample(_NOUNS, 2)
+    """A statement as its parts: subject, verb, object, place."""
+    subject, other = rng.sample(NOUNS, 2)
     return {
-        "adjective": rng.choice(list(_SYNONYMS)),
+        "adjective": rng.choice(list(SYNONYMS)),
         "subject": subject,
-        "verb": rng.choice(_VERBS),
+        "verb": rng.choice(VERBS),
         "object": other,
-        "place": rng.choice(_PLACES),
+        "place": rng.choice(PLACES),
         "plural": rng.random() < 0.5,
     }
 
@@ -119,11 +125,11 @@ def _grammar(rng: random.Random) -> tuple[dict[str, str], int]:
 def _sentiment(rng: random.Random) -> tuple[dict[str, str], int]:
     positive = rng.random() < 0.5
     denied = rng.random() < 0.4
-    word = rng.choice(_GOOD if positive != denied else _BAD)
+    word = rng.choice(GOOD if positive != denied else BAD)
     said = (rng.choice(_DENIALS) if denied else "") + rng.choice(_DEGREES) + word
     parts = [rng.choice(_FRAMES).format(rng.choice(_THINGS), said)]
     if rng.random() < 0.5:
-        parts.append(f"{rng.choice(_NOUNS)[0]} and all")
+        parts.append(f"{rng.choice(NOUNS)[0]} and all")
     return {"sentence": " , ".join(parts) + " ."}, int(positive)
 
 
@@ -136,10 +142,10 @@ def _paraphrase(rng: random.Random) -> tuple[dict[str, str], int]:
         if part == "roles":
             other["subject"], other["object"] = clause["object"], clause["subject"]
         else:
-            choices = {"verb": _VERBS, "place": _PLACES}[part]
+            choices = {"verb": VERBS, "place": PLACES}[part]
             other[part] = rng.choice([choice for choice in choices if choice != clause[part]])
     if rng.random() < 0.5:
-        other["adjective"] = _SYNONYMS[clause["adjective"]]
+        other["adjective"] = SYNONYMS[clause["adjective"]]
     said = _passive(other) if rng.random() < 0.5 else _active(other)
     return {"sentence1": _active(clause), "sentence2": said}, int(equivalent)
 

@@ -1,6 +1,6 @@
 """Reads a task's file as the benchmark ships it: tab-separated, and nothing else.
 
-What makes these files no ordinary CSV:
+These files are no ordinary CSV:
 
 - a quotation mark is a character: MRPC's sentences have odd numbers of them;
 - MRPC's files begin with a byte-order mark, which would become part of the first column's name;
@@ -10,7 +10,7 @@ What makes these files no ordinary CSV:
 """
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from glue.tasks import HIDDEN, Split, Task
 from trainers.errors import UserError
@@ -23,16 +23,17 @@ class MissingFile(UserError):
 
 
 def path_of(task: Task, split: Split, data_dir: str | pathlib.Path) -> pathlib.Path:
-    """Where the file of a split should be.
+    """The file of a split.
 
     Raises:
         MissingFile: it is not there.
     """
-    path = pathlib.Path(data_dir) / task.folder / split.file
+    path = pathlib.Path(data_dir) / task.title / split.file
     if not path.is_file():
         raise MissingFile(
-            f"Expected the data of {task.name} in the benchmark's files. Received: "
-            f"file={str(path)!r}, which is not there. Put it there, or leave {task.name} out."
+            expected=f"the data of {task.name} in the benchmark's files",
+            received=f"file={str(path)!r}, which is not there",
+            do=f"Put it there, or leave {task.name} out",
         )
     return path
 
@@ -45,7 +46,7 @@ def read(
     Args:
         task: whose columns and labels these are.
         split: which file it is, and whether it has labels.
-        data_dir: folder with a folder a task.
+        data_dir: folder with one folder per task.
 
     Returns:
         For each example its texts by feature, and its label: a class, a number, or -1.
@@ -57,22 +58,38 @@ def read(
     """
     path = path_of(task, split, data_dir)
     lines = _lines(path)
-    columns, start = split.columns, 0
+    columns, header_line = split.columns, 0
     if not columns:
-        start, header = next(lines, (0, ""))
-        columns = tuple(header.split("\t")) if start else ()
-    examples = list(_examples(task, split, path, lines, columns, start)) if columns else []
+        header_line, header = next(lines, (0, ""))
+        columns = tuple(header.split("\t")) if header_line else ()
+    examples = []
+    if columns:
+        places = _places(task, split, columns, path, header_line)
+        examples = list(_examples(task, split, path, lines, places))
     if not examples:
-        raise UserError(
-            f"Expected examples of {task.name}. Received: file={str(path)!r}, which has none after "
-            f"line={start}. Restore the file."
-        )
+        _refuse(f"examples of {task.name}", path, f"which has none after line={header_line}")
     return examples
 
 
-def _examples(task: Task, split: Split, path, lines, columns, start):
-    wanted = [*task.fields.values(), *([task.label_column] if split.labelled else [])]
-    places = {name: _place(name, columns, path, start) for name in wanted}
+def _places(
+    task: Task, split: Split, columns: Sequence[str], path: pathlib.Path, line: int
+) -> dict[str, int]:
+    """The place of each column that is read."""
+    names = [*task.fields.values(), *([task.label_column] if split.labelled else [])]
+    for name in names:
+        if name not in columns:
+            shown = _shown(", ".join(columns))
+            _refuse(f"a column {name!r}", path, f"line={line} with the columns {shown}")
+    return {name: columns.index(name) for name in names}
+
+
+def _examples(
+    task: Task,
+    split: Split,
+    path: pathlib.Path,
+    lines: Iterator[tuple[int, str]],
+    places: dict[str, int],
+) -> Iterator[tuple[dict[str, str], int | float]]:
     width = 1 + max(places.values())
     # A test set's examples are numbered for the benchmark, so none of them may be left out.
     skips = task.skips_broken_rows and split.labelled
@@ -81,9 +98,10 @@ def _examples(task: Task, split: Split, path, lines, columns, start):
         if skips and (len(cells) < width or not cells[places[task.label_column]]):
             continue
         if len(cells) < width:
-            raise UserError(
-                f"Expected {width} columns or more. Received: file={str(path)!r}, line={number} "
-                f"with {len(cells)}: {_shown(line)}. Restore the file."
+            _refuse(
+                f"{width} columns or more",
+                path,
+                f"line={number} with {len(cells)}: {_shown(line)}",
             )
         label = HIDDEN
         if split.labelled:
@@ -98,32 +116,27 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise UserError(
-                    f"Expected UTF-8 text. Received: file={str(path)!r}, line={number} with the "
-                    f"byte 0x{raw[error.start]:02x}. Restore the file."
-                ) from error
+                _refuse("UTF-8 text", path, f"line={number} with the byte 0x{raw[error.start]:02x}")
             line = line.removesuffix("\n").removesuffix("\r")
             if line:
                 yield number, line
-
-
-def _place(name: str, columns: tuple[str, ...], path: pathlib.Path, line: int) -> int:
-    if name not in columns:
-        raise UserError(
-            f"Expected a column {name!r}. Received: file={str(path)!r}, line={line} with the "
-            f"columns {_shown(', '.join(columns))}. Restore the file."
-        )
-    return columns.index(name)
 
 
 def _label(task: Task, text: str, path: pathlib.Path, line: int) -> int | float:
     try:
         return task.parse_label(text)
     except ValueError as error:
-        raise UserError(
-            f"Expected {error} in the column {task.label_column!r}. Received: "
-            f"file={str(path)!r}, line={line}, value={_shown(text)}. Restore the file."
-        ) from error
+        _refuse(
+            f"{error} in the column {task.label_column!r}",
+            path,
+            f"line={line}, value={_shown(text)}",
+        )
+
+
+def _refuse(expected: str, path: pathlib.Path, received: str):
+    raise UserError(
+        expected=expected, received=f"file={str(path)!r}, {received}", do="Restore the file"
+    )
 
 
 def _shown(text: str) -> str:

@@ -1,19 +1,16 @@
-"""What a fine-tuning is asked for: its settings, their defaults by size of model, and the flags."""
+"""The settings of a fine-tuning, which are its flags, and their defaults by size of model."""
 
 import dataclasses
-import math
 import os
 from types import MappingProxyType
 
-from absl import flags
-
 from glue import tasks
-from trainers.engines.devices import STRATEGIES, Devices
-from trainers.engines.mesh import T5_LAYOUT
+from trainers.engines.devices import Devices
 from trainers.errors import UserError
+from trainers.plans.settings import DTYPES
+from trainers.programs import check_options, option, options
 
 MIXTURE = "mixture"
-DTYPES = ("float32", "mixed_bfloat16")
 
 # Narrower models than T5's smallest are this project's tiny ones.
 _PAPER_WIDTH = 512
@@ -39,251 +36,139 @@ TINY_DEFAULTS = MappingProxyType(
         "steps_per_call": 20,
     }
 )
-"""What two processor cores do in a minute, for narrower models."""
+"""Settings for narrower models: two processor cores take a minute."""
+
+
+def _by_size(name: str, help: str, at_least: int = 1) -> int | None:
+    """A number whose default follows from the size of the model."""
+    paper, tiny = PAPER_DEFAULTS[name], TINY_DEFAULTS[name]
+    return option(None, f"{help} Default: {paper}, of tiny models {tiny}.", at_least=at_least)
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneConfig:
-    """What `glue.finetune` was asked for; checks itself.
-
-    Args:
-        checkpoint: folder of a stage, of its checkpoints, or of one checkpoint.
-        pretrained: in its place, folder of a run of plan table5: all models that it has kept.
-        tasks: names, each fine-tuned for itself; or `mixture`, alone for all of GLUE's, or followed
-            by those that it has.
-        workdir: the results folder.
-        data_dir: the benchmark's files; None takes TensorFlow Datasets.
-        synthetic: whether tasks are those that this project makes by rules.
-        vocabulary: SentencePiece model or folder of tokens; None finds that of the checkpoint.
-        model: row of the report's tables; None takes the stage's name.
-        first_repeat: number of the first repeat; None counts on from that of the stage.
-        repeats: how many, each with a seed of its own.
-        seed: of repeat 0; repeat r has seed + r.
-        learning_rate: constant.
-        dropout: rate.
-        dtype: "float32" or "mixed_bfloat16".
-        packed: whether the rows of a batch hold several examples each, as many as fit; a batch then
-            has about `batch_size` examples in fewer rows.
-        batch_size: examples a batch. This and the next five are by default those of the model's
-            size, see `resolved`.
-        input_length: tokens of an input, EOS included; longer ones are cut.
-        target_length: tokens of a target and of a generated text, EOS included.
-        steps: of a fine-tuning.
-        checkpoint_every: steps between checkpoints, each of which is evaluated.
-        steps_per_call: training steps in one call of the device.
-        eval_batches: most batches whose loss is followed in training.
-        submission: whether to predict the test sets.
-        devices: what it runs on.
-        progress: whether to show progress bars.
-        command: what was typed, for the report.
+    """The settings of `glue.finetune`; checks itself. Fields without a flag: `command`.
 
     Raises:
         UserError: a value is unknown, out of range, or does not go with the others.
     """
 
-    checkpoint: str | None
-    tasks: tuple[str, ...]
-    workdir: str
-    pretrained: str | None = None
-    data_dir: str | None = None
-    synthetic: bool = False
-    vocabulary: str | None = None
-    model: str | None = None
-    first_repeat: int | None = None
-    repeats: int = 1
-    seed: int = 0
-    learning_rate: float = 0.001
-    dropout: float = 0.1
-    dtype: str = "float32"
-    packed: bool = False
-    batch_size: int | None = None
-    input_length: int | None = None
-    target_length: int | None = None
-    steps: int | None = None
-    checkpoint_every: int | None = None
-    steps_per_call: int | None = None
-    eval_batches: int = 16
-    submission: bool = True
-    devices: Devices = Devices()
-    progress: bool = True
+    checkpoint: str | None = option(
+        None, "Folder of a stage, of its checkpoints, or of one checkpoint.", group="Model"
+    )
+    pretrained: str | None = option(
+        None, "Or folder of a run of trainers.pretrain --plan=table5: each model that it has kept."
+    )
+    vocabulary: str | None = option(
+        None, "SentencePiece model or folder of tokens; without it that of the checkpoint's run."
+    )
+    model: str | None = option(
+        None, "Row in the report's tables; without it the name of the stage."
+    )
+    tasks: tuple[str, ...] = option(
+        (),
+        f"Tasks, one fine-tuning for each: {', '.join(tasks.TASKS)}; or {MIXTURE}: one fine-tuning "
+        f"on all of GLUE but WNLI, weighted by train sizes ({MIXTURE},cola,rte: on these). "
+        "Default: all of GLUE but WNLI, one by one.",
+        group="Tasks",
+    )
+    data_dir: str | None = option(
+        None, "The benchmark's files, CoLA/train.tsv, …; without it TensorFlow Datasets."
+    )
+    synthetic: bool = option(False, "Tasks made by rules, for which no data is needed.")
+    submission: bool = option(True, "Predict the test sets, in the benchmark's format.")
+    workdir: str = option(
+        "", "Folder of the results; several models may share it.", group="Fine-tuning"
+    )
+    repeats: int = option(
+        1, "Number of fine-tunings; repeat r has the seed --seed + r.", at_least=1
+    )
+    first_repeat: int | None = option(
+        None, "Number of the first repeat; without it it follows from the stage's.", at_least=0
+    )
+    seed: int = option(0, "Seed of the order of examples and of dropout.", at_least=0)
+    learning_rate: float = option(0.001, "Constant learning rate of Adafactor.", above=0)
+    dropout: float = option(0.1, "Dropout rate.", at_least=0, below=1)
+    dtype: str = option("float32", "Precision.", choices=DTYPES)
+    packed: bool = option(
+        False,
+        "Several examples in each row of a batch: faster; a batch then has about --batch_size "
+        "examples in fewer rows.",
+    )
+    batch_size: int | None = _by_size("batch_size", "Examples per batch.")
+    input_length: int | None = _by_size(
+        "input_length", "Tokens of an input, EOS included; longer ones are cut.", at_least=2
+    )
+    target_length: int | None = _by_size(
+        "target_length", "Tokens of a target and of a generated text, EOS included.", at_least=2
+    )
+    steps: int | None = _by_size("steps", "Training steps.")
+    checkpoint_every: int | None = _by_size(
+        "checkpoint_every", "Steps between checkpoints, each of which is evaluated."
+    )
+    steps_per_call: int | None = _by_size("steps_per_call", "Steps in one call of the device.")
+    eval_batches: int = option(
+        16, "Most batches whose loss is followed while a model trains.", at_least=1
+    )
+    progress: bool = option(True, "Show progress bars.")
+    devices: Devices = options(Devices, without=("parallel_stages",))
     command: str = ""
 
     def __post_init__(self):
+        check_options(self)
         if not self.workdir:
-            _refuse_folder("--workdir", "workdir=''", "--workdir=FOLDER")
+            _refuse("--workdir to name a folder", "workdir=''", "Add --workdir=FOLDER")
         if bool(self.checkpoint) == bool(self.pretrained):
-            given = f"checkpoint={self.checkpoint!r}, pretrained={self.pretrained!r}"
-            _refuse_folder("either --checkpoint or --pretrained", given, "one: --checkpoint=FOLDER")
-        if self.pretrained and self.model is not None:
-            _refuse("model", self.model, "left out with --pretrained, whose models have their own")
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(
-                    f"Expected --{name} to be at least {least}. Received: {name}={value}. "
-                    "Give a larger number."
-                )
-        if not 0 < self.learning_rate < math.inf:
-            _refuse("learning_rate", self.learning_rate, "a number above 0")
-        if not 0 <= self.dropout < 1:
-            _refuse("dropout", self.dropout, "from 0 to below 1")
-        if self.dtype not in DTYPES:
-            _refuse("dtype", self.dtype, " or ".join(DTYPES))
-        if self.model is not None and (
-            not self.model or os.path.basename(self.model) != self.model
-        ):
-            _refuse("model", self.model, "a name without /")
-        self._check_tasks()
-
-    def _check_tasks(self):
-        known = tasks.SYNTHETIC if self.synthetic else tuple(tasks.TASKS)
-        for name in self.named:
-            if name not in known:
-                raise UserError(
-                    f"Expected --tasks to name {', '.join(known)}, or {MIXTURE} first. "
-                    f"Received: task={name!r}. Choose among these."
-                )
-        if self.data_dir and self.synthetic:
-            raise UserError(
-                "Expected --data_dir or --synthetic. Received: "
-                f"data_dir={self.data_dir!r}, synthetic=True. Leave out one of them."
+            _refuse(
+                "either --checkpoint or --pretrained to name a folder",
+                f"checkpoint={self.checkpoint!r}, pretrained={self.pretrained!r}",
+                "Add one: --checkpoint=FOLDER",
             )
+        if self.pretrained and self.model is not None:
+            _refuse(
+                "--pretrained alone, whose models have names of their own",
+                f"model={self.model!r}",
+                "Leave out --model",
+            )
+        if self.model is not None and os.path.basename(self.model) != (self.model or None):
+            _refuse("--model to be a name without /", f"model={self.model!r}", "Change it")
+        if self.data_dir and self.synthetic:
+            _refuse(
+                "--data_dir or --synthetic",
+                f"data_dir={self.data_dir!r}, synthetic=True",
+                "Leave out one of them",
+            )
+        names = tasks.SYNTHETIC if self.synthetic else tuple(tasks.TASKS)
+        for name in self.named:
+            if name not in names:
+                _refuse(
+                    f"--tasks to name {', '.join(names)}, or {MIXTURE} first",
+                    f"task={name!r}",
+                    "Choose among these",
+                )
 
     @property
     def is_mixture(self) -> bool:
-        """Whether one model learns all tasks at once."""
+        """True where one model learns all tasks at once."""
         return self.tasks[:1] == (MIXTURE,)
 
     @property
     def named(self) -> tuple[str, ...]:
         """Names of the tasks, each once."""
-        found = tuple(dict.fromkeys(self.tasks[1:] if self.is_mixture else self.tasks))
-        return found or (tasks.SYNTHETIC if self.synthetic else tasks.MIXTURE)
+        names = tuple(dict.fromkeys(self.tasks[1:] if self.is_mixture else self.tasks))
+        return names or (tasks.SYNTHETIC if self.synthetic else tasks.MIXTURE)
 
     def resolved(self, width: int) -> "FinetuneConfig":
-        """With the defaults for a model of some hidden_dim in place of every None."""
+        """Returns the settings with the defaults for a model of some hidden_dim for every None."""
         defaults = PAPER_DEFAULTS if width >= _PAPER_WIDTH else TINY_DEFAULTS
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 
     def identity(self) -> dict:
-        """What makes a fine-tuning what it is, besides model, data and seed."""
+        """The settings that tell a fine-tuning from others, besides model, data and seed."""
         names = ("learning_rate", "dropout", "dtype", "packed", *PAPER_DEFAULTS)
         return {name: getattr(self, name) for name in names if name != "steps_per_call"}
 
 
-_LEAST = {
-    "first_repeat": 0,
-    "repeats": 1,
-    "seed": 0,
-    "batch_size": 1,
-    "input_length": 2,
-    "target_length": 2,
-    "steps": 1,
-    "checkpoint_every": 1,
-    "steps_per_call": 1,
-    "eval_batches": 1,
-}
-
-
-def _refuse_folder(which: str, given: str, add: str):
-    raise UserError(f"Expected {which} to name a folder. Received: {given}. Add {add}.")
-
-
-def _refuse(name: str, value: object, words: str):
-    raise UserError(f"Expected --{name} to be {words}. Received: {name}={value!r}. Change it.")
-
-
-def _by_size(name: str) -> str:
-    return f"default {PAPER_DEFAULTS[name]}, of tiny models {TINY_DEFAULTS[name]}."
-
-
-# How a flag is declared, its name, default, and what --help says of it.
-_FLAGS = (
-    (flags.DEFINE_string, "checkpoint", None, "Folder of a stage or checkpoint, such as W/NAME."),
-    (
-        flags.DEFINE_string,
-        "pretrained",
-        None,
-        "Or folder of a run of trainers.pretrain --plan=table5: each model that it has kept.",
-    ),
-    (
-        flags.DEFINE_list,
-        "tasks",
-        None,
-        f"Tasks, one fine-tuning each: {', '.join(tasks.TASKS)}; or {MIXTURE}: one fine-tuning on "
-        f"all of GLUE but WNLI, weighted by train sizes ({MIXTURE},cola,rte: on these). Default: "
-        "all of GLUE but WNLI, one by one.",
-    ),
-    (flags.DEFINE_string, "workdir", None, "Folder of the results; several models may share it."),
-    (
-        flags.DEFINE_string,
-        "data_dir",
-        None,
-        "The benchmark's files, CoLA/train.tsv, …; else TFDS.",
-    ),
-    (flags.DEFINE_bool, "synthetic", False, "Tasks made by rules, for which nothing is needed."),
-    (
-        flags.DEFINE_string,
-        "vocabulary",
-        None,
-        "SentencePiece model or folder of tokens; or found.",
-    ),
-    (flags.DEFINE_string, "model", None, "Row in the report's tables; default the stage's name."),
-    (
-        flags.DEFINE_integer,
-        "first_repeat",
-        None,
-        "Number of the first repeat; or the stage's.",
-    ),
-    (flags.DEFINE_integer, "repeats", 1, "Fine-tune so often; repeat r has the seed --seed + r."),
-    (flags.DEFINE_integer, "seed", 0, "Seed of the order of examples and of dropout."),
-    (flags.DEFINE_float, "learning_rate", 0.001, "Constant learning rate of Adafactor."),
-    (flags.DEFINE_float, "dropout", 0.1, "Dropout rate."),
-    (flags.DEFINE_string, "dtype", "float32", f"{' or '.join(DTYPES)}."),
-    (flags.DEFINE_bool, "packed", False, "Several examples in a row of a batch: faster."),
-    (flags.DEFINE_integer, "batch_size", None, f"Examples a batch; {_by_size('batch_size')}"),
-    (flags.DEFINE_integer, "input_length", None, f"Input tokens; {_by_size('input_length')}"),
-    (flags.DEFINE_integer, "target_length", None, f"Target tokens; {_by_size('target_length')}"),
-    (flags.DEFINE_integer, "steps", None, f"Training steps; {_by_size('steps')}"),
-    (
-        flags.DEFINE_integer,
-        "checkpoint_every",
-        None,
-        f"Steps between checkpoints, each of them evaluated; {_by_size('checkpoint_every')}",
-    ),
-    (
-        flags.DEFINE_integer,
-        "steps_per_call",
-        None,
-        f"Steps in one call of the device; {_by_size('steps_per_call')}",
-    ),
-    (flags.DEFINE_integer, "eval_batches", 16, "Most batches whose loss is followed in training."),
-    (flags.DEFINE_bool, "submission", True, "Predict the test sets, in the benchmark's format."),
-    (flags.DEFINE_string, "strategy", "auto", f"TensorFlow: {', '.join(STRATEGIES)}."),
-    (flags.DEFINE_string, "tpu", None, "TPU of --strategy=tpu: its name, or local."),
-    (flags.DEFINE_string, "mesh_shape", None, "JAX: name:size pairs, such as batch:2,model:2."),
-    (flags.DEFINE_string, "layout", None, f"JAX: axis:mesh dimension pairs; default {T5_LAYOUT}."),
-    (flags.DEFINE_integer, "microbatches", 1, "Parts that a device's batch is cut into."),
-    (flags.DEFINE_bool, "progress", True, "Show progress bars."),
-)
-_DEVICE_FLAGS = ("strategy", "tpu", "mesh_shape", "layout", "microbatches")
-
-
-def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Declares this binary's flags in `values`."""
-    for define, name, default, text in _FLAGS:
-        define(name, default, text, flag_values=values)
-
-
-def config_from_flags(values: flags.FlagValues, command: str = "") -> FinetuneConfig:
-    """Reads the flags into the configuration; `command` is what the report says was typed.
-
-    Raises:
-        UserError: the configuration refuses itself.
-    """
-    devices = Devices(**{name: values[name].value for name in _DEVICE_FLAGS})
-    given = {name: values[name].value for _, name, *_ in _FLAGS if name not in _DEVICE_FLAGS}
-    given["tasks"] = tuple(name.strip() for name in given["tasks"] or () if name.strip())
-    given["workdir"] = given["workdir"] or ""
-    return FinetuneConfig(**given, devices=devices, command=command)
+def _refuse(expected: str, received: str, do: str):
+    raise UserError(expected=expected, received=received, do=do)

@@ -1,11 +1,11 @@
 """Evaluates the checkpoints of a fine-tuning as T5 does, and takes the best one of each task.
 
-    G/RUN/TASK/evaluations/step_00000100.json    what one checkpoint has predicted, and its scores
+    G/RUN/TASK/evaluations/step_00000100.json    predictions of one checkpoint, and its scores
     G/RUN/submission/CoLA.tsv                    predictions of the best one for the test set
     G/RUN/TASK/result.json                       written last, see glue/results.py
 
-Texts are generated greedily. A checkpoint that is evaluated is not evaluated again, so a process
-that is killed anywhere goes on with the next one.
+Texts are generated greedily. A checkpoint that has been evaluated is not evaluated again, so a
+process that is killed anywhere resumes with the next one.
 """
 
 import math
@@ -25,21 +25,18 @@ from trainers.checkpoints.format import step_folders
 from trainers.engines.state import state_variables
 from trainers.files import read_json, write_json
 
-Predict = Callable[[Sequence[str]], list[str]]
 EVALUATIONS = "evaluations"
 SUBMISSION = "submission"
 
 
-class Evaluation:
+class Evaluator:
     """Evaluates the checkpoints of one fine-tuning.
 
     Args:
         folder: G/RUN.
-        unit: what was learned.
+        unit: the task or mixture that was learned.
         model: a built model of the checkpoints' configuration; its weights are set.
         predict: generates a text for each input text, with the weights that `model` has then.
-        saved: folder of the checkpoints.
-        say: prints a line.
     """
 
     def __init__(
@@ -47,55 +44,50 @@ class Evaluation:
         folder: pathlib.Path,
         unit: Unit,
         model,
-        predict: Predict,
-        saved: pathlib.Path,
-        say: Callable[[str], None] = print,
+        predict: Callable[[Sequence[str]], list[str]],
     ):
         self._folder = folder
         self._unit = unit
         self._variables = state_variables(model)
         self._predict = predict
-        self._saved = saved
-        self._say = say
         self._loaded = -1
 
-    def run(self, task: str, steps: Sequence[int]) -> dict[int, dict]:
-        """Evaluates checkpoints on a task's validation splits.
+    def evaluate(self, task: str, step: int) -> dict:
+        """Evaluates a checkpoint on a task's validation splits, or reads what it has come to.
 
         Args:
             task: name of a task of the unit.
-            steps: of the checkpoints.
+            step: of the checkpoint.
 
         Returns:
-            By step what stands in its file: scores, predictions by split, seconds.
+            The content of its file: scores, predictions by split, seconds.
 
         Raises:
             UserError: a checkpoint that is damaged or not there.
         """
-        return {step: self._evaluated(task, step) for step in steps}
-
-    def _evaluated(self, task: str, step: int) -> dict:
         path = self._folder / task / EVALUATIONS / f"{checkpoints.step_folder(step)}.json"
         if path.exists():
             return read_json(path)
         self._load(step)
         began = time.perf_counter()
-        found = {}
-        for split, pairs in self._unit.evaluated[task].items():
-            found[split] = self._predict([text for text, _ in pairs])
+        splits = self._unit.evaluated[task]
+        predictions = {
+            split: self._predict([text for text, _ in pairs]) for split, pairs in splits.items()
+        }
         seconds = time.perf_counter() - began
         scores = {}
-        for split, pairs in self._unit.evaluated[task].items():
-            scores |= metrics.score(task, split, [target for _, target in pairs], found[split])
+        for split, pairs in splits.items():
+            targets = [target for _, target in pairs]
+            scores |= metrics.score(task, split, targets, predictions[split])
         content = {
             "step": step,
             "scores": results.finite_or_none(scores),
-            "predictions": found,
+            "predictions": predictions,
             "seconds": seconds,
         }
         write_json(path, content)
-        said = ", ".join(f"{key} {value:.2f}" for key, value in scores.items())
-        self._say(f"{self._folder.name} {task} step {step:,}: {said} ({seconds:.1f} s)")
+        shown = ", ".join(f"{key} {value:.2f}" for key, value in scores.items())
+        print(f"{self._folder.name} {task} step {step:,}: {shown} ({seconds:.1f} s)")
         return content
 
     def finish(self, task: str, steps: Sequence[int], test: Mapping[str, Sequence[str]], **facts):
@@ -105,17 +97,18 @@ class Evaluation:
             task: name of a task of the unit.
             steps: of the checkpoints.
             test: input texts by test split, to be predicted for the benchmark.
-            **facts: what else result.json is to say.
+            **facts: further fields of result.json.
         """
-        found = self.run(task, steps)
-        best = best_step(found)
+        evaluations = {step: self.evaluate(task, step) for step in steps}
+        best = best_step(evaluations)
         for split, texts in test.items():
             self._load(best)
-            target = self._folder / SUBMISSION
-            path, wrong = submission.write(target, task, split, self._predict(texts))
-            self._say(f"{path}: {len(texts):,} predictions, {wrong:,} of them no label")
+            path, invalid = submission.write(
+                self._folder / SUBMISSION, task, split, self._predict(texts)
+            )
+            print(f"{path}: {len(texts):,} predictions, {invalid:,} of them no label")
         predictions = {
-            split: ([text for _, text in pairs], found[best]["predictions"][split])
+            split: ([text for _, text in pairs], evaluations[best]["predictions"][split])
             for split, pairs in self._unit.evaluated[task].items()
         }
         results.write_result(
@@ -125,8 +118,8 @@ class Evaluation:
             predictions,
             steps=steps[-1],
             best_step=best,
-            curve=[{"step": step, **entry["scores"]} for step, entry in found.items()],
-            evaluation_seconds=sum(entry["seconds"] for entry in found.values()),
+            curve=[{"step": step, **entry["scores"]} for step, entry in evaluations.items()],
+            evaluation_seconds=sum(entry["seconds"] for entry in evaluations.values()),
             synthetic=tasks.find(task).synthetic,
             **facts,
         )
@@ -134,11 +127,12 @@ class Evaluation:
     def _load(self, step: int) -> None:
         if step == self._loaded:
             return
-        checkpoint = checkpoints.load(self._saved / checkpoints.step_folder(step))
+        saved = self._folder / self._unit.name / checkpoints.CHECKPOINT_FOLDER
+        weights = checkpoints.load(saved / checkpoints.step_folder(step)).weights
         for name, variable in self._variables.items():
             if name.startswith(checkpoints.MODEL_PREFIX):
                 path = name.removeprefix(checkpoints.MODEL_PREFIX)
-                variable.assign(np.asarray(checkpoint.weights[path]))
+                variable.assign(np.asarray(weights[path]))
         self._loaded = step
 
 
@@ -147,28 +141,28 @@ def steps_of(every: int, last: int) -> list[int]:
     return sorted({*range(every, last + 1, every), last})
 
 
-def best_step(found: Mapping[int, Mapping]) -> int:
+def best_step(evaluations: Mapping[int, Mapping]) -> int:
     """The step with the largest mean of its scores, of equal ones the first.
 
     A score that is not defined (a correlation of predictions that are all the same) is below all.
     """
 
     def mean(step: int) -> float:
-        values = found[step]["scores"].values()
+        values = evaluations[step]["scores"].values()
         return -math.inf if None in values else sum(values) / len(values)
 
-    return max(sorted(found), key=mean)
+    return max(sorted(evaluations), key=mean)
 
 
 def test_inputs(task: str, data_dir: str | None) -> dict[str, list[str]]:
     """Input texts of the test sets that the benchmark takes predictions for, of those there are."""
-    found = {}
+    inputs = {}
     for split in tasks.find(task).submissions:
         try:
-            found[split] = [text for text, _ in data.load_examples(task, split, data_dir)]
+            inputs[split] = [text for text, _ in data.load_examples(task, split, data_dir)]
         except tsv.MissingFile as error:
             print(f"{split} of {task} is not predicted. {error}", flush=True)
-    return found
+    return inputs
 
 
 def tidy(saved: pathlib.Path, keep: set[int]) -> None:

@@ -13,18 +13,25 @@ from trainers.data.vocabulary import EOS_ID, Vocabulary
 def predictor(
     model, vocabulary: Vocabulary, batch_size: int, input_length: int, target_length: int
 ) -> Callable[[Sequence[str]], list[str]]:
-    """Returns what generates a text for each input text, with the weights that a model then has."""
+    """Returns a function that generates a text for each input text, with the model's weights then.
+
+    Args:
+        model: a built T5.
+        vocabulary: that it was pretrained with.
+        batch_size: texts per batch.
+        input_length, target_length: most tokens of an input and of a generated text.
+    """
     decode = generation.compiled(model, max_length=target_length)
 
     def predict(texts: Sequence[str]) -> list[str]:
         examples = batches.tokenize_inputs(texts, vocabulary, input_length)
-        found = []
+        generated = []
         for start in range(0, len(texts), batch_size):
             rows = range(start, min(start + batch_size, len(texts)))
             batch = examples.batch(rows, batch_size)
             ids = decode(batch["encoder_token_ids"], batch["encoder_padding_mask"])
-            found += [_text(row, vocabulary) for row in ops.convert_to_numpy(ids)[: len(rows)]]
-        return found
+            generated += [_text(row, vocabulary) for row in ops.convert_to_numpy(ids)[: len(rows)]]
+        return generated
 
     return predict
 

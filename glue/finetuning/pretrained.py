@@ -1,4 +1,4 @@
-"""The pretrained model that is fine-tuned: weights, vocabulary, and what reports call it."""
+"""The pretrained model that is fine-tuned: weights, vocabulary, and its row in the reports."""
 
 import dataclasses
 import pathlib
@@ -6,8 +6,13 @@ import re
 
 import keras_fusion as kf
 from glue.finetuning import vocabularies
-from trainers.checkpoints import CHECKPOINT_FOLDER, MODEL_FILE, Checkpoint, read_manifest
-from trainers.checkpoints.format import step_folder
+from trainers.checkpoints import (
+    CHECKPOINT_FOLDER,
+    MODEL_FILE,
+    Checkpoint,
+    read_manifest,
+    step_folder,
+)
 from trainers.checkpoints.models import find_checkpoint, read_config
 from trainers.data.vocabulary import Vocabulary
 from trainers.errors import UserError
@@ -15,8 +20,8 @@ from trainers.files import read_json
 from trainers.plans.graph import repeat_name
 from trainers.runs.workdir import RUN_FILE, STAGE_FILE
 
-# The plan whose models are fine-tuned, and the field of its points that says after which steps.
-_PLAN, _STEPS = "table5", "steps"
+# The plan whose models are fine-tuned.
+_PLAN = "table5"
 # Small models that differ by their seed alone are one row of the paper's tables.
 _SMALL = re.compile(r"small_\d+")
 
@@ -31,8 +36,8 @@ class Pretrained:
         vocabulary: that it was pretrained with.
         stage: name of the pretraining stage, or of the folder of a fused model.
         model: row of the report's tables.
-        repeat: which repeat of its stage it is, from 0.
-        before: steps of the stage that this one goes on from.
+        repeat: number of the repeat of its stage, from 0.
+        before: steps of the stage that this one continues.
     """
 
     checkpoint: Checkpoint
@@ -50,7 +55,7 @@ class Pretrained:
 
     @property
     def identity(self) -> dict[str, str]:
-        """How the hashes of weights and vocabulary begin: what tells the model from others."""
+        """First digits of the hashes of weights and vocabulary."""
         weights = read_manifest(self.checkpoint.path).files[MODEL_FILE].sha256
         return {"weights": weights[:12], "vocabulary": self.vocabulary.sha256[:12]}
 
@@ -78,16 +83,16 @@ def open_pretrained(
     """
     checkpoint = find_checkpoint(folder)
     config = read_config(checkpoint, dropout)
-    found = vocabularies.find(checkpoint, config.vocabulary_size, vocabulary)
-    home = _home(checkpoint.path.resolve())
-    facts = _json(home / STAGE_FILE)
-    base = str(facts.get("repeat_of", home.name))
-    point = _point(home, base)
+    words = vocabularies.find(checkpoint, config.vocabulary_size, vocabulary)
+    home = checkpoint.path.resolve()
+    if home.parent.name == CHECKPOINT_FOLDER:
+        home = home.parent.parent
+    stage = _json(home / STAGE_FILE)
+    base = str(stage.get("repeat_of", home.name))
+    point = _point(home.parent, base)
     row = model or point.get("model") or ("small" if _SMALL.fullmatch(base) else base)
-    repeat = max(0, int(facts.get("repeat", 1)) - 1)
-    return Pretrained(
-        checkpoint, config, found, home.name, str(row), repeat, int(point.get("before", 0))
-    )
+    repeat, before = int(stage.get("repeat", 1)) - 1, int(point.get("before", 0))
+    return Pretrained(checkpoint, config, words, home.name, str(row), max(0, repeat), before)
 
 
 def of_plan(workdir: str) -> list[pathlib.Path]:
@@ -103,33 +108,28 @@ def of_plan(workdir: str) -> list[pathlib.Path]:
     plan = _json(home / RUN_FILE).get("experiments", {}).get(_PLAN)
     if plan is None:
         raise UserError(
-            f"Expected --pretrained to name a run of plan {_PLAN}. Received: "
-            f"pretrained={workdir!r}, which has none. Run python -m trainers.pretrain "
-            f"--plan={_PLAN} --workdir={workdir} first."
+            expected=f"--pretrained to name a run of plan {_PLAN}",
+            received=f"pretrained={workdir!r}, which has none",
+            do=f"Run python -m trainers.pretrain --plan={_PLAN} --workdir={workdir} first",
         )
-    found = []
-    for number in range(1, plan["repeats"] + 1):
-        for stage, point in plan["points"].items():
-            saved = home / repeat_name(stage, number) / CHECKPOINT_FOLDER
-            found += [saved / step_folder(step) for step in point[_STEPS]]
-    missing = [path for path in found if not path.is_dir()]
-    if missing:
+    paths = [
+        home / repeat_name(stage, number) / CHECKPOINT_FOLDER / step_folder(step)
+        for number in range(1, plan["repeats"] + 1)
+        for stage, point in plan["points"].items()
+        for step in point["steps"]
+    ]
+    if missing := [path for path in paths if not path.is_dir()]:
         raise UserError(
-            f"Expected the {len(found)} checkpoints of plan {_PLAN}. Received: "
-            f"{len(missing)} that are not there, the first is {str(missing[0])!r}. "
-            "Let trainers.pretrain train to its end."
+            expected=f"the {len(paths)} checkpoints of plan {_PLAN}",
+            received=f"{len(missing)} that are not there, the first is {str(missing[0])!r}",
+            do="Let trainers.pretrain train to its end",
         )
-    return found
+    return paths
 
 
-def _home(path: pathlib.Path) -> pathlib.Path:
-    """The folder whose name is the stage's."""
-    return path.parent.parent if path.parent.name == CHECKPOINT_FOLDER else path
-
-
-def _point(home: pathlib.Path, stage: str) -> dict:
-    """What the run's plans say that a stage stands for in Table 5, if one of them does."""
-    plans = _json(home.parent / RUN_FILE).get("experiments", {}).values()
+def _point(run: pathlib.Path, stage: str) -> dict:
+    """The point of Table 5 that a stage stands for in the plans of its run; empty without one."""
+    plans = _json(run / RUN_FILE).get("experiments", {}).values()
     points = [plan.get("points", {}).get(stage, {}) for plan in plans]
     return next((point for point in points if "model" in point), {})
 

@@ -1,11 +1,11 @@
 """Predictions files as the benchmark takes them: `CoLA.tsv`, `MNLI-m.tsv`, …
 
-A file has the columns `index` and `prediction`, a line an example of the test set, numbered from 0
-in the order of the benchmark's file. Classes are written as the task's own files write them: 0 and
-1, or words where those have words; STS-B's are numbers of 0 to 5 with three decimals.
+A file has the columns `index` and `prediction`, one line per example of the test set, numbered from
+0 in the order of the benchmark's file. Classes are written as the task's own files write them: 0
+and 1, or words where those have words; STS-B's are numbers of 0 to 5 with three decimals.
 
 The benchmark refuses a file with anything else in it, so a prediction that is no label is written
-as the task's first class, or as 0.000; how many they are is told to the caller.
+as the task's first class, or as 0.000; the caller learns how many they are.
 """
 
 import pathlib
@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from glue import metrics, tasks
-from glue.tasks import Task
 from trainers.errors import UserError
 from trainers.files import write_text
 
@@ -25,10 +24,10 @@ def write(
     """Writes the predictions file of a test set.
 
     Args:
-        folder: where it goes; made if needed.
+        folder: of the file; made if needed.
         task: name of a GLUE task.
         split: "test"; of MNLI "test_matched" or "test_mismatched".
-        predictions: generated texts, one an example, in the order of `glue.data.load_examples`.
+        predictions: generated texts, one per example, in the order of `glue.data.load_examples`.
 
     Returns:
         The file, and how many predictions were no label.
@@ -41,36 +40,36 @@ def write(
         >>> write("runs/g", "rte", "test", ["entailment", "not_entailment", "?"])
         (PosixPath('runs/g/RTE.tsv'), 1)
     """
-    found = tasks.find(task)
-    if split not in found.submissions:
+    task = tasks.find(task)
+    if split not in task.submissions:
         raise UserError(
-            f"Expected a test set with a predictions file: {', '.join(found.submissions) or 'none'}"
-            f" of {task}. Received: split={split!r}."
+            expected="a test set with a predictions file: "
+            f"{', '.join(task.submissions) or 'none'} of {task.name}",
+            received=f"split={split!r}",
+            do="Choose one of these",
         )
     if not predictions:
-        raise UserError(f"Expected predictions. Received: none for {split} of {task}.")
-    codes, wrong = _codes(found, predictions)
-    rows = [f"{index}\t{code}\n" for index, code in enumerate(codes)]
-    path = pathlib.Path(folder) / found.submissions[split]
-    _write_once(path, "".join(["index\tprediction\n", *rows]))
-    return path, wrong
-
-
-def _codes(task: Task, predictions: Sequence[str]) -> tuple[list[str], int]:
+        raise UserError(
+            expected="predictions", received=f"none for {split} of {task.name}", do="Predict some"
+        )
     values = metrics.decode(task, predictions)
-    wrong = int(np.sum(values == metrics.NO_CLASS))
-    if not task.labels:
-        return [f"{value:.3f}" for value in np.clip(values, 0, 5)], wrong
-    return [task.codes[max(0, value)] for value in values], wrong
+    if task.labels:
+        codes = [task.codes[max(0, value)] for value in values]
+    else:
+        codes = [f"{value:.3f}" for value in np.clip(values, 0, 5)]
+    rows = [f"{index}\t{code}\n" for index, code in enumerate(codes)]
+    path = pathlib.Path(folder) / task.submissions[split]
+    _write_once(path, "".join(["index\tprediction\n", *rows]))
+    return path, int(np.sum(values == metrics.NO_CLASS))
 
 
 def _write_once(path: pathlib.Path, text: str) -> None:
     """Writes a file in one piece; the same text may lie there already, another may not."""
-    if path.exists():
-        if path.is_file() and path.read_bytes() == text.encode("utf-8"):
-            return
+    if not path.exists():
+        write_text(path, text)
+    elif not path.is_file() or path.read_bytes() != text.encode("utf-8"):
         raise UserError(
-            "Expected a predictions file that is new. Received: "
-            f"file={str(path)!r}, which has other predictions. Move it away."
+            expected="a predictions file that is new",
+            received=f"file={str(path)!r}, which has other predictions",
+            do="Move it away",
         )
-    write_text(path, text)

@@ -1,7 +1,8 @@
-"""What is fine-tuned in one go: a task, or a mixture of tasks, with its examples as tokens."""
+"""The units of fine-tuning: a task, or a mixture of tasks, with its examples as tokens."""
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Mapping
 
 from glue import data, tasks
@@ -19,20 +20,23 @@ class Unit:
 
     Args:
         name: the task's, or `mixture`.
-        tasks: names of its tasks.
         train, validation: examples of all its tasks.
         evaluated: by task and split, input and target texts that it is judged by.
     """
 
     name: str
-    tasks: tuple[str, ...]
     train: Examples
     validation: Examples
     evaluated: Mapping[str, Mapping[str, Pairs]]
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of its tasks."""
+        return tuple(self.evaluated)
+
+    @property
     def identity(self) -> dict:
-        """What it learns from and is judged by: what tells a fine-tuning on it from others."""
+        """The data that it learns from and is judged by, which tells a fine-tuning from others."""
         return {
             "tasks": list(self.tasks),
             "train": self.train.fingerprint,
@@ -40,7 +44,7 @@ class Unit:
         }
 
     def batches(self, config: FinetuneConfig, seed: int, devices: int) -> TrainingBatches:
-        """What it is trained on; of a mixture, each task as often as its size says.
+        """Its training batches; a mixture draws each task in proportion to its size.
 
         Args:
             config: a resolved one: batch size, and whether rows hold several examples.
@@ -53,9 +57,9 @@ class Unit:
         multiple = devices * config.devices.microbatches
         return TrainingBatches(rows, rows.batch_size(config.batch_size, multiple), seed)
 
-    def validation_batches(self, batch_size: int, most: int) -> EvaluationBatches:
-        """What the loss is followed on while it trains."""
-        return EvaluationBatches(self.validation, batch_size, most)
+    def validation_batches(self, config: FinetuneConfig) -> EvaluationBatches:
+        """The batches whose loss is followed while it trains."""
+        return EvaluationBatches(self.validation, config.batch_size, config.eval_batches)
 
 
 def read(config: FinetuneConfig, names: tuple[str, ...], vocabulary: Vocabulary) -> list[Unit]:
@@ -73,15 +77,12 @@ def read(config: FinetuneConfig, names: tuple[str, ...], vocabulary: Vocabulary)
     units = [_read(config, name, vocabulary) for name in names]
     if not config.is_mixture:
         return units
-    return [
-        Unit(
-            MIXTURE,
-            names,
-            functools.reduce(Examples.__add__, (unit.train for unit in units)),
-            functools.reduce(Examples.__add__, (unit.validation for unit in units)),
-            {name: unit.evaluated[name] for name, unit in zip(names, units, strict=True)},
-        )
-    ]
+    train, validation = (
+        functools.reduce(operator.add, (getattr(unit, part) for unit in units))
+        for part in ("train", "validation")
+    )
+    evaluated = {name: unit.evaluated[name] for unit in units for name in unit.tasks}
+    return [Unit(MIXTURE, train, validation, evaluated)]
 
 
 def _read(config: FinetuneConfig, name: str, vocabulary: Vocabulary) -> Unit:
@@ -92,10 +93,6 @@ def _read(config: FinetuneConfig, name: str, vocabulary: Vocabulary) -> Unit:
         split: data.load_examples(name, split, config.data_dir)
         for split in tasks.find(name).evaluated
     }
-    return Unit(
-        name,
-        (name,),
-        tokens(data.load_examples(name, "train", config.data_dir)),
-        tokens([pair for pairs in evaluated.values() for pair in pairs]),
-        {name: evaluated},
-    )
+    validation = [pair for pairs in evaluated.values() for pair in pairs]
+    train = data.load_examples(name, "train", config.data_dir)
+    return Unit(name, tokens(train), tokens(validation), {name: evaluated})

@@ -2,8 +2,8 @@
 
 A pretraining run W keeps what its tokens were made with in W/data/*/, and W/run.json has the hash.
 A fused model that `trainers.fuse` wrote into W is found the same way. Tokens that were prepared
-elsewhere, and checkpoints that were copied out of their run, need `--vocabulary`; no path that
-stands in a checkpoint is opened.
+elsewhere, and checkpoints that were copied out of their run, need `--vocabulary`: no path that a
+checkpoint contains is opened.
 """
 
 import pathlib
@@ -19,7 +19,7 @@ from trainers.runs.workdir import RUN_FILE
 
 # A checkpoint lies in W/STAGE/checkpoints/step_…
 _DEPTH = 3
-# T5's; a folder of tokens says how many it has.
+# T5's; a folder of tokens records its own number.
 _SENTINELS = 100
 
 
@@ -36,80 +36,58 @@ def find(checkpoint: Checkpoint, rows: int, given: str | None = None) -> Vocabul
         UserError: there is none, or it is not the one that the model was pretrained with; the
             message names the file and both values.
     """
-    run = _run_of(checkpoint)
-    wanted = _wanted(run) if run else None
+    parents = list(checkpoint.path.resolve().parents)[:_DEPTH]
+    run = next((path for path in parents if (path / RUN_FILE).is_file()), None)
+    settings = read_json(run / RUN_FILE).get("settings", {}) if run else {}
+    sha256 = str(settings.get(manifest.VOCABULARY) or "")
     if given:
         path, vocabulary = _open(pathlib.Path(given), rows)
     elif run:
-        path, vocabulary = _search(run, wanted, rows)
+        path, vocabulary = _search(run, sha256, rows)
     else:
         raise UserError(
-            "Expected --vocabulary for a checkpoint outside the folder of its run. Received: "
-            f"checkpoint={str(checkpoint.path)!r} without a {RUN_FILE} above it. Add "
-            "--vocabulary=FILE or =FOLDER (of trainers.prepare)."
+            expected="--vocabulary for a checkpoint outside the folder of its run",
+            received=f"checkpoint={str(checkpoint.path)!r} without a {RUN_FILE} above it",
+            do="Add --vocabulary=FILE or =FOLDER (of trainers.prepare)",
         )
-    _check(vocabulary, path, checkpoint, rows, wanted)
-    return vocabulary
-
-
-def _run_of(checkpoint: Checkpoint) -> pathlib.Path | None:
-    """The folder of the pretraining run that a checkpoint lies in."""
-    parents = list(checkpoint.path.resolve().parents)[:_DEPTH]
-    return next((path for path in parents if (path / RUN_FILE).is_file()), None)
-
-
-def _wanted(run: pathlib.Path) -> str | None:
-    """How the hash of the run's vocabulary begins."""
-    found = read_json(run / RUN_FILE).get("settings", {}).get(manifest.VOCABULARY)
-    return found if isinstance(found, str) and found else None
-
-
-def _open(path: pathlib.Path, rows: int) -> tuple[pathlib.Path, Vocabulary]:
-    """Opens a file, or that of a folder of tokens, which knows how many sentinels it has."""
-    if path.is_dir():
-        facts = manifest.read(path)["vocabulary"]
-        path = path / manifest.VOCABULARY
-        return path, Vocabulary.from_file(path, facts["sentinels"])
-    pieces = Vocabulary.from_file(path, 0).num_pieces
-    # Only what is a sentinel and what padding hangs on their number; no label has either.
-    return path, Vocabulary.from_file(path, max(0, min(_SENTINELS, rows - pieces)))
-
-
-def _search(run: pathlib.Path, wanted: str | None, rows: int) -> tuple[pathlib.Path, Vocabulary]:
-    folders = [path.parent for path in sorted(run.glob(f"data/*/{manifest.MANIFEST}"))]
-    for folder in folders:
-        path, vocabulary = _open(folder, rows)
-        if wanted and vocabulary.sha256.startswith(wanted):
-            return path, vocabulary
-    raise UserError(
-        f"Expected the vocabulary {wanted} of the pretraining run in its data folder. Received: "
-        f"folder={str(run / 'data')!r}, which does not have it. Add --vocabulary=FOLDER (what its "
-        "--data_dir was)."
-    )
-
-
-def _check(
-    vocabulary: Vocabulary,
-    path: pathlib.Path,
-    checkpoint: Checkpoint,
-    rows: int,
-    wanted: str | None,
-):
-    if wanted and not vocabulary.sha256.startswith(wanted):
+    if not vocabulary.sha256.startswith(sha256):
         raise UserError(
-            f"Expected the vocabulary that the model was pretrained with ({wanted}). Received: "
-            f"vocabulary={str(path)!r} ({vocabulary.sha256[: len(wanted)]}), another one than "
-            f"that of checkpoint={str(checkpoint.path)!r}. Leave out --vocabulary."
+            expected=f"the vocabulary that the model was pretrained with ({sha256})",
+            received=f"vocabulary={str(path)!r} ({vocabulary.sha256[: len(sha256)]}), another one "
+            f"than that of checkpoint={str(checkpoint.path)!r}",
+            do="Leave out --vocabulary",
         )
     if vocabulary.padded_size != rows:
         raise UserError(
-            f"Expected a vocabulary of {rows} ids, as checkpoint={str(checkpoint.path)!r} has. "
-            f"Received: vocabulary={str(path)!r} of {vocabulary.padded_size}. Give the one that "
-            "the model was pretrained with."
+            expected=f"a vocabulary of {rows} ids, as checkpoint={str(checkpoint.path)!r} has",
+            received=f"vocabulary={str(path)!r} of {vocabulary.padded_size}",
+            do="Give the one that the model was pretrained with",
         )
-    if not wanted:
-        logging.warning(
-            "%s is no part of a pretraining run: that %s is its vocabulary was not checked",
-            checkpoint.path,
-            path,
-        )
+    if not sha256:
+        message = "%s is no part of a pretraining run: that %s is its vocabulary was not checked"
+        logging.warning(message, checkpoint.path, path)
+    return vocabulary
+
+
+def _open(path: pathlib.Path, rows: int) -> tuple[pathlib.Path, Vocabulary]:
+    """Opens a file, or that of a folder of tokens, which records its number of sentinels."""
+    if path.is_dir():
+        sentinels = manifest.read(path)["vocabulary"]["sentinels"]
+        path = path / manifest.VOCABULARY
+        return path, Vocabulary.from_file(path, sentinels)
+    pieces = Vocabulary.from_file(path, 0).num_pieces
+    # Their number decides only the ids of sentinels and padding; no label has either.
+    return path, Vocabulary.from_file(path, max(0, min(_SENTINELS, rows - pieces)))
+
+
+def _search(run: pathlib.Path, sha256: str, rows: int) -> tuple[pathlib.Path, Vocabulary]:
+    """Opens the vocabulary of a run's data folders whose hash begins so."""
+    for folder in sorted(run.glob(f"data/*/{manifest.MANIFEST}")) if sha256 else ():
+        path, vocabulary = _open(folder.parent, rows)
+        if vocabulary.sha256.startswith(sha256):
+            return path, vocabulary
+    raise UserError(
+        expected=f"the vocabulary {sha256} of the pretraining run in its data folder",
+        received=f"folder={str(run / 'data')!r}, which does not have it",
+        do="Add --vocabulary=FOLDER (what its --data_dir was)",
+    )

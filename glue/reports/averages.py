@@ -1,7 +1,7 @@
 """The GLUE average of a model after some steps: over its repeats, and over the tasks that it has.
 
-An average over other tasks is another quantity. So what an average is over stands beside it as soon
-as it is not all eight groups, and repeats are averaged over the groups that all of them have.
+Averages over different tasks are not comparable. So a note names the groups of an average that is
+not over all eight, and repeats are averaged over the groups that all of them have.
 """
 
 import collections
@@ -14,8 +14,11 @@ import numpy as np
 
 from glue import metrics, tasks
 from glue.reports import published
-from glue.results import Run
-from trainers.reports import tables
+from glue.results import FineTuning
+from trainers.reports import numbers, tables
+
+Key = tuple[str, int]
+"""A model and its steps of pretraining."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,18 +28,16 @@ class Average:
     Args:
         mean: over the repeats, not truncated; NaN where a score is not defined.
         deviation: population standard deviation over the repeats; None of a single one.
-        repeats: how many.
         groups: names of the tasks whose scores are in it.
     """
 
     mean: float
     deviation: float | None
-    repeats: int
     groups: tuple[str, ...]
 
     @property
     def note(self) -> str:
-        """What the average is over, where that is not the paper's eight groups; else empty."""
+        """The groups that the average is over; empty for the paper's eight."""
         return groups_note(self.groups)
 
 
@@ -55,24 +56,30 @@ def titles(groups: Sequence[str]) -> str:
     return ", ".join(tasks.TASKS[name].title for name in groups)
 
 
-def glue_runs(runs: Iterable[Run]) -> tuple[Run, ...]:
+def glue_runs(runs: Iterable[FineTuning]) -> tuple[FineTuning, ...]:
     """The runs that have all scores of at least one group, in the order of the paper's models."""
-    known = [run for run in runs if metrics.groups(run.scores)]
-    return tuple(sorted(known, key=run_order))
+    return tuple(sorted((run for run in runs if metrics.groups(run.scores)), key=run_order))
 
 
-def run_order(run: Run) -> tuple:
+def run_order(run: FineTuning) -> tuple:
     """Sorts runs by model, steps and repeat."""
-    return (*model_order(run.model), run.pretrain_steps, run.repeat)
+    return (*key_order((run.model, run.pretrain_steps)), run.repeat)
 
 
-def model_order(model: str) -> tuple[int, str]:
-    """Sorts the paper's models as it does, and others after them by name."""
+def key_order(key: Key) -> tuple[int, str, int]:
+    """Sorts models as the paper does, others after them by name, and each by its steps."""
+    model, steps = key
     names = list(published.MODELS)
-    return (names.index(model) if model in names else len(names), model)
+    return (names.index(model) if model in names else len(names), model, steps)
 
 
-def averages(runs: Iterable[Run]) -> dict[tuple[str, int], Average]:
+def by_model(runs: Iterable[FineTuning]) -> dict[Key, tuple[FineTuning, ...]]:
+    """The repeats of each model after each number of steps."""
+    grouped = itertools.groupby(glue_runs(runs), key=lambda run: (run.model, run.pretrain_steps))
+    return {key: tuple(repeats) for key, repeats in grouped}
+
+
+def averages(runs: Iterable[FineTuning]) -> dict[Key, Average]:
     """The average of each model after each number of steps.
 
     Args:
@@ -81,13 +88,23 @@ def averages(runs: Iterable[Run]) -> dict[tuple[str, int], Average]:
     Returns:
         By model and steps. Where repeats have no group in common there is no entry.
     """
-    found = {}
-    for key, repeats in by_model(runs).items():
-        having = [metrics.groups(run.scores) for run in repeats]
-        common = tuple(name for name in having[0] if all(name in names for names in having))
-        if common:
-            found[key] = _average([_only(run.scores, common) for run in repeats], common)
-    return found
+    return {
+        key: average
+        for key, repeats in by_model(runs).items()
+        if (average := average_of([run.scores for run in repeats]))
+    }
+
+
+def average_of(repeats: Sequence[Mapping[str, float]]) -> Average | None:
+    """The average of the scores of some repeats over the groups that all have; None without one."""
+    shared = set.intersection(*(set(metrics.groups(scores)) for scores in repeats))
+    groups = tuple(name for name in tasks.MIXTURE if name in shared)
+    if not groups:
+        return None
+    keys = tasks.scores(groups)
+    values = [metrics.average({key: scores[key] for key in keys}) for scores in repeats]
+    deviation = float(np.std(values)) if len(values) > 1 else None
+    return Average(float(np.mean(values)), deviation, groups)
 
 
 def main_groups(found: Mapping[object, Average]) -> tuple[str, ...]:
@@ -96,39 +113,35 @@ def main_groups(found: Mapping[object, Average]) -> tuple[str, ...]:
     return max(counts, key=lambda groups: (counts[groups], len(groups)), default=())
 
 
-def by_model(runs: Iterable[Run]) -> dict[tuple[str, int], tuple[Run, ...]]:
-    """The repeats of each model after each number of steps."""
-    grouped = itertools.groupby(glue_runs(runs), key=lambda run: (run.model, run.pretrain_steps))
-    return {key: tuple(repeats) for key, repeats in grouped}
-
-
-def _only(scores: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
-    return {key: scores[key] for key in tasks.scores(names)}
-
-
-def _average(repeats: Sequence[Mapping[str, float]], groups: tuple[str, ...]) -> Average:
-    values = [metrics.average(scores) for scores in repeats]
-    deviation = float(np.std(values)) if len(values) > 1 else None
-    return Average(float(np.mean(values)), deviation, len(values), groups)
-
-
 def truncated(value: float) -> str:
     """Two decimals, the rest cut off, as the paper prints averages: 84.987 → "84.98"."""
-    # A sum of two-decimal scores may be stored 1e-14 below what it is.
+    # A sum of two-decimal scores may be stored 1e-14 below its value.
     return f"{math.floor(round(value * 100, 6)) / 100:.2f}"
+
+
+def model_label(key: Key) -> tables.Cell:
+    """A cell that names a model and its steps."""
+    return tables.label(f"{key[0]}, {numbers.count(key[1])} steps")
+
+
+def score_columns(names: Iterable[str]) -> tuple[tables.Column, ...]:
+    """One column for each score of some tasks, below the tasks' titles."""
+    return tuple(
+        tables.Column(score.key, score.title, tasks.TASKS[name].title)
+        for name in names
+        for score in tasks.TASKS[name].scores
+    )
 
 
 def score_cell(value: float | None) -> tables.Cell:
     """A cell with a task's score, rounded to two decimals as in the paper's Table 7."""
-    if value is None:
-        return tables.missing()
-    if not math.isfinite(value):
+    if value is not None and not math.isfinite(value):
         return _undefined()
-    return tables.figure(value, lambda number: f"{number:.2f}")
+    return tables.figure(value, "{:.2f}".format, otherwise=tables.NOT_RUN)
 
 
 def average_cell(average: Average | None) -> tables.Cell:
-    """A cell with an average, mean ± deviation, that says what it is over."""
+    """A cell with an average, mean ± deviation, and a note on its groups."""
     if average is None:
         return tables.missing()
     if not math.isfinite(average.mean):
@@ -138,9 +151,5 @@ def average_cell(average: Average | None) -> tables.Cell:
 
 
 def _undefined() -> tables.Cell:
-    return tables.Cell(
-        "undefined",
-        None,
-        missing=True,
-        note="All predictions of a task are the same, so their correlation is not defined.",
-    )
+    note = "All predictions of a task are the same, so their correlation is not defined."
+    return tables.Cell("undefined", None, missing=True, note=note)

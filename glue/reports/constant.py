@@ -1,4 +1,4 @@
-"""What answering every example alike is worth: the score below which a model has learned nothing.
+"""Scores of a constant answer: a model that scores below them has learned nothing.
 
 The answer is the label that most validation examples have, so its accuracy is their share, and its
 Matthews correlation 0. A task with numbers for labels has none: the correlation is not defined.
@@ -9,12 +9,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from glue import metrics, tasks
-from glue.results import Run
+from glue.results import FineTuning, TaskResult
 
 NAME = "always the commonest label"
 
 
-def scores(runs: Iterable[Run]) -> dict[str, float]:
+def scores(runs: Iterable[FineTuning]) -> dict[str, float]:
     """The scores of the commonest label of each task, for the examples that runs have predicted.
 
     Args:
@@ -27,30 +27,29 @@ def scores(runs: Iterable[Run]) -> dict[str, float]:
         >>> scores(runs)["cola"]
         0.0
     """
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for run in runs:
-        for name in run.results:
-            keys = {score.key for score in tasks.TASKS[name].scores}
-            if keys - found.keys():
-                found |= _scores(run, name)
-    return found
+        for name, result in run.results.items():
+            if tasks.scores([name]).keys() - values.keys():
+                values |= _scores(result)
+    return values
 
 
-def average(runs: Iterable[Run], groups: Sequence[str]) -> float | None:
+def average(runs: Iterable[FineTuning], groups: Sequence[str]) -> float | None:
     """The average of these scores over some groups; None where one of them is not known."""
     values = scores(runs)
-    if not groups or any(name not in metrics.groups(values) for name in groups):
+    if not groups or not set(groups) <= set(metrics.groups(values)):
         return None
     return metrics.average({key: values[key] for key in tasks.scores(groups)})
 
 
-def _scores(run: Run, name: str) -> Mapping[str, float]:
-    found: dict[str, float] = {}
-    for split in tasks.TASKS[name].evaluated:
-        kept = run.results[name].predictions(split)
+def _scores(result: TaskResult) -> Mapping[str, float]:
+    values: dict[str, float] = {}
+    for split in tasks.TASKS[result.task].evaluated:
+        kept = result.predictions(split)
         if kept is None:
             return {}
         targets, _ = kept
         ((answer, _),) = collections.Counter(targets).most_common(1)
-        found |= metrics.score(name, split, targets, [answer] * len(targets))
-    return {key: value for key, value in found.items() if math.isfinite(value)}
+        values |= metrics.score(result.task, split, targets, [answer] * len(targets))
+    return {key: value for key, value in values.items() if math.isfinite(value)}

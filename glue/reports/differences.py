@@ -1,4 +1,4 @@
-"""Which differences between models are more than the noise of their validation sets."""
+"""Differences between models, and which of them are more than the noise of the validation sets."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,39 +7,37 @@ import numpy as np
 from glue import bootstrap, metrics, tasks
 from glue.bootstrap import Difference
 from glue.reports import averages
-from glue.results import Result, Run
+from glue.reports.averages import Key
+from glue.results import FineTuning
 from trainers.errors import UserError
-from trainers.reports import numbers, tables
+from trainers.reports import tables
 from trainers.reports.tables import Cell, Column, Table
-
-Key = tuple[str, int]
-"""A model and its steps of pretraining."""
 
 
 def pairs(keys: Iterable[Key]) -> tuple[tuple[Key, Key], ...]:
     """The pairs that the paper compares.
 
-    Every other model with the baseline after as many steps; and a fused model without a further
-    step with the small model after most steps.
+    - Every other model with the baseline after as many steps.
+    - A fused model without a further step with the small model after most steps.
 
     Example:
         >>> pairs([("baseline", 0), ("self_fusion", 0), ("small", 500), ("small", 1000)])
         ((('self_fusion', 0), ('baseline', 0)), (('self_fusion', 0), ('small', 1000)))
     """
-    keys = sorted(set(keys), key=lambda key: (*averages.model_order(key[0]), key[1]))
+    keys = sorted(set(keys), key=averages.key_order)
     small = [key for key in keys if key[0] == "small"]
-    found = []
-    for key in keys:
-        model, steps = key
+    compared = []
+    for model, steps in keys:
         if model in ("baseline", "small"):
             continue
-        found += [(key, other) for other in [("baseline", steps)] if other in keys]
-        found += [(key, small[-1])] if small and steps == 0 else []
-    return tuple(found)
+        others = [("baseline", steps)] if ("baseline", steps) in keys else []
+        others += small[-1:] if steps == 0 else []
+        compared += [((model, steps), other) for other in others]
+    return tuple(compared)
 
 
 def compare(
-    first: Sequence[Run], second: Sequence[Run], task: str, **options: int
+    first: Sequence[FineTuning], second: Sequence[FineTuning], task: str, **options: int
 ) -> dict[str, Difference]:
     """Compares two models on a task by a paired bootstrap, repeats averaged.
 
@@ -55,51 +53,46 @@ def compare(
     Raises:
         UserError: the runs have predicted other examples.
     """
-    found = {}
+    differences = {}
     for score in tasks.find(task).scores:
-        loaded = [_predictions(runs, task, score.split) for runs in (first, second)]
-        if all(loaded):
-            _same_examples([targets for model in loaded for targets, _ in model], task)
-            models = [np.stack([predicted for _, predicted in model]) for model in loaded]
-            found[score.key] = bootstrap.paired_bootstrap(
-                metrics.METRICS[score.metric], loaded[0][0][0], *models, **options
+        decoded = [_predictions(runs, task, score.split) for runs in (first, second)]
+        if all(decoded):
+            targets = _shared_targets(decoded, task)
+            models = [np.stack([predicted for _, predicted in runs]) for runs in decoded]
+            differences[score.key] = bootstrap.paired_bootstrap(
+                metrics.METRICS[score.metric], targets, *models, **options
             )
-    return found
+    return differences
 
 
-def differences_table(runs: Iterable[Run], **options: int) -> Table | None:
-    """The differences of the pairs that the paper compares, a row a pair; None without a pair.
+def differences_table(runs: Iterable[FineTuning], **options: int) -> Table | None:
+    """The differences of the pairs that the paper compares, one row per pair; None without a pair.
 
     Args:
         runs: fine-tunings.
         **options: as for `compare`.
     """
     grouped = averages.by_model(runs)
-    found = pairs(grouped)
-    if not found:
+    compared = pairs(grouped)
+    if not compared:
         return None
-    names = [
-        name for name in tasks.MIXTURE if any(name in r.results for r in sum(grouped.values(), ()))
-    ]
-    columns = (
-        Column("first", "Model", align="left"),
-        Column("second", "less", align="left"),
-        *(
-            Column(score.key, score.title, tasks.TASKS[name].title)
-            for name in names
-            for score in tasks.TASKS[name].scores
-        ),
-    )
+    fine_tuned = {name for repeats in grouped.values() for run in repeats for name in run.results}
+    names = [name for name in tasks.MIXTURE if name in fine_tuned]
     rows = []
-    for one, other in found:
-        compared = {}
+    for first, second in compared:
+        differences = {}
         for name in names:
-            compared |= compare(grouped[one], grouped[other], name, **options)
-        rows.append((_label(one), _label(other), *_cells(compared, names)))
+            differences |= compare(grouped[first], grouped[second], name, **options)
+        cells = (_cell(differences.get(key)) for key in tasks.scores(names))
+        rows.append((averages.model_label(first), averages.model_label(second), *cells))
     return Table(
         "differences",
-        "Differences, and whether they are more than noise.",
-        columns,
+        "Differences, and which are more than noise.",
+        (
+            Column("first", "Model", align="left"),
+            Column("second", "less", align="left"),
+            *averages.score_columns(names),
+        ),
         tuple(rows),
         "Difference of the scores, its 95 % interval and p by a paired bootstrap over the "
         "validation examples; repeats are averaged. A star: p below 0.05. Of twenty comparisons of "
@@ -108,48 +101,35 @@ def differences_table(runs: Iterable[Run], **options: int) -> Table | None:
     )
 
 
-def _predictions(runs: Sequence[Run], task: str, split: str) -> list[tuple[np.ndarray, np.ndarray]]:
+def _predictions(
+    runs: Sequence[FineTuning], task: str, split: str
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Decoded targets and predictions of each repeat that has them."""
-    found = []
-    for result in (run.results.get(task) for run in runs):
-        texts = result and result.predictions(split)
-        if texts:
-            found.append(_decoded(result, *texts))
-    return found
+    texts = [run.results[task].predictions(split) for run in runs if task in run.results]
+    return [
+        tuple(metrics.decode(tasks.find(task), part) for part in pair) for pair in texts if pair
+    ]
 
 
-def _decoded(result: Result, targets: list[str], predicted: list[str]):
-    task = tasks.find(result.task)
-    return metrics.decode(task, targets), metrics.decode(task, predicted)
-
-
-def _same_examples(targets: Sequence[np.ndarray], task: str) -> None:
-    for other in targets[1:]:
-        if not np.array_equal(other, targets[0]):
+def _shared_targets(decoded: Sequence[Sequence[tuple]], task: str) -> np.ndarray:
+    first, *others = (targets for runs in decoded for targets, _ in runs)
+    for other in others:
+        if not np.array_equal(first, other):
             raise UserError(
-                f"Expected runs that were evaluated on the same examples of {task}. Received: "
-                f"{len(targets[0])} and {len(other)} examples, or other targets. Evaluate them on "
-                "the same data."
+                expected=f"runs that were evaluated on the same examples of {task}",
+                received=f"{len(first)} and {len(other)} examples, or other targets",
+                do="Evaluate them on the same data",
             )
+    return first
 
 
-def _label(key: Key) -> Cell:
-    return tables.label(f"{key[0]}, {numbers.count(key[1])} steps")
-
-
-def _cells(compared: dict[str, Difference], names: Sequence[str]) -> tuple[Cell, ...]:
-    return tuple(_cell(compared.get(key)) for key in tasks.scores(names))
-
-
-def _cell(found: Difference | None) -> Cell:
-    if found is None:
+def _cell(difference: Difference | None) -> Cell:
+    if difference is None:
         return tables.missing()
-    if not np.isfinite(found.difference):
+    value, low, high, p = (getattr(difference, name) for name in ("difference", "low", "high", "p"))
+    if not np.isfinite(value):
         return tables.missing("undefined")
-    star = " *" if found.beyond_noise else ""
-    text = f"{found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}], p {_p(found.p)}{star}"
-    return Cell(text.replace("-", "−"), found.difference)
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    shown = "< 0.001" if p < 0.001 else f"{p:.3f}"
+    star = " *" if difference.beyond_noise else ""
+    text = f"{value:+.2f} [{low:+.2f}, {high:+.2f}], p {shown}{star}"
+    return Cell(text.replace("-", "−"), value)

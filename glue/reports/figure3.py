@@ -1,15 +1,15 @@
 """Figure 3: the GLUE average over the steps of pretraining, ours and the paper's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from glue.reports import averages, published
 from glue.reports.score_tables import NOTHING
-from glue.results import Run
+from glue.results import FineTuning
 from trainers.reports import pictures
 from trainers.reports.pictures import Picture, Theme
 
 
-def figure_3_data(runs: Iterable[Run]) -> dict:
+def figure_3_data(runs: Iterable[FineTuning]) -> dict:
     """Everything that Figure 3 draws.
 
     Args:
@@ -23,17 +23,27 @@ def figure_3_data(runs: Iterable[Run]) -> dict:
     """
     every = averages.averages(runs)
     groups = averages.main_groups(every)
-    found = {key: average for key, average in every.items() if average.groups == groups}
-    models = dict.fromkeys(model for model, _ in found)
+    drawn = {key: average for key, average in every.items() if average.groups == groups}
+    models = dict.fromkeys(model for model, _ in drawn)
     return {
         "groups": list(groups),
-        "left_out": [list(key) for key in every if key not in found],
-        "run": [_line(model, found) for model in sorted(models, key=averages.model_order)],
+        "left_out": [list(key) for key in every if key not in drawn],
+        "run": [
+            _line(
+                model,
+                [
+                    (step, average.mean, average.deviation)
+                    for (name, step), average in drawn.items()
+                    if name == model
+                ],
+            )
+            for model in models
+        ],
         "paper": [_paper_line(model) for model in published.TABLE_5],
     }
 
 
-def figure_3(runs: Iterable[Run]) -> Picture:
+def figure_3(runs: Iterable[FineTuning]) -> Picture:
     """Figure 3 as a picture: our models on the left, the paper's on the right."""
     data = figure_3_data(runs)
     names = ", ".join(line["stage"] for line in data["run"]) or "no model of this run"
@@ -68,32 +78,17 @@ def draw_figure_3(data: dict, theme: Theme):
     return pictures.draw_panels(("run", "paper"), draw, (pictures.WIDTH, 3.9))
 
 
-def _line(model: str, found: dict) -> dict:
-    steps = [step for name, step in found if name == model]
-    points = [found[model, step] for step in steps]
-    return {
-        "stage": model,
-        "role": _role(model),
-        "x": steps,
-        "mean": [point.mean for point in points],
-        "deviation": [point.deviation for point in points],
-    }
-
-
 def _paper_line(model: str) -> dict:
-    points = [
-        (step, *map(float, text.split(" ± ")))
-        for step, text in zip(published.TABLE_5_STEPS, published.TABLE_5[model], strict=True)
-        if text
-    ]
-    return {
-        "stage": model,
-        "role": _role(model),
-        "x": [point[0] for point in points],
-        "mean": [point[1] for point in points],
-        "deviation": [point[2] if len(point) > 2 else None for point in points],
-    }
+    points = []
+    for step, text in zip(published.TABLE_5_STEPS, published.TABLE_5[model], strict=True):
+        if text:
+            mean, *deviation = map(float, text.split(" ± "))
+            points.append((step, mean, deviation[0] if deviation else None))
+    return _line(model, points)
 
 
-def _role(model: str) -> str:
-    return "source" if model == "small" else "plan"
+def _line(model: str, points: Sequence[tuple[int, float, float | None]]) -> dict:
+    """A line through (steps, mean, deviation)."""
+    steps, means, deviations = map(list, zip(*points, strict=True))
+    role = "source" if model == "small" else "plan"
+    return {"stage": model, "role": role, "x": steps, "mean": means, "deviation": deviations}

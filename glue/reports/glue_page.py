@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from glue import metrics, tasks
@@ -15,58 +15,54 @@ from glue.reports import (
     score_tables,
     table6,
 )
-from glue.reports.averages import Average
-from glue.results import Run, read_runs
+from glue.results import FineTuning, read_runs
 from trainers.reports import page, write
-from trainers.reports import paper as pretraining_paper
 from trainers.reports.page import Report, Section
+from trainers.reports.paper import TITLE
 from trainers.runs import history
 from trainers.versions import installed_versions
 
 SYNTHETIC_SUMMARY = (
     "Synthetic tasks, made by rules, were also run. They are not GLUE and enter no average."
 )
+_NO_PAIR = "No two models that the paper compares were fine-tuned."
 
 
-def glue_report(found: Sequence[Run], pretraining: history.RunHistory | None = None) -> Report:
+def glue_report(
+    runs: Sequence[FineTuning], pretraining: history.RunHistory | None = None
+) -> Report:
     """The report of some fine-tunings.
 
     Args:
-        found: what `glue.results.read_runs` gives.
-        pretraining: what `trainers.runs.history.read_run` gives for the run that made the models;
+        runs: fine-tunings, as `glue.results.read_runs` returns them.
+        pretraining: the run that made the models, as `trainers.runs.history.read_run` returns it;
             None where its folder is not known, then Table 6 has no costs.
     """
-    noise = differences.differences_table(found)
-    other = [score_tables.wnli_table(found), score_tables.synthetic_table(found)]
+    noise = differences.differences_table(runs)
+    others = (score_tables.wnli_table(runs), score_tables.synthetic_table(runs))
+    others = tuple(table for table in others if table)
+    tables = (
+        score_tables.table_5(runs),
+        table6.table_6(runs, pretraining),
+        score_tables.table_7(runs),
+    )
     sections = (
         Section(
             "The paper's tables, with the figures of this run",
-            (
-                score_tables.table_5(found),
-                table6.table_6(found, pretraining),
-                score_tables.table_7(found),
-            ),
-            (f"The paper: “{pretraining_paper.TITLE}”. What was not run says so.",),
+            tables,
+            (f"The paper: “{TITLE}”. What was not run says so.",),
         ),
-        Section("GLUE average over pretraining", (figure3.figure_3(found),)),
-        Section(
-            "Is it more than noise?",
-            (noise,) if noise else (),
-            () if noise else ("No two models that the paper compares were fine-tuned.",),
-        ),
-        *(
-            [Section("Outside the average", tuple(table for table in other if table))]
-            if any(other)
-            else []
-        ),
+        Section("GLUE average over pretraining", (figure3.figure_3(runs),)),
+        Section("Is it more than noise?", (noise,) if noise else (), () if noise else (_NO_PAIR,)),
+        *([Section("Outside the average", others)] if others else []),
         Section("Where the paper contradicts itself", items=(published.TABLE_5_BASELINE,)),
     )
     return Report(
         "Deep Fusion: report of fine-tuning on GLUE",
-        _summary(found),
+        _summary(runs),
         sections,
-        {"runs": [_run(run) for run in found]},
-        _facts(found),
+        {"runs": [_run(run) for run in runs]},
+        _facts(runs),
     )
 
 
@@ -92,15 +88,15 @@ def write_report(
     return write.write_files(report, workdir, {"tables.tex": page.to_latex}), report
 
 
-def _summary(found: Sequence[Run]) -> tuple[str, ...]:
-    reached = averages.averages(found)
-    lines = [_best(found, reached) if reached else score_tables.NOTHING]
-    if any(tasks.TASKS[name].synthetic for run in found for name in run.results):
+def _summary(runs: Sequence[FineTuning]) -> tuple[str, ...]:
+    lines = [_best(runs) if averages.averages(runs) else score_tables.NOTHING]
+    if any(tasks.TASKS[name].synthetic for run in runs for name in run.results):
         lines.append(SYNTHETIC_SUMMARY)
     return tuple(lines)
 
 
-def _best(found: Sequence[Run], reached: Mapping[tuple[str, int], Average]) -> str:
+def _best(runs: Sequence[FineTuning]) -> str:
+    reached, runs = averages.averages(runs), averages.glue_runs(runs)
     groups = averages.main_groups(reached)
     means = {
         key: average.mean
@@ -108,23 +104,22 @@ def _best(found: Sequence[Run], reached: Mapping[tuple[str, int], Average]) -> s
         if average.groups == groups and math.isfinite(average.mean)
     }
     opening = (
-        f"{len(averages.glue_runs(found))} fine-tunings of {len(reached)} models, a model being "
-        "one way of pretraining and its steps."
+        f"{len(runs)} fine-tunings of {len(reached)} models, a model being one way of pretraining "
+        "and its steps."
     )
     if not means:
         return f"{opening} No average is defined."
     model, steps = max(means, key=means.get)
-    alike = constant.average(averages.glue_runs(found), groups)
+    alike = constant.average(runs, groups)
     least = f"; {constant.NAME} has {averages.truncated(alike)}" if alike is not None else ""
     return (
         f"{opening} The best average over {averages.titles(groups)} ({len(groups)} of the paper's "
         f"{len(tasks.MIXTURE)} groups) is {averages.truncated(means[model, steps])}, of {model} "
-        f"after {steps:,} steps{least}. Which differences are more than noise has a table of "
-        "its own."
+        f"after {steps:,} steps{least}. A table of differences says which are more than noise."
     )
 
 
-def _run(run: Run) -> dict:
+def _run(run: FineTuning) -> dict:
     return {
         **run.facts,
         "tasks": {name: dict(result.facts) for name, result in run.results.items()},
@@ -132,12 +127,10 @@ def _run(run: Run) -> dict:
     }
 
 
-def _facts(found: Sequence[Run]) -> tuple[tuple[str, str], ...]:
-    commands = dict.fromkeys(str(run.facts["command"]) for run in found if "command" in run.facts)
+def _facts(runs: Sequence[FineTuning]) -> tuple[tuple[str, str], ...]:
+    commands = dict.fromkeys(str(run.facts["command"]) for run in runs if "command" in run.facts)
+    versions = ", ".join(f"{name} {number}" for name, number in installed_versions().items())
     return (
         ("Commands", "; ".join(commands) or "not recorded"),
-        (
-            "Versions where this report was written",
-            ", ".join(f"{name} {number}" for name, number in installed_versions().items()),
-        ),
+        ("Versions where this report was written", versions),
     )

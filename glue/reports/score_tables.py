@@ -1,59 +1,58 @@
-"""Tables of scores: the paper's Tables 7 and 5, and what stands in neither."""
+"""Tables of scores: the paper's Tables 5 and 7, and the tasks that are in neither."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from glue import metrics, tasks
+from glue import tasks
 from glue.reports import averages, constant, published
 from glue.reports.averages import Average
-from glue.results import Run
+from glue.results import FineTuning
 from trainers.reports import numbers, tables
-from trainers.reports.tables import Column, Table
+from trainers.reports.tables import Cell, Column, Table
 
 NOTHING = "No run has been fine-tuned on a GLUE task."
+_NO_ROW = ("",) * len(published.TABLE_5_STEPS)
 
 
-def table_7(runs: Iterable[Run]) -> Table:
-    """A row a run: the paper's twelve columns and the average; the paper's nine runs below ours."""
-    mine = averages.glue_runs(runs)
-    columns = (
-        Column("run", "Run", align="left"),
-        Column("average", "GLUE average"),
-        *_score_columns(tasks.MIXTURE),
-    )
-    alike = constant.scores(mine)
-    found = [(_name(run), run.scores) for run in mine] + [(constant.NAME, alike)] * bool(alike)
+def table_7(runs: Iterable[FineTuning]) -> Table:
+    """One row per run: twelve scores and the average; the paper's nine runs stand below ours."""
+    runs = averages.glue_runs(runs)
+    alike = constant.scores(runs)
+    ours = [(_name(run), run.scores) for run in runs] + [(constant.NAME, alike)] * bool(alike)
     rows = [
         (
             tables.label(name),
-            averages.average_cell(_average(values)),
-            *_score_cells(values, tasks.MIXTURE),
+            averages.average_cell(averages.average_of([scores])),
+            *_score_cells(scores, tasks.MIXTURE),
         )
-        for name, values in found
+        for name, scores in ours
     ]
     rows += [
         (
             tables.label(f"paper: {row.name}"),
-            tables.paper(row.average, float(row.average)),
-            *(tables.paper(text, float(text)) for text in row.scores),
+            *(tables.paper(text, float(text)) for text in (row.average, *row.scores)),
         )
         for row in published.TABLE_7
     ]
     return Table(
         "table7",
-        "Table 7: all tasks, a row a run.",
-        columns,
+        "Table 7: all tasks, one row per run.",
+        (
+            Column("run", "Run", align="left"),
+            Column("average", "GLUE average"),
+            *averages.score_columns(tasks.MIXTURE),
+        ),
         tuple(rows),
         "On the validation sets, best checkpoint of each task. Averages are cut to two decimals, "
-        f"as the paper's are; scores are rounded.{'' if mine else ' ' + NOTHING}",
+        f"as the paper's are; scores are rounded.{'' if runs else ' ' + NOTHING}",
     )
 
 
-def table_5(runs: Iterable[Run]) -> Table:
+def table_5(runs: Iterable[FineTuning]) -> Table:
     """GLUE average by model and steps of pretraining, ours beside the paper's."""
     runs = tuple(runs)
-    found = averages.averages(runs)
-    steps = sorted({step for _, step in found})
-    models = sorted({*published.MODELS, *(model for model, _ in found)}, key=averages.model_order)
+    ours = averages.averages(runs)
+    steps = sorted({step for _, step in ours})
+    models = dict.fromkeys([*published.MODELS, *(model for model, _ in ours)])
     columns = (
         Column("model", "Model", align="left"),
         *(Column(f"steps_{step}", numbers.count(step), "This run: steps") for step in steps),
@@ -65,8 +64,8 @@ def table_5(runs: Iterable[Run]) -> Table:
     rows = tuple(
         (
             tables.label(_model(model)),
-            *(averages.average_cell(found.get((model, step))) for step in steps),
-            *_paper_5(model),
+            *(averages.average_cell(ours.get((model, step))) for step in steps),
+            *(_paper_cell(text, model) for text in published.TABLE_5.get(model, _NO_ROW)),
         )
         for model in models
     )
@@ -76,24 +75,22 @@ def table_5(runs: Iterable[Run]) -> Table:
         columns,
         rows,
         "Steps of a fused model are those after its fusion. Mean ± population standard deviation "
-        f"over the runs of a model; of a single run there is none.{'' if found else ' ' + NOTHING}"
-        + _alike(runs, found),
+        f"over the runs of a model; of a single run there is none.{'' if ours else ' ' + NOTHING}"
+        + _alike(runs, ours),
     )
 
 
-def _alike(runs: Iterable[Run], found: Mapping[object, Average]) -> str:
-    """What the average is of a model that says the same of every example."""
-    groups = averages.main_groups(found)
+def _alike(runs: Iterable[FineTuning], ours: Mapping[object, Average]) -> str:
+    """The average of a model that gives every example the same answer, in words."""
+    groups = averages.main_groups(ours)
     average = constant.average(averages.glue_runs(runs), groups)
     if average is None:
         return ""
-    return (
-        f" {constant.NAME.capitalize()}, over {averages.titles(groups)}: "
-        f"{averages.truncated(average)}."
-    )
+    over, value = averages.titles(groups), averages.truncated(average)
+    return f" {constant.NAME.capitalize()}, over {over}: {value}."
 
 
-def synthetic_table(runs: Iterable[Run]) -> Table | None:
+def synthetic_table(runs: Iterable[FineTuning]) -> Table | None:
     """Scores on the tasks that this project makes by rules; None without any."""
     return _other_table(
         runs,
@@ -105,67 +102,39 @@ def synthetic_table(runs: Iterable[Run]) -> Table | None:
     )
 
 
-def wnli_table(runs: Iterable[Run]) -> Table | None:
+def wnli_table(runs: Iterable[FineTuning]) -> Table | None:
     """Scores on WNLI; None without any."""
-    return _other_table(
-        runs,
-        ("wnli",),
-        "wnli",
-        "WNLI.",
-        "The paper and T5 leave it out of the mixture and of the average.",
-    )
+    caption = "The paper and T5 leave it out of the mixture and of the average."
+    return _other_table(runs, ("wnli",), "wnli", "WNLI.", caption)
 
 
-def _other_table(runs, names, key, title, caption):
-    having = [run for run in runs if any(name in run.results for name in names)]
-    if not having:
-        return None
-    having.sort(key=averages.run_order)
-    columns = (Column("run", "Run", align="left"), *_score_columns(names))
-    rows = tuple((tables.label(_name(run)), *_score_cells(run.scores, names)) for run in having)
-    return Table(key, title, columns, rows, caption)
+def _other_table(
+    runs: Iterable[FineTuning], names: Sequence[str], key: str, title: str, caption: str
+) -> Table | None:
+    runs = sorted((run for run in runs if set(names) & set(run.results)), key=averages.run_order)
+    columns = (Column("run", "Run", align="left"), *averages.score_columns(names))
+    rows = tuple((tables.label(_name(run)), *_score_cells(run.scores, names)) for run in runs)
+    return Table(key, title, columns, rows, caption) if rows else None
 
 
-def _score_columns(names: Sequence[str]) -> tuple[Column, ...]:
-    return tuple(
-        Column(score.key, score.title, tasks.TASKS[name].title)
-        for name in names
-        for score in tasks.TASKS[name].scores
-    )
-
-
-def _score_cells(scores: Mapping[str, float], names: Sequence[str]) -> tuple[tables.Cell, ...]:
+def _score_cells(scores: Mapping[str, float], names: Sequence[str]) -> tuple[Cell, ...]:
     return tuple(averages.score_cell(scores.get(key)) for key in tasks.scores(names))
 
 
-def _average(values: Mapping[str, float]) -> Average | None:
-    groups = metrics.groups(values)
-    return Average(metrics.average(values), None, 1, groups) if groups else None
+def _paper_cell(text: str, model: str) -> Cell:
+    if not text:
+        return tables.not_in_paper()
+    note = published.TABLE_5_BASELINE if model == "baseline" and "±" in text else ""
+    return tables.paper(text, float(text.split()[0]), note=note)
 
 
-def _paper_5(model: str) -> tuple[tables.Cell, ...]:
-    printed = published.TABLE_5.get(model)
-    if printed is None:
-        return (tables.not_in_paper(),) * len(published.TABLE_5_STEPS)
-    return tuple(
-        tables.paper(
-            text,
-            float(text.split()[0]),
-            note=published.TABLE_5_BASELINE if model == "baseline" and "±" in text else "",
-        )
-        if text
-        else tables.not_in_paper()
-        for text in printed
-    )
-
-
-def _name(run: Run) -> str:
+def _name(run: FineTuning) -> str:
     return f"{run.model}, {numbers.count(run.pretrain_steps)} steps, run {run.repeat + 1}"
 
 
 def _model(model: str) -> str:
-    printed = published.MODELS.get(model)
-    return model if printed in (None, model) else f"{model} ({printed})"
+    printed = published.MODELS.get(model, model)
+    return model if printed == model else f"{model} ({printed})"
 
 
 def _thousands(step: int) -> str:

@@ -1,4 +1,4 @@
-"""Table 6: what a model has cost before it was fine-tuned, from the records of the pretraining.
+"""Table 6: the cost of a model before it was fine-tuned, from the records of the pretraining.
 
 The cost of a fused model is that of all stages that it comes from, each once, and of its own steps.
 After fewer steps than its stage was trained for, its own cost is read off the stage's learning
@@ -11,18 +11,14 @@ from collections.abc import Iterable
 import numpy as np
 
 from glue.reports import averages, published
-from glue.results import Run
+from glue.reports.averages import Key
+from glue.results import FineTuning
 from trainers.reports import numbers, tables
 from trainers.reports.comparisons import ancestors, cost_before
 from trainers.reports.tables import Cell, Column, Table
 from trainers.runs.history import RunHistory, StageHistory
 
-_PAPER_COLUMNS = (
-    Column("paper_fusion", "Fusion", "Paper (TPU v3 4x4)", origin=tables.PAPER),
-    Column("paper_post_fusion", "Post fusion", "Paper (TPU v3 4x4)", origin=tables.PAPER),
-    Column("paper_time", "Time", "Paper (TPU v3 4x4)", origin=tables.PAPER),
-    Column("paper_glue", "GLUE", "Paper (TPU v3 4x4)", origin=tables.PAPER),
-)
+_PAPER = {"group": "Paper (TPU v3 4x4)", "origin": tables.PAPER}
 _COLUMNS = (
     Column("model", "Model", align="left"),
     Column("fusion_steps", "Steps before", "This run"),
@@ -32,8 +28,14 @@ _COLUMNS = (
     Column("total", "Total time", "This run"),
     Column("ratio", "Over baseline", "This run"),
     Column("glue", "GLUE average", "This run"),
-    *_PAPER_COLUMNS,
+    Column("paper_fusion", "Fusion", **_PAPER),
+    Column("paper_post_fusion", "Post fusion", **_PAPER),
+    Column("paper_time", "Time", **_PAPER),
+    Column("paper_glue", "GLUE", **_PAPER),
 )
+_CAPTION = "Device-seconds of pretraining: seconds times devices, evaluations not counted."
+_NO_RUN = "The folder of the pretraining run was not given, so the costs are not known."
+_NO_FUSION = " No fused stage is in the pretraining run, so no row is matched with the paper's."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,33 +56,33 @@ class PretrainingCost:
     @property
     def total(self) -> float | None:
         """Device-seconds in all."""
-        return None if self.before is None or self.after is None else self.before + self.after
+        return None if None in (self.before, self.after) else self.before + self.after
 
 
 def pretraining_cost(pretraining: RunHistory, name: str, steps: int) -> PretrainingCost | None:
-    """What a stage has cost after some of its steps.
+    """The cost of a stage after some of its steps.
 
     Args:
-        pretraining: what `trainers.runs.history.read_run` gives.
+        pretraining: a pretraining run, as `trainers.runs.history.read_run` returns it.
         name: the stage.
         steps: of the stage itself.
 
     Returns:
         The cost, or None where there is no such stage.
     """
-    if name not in pretraining.stages:
+    stages = pretraining.stages
+    if name not in stages:
         return None
-    stages = [pretraining.stages.get(source) for source in ancestors(pretraining, name)]
     before = cost_before(pretraining, name)
     return PretrainingCost(
-        tuple(stage.steps for stage in stages if stage is not None),
+        tuple(stages[s].steps for s in ancestors(pretraining, name) if s in stages),
         steps,
         None if before is None else before.device_seconds,
-        _own_seconds(pretraining.stages[name], steps),
+        _own_seconds(stages[name], steps),
     )
 
 
-def table_6(runs: Iterable[Run], pretraining: RunHistory | None) -> Table:
+def table_6(runs: Iterable[FineTuning], pretraining: RunHistory | None) -> Table:
     """Compute before fine-tuning and the GLUE average that came of it, ours beside the paper's.
 
     Args:
@@ -88,8 +90,33 @@ def table_6(runs: Iterable[Run], pretraining: RunHistory | None) -> Table:
         pretraining: the run that made their models; None where its folder is not known.
     """
     runs = tuple(runs)
-    found = averages.averages(runs)
-    # A stage that goes on from another one counts its own steps.
+    ours = averages.averages(runs)
+    base = _steps_before_fusion(pretraining)
+    papers = {
+        (row.model, base and base * row.times_before_fusion): row for row in published.TABLE_6
+    }
+    keys = list(dict.fromkeys([*papers, *ours]))
+    costs = _costs(runs, keys, pretraining)
+    reference = costs.get(keys[0])
+    rows = tuple(
+        (
+            tables.label(key[0]) if key[1] is None else averages.model_label(key),
+            *_cost_cells(costs.get(key), reference, "not recorded" if key in ours else "not run"),
+            averages.average_cell(ours.get(key)),
+            *_paper_cells(papers.get(key)),
+        )
+        for key in keys
+    )
+    caption = _NO_RUN if pretraining is None else _CAPTION + (_NO_FUSION if base is None else "")
+    return Table("table6", "Table 6: compute before fine-tuning.", _COLUMNS, rows, caption)
+
+
+def _costs(
+    runs: Iterable[FineTuning], keys: Iterable[Key], pretraining: RunHistory | None
+) -> dict[Key, PretrainingCost | None]:
+    """The cost of each model after its steps; a stage that continues another counts its own."""
+    if pretraining is None:
+        return {}
     stages = {
         (run.model, run.pretrain_steps): (
             run.stage,
@@ -97,43 +124,16 @@ def table_6(runs: Iterable[Run], pretraining: RunHistory | None) -> Table:
         )
         for run in runs
     }
-    base = _steps_before_fusion(pretraining)
-    pairs = {(row.model, base and base * row.times_before_fusion): row for row in published.TABLE_6}
-    wanted = [*pairs, *(key for key in sorted(found, key=_order) if key not in pairs)]
-    costs = {
-        (model, steps): pretraining_cost(pretraining, *stages.get((model, steps), (model, steps)))
-        for model, steps in wanted
-        if pretraining is not None and steps is not None
+    return {
+        key: pretraining_cost(pretraining, *stages.get(key, key))
+        for key in keys
+        if key[1] is not None
     }
-    reference = costs.get(next(iter(pairs)))
-    rows = tuple(
-        (
-            tables.label(key[0] if key[1] is None else f"{key[0]}, {numbers.count(key[1])} steps"),
-            *_ours(costs.get(key), reference, "not recorded" if key in found else "not run"),
-            averages.average_cell(found.get(key)),
-            *_papers(pairs.get(key)),
-        )
-        for key in wanted
-    )
-    caption = "Device-seconds of pretraining: seconds times devices, evaluations not counted."
-    if pretraining is None:
-        caption = "The folder of the pretraining run was not given, so the costs are not known."
-    elif base is None:
-        caption += (
-            " No fused stage is in the pretraining run, so no row is matched with the paper's."
-        )
-    return Table("table6", "Table 6: compute before fine-tuning.", _COLUMNS, rows, caption)
-
-
-def _order(key: tuple[str, int]) -> tuple:
-    return (*averages.model_order(key[0]), key[1])
 
 
 def _steps_before_fusion(pretraining: RunHistory | None) -> int | None:
     """K: the steps of the longest stage that was fused; None where nothing was."""
-    if pretraining is None:
-        return None
-    stages = pretraining.stages
+    stages = pretraining.stages if pretraining else {}
     fused = [name for stage in stages.values() for name in stage.sources if name in stages]
     return max((stages[name].steps for name in fused), default=None)
 
@@ -141,19 +141,22 @@ def _steps_before_fusion(pretraining: RunHistory | None) -> int | None:
 def _own_seconds(stage: StageHistory, steps: int) -> float | None:
     if steps == 0:
         return 0.0
-    points = {0: 0.0, **{point.step: point.device_seconds for point in stage.curve}}
+    seconds = {0: 0.0, **{point.step: point.device_seconds for point in stage.curve}}
     if stage.device_seconds is not None:
-        points[stage.steps] = stage.device_seconds
-    if steps > max(points):
+        seconds[stage.steps] = stage.device_seconds
+    if steps > max(seconds):
         return None
-    return float(np.interp(steps, sorted(points), [points[step] for step in sorted(points)]))
+    return float(np.interp(steps, sorted(seconds), [seconds[step] for step in sorted(seconds)]))
 
 
-def _ours(cost: PretrainingCost | None, reference, why: str) -> tuple[Cell, ...]:
+def _cost_cells(
+    cost: PretrainingCost | None, reference: PretrainingCost | None, why: str
+) -> tuple[Cell, ...]:
+    """The six cells of a cost; `why` says why there is none."""
     if cost is None:
         return (tables.missing(why),) * 6
     ratio = None
-    if reference is not None and reference.total and cost.total is not None:
+    if reference and reference.total and cost.total is not None:
         ratio = cost.total / reference.total
     return (
         Cell(_steps(cost.sources), sum(cost.sources)),
@@ -172,9 +175,9 @@ def _steps(sources: tuple[int, ...]) -> str:
     return " + ".join(map(numbers.count, sources)) or "0"
 
 
-def _papers(row: published.Table6Row | None) -> tuple[Cell, ...]:
+def _paper_cells(row: published.Table6Row | None) -> tuple[Cell, ...]:
     if row is None:
-        return (tables.not_in_paper(),) * len(_PAPER_COLUMNS)
+        return (tables.not_in_paper(),) * 4
     return (
         tables.paper(row.fusion),
         tables.paper(row.post_fusion),

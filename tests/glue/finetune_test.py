@@ -3,20 +3,26 @@
 import json
 import shutil
 
+import keras
 import pytest
 
+import keras_fusion as kf
 from glue import finetune, results
 from glue.data import synthetic
-from glue.finetuning import evaluation, vocabularies
+from glue.finetuning import evaluation, run, vocabularies
 from glue.finetuning.pretrained import of_plan, open_pretrained
 from glue.reports import glue_page
 from tests.glue import languages, layouts
 from tests.trainers import nano
-from trainers import fuse, pretrain
+from trainers import checkpoints, fuse
 from trainers.checkpoints.models import find_checkpoint
-from trainers.data import vocabulary
+from trainers.data import manifest, vocabulary
+from trainers.data.config import DataConfig
+from trainers.data.preparation import prepare
+from trainers.engines.state import state_variables
 from trainers.errors import UserError
 from trainers.runs import locks
+from trainers.runs.workdir import Workdir
 from trainers.training.logs import RunLog
 
 TASKS = ("synthetic_grammar", "synthetic_similarity")
@@ -24,16 +30,40 @@ TASKS = ("synthetic_grammar", "synthetic_similarity")
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A pretraining run W whose vocabulary can write labels, and in it a fused model."""
+    """A run W as pretraining leaves it, whose vocabulary can write labels, and a fused model.
+
+    Its stage small_0 is at step 3, and was never trained.
+    """
+    folder = tmp_path_factory.mktemp("finetune")
+    languages.write_text(folder / "text.txt")
+    tokens = manifest.read(
+        prepare(
+            DataConfig(
+                corpus="text",
+                corpus_path=f"{folder}/text.txt",
+                vocabulary_pieces=nano.PIECES,
+                num_sentinels=nano.SENTINELS,
+                root=f"{folder}/w/data",
+            )
+        )
+    )
+    workdir = Workdir(folder / "w")
+    hashes = {name: file["sha256"][:12] for name, file in tokens["files"].items()}
+    workdir.open(hashes)
+    home = workdir.start_stage("small_0", {}, {})
     with pytest.MonkeyPatch.context() as patch:
         nano.define(patch)
+        config = kf.models.T5Config.from_size(
+            "nano_s", vocabulary_size=tokens["vocabulary"]["padded_size"]
+        )
+        state = {
+            name: keras.ops.convert_to_numpy(variable)
+            for name, variable in state_variables(kf.models.T5(config, seed=0)).items()
+        }
+        settings = {"settings": {"model": config.to_dict()}}
+        checkpoints.save(home / checkpoints.CHECKPOINT_FOLDER, 3, state, settings)
+        fuse.fuse(fuse.FuseConfig((str(home),) * 2, f"{folder}/w/fused", noise=0.1))
         patch.setattr(synthetic, "SIZES", {"train": 40, "validation": 12, "test": 4})
-        folder = tmp_path_factory.mktemp("finetune")
-        languages.write_text(folder / "text.txt")
-        flags = ("--plan=self_fusion", "--stage=small_0", "--size=nano", "--noprogress")
-        where = (f"--corpus_path={folder}/text.txt", f"--workdir={folder}/w", "--corpus=text")
-        pretrain.pretrain(nano.config_of(pretrain, *flags, *where))
-        fuse.fuse(fuse.FuseConfig((f"{folder}/w/small_0",) * 2, f"{folder}/w/fused", noise=0.1))
         yield folder
 
 
@@ -58,17 +88,17 @@ def config(world, *arguments, results_folder="g", stage="fused"):
 @pytest.fixture(scope="module")
 def finished(world):
     """A model that was never trained after its fusion, fine-tuned on two tasks without a stop."""
-    finetune.finetune(config(world, "--synthetic", f"--tasks={','.join(TASKS)}"))
+    run.finetune(config(world, "--synthetic", f"--tasks={','.join(TASKS)}"))
     return world / "g"
 
 
 def test_a_fused_model_is_fine_tuned_evaluated_and_recorded(finished, world):
-    (run,) = results.read_runs(finished)
-    assert (run.name, run.model, run.stage) == ("fused-0-r0", "fused", "fused")
-    assert (run.pretrain_steps, run.repeat, run.facts["seed"]) == (0, 0, 0)
-    assert run.facts["learning_rate"] == 0.001 and run.facts["dropout"] == 0.1
-    assert set(run.results) == set(TASKS)
-    for result in run.results.values():
+    (tuned,) = results.read_runs(finished)
+    assert (tuned.name, tuned.model, tuned.stage) == ("fused-0-r0", "fused", "fused")
+    assert (tuned.pretrain_steps, tuned.repeat, tuned.facts["seed"]) == (0, 0, 0)
+    assert tuned.facts["learning_rate"] == 0.001 and tuned.facts["dropout"] == 0.1
+    assert set(tuned.results) == set(TASKS)
+    for result in tuned.results.values():
         assert result.facts["synthetic"] and result.facts["steps"] == 4
         assert [point["step"] for point in result.facts["curve"]] == [2, 4]
         targets, predicted = result.predictions("validation")
@@ -79,7 +109,7 @@ def test_a_fused_model_is_fine_tuned_evaluated_and_recorded(finished, world):
 
 def test_a_finished_one_is_left_alone_and_reported(finished, world, capsys):
     before = nano.content(finished)
-    finetune.finetune(config(world, "--synthetic", f"--tasks={TASKS[0]}"))
+    run.finetune(config(world, "--synthetic", f"--tasks={TASKS[0]}"))
     after = nano.content(finished)
     before.pop("run.json"), after.pop("run.json")  # it says what was typed last
     assert after == before
@@ -109,14 +139,14 @@ def test_a_stop_anywhere_changes_nothing(finished, world, monkeypatch):
 
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(owner, name, dying)
-            finetune.finetune(asked())
+            run.finetune(asked())
 
     # At step 3, before the second evaluation, before the result, before checkpoints are removed.
     killed_at(RunLog, "advance", 2)
     killed_at(evaluation, "write_json", 1)
     killed_at(results, "write_json", 0)
     killed_at(evaluation, "tidy", 0)
-    finetune.finetune(asked())
+    run.finetune(asked())
     assert numbers(world / "stopped", TASKS[0]) == numbers(finished, TASKS[0])
 
 
@@ -140,14 +170,14 @@ def test_a_mixture_goes_on_without_a_task_whose_files_are_missing(world, capsys)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(layouts.FILES[name], encoding="utf-8")
     arguments = (f"--data_dir={world}/files", "--tasks=mixture,cola,mrpc", "--steps=2", "--packed")
-    finetune.finetune(config(world, *arguments, results_folder="mixed", stage="small_0"))
+    run.finetune(config(world, *arguments, results_folder="mixed", stage="small_0"))
     output = capsys.readouterr().out
     assert "mrpc is left out" in output and "dev.tsv" in output
-    (run,) = results.read_runs(world / "mixed")
+    (tuned,) = results.read_runs(world / "mixed")
     # A small stage is a row of the paper's tables, whatever its number.
-    assert (run.name, run.model, run.stage) == ("small-3-r0", "small", "small_0")
-    assert run.facts["mixture"] and run.facts["packed"]
-    assert run.results["cola"].facts["trained_on"] == ["cola"]
+    assert (tuned.name, tuned.model, tuned.stage) == ("small-3-r0", "small", "small_0")
+    assert tuned.facts["mixture"] and tuned.facts["packed"]
+    assert tuned.results["cola"].facts["trained_on"] == ["cola"]
     assert (world / "mixed" / "small-3-r0" / "mixture" / "metrics.jsonl").exists()
     rows = (world / "mixed" / "small-3-r0" / "submission" / "CoLA.tsv").read_text().splitlines()
     assert rows[0] == "index\tprediction" and [row[:2] for row in rows[1:]] == ["0\t", "1\t"]
@@ -164,7 +194,7 @@ def test_results_of_another_fine_tuning_are_refused(finished, world, arguments, 
     before = nano.content(finished)
     for task in (TASKS[0], "synthetic_sentiment"):  # one that is finished, and one that is not
         with pytest.raises(UserError, match=message):
-            finetune.finetune(config(world, "--synthetic", f"--tasks={task}", *arguments))
+            run.finetune(config(world, "--synthetic", f"--tasks={task}", *arguments))
     after = nano.content(finished)
     assert {**after, "run.json": ""} == {**before, "run.json": ""}
 
@@ -174,19 +204,19 @@ def test_another_checkpoint_under_the_same_name_is_refused(finished, world):
     at_step_0 = config(world, *asked, stage="other")
     fuse.fuse(fuse.FuseConfig((f"{world}/w/small_0",) * 2, f"{world}/w/other", noise=0.2))
     with pytest.raises(UserError, match="stage='other', there it is 'fused'; weights="):
-        finetune.finetune(at_step_0)
+        run.finetune(at_step_0)
 
 
 def test_the_folder_of_a_pretraining_run_is_no_results_folder(world):
     asked = config(world, "--synthetic", "--tasks=synthetic_grammar", results_folder="w")
     with pytest.raises(UserError, match=r"w' of another run \(kind='fine-tuning'"):
-        finetune.finetune(asked)
+        run.finetune(asked)
 
 
 def test_other_examples_of_a_task_are_refused(finished, world, monkeypatch):
     monkeypatch.setattr(synthetic, "SIZES", {"train": 30, "validation": 12, "test": 4})
     with pytest.raises(UserError, match="'synthetic_grammar' with the settings .* train="):
-        finetune.finetune(config(world, "--synthetic", f"--tasks={TASKS[0]}"))
+        run.finetune(config(world, "--synthetic", f"--tasks={TASKS[0]}"))
 
 
 def test_a_label_outside_the_set_is_named_before_anything_is_written(world):
@@ -196,7 +226,7 @@ def test_a_label_outside_the_set_is_named_before_anything_is_written(world):
         (home / name).write_text("gj04\t1\t\tFine.\nbc01\t7\t*\tNot fine.\n", encoding="utf-8")
     asked = config(world, f"--data_dir={world}/bad", "--tasks=cola", results_folder="new")
     with pytest.raises(UserError, match=r"CoLA/dev.tsv', line=2, value='7'"):
-        finetune.finetune(asked)
+        run.finetune(asked)
     assert not (world / "new").exists()
 
 
@@ -206,7 +236,7 @@ def test_one_process_at_a_time_fine_tunes_on_a_task(world, finished):
         locks.stages(finished, ["fused-0-r0.synthetic_sentiment"]),
         pytest.raises(UserError, match="by one process at a time"),
     ):
-        finetune.finetune(asked)
+        run.finetune(asked)
 
 
 def test_what_a_plan_calls_a_stage_is_its_row(world):
@@ -244,11 +274,11 @@ def table5(world):
 
 def test_every_model_of_a_run_of_table5_is_fine_tuned(world, table5):
     asked = ("--checkpoint=", f"--pretrained={world}/w", "--synthetic", f"--tasks={TASKS[0]}")
-    finetune.finetune(config(world, *asked, "--steps=2", results_folder="all"))
+    run.finetune(config(world, *asked, "--steps=2", results_folder="all"))
     found = results.read_runs(world / "all")
-    assert [(run.model, run.pretrain_steps) for run in found] == [("baseline", 3)] * 2
-    assert [(run.stage, run.repeat) for run in found] == [("small_0", 0), ("small_0_r2", 1)]
-    assert all(TASKS[0] in run.results for run in found)
+    assert [(tuned.model, tuned.pretrain_steps) for tuned in found] == [("baseline", 3)] * 2
+    assert [(tuned.stage, tuned.repeat) for tuned in found] == [("small_0", 0), ("small_0_r2", 1)]
+    assert all(TASKS[0] in tuned.results for tuned in found)
 
 
 def test_a_run_without_the_models_of_table5_is_refused(world, table5):
@@ -279,7 +309,7 @@ def test_a_vocabulary_is_found_by_hash_or_compared(world, tmp_path):
         (("--tasks=cola,rt",), "task='rt'"),
         (("--synthetic", "--tasks=cola"), "task='cola'"),
         (("--tasks=cola", "--steps=0"), "steps=0"),
-        (("--tasks=cola", "--dropout=1"), "dropout=1.0"),
+        (("--tasks=cola", "--dropout=1"), "dropout=1"),
         (("--tasks=cola", "--learning_rate=nan"), "learning_rate=nan"),
         (("--tasks=cola", "--model=a/b"), "model='a/b'"),
         (("--checkpoint=", "--tasks=cola"), "checkpoint='', pretrained=None"),

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
+import sklearn.metrics
 
 from glue import metrics, tasks
 from glue.reports import published
@@ -11,6 +13,45 @@ from tests.glue.recorded import COLUMNS
 from trainers.errors import UserError
 
 YES, NO = "entailment", "not_entailment"
+
+
+def sklearn_f1(targets, predictions):
+    """F1 of class 1, where what is no class counts as the wrong one."""
+    is_class = np.isin(predictions, (0, 1))
+    predictions = np.where(is_class, predictions, 1 - targets)
+    return sklearn.metrics.f1_score(targets, predictions, zero_division=0.0)
+
+
+ORACLES = {
+    "accuracy": sklearn.metrics.accuracy_score,
+    "f1": sklearn_f1,
+    "matthews": sklearn.metrics.matthews_corrcoef,
+    "pearson": lambda *sides: scipy.stats.pearsonr(*sides)[0],
+    "spearman": lambda *sides: scipy.stats.spearmanr(*sides)[0],
+}
+
+
+@pytest.mark.filterwarnings("ignore:A single label", "ignore:An input array is")
+@pytest.mark.parametrize("name", metrics.METRICS)
+@pytest.mark.parametrize("size", [2, 5, 40])
+def test_scores_are_those_of_scikit_learn_and_scipy(name, size):
+    """Of each draw, of one draw alone, and of all examples."""
+    metric, rng = metrics.METRICS[name], np.random.default_rng(size)
+    for _ in range(4):
+        if name in ("pearson", "spearman"):
+            targets, predictions = rng.integers(0, 26, (2, size)) / 5
+        else:
+            targets, predictions = rng.integers(0, 2, size), rng.integers(-1, 2, size)
+        weights = rng.multinomial(size, np.full(size, 1 / size), 10)
+        expected = [
+            100 * ORACLES[name](np.repeat(targets, draw), np.repeat(predictions, draw))
+            for draw in weights
+        ]
+        np.testing.assert_allclose(metric(targets, predictions, weights), expected, atol=1e-9)
+        one = metric(targets, predictions, weights[0])
+        assert one == pytest.approx(expected[0], abs=1e-9, nan_ok=True)
+        whole = metric(targets, predictions)
+        assert whole == pytest.approx(100 * ORACLES[name](targets, predictions), nan_ok=True)
 
 
 def test_accuracy_counts_what_is_no_label_as_wrong():
@@ -143,7 +184,7 @@ def test_an_undefined_score_makes_the_average_undefined():
 
 
 def test_a_key_that_no_task_has_is_refused():
-    with pytest.raises(UserError, match="Expected scores of cola, sst2, .*score='mrpc'"):
+    with pytest.raises(UserError, match="Expected score to be one of cola, sst2, .*score='mrpc'"):
         metrics.average({"rte": 60.0, "mrpc": 80.0})
     with pytest.raises(UserError, match="scores=none"):
         metrics.average({})

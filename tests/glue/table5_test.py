@@ -6,6 +6,7 @@ import pytest
 
 from glue import finetune, report
 from glue.data import synthetic
+from glue.finetuning import run
 from glue.reports import glue_page
 from tests import makefile
 from tests.glue import languages
@@ -43,10 +44,10 @@ def test_every_model_of_table_5_has_a_row(tmp_path, monkeypatch):
     }
     text = f"--corpus_path={tmp_path}/text.txt"
     pretrain.pretrain(nano.config_of(pretrain, *commands["trainers.pretrain"], text))
-    finetune.finetune(nano.config_of(finetune, *commands["glue.finetune"]))
+    run.finetune(nano.config_of(finetune, *commands["glue.finetune"]))
     glue_page.write_report(tmp_path / "t" / "glue", tmp_path / "t" / "pretrained")
     found = json.loads((tmp_path / "t" / "glue" / "report" / "results.json").read_text())
-    points = {(run["model"], run["pretrain_steps"]) for run in found["runs"]}
+    points = {(tuned["model"], tuned["pretrain_steps"]) for tuned in found["runs"]}
     assert points == {
         *(("baseline", step) for step in (0, 1, 2, 4)),
         *(("fusion_property", step) for step in (0, 1, 2)),

@@ -156,7 +156,7 @@ def test_the_builders_own_reader_sees_the_same_rows(folder, task):
     tfds = pytest.importorskip("tensorflow_datasets")
     builder, found = tfds.builder(f"glue/{task}"), tasks.find(task)
     for split, name in (("train", "train"), ("validation", "dev"), ("test", "test")):
-        path = folder / found.folder / found.splits[split].file
+        path = folder / found.title / found.splits[split].file
         rows = [row for _, row in builder._generate_examples(str(path), name)]
         if found.labels:
             rows = [{**row, "label": _class(row["label"], found.labels)} for row in rows]

@@ -143,13 +143,6 @@ class TestAgainstPadded:
         assert packed.loss_sum == pytest.approx(padded.loss_sum, rel=1e-5)
 
 
-@pytest.mark.parametrize("lengths", [{"input_length": 11}, {"target_length": 3}])
-def test_what_fits_no_row_is_refused(examples, lengths):
-    (name, value) = next(iter(lengths.items()))
-    with pytest.raises(UserError, match=f"12 and 4 tokens. Received: .*{name}={value}"):
-        packing.pack(examples, **lengths)
-
-
 def test_nothing_to_pack_is_refused():
     with pytest.raises(UserError, match="examples to pack. Received: none"):
         packing.pack(Examples([], [], 8, 8))

@@ -8,9 +8,10 @@ import pytest
 
 from glue import tasks
 from glue.data import synthetic
+from trainers.errors import UserError
 
-SINGULAR = dict(synthetic._NOUNS)
-VERBS = {plural: singular for singular, plural, _ in synthetic._VERBS}
+SINGULAR = dict(synthetic.NOUNS)
+VERBS = {plural: singular for singular, plural, _ in synthetic.VERBS}
 
 
 @pytest.mark.parametrize("name", tasks.SYNTHETIC)
@@ -38,17 +39,17 @@ def test_grammar_is_agreement_and_order():
     for texts, label in synthetic.examples("synthetic_grammar", "train"):
         words = texts["sentence"].split()
         plural = words[2] in SINGULAR.values()
-        ordered = words[0] == words[4] == "the" and words[1] in synthetic._SYNONYMS
+        ordered = words[0] == words[4] == "the" and words[1] in synthetic.SYNONYMS
         agrees = words[3] in VERBS if plural else words[3] in VERBS.values()
-        place = " ".join(words[6:-1]) in synthetic._PLACES
+        place = " ".join(words[6:-1]) in synthetic.PLACES
         assert label == int(ordered and agrees and place and words[5] in SINGULAR)
 
 
 def test_sentiment_counts_denials():
     for texts, label in synthetic.examples("synthetic_sentiment", "train"):
         words = texts["sentence"].split()
-        good = any(word in synthetic._GOOD for word in words)
-        assert good != any(word in synthetic._BAD for word in words)
+        good = any(word in synthetic.GOOD for word in words)
+        assert good != any(word in synthetic.BAD for word in words)
         assert label == int(good != ("not" in words or "never" in words))
 
 
@@ -64,9 +65,9 @@ def _statement(sentence):
     """Adjective, subject, verb, object and place, read back from a sentence."""
     words = sentence.split()
     place = " ".join(words[-4:-1])
-    adjectives = {other: word for word, other in synthetic._SYNONYMS.items()}
-    verbs = {form: forms[0] for forms in synthetic._VERBS for form in forms}
-    nouns = {form: forms[0] for forms in synthetic._NOUNS for form in forms}
+    adjectives = {other: word for word, other in synthetic.SYNONYMS.items()}
+    verbs = {form: forms[0] for forms in synthetic.VERBS for form in forms}
+    nouns = {form: forms[0] for forms in synthetic.NOUNS for form in forms}
     if "by" in words:
         _, other, _, verb, _, _, adjective, subject = words[:8]
     else:
@@ -76,5 +77,5 @@ def _statement(sentence):
 
 
 def test_an_unknown_split_is_refused():
-    with pytest.raises(ValueError, match="train, validation, test"):
+    with pytest.raises(UserError, match="train, validation, test.*split='dev'"):
         synthetic.examples("synthetic_grammar", "dev")

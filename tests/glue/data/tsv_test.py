@@ -1,4 +1,4 @@
-"""What is wrong with a file is said in one line: file, line number, value."""
+"""Errors of files, each in one line: file, line number, value."""
 
 import pytest
 

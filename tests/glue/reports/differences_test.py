@@ -1,4 +1,4 @@
-"""Which pairs are compared, and what their cells say."""
+"""Pairs that are compared, and the text of their cells."""
 
 import pytest
 
