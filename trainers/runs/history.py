@@ -10,6 +10,10 @@ import math
 from pathlib import Path
 
 from trainers.errors import UserError
+from trainers.files import read_json
+from trainers.plans.graph import SIZE_LETTERS
+from trainers.runs.workdir import RECORD_FILE, RUN_FILE, STAGE_FILE
+from trainers.training.logs import METRICS_FILE
 
 FORMAT = 1
 """Version of the form of `record.json` and `results.json` that this code reads and writes."""
@@ -19,23 +23,6 @@ RUNNING = "running"
 
 CONTINUED = "continued"
 """How a stage starts that takes over the whole state of another one."""
-
-_STAGE_FIELDS = ("size", "init", "sources")
-_RECORD_FIELDS = (
-    "name",
-    *_STAGE_FIELDS,
-    "steps",
-    "parameters",
-    "tokens",
-    "flops",
-    "device_seconds",
-    "loss",
-    "loss_per_token",
-    "accuracy",
-    "curve",
-)
-_POINT_FIELDS = ("step", "tokens", "flops", "device_seconds", "loss_per_token", "accuracy")
-_TOTALS = ("tokens", "flops", "device_seconds", "loss", "loss_per_token", "accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +50,10 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class StageHistory:
-    """What one stage is and what it has come to; its costs are its own, without its sources'.
+    """One stage: what it is and what it reached; its costs are without those of its sources.
 
     Args:
-        status: `FINISHED` or `RUNNING`; a running stage's figures are those of its last evaluation.
+        status: `FINISHED` or `RUNNING`; a running stage's numbers are those of its last evaluation.
         planned_steps: the steps that it is to train in all, where they are known.
         source_steps: the step of each source's checkpoint that it was fused from.
         repeat, repeat_of: which repeat of which stage it is, from 1.
@@ -97,7 +84,7 @@ class StageHistory:
 
     @property
     def finished(self):
-        """Whether the stage has written its record."""
+        """True once the stage has written its record."""
         return self.status == FINISHED
 
     @property
@@ -112,10 +99,10 @@ class StageHistory:
 
 @dataclasses.dataclass(frozen=True)
 class RunHistory:
-    """A work folder: `stages` by name, each after its sources, and what run.json says, flat.
+    """A work folder: `stages` by name, each after its sources, and the content of run.json, flat.
 
-    Of `settings` the report reads, each if it is there: corpus and corpus_path, tuning (a text:
-    which sweep chose the learning rates), command, versions (name to number).
+    Of `settings` reports read, where they are there: corpus, corpus_path, tuning (a text: which
+    sweep chose the learning rates), command, versions (name to number), experiments.
     """
 
     workdir: Path
@@ -123,7 +110,7 @@ class RunHistory:
     settings: dict
 
     def repeats_of(self, name):
-        """All repeats of a stage, the first one first: a repeat is a run with the next seed."""
+        """All repeats of a stage, the first one first; each has the next seed."""
         stages = [stage for stage in self.stages.values() if stage.base == name]
         return sorted(stages, key=lambda stage: stage.repeat)
 
@@ -137,7 +124,7 @@ def read_run(workdir):
     """Reads every stage of a work folder.
 
     Args:
-        workdir: folder with one folder a stage.
+        workdir: folder with one folder per stage.
 
     Returns:
         A `RunHistory`.
@@ -148,22 +135,28 @@ def read_run(workdir):
     workdir = Path(workdir)
     if not workdir.is_dir():
         raise UserError(
-            "Expected the folder of a run (trainers.pretrain writes one). "
-            f"Received: workdir={str(workdir)!r}, which is no folder. Check the path."
+            expected="the folder of a run (trainers.pretrain writes one)",
+            received=f"workdir={str(workdir)!r}, which is no folder",
+            do="Check the path",
         )
-    found = [_read_stage(folder) for folder in sorted(workdir.iterdir()) if folder.is_dir()]
-    stages = {stage.name: stage for stage in found if stage is not None}
+    stages = {}
+    for folder in sorted(workdir.iterdir()):
+        if (folder / RECORD_FILE).exists():
+            stages[folder.name] = _finished_stage(folder)
+        elif (folder / STAGE_FILE).exists():
+            stages[folder.name] = _running_stage(folder)
     if not stages:
         raise UserError(
-            "Expected a folder with at least one stage (STAGE/record.json or STAGE/stage.json). "
-            f"Received: workdir={str(workdir)!r}, which has none. "
-            "Run trainers.pretrain with this --workdir first."
+            expected=f"a folder with at least one stage (STAGE/{RECORD_FILE} or "
+            f"STAGE/{STAGE_FILE})",
+            received=f"workdir={str(workdir)!r}, which has none",
+            do="Run trainers.pretrain with this --workdir first",
         )
     return RunHistory(workdir, _sources_first(stages, workdir), _settings(workdir))
 
 
 def after(first, point):
-    """A point of a stage that goes on, counted from the start of the one before it."""
+    """Returns an evaluation of a stage that continues `first`, counted from its start."""
     added = {"step": first.steps}
     added |= {name: getattr(first, name) for name in ("tokens", "flops", "device_seconds")}
     return dataclasses.replace(
@@ -171,86 +164,89 @@ def after(first, point):
     )
 
 
+# Kinds of values in the files of a stage: what is expected, a check, and what is kept of the value.
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_list_of(kind):
+    return lambda value: isinstance(value, list) and all(isinstance(item, kind) for item in value)
+
+
+_ANY = ("a value", lambda value: True, lambda value: value)
+_TEXT = ("a text", lambda value: isinstance(value, str), str)
+_COUNT = ("an integer", lambda value: type(value) is int, int)
+_FINITE = (
+    "a finite number",
+    lambda value: _is_number(value) and math.isfinite(value),
+    lambda value: value,
+)
+# Not finite where a run diverged.
+_NUMBER = (
+    "a number or null",
+    lambda value: value is None or _is_number(value),
+    lambda value: value if value is not None and math.isfinite(value) else None,
+)
+_NAMES = ("a list of stage names", _is_list_of(str), tuple)
+_EVALUATIONS = ("a list of evaluations", lambda value: isinstance(value, list), tuple)
+_STEPS = (
+    "the step of each source",
+    lambda value: isinstance(value, dict) and all(type(step) is int for step in value.values()),
+    dict,
+)
+
+_TOTALS = dict.fromkeys(
+    ("tokens", "flops", "device_seconds", "loss", "loss_per_token", "accuracy"), _NUMBER
+)
+# What stage.json and record.json say of a stage; the second group is missing in older runs.
+_STAGE = {"name": _TEXT, "size": _TEXT, "init": _TEXT, "sources": _NAMES}
+_STAGE |= {"steps": _NUMBER, "parameters": _NUMBER}
+_DETAILS = {"flops_method": _ANY, "learning_rate": _ANY, "seed": _ANY}
+_DETAILS |= {"source_steps": _STEPS, "repeat": _COUNT, "repeat_of": _TEXT}
+_EVALUATION = dict.fromkeys(("step", "tokens", "flops", "device_seconds"), _FINITE)
+_EVALUATION |= dict.fromkeys(("loss_per_token", "accuracy"), _NUMBER)
+
+
 def _settings(workdir):
     """What run.json says, flat; empty without one."""
-    path = workdir / "run.json"
-    found = _read_object(path) if path.exists() else {}
-    settings = found.pop("settings", None)
-    return {**settings, **found} if isinstance(settings, dict) else found
-
-
-def _read_stage(folder):
-    if (folder / "record.json").exists():
-        return _finished_stage(folder)
-    if (folder / "stage.json").exists():
-        return _running_stage(folder)
-    return None
+    path = workdir / RUN_FILE
+    content = _read_object(path) if path.exists() else {}
+    settings = content.pop("settings", None)
+    return {**settings, **content} if isinstance(settings, dict) else content
 
 
 def _finished_stage(folder):
-    path = folder / "record.json"
+    path = folder / RECORD_FILE
     record = _read_object(path)
-    _require(record, _RECORD_FIELDS, path)
-    if record["name"] != folder.name:
+    fields = _read(record, _STAGE | _TOTALS | {"curve": _EVALUATIONS}, path)
+    if fields["name"] != folder.name:
         raise UserError(
-            f"Expected {path} to record the stage of its folder, {folder.name!r}. "
-            f"Received: name={record['name']!r}. Rename the folder back, or remove it."
+            expected=f"{path} to record the stage of its folder, {folder.name!r}",
+            received=f"name={fields['name']!r}",
+            do="Rename the folder back, or remove it",
         )
-    curve = record["curve"]
-    if not isinstance(curve, list):
-        raise UserError(
-            f"Expected {path} to hold a list of evaluations. Received: curve={curve!r}. "
-            "Run the stage again in an empty folder."
-        )
+    fields |= _details(record, path) | {"planned_steps": fields["steps"]}
+    curve = enumerate(fields.pop("curve"))
     return StageHistory(
-        name=record["name"],
-        size=record["size"],
-        init=record["init"],
-        sources=_sources(record, path),
-        steps=_number(record, "steps", path),
-        parameters=_number(record, "parameters", path),
-        curve=tuple(_point(point, f"{path}, curve[{i}]") for i, point in enumerate(curve)),
-        planned_steps=record["steps"],
-        **_what_it_is(record, path),
-        **{field: _number(record, field, path) for field in _TOTALS},
+        **fields, curve=tuple(_evaluation(entry, f"{path}, curve[{i}]") for i, entry in curve)
     )
 
 
 def _running_stage(folder):
-    path = folder / "stage.json"
-    settings = _read_object(path)
-    _require(settings, _STAGE_FIELDS, path)
-    curve = _evaluations(folder / "metrics.jsonl")
+    path = folder / STAGE_FILE
+    content = {"steps": None, "parameters": None} | _read_object(path) | {"name": folder.name}
+    fields = _read(content, _STAGE, path) | _details(content, path)
+    curve = _evaluations(folder / METRICS_FILE)
     last = curve[-1] if curve else None
-    return StageHistory(
-        name=folder.name,
-        size=settings["size"],
-        init=settings["init"],
-        sources=_sources(settings, path),
-        steps=last.step if last else 0,
-        parameters=settings.get("parameters"),
-        curve=curve,
-        status=RUNNING,
-        planned_steps=settings.get("steps"),
-        **_what_it_is(settings, path),
-        **{field: getattr(last, field) if last else None for field in _TOTALS},
-    )
+    fields |= {name: getattr(last, name, None) for name in _TOTALS}
+    fields |= {"planned_steps": fields["steps"], "steps": last.step if last else 0}
+    return StageHistory(**fields, curve=curve, status=RUNNING)
 
 
-def _what_it_is(known, path):
-    """Fields of a stage that do not change while it trains; those of older runs may be missing."""
-    steps = known.get("source_steps") or {}
-    if not isinstance(steps, dict) or not all(type(step) is int for step in steps.values()):
-        raise UserError(
-            f"Expected the steps of a stage's sources in {path}. Received: source_steps={steps!r}. "
-            "Run the stage again in an empty folder."
-        )
-    plain = {name: known.get(name) for name in ("flops_method", "learning_rate", "seed")}
-    return plain | {
-        "source_steps": steps,
-        "repeat": known.get("repeat", 1),
-        "repeat_of": known.get("repeat_of", path.parent.name),
-    }
+def _details(content, path):
+    plain = dict.fromkeys(_DETAILS) | {"repeat": 1, "repeat_of": path.parent.name}
+    content = plain | content
+    return _read(content | {"source_steps": content["source_steps"] or {}}, _DETAILS, path)
 
 
 def _evaluations(path):
@@ -262,98 +258,64 @@ def _evaluations(path):
     # What follows the last line break is empty, or a line that is being written right now.
     for number, line in enumerate(lines[:-1], start=1):
         where = f"{path}, line {number}"
-        entry = _parse(line, where)
-        if entry.get("kind") != "eval":
-            continue
-        point = _point(entry, where)
-        while curve and curve[-1].step >= point.step:
-            curve.pop()
-        curve.append(point)
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            entry = line
+        if not isinstance(entry, dict):
+            raise UserError(
+                expected=f"a JSON object in {where}",
+                received=repr(line[:40]),
+                do="Remove the damaged file and run its stage again",
+            )
+        if entry.get("kind") == "eval":
+            point = _evaluation(entry, where)
+            while curve and curve[-1].step >= point.step:
+                curve.pop()
+            curve.append(point)
     return tuple(curve)
 
 
-def _point(entry, where):
+def _evaluation(entry, where):
     if not isinstance(entry, dict):
+        raise _unreadable(f"an evaluation with the fields {', '.join(_EVALUATION)}", entry, where)
+    entry = {"loss": None} | entry
+    return Evaluation(**_read(entry, _EVALUATION | {"loss": _NUMBER}, where))
+
+
+def _read(entry, fields, where):
+    """The fields of a JSON object, each checked to be of its kind."""
+    missing = [name for name in fields if name not in entry]
+    if missing:
         raise UserError(
-            f"Expected an evaluation with the fields {', '.join(_POINT_FIELDS)} in {where}. "
-            f"Received: {entry!r}. Run the stage again in an empty folder."
+            expected=f"the fields {', '.join(fields)} in {where}",
+            received=f"none of the name {', '.join(missing)}",
+            do="Make the report with the version that wrote it, or run the stage again",
         )
-    _require(entry, _POINT_FIELDS, where)
-    fields = {field: _number(entry, field, where) for field in _POINT_FIELDS}
-    for field in _POINT_FIELDS[:4]:
-        if fields[field] is None:
-            raise UserError(
-                f"Expected a finite number for {field!r} in {where}. Received: "
-                f"{field}={entry[field]!r}. Run the stage again in an empty folder."
-            )
-    return Evaluation(**fields, loss=_number(entry, "loss", where) if "loss" in entry else None)
+    for name, (expected, fits, _) in fields.items():
+        if not fits(entry[name]):
+            raise _unreadable(f"{expected} for {name!r}", entry[name], where, f"{name}=")
+    return {name: keep(entry[name]) for name, (_, _, keep) in fields.items()}
 
 
-def _number(record, field, where):
-    """A number of the record; None where it is null or not finite, as when a run diverged."""
-    value = record[field]
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(
-            f"Expected a number for {field!r} in {where}. Received: {field}={value!r}. "
-            "Run the stage again in an empty folder."
-        )
-    return value if math.isfinite(value) else None
-
-
-def _sources(record, path):
-    sources = record["sources"]
-    if not isinstance(sources, list) or not all(isinstance(name, str) for name in sources):
-        raise UserError(
-            f"Expected a list of stage names in {path}. Received: sources={sources!r}. "
-            "Run the stage again in an empty folder."
-        )
-    return tuple(sources)
+def _unreadable(expected, value, where, name=""):
+    return UserError(
+        expected=f"{expected} in {where}",
+        received=f"{name}{value!r}",
+        do="Run the stage again in an empty folder",
+    )
 
 
 def _read_object(path):
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"Expected a readable JSON file. Received: {path} ({type(error).__name__}). "
-            "Check its permissions, or remove its folder and run the stage again."
-        ) from error
-    record = _parse(text, str(path))
-    version = record.get("format", FORMAT)
+    content = read_json(path)
+    version = content.get("format", FORMAT)
     if version != FORMAT:
         raise UserError(
-            f"Expected format {FORMAT} in {path}. Received: format={version!r}. "
-            "Make the report with the version of the project that wrote it."
+            expected=f"format {FORMAT} in {path}",
+            received=f"format={version!r}",
+            do="Make the report with the version of the project that wrote it",
         )
-    return record
-
-
-def _parse(text, where):
-    try:
-        entry = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"Expected JSON in {where}. Received: {text[:40]!r} ({error.msg}). "
-            "Remove the damaged file and run its stage again."
-        ) from error
-    if not isinstance(entry, dict):
-        raise UserError(
-            f"Expected a JSON object in {where}. Received: {text[:40]!r}. "
-            "Remove the damaged file and run its stage again."
-        )
-    return entry
-
-
-def _require(record, fields, where):
-    missing = [field for field in fields if field not in record]
-    if missing:
-        raise UserError(
-            f"Expected the fields {', '.join(fields)} in {where}. Received: none of the name "
-            f"{', '.join(missing)}. Another version wrote it: make the report with that one, or "
-            "run the stage again."
-        )
+    return content
 
 
 def _sources_first(stages, workdir):
@@ -363,18 +325,17 @@ def _sources_first(stages, workdir):
     def depth(name, below):
         if name in below:
             raise UserError(
-                "Expected stages that are fused from earlier ones. Received: "
-                f"sources={' <- '.join((*below, name))}, a cycle, in {workdir}. "
-                "Remove the stage that does not belong to this run."
+                expected="stages that are fused from earlier ones",
+                received=f"sources={' <- '.join((*below, name))}, a cycle, in {workdir}",
+                do="Remove the stage that does not belong to this run",
             )
         if name not in depths:
             sources = stages[name].sources if name in stages else ()
             depths[name] = 1 + max((depth(source, (*below, name)) for source in sources), default=0)
         return depths[name]
 
-    sizes = "SML"
-    order = sorted(
-        stages.values(),
-        key=lambda stage: (depth(stage.name, ()), sizes.find(str(stage.size)), stage.name),
-    )
-    return {stage.name: stage for stage in order}
+    def place(stage):
+        letters = "".join(SIZE_LETTERS)
+        return depth(stage.name, ()), letters.find(stage.size), stage.name
+
+    return {stage.name: stage for stage in sorted(stages.values(), key=place)}
