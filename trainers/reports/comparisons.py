@@ -1,15 +1,15 @@
-"""Compares plans with the baseline: at which share of its compute do they reach its accuracy?
+"""Compares plans with the baseline: the share of its compute at which they reach its accuracy.
 
 The definition, the same for both arms, so that neither gains by the noise of single evaluations:
 
 - The accuracy to reach is the baseline's *last* evaluation (not its best one).
 - An arm reaches it where the *running best* of its evaluations first does, on the straight line
-  between two evaluations. The baseline's compute is likewise taken where its running best gets
-  there, which is before its end if it stood still.
+  between two evaluations. The baseline's compute is taken at that point too, which is before its
+  end if it stood still.
 - `lasting` ratios ask more: the point from which no later evaluation falls below. Where the two
   ratios differ much, the curves are too noisy for the comparison.
 - A fused stage's compute starts at the sum of the costs of all stages that it comes from, each
-  counted once, and as far as it was trained for that: up to the checkpoint that was fused.
+  counted once, up to the checkpoint that was fused.
 - Repeats compare with the baseline of their own repeat.
 - Stages that only vary another one (a sweep, offsets, noises, fusion steps) have reports of their
   own and are no arms here.
@@ -29,8 +29,7 @@ DEFINITION = (
     "the baseline's compute is taken at that point too. The lasting ratios take the point from "
     "which no later evaluation falls below it, for both arms. The compute of a fused stage starts "
     "at the sum of all the stages that it comes from, each counted once up to the step at which it "
-    "was fused. A ratio below 1: the plan "
-    "is cheaper than training from scratch."
+    "was fused. A ratio below 1: the plan is cheaper than training from scratch."
 )
 
 
@@ -50,7 +49,7 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class Crossing:
-    """Where a curve reaches an accuracy: steps and cost of its own stage, without its sources."""
+    """The point where a curve reaches an accuracy: steps and cost of its own stage alone."""
 
     step: float
     cost: Cost
@@ -63,7 +62,7 @@ class Comparison:
     Args:
         plan: name of the plan's last stage.
         baseline: name of the stage that it is compared with.
-        accuracy: what is to be reached, in per cent; None while the baseline is not finished.
+        accuracy: the one to reach, in per cent; None while the baseline is not finished.
         flops_ratio: FLOPs of the plan, all stages counted, over the baseline's; None: not reached.
         device_seconds_ratio: the same in device-seconds.
         lasting_flops_ratio, lasting_device_seconds_ratio: the same where the accuracy is kept.
@@ -86,62 +85,55 @@ class Comparison:
 
     def to_dict(self):
         """The comparison as an element of `results.json`."""
-        return {
-            "plan": self.plan,
-            "baseline": self.baseline,
-            "accuracy": self.accuracy,
-            "flops_ratio": self.flops_ratio,
-            "device_seconds_ratio": self.device_seconds_ratio,
-        }
+        fields = ("plan", "baseline", "accuracy", "flops_ratio", "device_seconds_ratio")
+        return {field: getattr(self, field) for field in fields}
 
 
 def own_cost(stage):
-    """What the stage itself has cost so far; None where its record does not say."""
+    """The cost of the stage itself so far; None where its record does not say."""
     if stage.flops is None or stage.device_seconds is None:
         return None if stage.finished or stage.curve else Cost()
     return Cost(stage.flops, stage.device_seconds)
 
 
 def ancestors(run, name):
-    """Names of all stages that a stage comes from, each once, sources before what they made."""
-    found = []
+    """Names of all stages that a stage comes from, each once, sources before their fusions."""
+    names = {}
 
     def visit(current):
         for source in run.stages[current].sources if current in run.stages else ():
             visit(source)
-            if source not in found:
-                found.append(source)
+            names[source] = True
 
     visit(name)
-    return tuple(found)
+    return tuple(names)
 
 
 def cost_before(run, name):
     """Cost of everything that a stage comes from; None where one of them has no record here."""
-    total, taken = Cost(), shares(run, name)
+    total, parts = Cost(), shares(run, name)
     for source in ancestors(run, name):
         cost = own_cost(run.stages[source]) if source in run.stages else None
         if cost is None:
             return None
-        total += cost * taken[source]
+        total += cost * parts[source]
     return total
 
 
 def shares(run, name):
-    """How much of each ancestor's training a stage comes from: steps cost alike."""
-    found = {}
+    """The share of each ancestor's training that a stage comes from: all steps cost the same."""
+    parts = {}
     for user in (name, *ancestors(run, name)):
         stage = run.stages.get(user)
         for source in stage.sources if stage else ():
             steps = run.stages[source].steps if source in run.stages else 0
-            taken = stage.source_steps.get(source, steps)
-            share = min(1.0, taken / steps) if steps else 1.0
-            found[source] = max(found.get(source, 0.0), share)
-    return found
+            share = stage.source_steps.get(source, steps) / steps if steps else 1.0
+            parts[source] = max(parts.get(source, 0.0), min(1.0, share))
+    return parts
 
 
 def first_crossing(curve, accuracy):
-    """Where the running best of a curve first reaches an accuracy.
+    """The point where the running best of a curve first reaches an accuracy.
 
     Args:
         curve: sequence of `Evaluation`, in the order of their steps.
@@ -163,15 +155,13 @@ def first_crossing(curve, accuracy):
 
 
 def lasting_crossing(curve, accuracy):
-    """Where a curve reaches an accuracy for good: no later evaluation falls below it."""
+    """The point from which no later evaluation of a curve falls below an accuracy, or None."""
     points = _with_accuracy(curve)
-    below = [index for index, point in enumerate(points) if point.accuracy < accuracy]
-    if not points or (below and below[-1] == len(points) - 1):
+    below = max((i for i, point in enumerate(points) if point.accuracy < accuracy), default=-1)
+    if below == len(points) - 1:
         return None
-    if not below:
-        return _between(None, None, points[0], accuracy)
-    last = points[below[-1]]
-    return _between(last, last.accuracy, points[below[-1] + 1], accuracy)
+    last = points[below] if below >= 0 else None
+    return _between(last, last and last.accuracy, points[below + 1], accuracy)
 
 
 def compare(run, baseline=BASELINE):
@@ -198,7 +188,7 @@ def compare(run, baseline=BASELINE):
 
 
 def variations(run):
-    """Names of the stages, in the first repeat, that are there for a plan that varies another."""
+    """Names of the stages, in the first repeat, that only serve plans that vary another stage."""
     plans = run.settings.get("experiments") or {}
     points = {name: set(plan.get("points") or ()) for name, plan in plans.items()}
     varied = set().union(*(points.get(name, set()) for name in _VARIATIONS))
@@ -207,51 +197,40 @@ def variations(run):
 
 def _compare(run, baseline, plan):
     result = Comparison(plan.name, baseline.name, before=cost_before(run, plan.name))
+    evaluations = _with_accuracy(baseline.curve)
     if not baseline.finished:
         return dataclasses.replace(result, reason="the baseline is not finished")
-    accuracies = [point.accuracy for point in _with_accuracy(baseline.curve)]
-    if not accuracies:
+    if not evaluations:
         return dataclasses.replace(result, reason="the baseline has no evaluation")
-    accuracy = accuracies[-1]
+    accuracy = evaluations[-1].accuracy
+    crossing, end = first_crossing(plan.curve, accuracy), first_crossing(baseline.curve, accuracy)
     result = dataclasses.replace(
-        result,
-        accuracy=accuracy,
-        crossing=first_crossing(plan.curve, accuracy),
-        baseline_crossing=first_crossing(baseline.curve, accuracy),
+        result, accuracy=accuracy, crossing=crossing, baseline_crossing=end
     )
     if result.before is None:
-        return dataclasses.replace(result, reason="the cost of one of its sources is not known")
-    if result.crossing is None:
+        reason = "the cost of one of its sources is not known"
+    elif crossing is None:
+        reason = "not reached" if plan.finished else "not reached yet"
+    elif not end.cost.flops or not end.cost.device_seconds:
+        reason = "the baseline's compute is zero at that point"
+    else:
+        lasting = lasting_crossing(plan.curve, accuracy)
+        lasting_end = lasting_crossing(baseline.curve, accuracy)
         return dataclasses.replace(
-            result, reason="not reached" if plan.finished else "not reached yet"
+            result,
+            flops_ratio=_ratio(result.before, crossing, end, "flops"),
+            device_seconds_ratio=_ratio(result.before, crossing, end, "device_seconds"),
+            lasting_flops_ratio=_ratio(result.before, lasting, lasting_end, "flops"),
+            lasting_device_seconds_ratio=_ratio(
+                result.before, lasting, lasting_end, "device_seconds"
+            ),
         )
-    flops, seconds = _ratios(result.before, result.crossing, result.baseline_crossing)
-    if flops is None or seconds is None:
-        return dataclasses.replace(result, reason="the baseline's compute is zero at that point")
-    lasting = _ratios(
-        result.before,
-        lasting_crossing(plan.curve, accuracy),
-        lasting_crossing(baseline.curve, accuracy),
-    )
-    return dataclasses.replace(
-        result,
-        flops_ratio=flops,
-        device_seconds_ratio=seconds,
-        lasting_flops_ratio=lasting[0],
-        lasting_device_seconds_ratio=lasting[1],
-    )
+    return dataclasses.replace(result, reason=reason)
 
 
-def _ratios(before, crossing, baseline):
-    if crossing is None or baseline is None:
-        return None, None
-    total = before + crossing.cost
-    return (
-        total.flops / baseline.cost.flops if baseline.cost.flops else None,
-        total.device_seconds / baseline.cost.device_seconds
-        if baseline.cost.device_seconds
-        else None,
-    )
+def _ratio(before, crossing, baseline, field):
+    whole = baseline and getattr(baseline.cost, field)
+    return getattr(before + crossing.cost, field) / whole if crossing and whole else None
 
 
 def _with_accuracy(curve):
@@ -259,7 +238,7 @@ def _with_accuracy(curve):
 
 
 def _between(previous, best, point, accuracy):
-    """The place between two evaluations where the line from `best` up to `point` is `accuracy`."""
+    """The point between two evaluations where the line from `best` to `point` is `accuracy`."""
     if previous is None:
         return Crossing(point.step, Cost(point.flops, point.device_seconds))
     share = (accuracy - best) / (point.accuracy - best)

@@ -1,6 +1,11 @@
 """How numbers are written in the reports."""
 
 import math
+import re
+import statistics
+
+# A number, its decimals, and a unit.
+_PLAIN = re.compile(r"([\d,]+(\.\d+|))((?:\s.*)?)")
 
 
 def letter(index):
@@ -44,6 +49,56 @@ def loss(value):
     if abs(value) >= 1e4:
         return scientific(value)
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def short(value):
+    """Three significant digits: 0.0123456 → "0.0123"."""
+    return f"{value:.3g}"
+
+
+def fine(value):
+    """Four decimals: a loss per token or a distance whose small differences matter."""
+    return f"{value:.4f}"
+
+
+def tenth(value):
+    """One decimal: 3.14 → "3.1"."""
+    return f"{value:.1f}"
+
+
+def steps(value):
+    """A number of steps: 1250 → "1,250 steps"."""
+    return f"{count(value)} steps"
+
+
+def seeds(number):
+    """A number of seeds: "1 seed", "3 seeds"."""
+    return f"{number} seed" + ("" if number == 1 else "s")
+
+
+def spread(values, style):
+    """Mean and population standard deviation: "45.10 ± 0.20"; one value or equal ones alone.
+
+    The deviation has the decimals of the mean, and they share its unit.
+
+    Args:
+        values: numbers, at least one.
+        style: function from a number to its text.
+
+    Example:
+        >>> spread([90.0, 110.0], lambda seconds: f"{seconds:.0f} s")
+        '100 ± 10 s'
+    """
+    mean, deviation = statistics.fmean(values), statistics.pstdev(values)
+    text = style(mean)
+    # Sums of the same terms in another order differ in their last digits.
+    if len(values) == 1 or deviation <= 1e-9 * abs(mean):
+        return text
+    plain = _PLAIN.fullmatch(text)
+    if plain is None:
+        return f"{text} ± {style(deviation)}"
+    number, decimals, unit = plain.groups()
+    return f"{number} ± {deviation:,.{max(0, len(decimals) - 1)}f}{unit}"
 
 
 def ratio(value):

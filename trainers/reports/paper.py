@@ -1,8 +1,4 @@
-"""What the paper prints, transcribed to the letter, and where it contradicts itself.
-
-Every figure here is the paper's. The reports show it in cells and columns that are marked as the
-paper's, and never in place of a figure of the run.
-"""
+"""The paper's printed tables, transcribed to the letter, and where the paper contradicts itself."""
 
 import dataclasses
 
@@ -41,7 +37,7 @@ class Table1Row:
         loss: summed over a batch.
         accuracy: per cent, with the standard deviation over three runs where it is given.
         cost: the sum as printed; `hours` is its printed result.
-        note: what contradicts it.
+        note: footnote: what contradicts it.
     """
 
     plan: str
@@ -55,7 +51,7 @@ class Table1Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table2Row:
-    """A row of Table 2: what it took to come to the accuracy of self-fusion at 1M steps."""
+    """A row of Table 2: the cost of the accuracy of self-fusion at 1M steps."""
 
     plan: str
     model: str
@@ -109,16 +105,16 @@ class Table3Row:
     """A row of Table 3.
 
     Args:
-        plan: our name of the plan; empty where the text does not tell it.
+        plan: our name of the plan; empty where the text does not describe it.
         setting: the paper's number.
-        what: what it is, in words.
+        description: in words.
         loss, accuracy: as printed.
-        note: what there is to say of it.
+        note: footnote.
     """
 
     plan: str
     setting: str
-    what: str
+    description: str
     loss: str
     accuracy: str
     note: str = ""
@@ -129,7 +125,7 @@ TABLE_3 = (
     Table3Row(
         "",
         "(2)",
-        "not told",
+        "not described",
         "3.93e+4",
         "70.45",
         "Figure 2 is a drawing; its setting (2) is described nowhere in the text.",
@@ -154,15 +150,7 @@ TABLE_4 = (
         "figure2_1", "(1)", "0 steps", "0h", "1.7M steps", "246.7h", "246.7h", 246.7, "70.57"
     ),
     Table2Row(
-        "figure2_5",
-        "(5)",
-        "1M steps",
-        "47.7h",
-        "1M steps",
-        "150.2h",
-        "197.9h",
-        197.9,
-        "70.57",
+        "figure2_5", "(5)", "1M steps", "47.7h", "1M steps", "150.2h", "197.9h", 197.9, "70.57"
     ),
 )
 

@@ -1,7 +1,7 @@
-"""The tables of a pretraining run that the paper has not: comparisons, and the stages."""
+"""The tables of a pretraining run that the paper does not have: comparisons, and the stages."""
 
-from trainers.reports import numbers, paper, repeats, tables
-from trainers.reports.paper_tables import SELF_FUSION
+from trainers.reports import numbers, paper, tables
+from trainers.reports.comparisons import SELF_FUSION
 from trainers.reports.tables import Column, Table
 
 INITS = {
@@ -9,20 +9,18 @@ INITS = {
     "self_fusion": "self-fusion",
     "fusion_property": "fusion, property",
     "fusion_rule": "fusion, rule",
-    "continued": "goes on",
+    "continued": "continues",
 }
 
 
 def comparison_table(run, comparisons):
     """For each plan, the compute at which it reaches the baseline's final accuracy.
 
-    A plan that was repeated has the mean over its repeats, each against the baseline of its own.
+    A plan with repeats has the mean over them, each compared with the baseline of its repeat.
     """
-    compared = {}
+    compared = {row.plan: [] for row in paper.TABLE_1}
     for comparison in comparisons:
-        name = run.stages[comparison.plan].base
-        compared.setdefault(name, []).append(comparison)
-    plans = dict.fromkeys([*(row.plan for row in paper.TABLE_1), *compared])
+        compared.setdefault(run.stages[comparison.plan].base, []).append(comparison)
     columns = (
         Column("plan", "Plan", align="left"),
         Column("accuracy", "Accuracy to reach, %"),
@@ -36,115 +34,84 @@ def comparison_table(run, comparisons):
         Column("lasting_device_seconds_ratio", "Lasting", "Device-seconds"),
         Column("paper_ratio", "TPU hours, ratio", "Paper", origin=tables.PAPER),
     )
-    rows = tuple(_comparison_row(run, plan, compared.get(plan, [])) for plan in plans)
-    number = max(map(len, compared.values()), default=1)
-    over = "" if number == 1 else f" Means ± population standard deviations, {number} seeds."
+    repeats = max(map(len, compared.values()))
+    over = f" Means ± population standard deviations, {repeats} seeds." if repeats > 1 else ""
     return Table(
         "comparisons",
         "Compute needed to reach the baseline's final accuracy.",
         columns,
-        rows,
+        tuple(_comparison_row(run, plan, repeats) for plan, repeats in compared.items()),
         f"Below 1 a plan is cheaper than training from scratch. All its stages are counted.{over}",
     )
 
 
-def _comparison_row(run, plan, found):
-    share = tables.not_in_paper()
+def _comparison_row(run, plan, repeats):
+    printed = tables.not_in_paper()
     if plan == SELF_FUSION:
+        share = paper.SELF_FUSION_SHARE
         note = "58.4 h over 71.2 h, as its Table 2 prints them; its text says 18 % less time."
-        share = tables.paper(
-            numbers.ratio(paper.SELF_FUSION_SHARE), paper.SELF_FUSION_SHARE, note=note
-        )
-    if not found:
-        why = tables.NOT_RUN if plan not in run.stages else "no baseline"
-        return (tables.label(plan), *[tables.missing(why)] * 9, share)
-    reason = next((comparison.reason for comparison in found if comparison.reason), "")
-    totals = [
-        c.before + c.crossing.cost if c.crossing and c.before is not None else None for c in found
-    ]
-    scratch = [c.baseline_crossing and c.baseline_crossing.cost for c in found]
-
-    def cell(values, style, why=reason):
-        return repeats.figure(list(values), style, otherwise=why)
-
-    def costs(field, style):
-        return (
-            cell((total and getattr(total, field) for total in totals), style),
-            cell((cost and getattr(cost, field) for cost in scratch), style),
-            cell((getattr(c, f"{field}_ratio") for c in found), numbers.ratio),
-            cell(
-                (getattr(c, f"lasting_{field}_ratio") for c in found),
-                numbers.ratio,
-                reason or "not kept",
-            ),
-        )
-
-    return (
-        tables.stage_name(run, plan),
-        cell((c.accuracy for c in found), numbers.percent),
-        *costs("flops", numbers.scientific),
-        *costs("device_seconds", numbers.seconds),
-        share,
-    )
+        printed = tables.paper(numbers.ratio(share), share, note=note)
+    if not repeats:
+        why = "no baseline" if plan in run.stages else tables.NOT_RUN
+        return (tables.label(plan), *[tables.missing(why)] * 9, printed)
+    reason = next((comparison.reason for comparison in repeats if comparison.reason), "")
+    ends = [c.crossing and c.before and c.before + c.crossing.cost for c in repeats]
+    baseline_ends = [c.baseline_crossing and c.baseline_crossing.cost for c in repeats]
+    cells = [tables.mean([c.accuracy for c in repeats], numbers.percent, reason)]
+    for field, style in (("flops", numbers.scientific), ("device_seconds", numbers.seconds)):
+        for costs in (ends, baseline_ends):
+            cells.append(tables.mean([c and getattr(c, field) for c in costs], style, reason))
+        for name, why in (("", reason), ("lasting_", reason or "not kept")):
+            ratios = [getattr(c, f"{name}{field}_ratio") for c in repeats]
+            cells.append(tables.mean(ratios, numbers.ratio, why))
+    return (tables.stage_name(run, plan), *cells, printed)
 
 
 def stages_table(run):
-    """What each stage is."""
+    """A table of the stages and their settings."""
+
+    def text(key, title, value):
+        return Column(key, title, align="left"), lambda stage: tables.label(value(stage))
+
     columns = (
-        Column("stage", "Stage", align="left"),
-        Column("state", "State", align="left"),
-        Column("size", "Size", align="left"),
-        Column("parameters", "Parameters"),
-        Column("init", "Starts", align="left"),
-        Column("sources", "Sources", align="left"),
-        Column("learning_rate", "Learning rate at step n", align="left"),
-        Column("seed", "Seed"),
+        text("stage", "Stage", lambda stage: stage.name),
+        text("state", "State", lambda stage: stage.status),
+        text("size", "Size", lambda stage: stage.size),
+        _figure("parameters", "Parameters", numbers.count),
+        text("init", "Starts", lambda stage: INITS.get(stage.init, stage.init)),
+        text("sources", "Sources", lambda stage: ", ".join(stage.sources) or "none"),
+        _figure("learning_rate", "Learning rate at step n", numbers.schedule, "left"),
+        _figure("seed", "Seed", str),
     )
-    rows = tuple(
-        (
-            tables.label(stage.name),
-            tables.label(stage.status),
-            tables.label(stage.size),
-            tables.figure(stage.parameters, numbers.count),
-            tables.label(INITS.get(stage.init, stage.init)),
-            tables.label(", ".join(stage.sources) or "none"),
-            tables.figure(stage.learning_rate, numbers.schedule),
-            tables.figure(stage.seed, str),
-        )
-        for stage in run.stages.values()
-    )
-    return Table("stages", "Stages: what was trained.", columns, rows)
+    return tables.tabulate("stages", "Stages: settings.", run.stages.values(), columns)
 
 
 def results_table(run):
-    """What each stage alone took and came to, without its sources."""
+    """A table of the costs and results of each stage, without its sources."""
+
+    def flops(stage):
+        return tables.figure(stage.flops, numbers.scientific, note=stage.flops_method or "")
+
     columns = (
-        Column("stage", "Stage", align="left"),
-        Column("steps", "Steps"),
-        Column("tokens", "Tokens"),
-        Column("flops", "FLOPs"),
-        Column("device_seconds", "Device-seconds"),
-        Column("loss", "Loss, batch"),
-        Column("loss_per_token", "Loss, token"),
-        Column("accuracy", "Acc., %"),
+        (Column("stage", "Stage", align="left"), lambda stage: tables.stage_name(run, stage.name)),
+        _figure("steps", "Steps", numbers.count),
+        _figure("tokens", "Tokens", numbers.count),
+        (Column("flops", "FLOPs"), flops),
+        _figure("device_seconds", "Device-seconds", numbers.seconds),
+        _figure("loss", "Loss, batch", numbers.loss),
+        _figure("loss_per_token", "Loss, token", numbers.loss),
+        _figure("accuracy", "Acc., %", numbers.percent),
     )
-    rows = tuple(
-        (
-            tables.stage_name(run, stage.name),
-            tables.figure(stage.steps, numbers.count),
-            tables.figure(stage.tokens, numbers.count),
-            tables.figure(stage.flops, numbers.scientific, note=stage.flops_method or ""),
-            tables.figure(stage.device_seconds, numbers.seconds),
-            tables.figure(stage.loss, numbers.loss),
-            tables.figure(stage.loss_per_token, numbers.loss),
-            tables.figure(stage.accuracy, numbers.percent),
-        )
-        for stage in run.stages.values()
-    )
-    return Table(
+    return tables.tabulate(
         "results",
-        "Stages: what each alone took and came to.",
+        "Stages: costs and results of each alone.",
+        run.stages.values(),
         columns,
-        rows,
         "Losses in nats; loss and accuracy on the validation batches, teacher-forced.",
     )
+
+
+def _figure(field, title, style, align="right"):
+    """A column of a field of stages, and its cell."""
+    column = Column(field, title, align=align)
+    return column, lambda stage: tables.figure(getattr(stage, field), style)

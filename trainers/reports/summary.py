@@ -1,13 +1,16 @@
-"""What a run shows, in plain words."""
+"""The results of a run in plain words."""
 
 import statistics
 
-from trainers.reports import numbers, paper, repeats
-from trainers.reports.comparisons import BASELINE, ancestors, variations
+from trainers.reports import numbers, paper
+from trainers.reports.comparisons import BASELINE, SELF_FUSION, ancestors, variations
+from trainers.runs.workdir import RUN_FILE
 
 _CORPORA = {
+    None: f"a corpus that {RUN_FILE} does not name",
     "docs": "the English docstrings of Python and of the installed packages (corpus “docs”)",
     "c4": "C4 (corpus “c4”)",
+    "text": "text files (corpus “text”)",
 }
 
 
@@ -21,30 +24,27 @@ def summarize(run, comparisons):
     Returns:
         A tuple of paragraphs.
     """
-    opening = f"T5 models were trained on {corpus(run.settings)}."
     arms = {}
     for comparison in comparisons:
         arms.setdefault(run.stages[comparison.plan].base, []).append(comparison)
-    plans = [_plan(run, found) for found in arms.values()] or [_nothing_compared(run)]
+    opening = f"T5 models were trained on {corpus(run.settings)}."
+    plans = [_plan(run, repeats) for repeats in arms.values()] or [_nothing_compared(run)]
     if len(plans) == 1:
         opening, plans = f"{opening} {plans[0]}", []
-    closing = " ".join([*_unfinished(run), f"Learning rates: {tuning(run.settings)}", _spread(run)])
+    closing = f"{_unfinished(run)}Learning rates: {tuning(run.settings)} {_repeats(run)}"
     return (opening, *plans, closing)
 
 
 def corpus(settings):
     """The corpus of a run, in words."""
-    name = settings.get("corpus")
-    if name is None:
-        return "a corpus that run.json does not name"
-    if name == "text":
-        path = settings.get("corpus_path")
-        return f"the text of {path} (corpus “text”)" if path else "text files (corpus “text”)"
+    name, path = settings.get("corpus"), settings.get("corpus_path")
+    if name == "text" and path:
+        return f"the text of {path} (corpus “text”)"
     return _CORPORA.get(name, f"the corpus “{name}”")
 
 
 def tuning(settings):
-    """Which sweep chose the learning rates, or that none did."""
+    """The sweep that chose the learning rates, or that none did."""
     chosen = str(settings.get("tuning") or "").strip()
     if chosen:
         return f"{chosen.rstrip('.')}."
@@ -54,141 +54,120 @@ def tuning(settings):
     )
 
 
-def _plan(run, found):
-    stage = run.stages[found[0].plan]
+def _plan(run, repeats):
+    """A plan: the stages that it comes from, and its result against the baseline."""
+    stage = run.stages[repeats[0].plan]
     sources = [run.stages.get(name) for name in ancestors(run, stage.name)]
-    if len(found) > 1:
-        return f"{_origin(stage, sources)} {_outcomes(found)}"
-    return f"{_origin(stage, sources)} {_outcome(run, stage, found[0])}"
-
-
-def _outcomes(found):
-    """What the repeats of a plan came to."""
-    goals = [c.accuracy for c in found if c.accuracy is not None]
-    reached = [c for c in found if c.flops_ratio is not None]
-    goal = (
-        f"the final accuracy of the baseline with the same seed ({numbers.percent(min(goals))} to "
-        f"{numbers.percent(max(goals))} %)"
-        if goals
-        else "the baseline's final accuracy"
-    )
-    if not reached:
-        reason = found[0].reason
-        why = "" if reason.startswith("not reached") else f": {reason}"
-        return f"With none of {repeats.seeds(len(found))} it reached {goal}{why}."
-    flops = [c.flops_ratio for c in reached]
-    seconds = [c.device_seconds_ratio for c in reached]
-    if len(reached) < len(found):
-        verdict = "The other seeds did not reach it, so this is no saving to count on."
-    else:
-        verdict = _verdict(statistics.fmean(flops), statistics.fmean(seconds)).replace(
-            "So it", "On average it"
-        )
-    return (
-        f"With {len(reached)} of {repeats.seeds(len(found))} it reached {goal}, for "
-        f"{repeats.spread(flops, numbers.ratio)} of the baseline's FLOPs and "
-        f"{repeats.spread(seconds, numbers.ratio)} of its device-seconds, every stage counted. "
-        f"{verdict}"
-    )
+    result = _results(repeats) if len(repeats) > 1 else _result(run, stage, repeats[0])
+    return f"{_origin(stage, sources)} {result}"
 
 
 def _origin(stage, sources):
-    trained = f"was trained on for {numbers.count(stage.steps)} steps"
-    if not stage.finished:
-        trained = f"has been trained on for {numbers.count(stage.steps)} steps so far"
+    steps = numbers.steps(stage.steps)
+    if stage.finished:
+        trained = f"was trained on for {steps}"
+    else:
+        trained = f"has been trained on for {steps} so far"
     if None in sources:
         return f"{stage.name} {trained}; not all stages that it was fused from are in this folder."
-    small = sources[0]
-    steps = f"trained for {numbers.count(small.steps)} steps"
-    size = f" with {numbers.count(small.parameters)} parameters" if small.parameters else ""
     wide = f", now with {numbers.count(stage.parameters)} parameters," if stage.parameters else ""
-    if stage.init == "self_fusion" and len(sources) == 1:
-        made = f"a small T5{size} was {steps}, fused with itself, and"
-    else:
-        names = " and ".join(source.name for source in sources)
-        made = f"the T5 models {names} were fused, and the result"
-    return f"{stage.name}: {made}{wide} {trained}."
+    if stage.init == SELF_FUSION and len(sources) == 1:
+        small = sources[0]
+        size = f" with {numbers.count(small.parameters)} parameters" if small.parameters else ""
+        made = f"a small T5{size} was trained for {numbers.steps(small.steps)}, fused with itself,"
+        return f"{stage.name}: {made} and{wide} {trained}."
+    names = " and ".join(source.name for source in sources)
+    return f"{stage.name}: the T5 models {names} were fused, and the result{wide} {trained}."
 
 
-def _outcome(run, stage, comparison):
-    baseline = run.stages[BASELINE]
+def _result(run, stage, comparison):
+    """The result of a plan without repeats."""
+    excuse = f"It cannot be compared with the baseline: {comparison.reason}."
     if comparison.accuracy is None or comparison.before is None:
-        return f"It cannot be compared with the baseline: {comparison.reason}."
+        return excuse
     goal = (
         f"the baseline's final accuracy ({numbers.percent(comparison.accuracy)} %, from scratch in "
-        f"{numbers.count(baseline.steps)} steps)"
+        f"{numbers.steps(run.stages[BASELINE].steps)})"
     )
     if comparison.crossing is None:
-        best = max((p.accuracy for p in stage.curve if p.accuracy is not None), default=None)
+        best = max((at.accuracy for at in stage.curve if at.accuracy is not None), default=None)
         best = "it has no evaluation" if best is None else f"its best is {numbers.percent(best)} %"
         reached = "It did not reach" if stage.finished else "It has not yet reached"
         return f"{reached} {goal}: {best}."
     if comparison.flops_ratio is None:
-        return f"It cannot be compared with the baseline: {comparison.reason}."
-    flops = numbers.ratio(comparison.flops_ratio)
-    seconds = numbers.ratio(comparison.device_seconds_ratio)
+        return excuse
+    flops, seconds = comparison.flops_ratio, comparison.device_seconds_ratio
+    return f"It reached {goal} with {_costs([flops], [seconds])} {_verdict(flops, seconds)}"
+
+
+def _results(repeats):
+    """The results of the repeats of a plan."""
+    goals = [c.accuracy for c in repeats if c.accuracy is not None]
+    goal = "the baseline's final accuracy"
+    if goals:
+        ends = f"{numbers.percent(min(goals))} to {numbers.percent(max(goals))} %"
+        goal = f"the final accuracy of the baseline with the same seed ({ends})"
+    reached = [c for c in repeats if c.flops_ratio is not None]
+    seeds, reason = numbers.seeds(len(repeats)), repeats[0].reason
+    if not reached:
+        why = "" if reason.startswith("not reached") else f": {reason}"
+        return f"With none of {seeds} it reached {goal}{why}."
+    flops = [c.flops_ratio for c in reached]
+    seconds = [c.device_seconds_ratio for c in reached]
+    verdict = "The other seeds did not reach it, so this saving is not reliable."
+    if len(reached) == len(repeats):
+        verdict = _verdict(statistics.fmean(flops), statistics.fmean(seconds), "On average it")
+    costs = _costs(flops, seconds)
+    return f"With {len(reached)} of {seeds} it reached {goal}, for {costs} {verdict}"
+
+
+def _costs(flops, seconds):
     return (
-        f"It reached {goal} with {flops} of the baseline's FLOPs and {seconds} of its "
-        f"device-seconds, every stage counted. "
-        f"{_verdict(comparison.flops_ratio, comparison.device_seconds_ratio)}"
+        f"{numbers.spread(flops, numbers.ratio)} of the baseline's FLOPs and "
+        f"{numbers.spread(seconds, numbers.ratio)} of its device-seconds, every stage counted."
     )
 
 
-def _verdict(flops, seconds):
+def _verdict(flops, seconds, subject="So it"):
     # As printed: a ratio of 0.997 reads "1.00" and is called no saving.
-    flops, seconds = round(flops, 2), round(seconds, 2)
-    if flops < 1 and seconds < 1:
-        return f"So it saved {_less(flops)} of the FLOPs and {_less(seconds)} of the device time."
-    if flops >= 1 and seconds >= 1:
-        return "So it saved nothing here: training from scratch was no dearer."
-    kind, other = ("FLOPs", "device time") if flops < 1 else ("device time", "FLOPs")
-    return f"So it saved {kind}, but no {other}."
-
-
-def _less(ratio):
-    return f"{100 * (1 - ratio):.0f} %"
+    saved = [round(100 * (1 - round(ratio, 2))) for ratio in (flops, seconds)]
+    if max(saved) <= 0:
+        return f"{subject} saved nothing here: training from scratch cost no more."
+    if saved[1] <= 0:
+        return f"{subject} saved {saved[0]} % of the FLOPs, but no device time."
+    if saved[0] <= 0:
+        return f"{subject} saved {saved[1]} % of the device time, but no FLOPs."
+    return f"{subject} saved {saved[0]} % of the FLOPs and {saved[1]} % of the device time."
 
 
 def _nothing_compared(run):
-    fused = [stage for stage in run.stages.values() if stage.sources]
     if BASELINE not in run.stages:
-        what = "there is no baseline in this run"
-    elif not fused:
-        what = "no fused model is in this run"
+        reason = "there is no baseline in this run"
+    elif any(stage.sources for stage in run.stages.values()):
+        reason = "no fused model has the baseline's size"
     else:
-        what = "no fused model has the baseline's size"
-    return f"Nothing can be compared: {what}. Trained: {', '.join(run.stages)}."
+        reason = "no fused model is in this run"
+    return f"Nothing can be compared: {reason}. Trained: {', '.join(run.stages)}."
 
 
 def _unfinished(run):
-    running = [stage.name for stage in run.stages.values() if not stage.finished]
-    absent = [
-        plan for plan in (BASELINE, *(row.plan for row in paper.TABLE_1)) if plan not in run.stages
-    ]
-    sentences = []
-    if running:
-        sentences.append(f"Still running, so provisional: {', '.join(running)}.")
-    if absent:
-        sentences.append(f"Not run: {', '.join(absent)}.")
-    return sentences
+    """Sentences about the stages that are running, and those of the paper that were not run."""
+    plans = (BASELINE, *(row.plan for row in paper.TABLE_1))
+    running = ", ".join(stage.name for stage in run.stages.values() if not stage.finished)
+    absent = ", ".join(plan for plan in plans if plan not in run.stages)
+    texts = ("Still running, so provisional", running), ("Not run", absent)
+    return "".join(f"{text}: {names}. " for text, names in texts if names)
 
 
-def _spread(run):
-    if run.repeat_count > 1:
-        once = [name for name in _shown(run) if len(run.repeats_of(name)) == 1]
-        also = f" Trained with one seed only: {', '.join(once)}." if once else ""
-        return (
-            f"± is the population standard deviation over {repeats.seeds(run.repeat_count)}, "
-            f"which is few.{also}"
-        )
-    return (
-        "Each stage was trained once, so the spread over seeds is not known from this run alone."
-        if len(run.stages) > 1
-        else "It was trained once."
-    )
-
-
-def _shown(run):
-    """Names of the stages, each once, but for those of plans that vary one."""
+def _repeats(run):
+    if len(run.stages) == 1:
+        return "It was trained once."
+    if run.repeat_count == 1:
+        return "Each stage was trained once, so this run does not show the spread over seeds."
     names = dict.fromkeys(stage.base for stage in run.stages.values())
-    return [name for name in names if name not in variations(run)]
+    once = [n for n in names if len(run.repeats_of(n)) == 1 and n not in variations(run)]
+    also = f" Trained with one seed only: {', '.join(once)}." if once else ""
+    return (
+        f"± is the population standard deviation over {numbers.seeds(run.repeat_count)}, which is "
+        f"few.{also}"
+    )

@@ -1,13 +1,14 @@
-"""One small table type, rendered to HTML, Markdown, LaTeX and JSON by one code path.
+"""The tables of reports, rendered to HTML, Markdown, LaTeX and JSON by one code path.
 
-A cell knows its value, the text that shows it and whose figure it is: the run's or the paper's.
-Footnotes hang on cells and columns; the table numbers them. A new form of output is one more
-template `templates/table.FORM.j2`, never another copy of a table.
+A cell has a value, the text that shows it and its origin: the run or the paper. Cells and columns
+may have footnotes, which the table numbers. Each form of output is a template
+`templates/table.FORM.j2`.
 """
 
 import dataclasses
 import functools
 import itertools
+import statistics
 from pathlib import Path
 
 import jinja2
@@ -27,8 +28,8 @@ class Cell:
     Args:
         text: what is shown.
         value: the number behind it, or None.
-        origin: `RUN`, `PAPER` or `LABEL` (neither's figure: a name).
-        missing: whether the text says why there is no figure.
+        origin: `RUN`, `PAPER` or `LABEL` (a name).
+        missing: True where the text says why there is no value.
         note: text of its footnote, or empty.
     """
 
@@ -41,11 +42,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One column; neighbours of the same `group` share a heading above theirs.
-
-    Args:
-        origin: `PAPER` for a column of the paper's figures.
-    """
+    """One column; neighbours of the same `group` share a heading above their titles."""
 
     key: str
     title: str
@@ -57,10 +54,10 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table: `rows` are tuples of one cell a column.
+    """A table: `rows` are tuples with one cell per column.
 
     Raises:
-        ValueError: a row that has not one cell a column.
+        ValueError: a row has more or fewer cells.
     """
 
     key: str
@@ -79,7 +76,7 @@ class Table:
 
     @property
     def footnotes(self):
-        """The texts of all footnotes, each once, in the order in which they are met."""
+        """The texts of all footnotes, without repetition, in the order of the table."""
         noted = [*self.columns, *(cell for row in self.rows for cell in row)]
         return tuple(dict.fromkeys(item.note for item in noted if item.note))
 
@@ -99,7 +96,7 @@ class Table:
         return tuple((group, origin, len(list(columns))) for (group, origin), columns in runs)
 
     def to_dict(self):
-        """The table as data: each cell with its value, its text and whose figure it is."""
+        """The table as data: value, text and origin of each cell."""
         return {
             "title": self.title,
             "caption": self.caption,
@@ -135,30 +132,60 @@ def stage_name(run, name):
 
 
 def paper(text, value=None, note=""):
-    """A cell with a figure of the paper, shown as printed."""
+    """A cell with a value of the paper, shown as printed."""
     return Cell(text, text if value is None else value, PAPER, note=note)
 
 
 def not_in_paper(text="not given"):
-    """A cell of the paper's columns for which it prints nothing."""
+    """A cell of the paper's columns where the paper prints nothing."""
     return Cell(text, None, PAPER, missing=True)
 
 
 def missing(text=NOT_RUN):
-    """A cell of the run for which there is no figure, and why."""
+    """A cell of the run that says why it has no value."""
     return Cell(text, None, RUN, missing=True)
 
 
 def figure(value, style, note="", otherwise="not recorded"):
-    """A cell with a figure of the run.
+    """A cell with a number of the run.
 
     Args:
         value: the number; None where there is none.
         style: function from the number to its text.
         note: footnote.
-        otherwise: what to say where there is no number.
+        otherwise: text where there is no number.
     """
     return missing(otherwise) if value is None else Cell(style(value), value, RUN, note=note)
+
+
+def mean(values, style, otherwise="not recorded"):
+    """A cell with the mean over repeats and its spread.
+
+    Args:
+        values: one per repeat; None where there is none.
+        style: function from a number to its text.
+        otherwise: text where no repeat has a value.
+    """
+    known = [value for value in values if value is not None]
+    if not known:
+        return missing(otherwise)
+    note = ""
+    if len(known) < len(values):
+        note = f"{len(known)} of {numbers.seeds(len(values))}; the others: {otherwise}."
+    return Cell(numbers.spread(known, style), statistics.fmean(known), note=note)
+
+
+def tabulate(key, title, items, columns, caption=""):
+    """A table with one row per item.
+
+    Args:
+        key, title, caption: as for `Table`.
+        items: of any kind.
+        columns: pairs of a `Column` and a function from an item to its cell.
+    """
+    cells = [cell for _, cell in columns]
+    rows = tuple(tuple(cell(item) for cell in cells) for item in items)
+    return Table(key, title, tuple(column for column, _ in columns), rows, caption)
 
 
 def _escape_markdown(text):
@@ -182,7 +209,7 @@ def _escape_tex(text):
 
 @functools.cache
 def environment():
-    """The Jinja2 environment: HTML escapes by itself, Markdown with `md`, LaTeX with `tex`."""
+    """The Jinja2 environment: HTML is escaped always, Markdown by `md`, LaTeX by `tex`."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),

@@ -114,6 +114,10 @@ class RunHistory:
         stages = [stage for stage in self.stages.values() if stage.base == name]
         return sorted(stages, key=lambda stage: stage.repeat)
 
+    def experiment(self, plan):
+        """The "points" and "facts" of a plan in run.json; empty where it was not asked for."""
+        return (self.settings.get("experiments") or {}).get(plan) or {}
+
     @property
     def repeat_count(self):
         """Number of repeats of the most repeated stage."""

@@ -12,7 +12,6 @@ from trainers.reports import (
     numbers,
     page,
     paper_tables,
-    repeats,
     stage_tables,
     summary,
     sweep_table,
@@ -63,22 +62,22 @@ def run(tmp_path):
 
 
 def test_spread_is_the_population_standard_deviation():
-    assert repeats.spread([44.0, 46.0], numbers.percent) == "45.00 ± 1.00"
-    assert repeats.spread([44.0], numbers.percent) == "44.00"
-    assert repeats.spread([44.0, 44.0], numbers.percent) == "44.00"
+    assert numbers.spread([44.0, 46.0], numbers.percent) == "45.00 ± 1.00"
+    assert numbers.spread([44.0], numbers.percent) == "44.00"
+    assert numbers.spread([44.0, 44.0], numbers.percent) == "44.00"
 
 
 def test_a_spread_has_the_decimals_of_its_mean():
-    assert repeats.spread([2200.0, 2230.0], numbers.loss) == "2,215 ± 15"
-    assert repeats.spread([90.0, 130.0], numbers.seconds).replace("\u00a0", " ") == "110 ± 20 s"
-    assert repeats.spread([1e13, 3e13], numbers.scientific) == "2.00e+13 ± 1.00e+13"
-    assert repeats.spread([0.1 + 0.2, 0.3], numbers.ratio) == "0.30"
+    assert numbers.spread([2200.0, 2230.0], numbers.loss) == "2,215 ± 15"
+    assert numbers.spread([90.0, 130.0], numbers.seconds).replace("\u00a0", " ") == "110 ± 20 s"
+    assert numbers.spread([1e13, 3e13], numbers.scientific) == "2.00e+13 ± 1.00e+13"
+    assert numbers.spread([0.1 + 0.2, 0.3], numbers.ratio) == "0.30"
 
 
 def test_a_mean_says_whose_it_is_not():
-    cell = repeats.figure([1.0, None], numbers.ratio, "not reached")
+    cell = tables.mean([1.0, None], numbers.ratio, "not reached")
     assert (cell.text, cell.note) == ("1.00", "1 of 2 seeds; the others: not reached.")
-    assert repeats.figure([None, None], numbers.ratio, "not reached").missing
+    assert tables.mean([None, None], numbers.ratio, "not reached").missing
 
 
 def test_table_1_has_means_over_seeds(run):
@@ -114,7 +113,7 @@ def test_table_2_runs_on_as_in_the_paper(run):
     assert texts["post_steps"].note == "1 of 2 seeds; the others: not reached in 1,500 steps."
     assert row(table, "self_fusion")["cost"].replace("\u00a0", " ") == "70.0 s"
     assert row(table, "self_fusion")["accuracy"] == "45.00 ± 1.00"
-    assert "went on until" in table.caption
+    assert "ran on until" in table.caption
     # 1000 steps of S and 500 of M, over 1250 of M, with the seed that met.
     flops = (1000 * 1.1e9 + 500 * 3.9e9) / (1250 * 3.9e9)
     assert f"took {numbers.ratio(flops)} of the baseline's FLOPs and 0.70 of" in table.caption
@@ -129,7 +128,7 @@ def test_ratios_are_means_over_seeds(run):
     found = row(table, "self_fusion")
     # 40 % after 500 * 10/14 and 500 * 10/16 steps of M at 0.08 s, and 30 s of S, over 80 s.
     ratios = [(30 + 0.08 * 500 * 10 / up) / 80 for up in (14, 16)]
-    assert found["device_seconds_ratio"] == repeats.spread(ratios, numbers.ratio)
+    assert found["device_seconds_ratio"] == numbers.spread(ratios, numbers.ratio)
     assert "2 seeds" in table.caption
     assert "self_fusion_r2" not in {r[0].text for r in table.rows}
 
@@ -178,7 +177,7 @@ def test_tables_3_and_4(tmp_path):
     table = paper_tables.table_3(run)
     assert row(table, "(5)")["accuracy"] == "50.00"
     assert row(table, "(5)")["paper_accuracy"] == "70.57"
-    assert row(table, "(2)")["accuracy"] == "not told"
+    assert row(table, "(2)")["accuracy"] == "not described"
     assert row(table, "(3)")["accuracy"] == "not run"
     assert any("described nowhere" in note for note in table.footnotes)
     found = row(paper_tables.table_4(run), "figure2_5")
@@ -210,9 +209,9 @@ def test_the_sweep(tmp_path):
     table = sweep_table.tuning_table(history.read_run(folder))
     found = [(r[2].text, r[1].text, r[4].text, r[7].text) for r in table.rows]
     assert len(found) == 6
-    assert ("200", "1", "100", "goes on") in found
+    assert ("200", "1", "100", "continues") in found
     assert ("100", "1", "100", "ends here") in found
-    assert ("300", "2", "300", sweep_table._LOWEST) in found
+    assert ("300", "2", "300", sweep_table.CHOSEN) in found
     assert ("200", "2", "300", "ends here") in found
     # Four times 100 and twice 200 steps of S.
     assert numbers.scientific(800 * synthetic.FLOPS_PER_STEP["S"]) in table.caption

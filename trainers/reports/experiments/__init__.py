@@ -4,11 +4,11 @@ Each is there only where its plan was asked for in the folder, and shows what ha
 far.
 """
 
-from trainers.reports.experiments import advice, budgets, noise, offsets, theory
+from trainers.reports.experiments import advice, budgets, noise_levels, offsets, theory_terms
 
 
 def sections(run):
-    """The sections of a run's experiments, those without anything to show left out.
+    """The sections of a run's experiments, without those that have nothing to show.
 
     Args:
         run: a `RunHistory`.
@@ -16,6 +16,6 @@ def sections(run):
     Returns:
         A tuple of `Section`.
     """
-    parts = (offsets, theory, noise, budgets, advice)
-    found = (part.section(run) for part in parts)
-    return tuple(section for section in found if section is not None)
+    parts = (offsets, theory_terms, noise_levels, budgets, advice)
+    made = (part.section(run) for part in parts)
+    return tuple(section for section in made if section is not None)

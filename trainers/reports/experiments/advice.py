@@ -2,7 +2,6 @@
 
 from trainers.errors import UserError
 from trainers.reports import numbers, tables
-from trainers.reports.experiments import points
 from trainers.reports.sections import Section
 from trainers.reports.tables import Cell, Column, Table
 
@@ -20,7 +19,7 @@ def section(run):
     Args:
         run: a `RunHistory`.
     """
-    if not points.facts(run, "when_to_fuse"):
+    if not run.experiment("when_to_fuse"):
         return None
     # It reads runs with this package, and takes SciPy's optimizers.
     from trainers import advice
@@ -31,8 +30,8 @@ def section(run):
         sizes = advice.sizes_of([c for c in curves if c.size in "SM"])
         scores = advice.backtest(curves, sizes)
         fits, effect = advice.learn(curves, sizes)
-        budget = max(points.facts(run, "when_to_fuse")["facts"]["budgets"])
-        flops = points.facts(run, "when_to_fuse")["facts"]["unit"] == "flops"
+        budget = max(run.experiment("when_to_fuse")["facts"]["budgets"])
+        flops = run.experiment("when_to_fuse")["facts"]["unit"] == "flops"
         lines = (
             texts.describe(advice.advise(budget, "flops", sizes, fits, effect), fits, effect)
             if flops

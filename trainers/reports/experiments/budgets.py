@@ -4,14 +4,20 @@ import statistics
 
 import numpy as np
 
-from trainers.reports import numbers, pictures, repeats, tables
+from trainers.reports import numbers, pictures, tables
 from trainers.reports.experiments import points
 from trainers.reports.sections import Section
 from trainers.reports.tables import Cell, Column, Table
 
 PLAN = "when_to_fuse"
-# The part of a curve in which its noise is measured, and the degree of what is taken for smooth.
+# The part of a curve in which its noise is measured, and the degree of the smooth curve.
 _SETTLED, _DEGREE = 0.5, 2
+_ABOUT = (
+    "The small model was trained once; its checkpoints were fused with themselves and trained on "
+    "until the budget was spent. A smaller budget ends earlier on the curve of the largest, as the "
+    "learning rate does not depend on the length of a run. The paper: fusing T5-Small after half "
+    "of its steps is good at all three budgets."
+)
 
 
 def section(run):
@@ -20,31 +26,28 @@ def section(run):
     Args:
         run: a `RunHistory`.
     """
-    found = sorted(points.shown(run, PLAN), key=lambda each: each.point["fusion_step"])
+    found = points.trained(run, PLAN, lambda settings: _step(settings["fusion_step"]))
     if not found:
         return None
-    facts = points.facts(run, PLAN)["facts"]
-    noise = evaluation_noise([each.stage for each in found])
-    ends = zip(*(each.point["steps"] for each in found), strict=True)
-    reached = [
-        [accuracy_at(run, each.stage, step) for each, step in zip(found, steps, strict=True)]
-        for steps in ends
+    found.sort(key=lambda point: point.settings["fusion_step"])
+    facts = run.experiment(PLAN)["facts"]
+    noise = evaluation_noise([point.stage for point in found])
+    lines = [
+        (
+            _budget(budget, facts["unit"]),
+            [accuracies_at(run, point.stage, point.settings["steps"][i]) for point in found],
+        )
+        for i, budget in enumerate(facts["budgets"])
     ]
     return Section(
         "When to fuse: Figure 6",
-        (_figure(found, facts, reached, noise), _table(found, facts, reached, noise)),
-        (
-            "The small model was trained once; its checkpoints were fused with themselves and "
-            "trained on until the budget was spent. A smaller budget ends earlier on the curve of "
-            "the largest, as the learning rate does not know how long a run is. The paper: fusing "
-            "T5-Small after half of its steps is good at all three budgets.",
-            *_best(found, facts, reached, noise),
-        ),
+        (_chart(found, lines, noise), _table(found, facts, lines, noise)),
+        (_ABOUT, *(_best(budget, found, line, noise) for budget, line in lines)),
     )
 
 
-def accuracy_at(run, stage, step):
-    """Accuracies at a step, one a repeat, on straight lines between evaluations.
+def accuracies_at(run, stage, step):
+    """Accuracies at a step, one per repeat, on straight lines between evaluations.
 
     Args:
         run: a `RunHistory`.
@@ -52,128 +55,113 @@ def accuracy_at(run, stage, step):
         step: None where the budget does not reach so far.
 
     Returns:
-        A list; empty where no repeat has come so far.
+        A list; empty where no repeat has reached the step.
     """
-    found = []
-    for each in run.repeats_of(stage.base):
-        known = [point for point in each.curve if point.accuracy is not None]
-        if step is not None and known and known[-1].step >= step:
-            at = [point.step for point in known]
-            found.append(float(np.interp(step, at, [point.accuracy for point in known])))
-    return found
+    accuracies = []
+    for repeat in run.repeats_of(stage.base):
+        known = [(at.step, at.accuracy) for at in repeat.curve if at.accuracy is not None]
+        if step is not None and known and known[-1][0] >= step:
+            accuracies.append(float(np.interp(step, *zip(*known, strict=True))))
+    return accuracies
 
 
 def evaluation_noise(stages):
     """Standard deviation of evaluations around smooth curves, pooled over stages; None if unknown.
 
-    A parabola is fitted to the second half of each curve; what is left is the noise. It says how
-    much an evaluation wobbles, not how much another seed would change.
+    A parabola is fitted to the second half of each curve; what is left is the noise. It is the
+    deviation of single evaluations, not of seeds.
     """
     squares, freedom = 0.0, 0
     for stage in stages:
-        known = [p for p in stage.curve if p.accuracy is not None]
-        late = [p for p in known if p.step >= _SETTLED * known[-1].step]
+        known = [at for at in stage.curve if at.accuracy is not None]
+        late = [at for at in known if at.step >= _SETTLED * known[-1].step]
         if len(late) > _DEGREE + 1:
-            x = np.array([p.step for p in late], float) / late[-1].step
-            y = np.array([p.accuracy for p in late])
+            x = np.array([at.step for at in late], float) / late[-1].step
+            y = np.array([at.accuracy for at in late])
             rest = y - np.polyval(np.polyfit(x, y, _DEGREE), x)
             squares += float(rest @ rest)
             freedom += len(late) - _DEGREE - 1
     return (squares / freedom) ** 0.5 if freedom else None
 
 
-def _errors(values, noise):
+def _deviation(values, noise):
     return statistics.pstdev(values) if len(values) > 1 else noise
 
 
-def _label(facts, index):
-    budget, unit = facts["budgets"][index], facts["unit"]
+def _budget(budget, unit):
     if unit == "flops":
         return f"{numbers.scientific(budget)} FLOPs"
     return f"{numbers.seconds(budget)} of device time"
 
 
-def _figure(found, facts, reached, noise):
-    x = [each.point["fusion_step"] for each in found]
+def _step(step):
+    return numbers.count(step) if step else "none"
+
+
+def _chart(found, lines, noise):
     series = [
         {
-            "name": _label(facts, index),
-            "x": x,
+            "name": budget,
+            "x": [point.settings["fusion_step"] for point in found],
             "y": [statistics.fmean(values) if values else None for values in line],
-            "error": [_errors(values, noise) if values else None for values in line],
+            "error": [_deviation(values, noise) if values else None for values in line],
         }
-        for index, line in enumerate(reached)
+        for budget, line in lines
     ]
+    repeated = any(len(values) > 1 for _, line in lines for values in line)
     return pictures.chart(
         "figure6_when_to_fuse",
         "Figure 6: accuracy when the budget is spent, over the step of fusion.",
         "Leftmost: no fusion, the big model from random weights. Bars: the standard deviation "
-        + ("over seeds where there are several, else " if _seeds(reached) > 1 else "")
+        + ("over seeds where there are several, else " if repeated else "")
         + "of single evaluations around their curve.",
-        f"A line chart, accuracy over fusion step, for budgets of "
-        f"{', '.join(line['name'] for line in series)}.",
+        "A line chart, accuracy over fusion step, for budgets of "
+        f"{', '.join(budget for budget, _ in lines)}.",
         (pictures.panel("", "Step of the small model", "Validation accuracy, %", series),),
     )
 
 
-def _seeds(reached):
-    return max((len(values) for line in reached for values in line), default=0)
-
-
-def _table(found, facts, reached, noise):
-    columns = (
-        Column("budget", "Budget", align="left"),
-        *(
-            Column(f"step_{step}", f"{numbers.count(step)}" if step else "none", "Fusion at step")
-            for step in (each.point["fusion_step"] for each in found)
-        ),
-    )
+def _table(found, facts, lines, noise):
+    steps = [point.settings["fusion_step"] for point in found]
+    columns = [Column(f"step_{step}", _step(step), "Fusion at step") for step in steps]
     rows = tuple(
         (
-            Cell(_label(facts, index), facts["budgets"][index], tables.LABEL),
-            *(
-                repeats.figure(values, numbers.percent) if values else tables.missing("too dear")
-                for values in line
-            ),
+            Cell(text, budget, tables.LABEL),
+            *(tables.mean(values, numbers.percent, "over budget") for values in line),
         )
-        for index, line in enumerate(reached)
+        for budget, (text, line) in zip(facts["budgets"], lines, strict=True)
     )
-    noise_text = "not known" if noise is None else f"{noise:.2f} points"
+    deviation = "not known" if noise is None else f"{noise:.2f} points"
     return Table(
-        "when_to_fuse",
+        PLAN,
         "Accuracy in % when the budget is spent, sources counted.",
-        columns,
+        (Column("budget", "Budget", align="left"), *columns),
         rows,
-        f"Evaluations wobble by {noise_text} (one standard deviation around a parabola through the "
-        "second half of each curve).",
+        "Standard deviation of single evaluations around a parabola through the second half of "
+        f"each curve: {deviation}.",
     )
 
 
-def _best(found, facts, reached, noise):
-    """A sentence a budget: the best step, and the steps that are as good within the noise."""
-    sentences = []
-    for index, line in enumerate(reached):
-        known = {
-            each.point["fusion_step"]: values
-            for each, values in zip(found, line, strict=True)
-            if values
-        }
-        if len(known) < 2:
-            sentences.append(f"{_label(facts, index)}: fewer than two fusion steps were trained.")
-            continue
-        means = {step: statistics.fmean(values) for step, values in known.items()}
-        best = max(means, key=means.get)
-        # A point of one seed shows no spread over seeds; it may be as large as another's.
-        spreads = [_errors(values, noise) for values in known.values()]
-        margin = None if None in spreads else 2 * 2**0.5 * max(spreads)
-        how = f"when fused at step {numbers.count(best)}" if best else "without a fusion"
-        text = f"{_label(facts, index)}: best {how} ({numbers.percent(means[best])} %)"
-        if margin is None:
-            sentences.append(f"{text}; its uncertainty is not known.")
-            continue
-        alike = [s for s in means if s != best and means[s] >= means[best] - margin]
-        others = ", ".join(numbers.count(step) if step else "none" for step in alike)
-        told = f"as good within two standard errors: {others}" if alike else "no other is as good"
-        told += f", if each varies by {max(spreads):.2f} points, as the one that varies most does"
-        sentences.append(f"{text}; {told}.")
-    return sentences
+def _best(budget, found, line, noise):
+    """A sentence about a budget: the best step, and the steps that are as good within the noise."""
+    known = {
+        point.settings["fusion_step"]: values
+        for point, values in zip(found, line, strict=True)
+        if values
+    }
+    if len(known) < 2:
+        return f"{budget}: fewer than two fusion steps were trained."
+    means = {step: statistics.fmean(values) for step, values in known.items()}
+    best = max(means, key=means.get)
+    how = f"when fused at step {_step(best)}" if best else "without a fusion"
+    text = f"{budget}: best {how} ({numbers.percent(means[best])} %)"
+    # A point of one seed has no spread over seeds; it may be as large as that of another.
+    deviations = [_deviation(values, noise) for values in known.values()]
+    if None in deviations:
+        return f"{text}; its uncertainty is not known."
+    margin = 2 * 2**0.5 * max(deviations)
+    alike = [_step(s) for s in means if s != best and means[s] >= means[best] - margin]
+    verdict = "no other is as good"
+    if alike:
+        verdict = f"as good within two standard errors: {', '.join(alike)}"
+    return f"{text}; {verdict}, with the largest deviation, {max(deviations):.2f} points, for each."

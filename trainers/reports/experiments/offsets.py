@@ -1,12 +1,11 @@
 """Offsets of the learning rate after a fusion: Figures 4 and 7."""
 
 import math
-import statistics
 
-from trainers.reports import numbers, pictures, repeats, tables
+from trainers.reports import numbers, pictures, tables
 from trainers.reports.experiments import points
 from trainers.reports.sections import Section
-from trainers.reports.tables import Cell, Column, Table
+from trainers.reports.tables import Column
 
 PLAN = "offsets"
 _PAPER = (
@@ -21,111 +20,48 @@ def section(run):
     Args:
         run: a `RunHistory`.
     """
-    found = sorted(points.shown(run, PLAN), key=lambda each: each.point["offset"])
+    found = trained(run)
     if not found:
         return None
-    return Section(
-        "Offsets of the learning rate: Figures 4 and 7",
-        (_figure(found), _table(run, found)),
-        (_PAPER, _seen(run, found)),
-    )
-
-
-def name(each):
-    """What a line of an offset is called."""
-    return f"offset {each.point['offset']:+d}" if each.point["offset"] else "offset 0"
-
-
-def rate(stage, step):
-    """The learning rate of a stage at a step of its own; None where its record has none."""
-    found = stage.learning_rate or {}
-    if "warmup_steps" not in found:
-        return None
-    n = max(step + found.get("offset", 0), found["warmup_steps"])
-    return found.get("scale", 1.0) / math.sqrt(n)
-
-
-def _figure(found):
-    rates = [
-        {
-            "name": name(each),
-            "x": [point.step for point in each.stage.curve],
-            "y": [rate(each.stage, point.step) for point in each.stage.curve],
-        }
-        for each in found
-    ]
-    return pictures.chart(
+    chart = pictures.chart(
         "figure7_offsets",
         "Figures 4 and 7: validation after a self-fusion, for several offsets.",
         "All start from the same fused weights and see the same batches.",
         f"Three line charts over steps, accuracy, loss and learning rate, for "
-        f"{', '.join(map(name, found))}.",
-        (
-            points.accuracies(found, name),
-            points.losses(found, name),
-            pictures.panel("Learning rate", points.STEPS, "Learning rate", rates),
-        ),
+        f"{', '.join(point.name for point in found)}.",
+        (points.accuracies(found), points.losses(found), points.rates(found, rate)),
+    )
+    return Section(
+        "Offsets of the learning rate: Figures 4 and 7",
+        (chart, _table(run, found)),
+        (_PAPER, _conclusion(run, found)),
     )
 
 
-def _table(run, found):
-    columns = (
+def trained(run):
+    """The points of the plan, from the lowest offset to the highest."""
+
+    def name(settings):
+        return f"offset {settings['offset']:+d}" if settings["offset"] else "offset 0"
+
+    return sorted(points.trained(run, PLAN, name), key=lambda point: point.settings["offset"])
+
+
+def column():
+    """The column of the offset of a point."""
+    return (
         Column("offset", "Offset, steps"),
-        Column("first_rate", "First rate"),
-        Column("start", "Start", "Accuracy, %"),
-        Column("lowest", "Lowest after", "Accuracy, %"),
-        Column("regained", "Start regained at step"),
-        Column("end", "End", "Accuracy, %"),
-        Column("above_0", "Above offset 0", "Accuracy, %"),
-        Column("loss_per_token", "Loss, token, at the end"),
-        Column("seeds", "Seeds"),
-        Column("eta_share", "η share at the end"),
-    )
-    plain = _plain(run, found)
-    rows = []
-    for each in found:
-        stage = each.stage
-        stages = run.repeats_of(stage.base)
-        ends = points.ends(run, each, "accuracy")
-        above = points.gains(ends, plain)
-        start, lowest, regained = dip(stage.curve)
-        _, shares = points.logged(run, stage, "theory", "eta_share")
-        rows.append(
-            (
-                Cell(f"{each.point['offset']:+d}", each.point["offset"]),
-                tables.figure(rate(stage, 0), lambda value: f"{value:.4f}"),
-                tables.figure(start, numbers.percent),
-                tables.figure(lowest, numbers.percent),
-                tables.figure(regained, numbers.count, otherwise="not regained"),
-                repeats.figure(list(ends.values()), numbers.percent),
-                repeats.figure(above, _points) if above else tables.missing("no offset 0"),
-                repeats.figure([s.loss_per_token for s in stages], numbers.loss),
-                Cell(str(len(ends)), len(ends)),
-                tables.figure(
-                    shares[-1] if shares else None, numbers.ratio, otherwise="not logged"
-                ),
-            )
-        )
-    return Table(
-        "offsets",
-        "Offsets: what the fused model loses at first, and where it ends.",
-        columns,
-        tuple(rows),
-        "η share: the root mean square of η over that of the sources' blocks. The start is "
-        "regained at the first evaluation after the lowest one that is as accurate. Ends are means "
-        "± population standard deviations where there are several seeds, the rest is of the first; "
-        "“above offset 0” compares within each seed.",
+        lambda point: tables.figure(point.settings["offset"], lambda offset: f"{offset:+d}"),
     )
 
 
-def _points(value):
-    return f"{value:.2f}"
-
-
-def _plain(run, found):
-    """Accuracies at the end with offset 0, by repeat."""
-    plain = next((each for each in found if not each.point["offset"]), None)
-    return points.ends(run, plain, "accuracy") if plain else {}
+def rate(stage, step):
+    """The learning rate of a stage at a step of its own; None where its record has none."""
+    schedule = stage.learning_rate or {}
+    if "warmup_steps" not in schedule:
+        return None
+    n = max(step + schedule.get("offset", 0), schedule["warmup_steps"])
+    return schedule.get("scale", 1.0) / math.sqrt(n)
 
 
 def dip(curve):
@@ -145,22 +81,77 @@ def dip(curve):
     return start, rest[lowest].accuracy, back
 
 
-def _seen(run, found):
-    ends = {each.point["offset"]: points.ends(run, each, "accuracy") for each in found}
-    most = max(map(len, ends.values()))
-    # Means over other seeds do not compare.
-    means = {
-        offset: statistics.fmean(each.values())
-        for offset, each in ends.items()
-        if each and len(each) == most
-    }
+def _table(run, found):
+    zero = next((point for point in found if not point.settings["offset"]), None)
+    reference = points.ends(run, zero, "accuracy")
+
+    def dip_of(index, style=numbers.percent, otherwise="not recorded"):
+        return lambda point: tables.figure(dip(point.stage.curve)[index], style, "", otherwise)
+
+    def ends(point):
+        return points.ends(run, point, "accuracy")
+
+    def losses(point):
+        return [stage.loss_per_token for stage in run.repeats_of(point.stage.base)]
+
+    def share(point):
+        values = points.logged(run, point, "theory", "eta_share")[1]
+        return tables.figure(values[-1] if values else None, numbers.ratio, "", "not logged")
+
+    columns = (
+        column(),
+        (
+            Column("first_rate", "First rate"),
+            lambda point: tables.figure(rate(point.stage, 0), numbers.fine),
+        ),
+        (Column("start", "Start", "Accuracy, %"), dip_of(0)),
+        (Column("lowest", "Lowest after", "Accuracy, %"), dip_of(1)),
+        (
+            Column("regained", "Start regained at step"),
+            dip_of(2, numbers.count, "not regained"),
+        ),
+        (
+            Column("end", "End", "Accuracy, %"),
+            lambda point: tables.mean(list(ends(point).values()), numbers.percent),
+        ),
+        (
+            Column("above_0", "Above offset 0", "Accuracy, %"),
+            lambda point: tables.mean(
+                points.gains(ends(point), reference), numbers.percent, "no offset 0"
+            ),
+        ),
+        (
+            Column("loss_per_token", "Loss, token, at the end"),
+            lambda point: tables.mean(losses(point), numbers.loss),
+        ),
+        points.seeds_column(run, "accuracy"),
+        (Column("eta_share", "η share at the end"), share),
+    )
+    return tables.tabulate(
+        PLAN,
+        "Offsets: the loss of accuracy at first, and the end.",
+        found,
+        columns,
+        "η share: the root mean square of η over that of the sources' blocks. The start is "
+        "regained at the first evaluation after the lowest one that is as accurate. Ends are means "
+        "± population standard deviations where there are several seeds, the rest is of the first; "
+        "“above offset 0” compares within each seed.",
+    )
+
+
+def _conclusion(run, found):
+    means, seeds = points.comparable(
+        {
+            point.settings["offset"]: list(points.ends(run, point, "accuracy").values())
+            for point in found
+        }
+    )
     if len(means) < 2:
         return "Here fewer than two offsets have been trained."
-    order = sorted(means, key=means.get, reverse=True)
-    listed = ", ".join(f"{offset:+d} ({numbers.percent(means[offset])} %)" for offset in order)
-    spread = means[order[0]] - means[order[-1]]
-    few = " What other seeds would give is not known." if most < 2 else ""
+    listed = ", ".join(f"{offset:+d} ({numbers.percent(means[offset])} %)" for offset in means)
+    spread = max(means.values()) - min(means.values())
+    few = " The spread over seeds is not known." if seeds < 2 else ""
     return (
-        f"Here, over {repeats.seeds(most)}, from the best to the worst end: {listed}; "
+        f"Here, over {numbers.seeds(seeds)}, from the best to the worst end: {listed}; "
         f"{numbers.percent(spread)} points apart.{few}"
     )

@@ -1,8 +1,9 @@
-"""What a plan's stages stand for, and what their logs say beside the curve."""
+"""The points of a plan that varies one stage: their stages, logs, panels and comparisons."""
 
 import dataclasses
+import statistics
 
-from trainers.reports import pictures
+from trainers.reports import pictures, tables
 from trainers.runs.history import StageHistory
 from trainers.training.logs import METRICS_FILE, read_metrics
 
@@ -10,72 +11,108 @@ STEPS = "Steps after the fusion"
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
-    """A stage of a plan and its point: what it stands for there, such as {"offset": -100}."""
+class Point:
+    """A stage of a plan.
 
+    Args:
+        name: of its line in charts.
+        stage: its first repeat.
+        settings: what it stands for in the plan, such as {"offset": -100}.
+    """
+
+    name: str
     stage: StageHistory
-    point: dict
+    settings: dict
 
 
-def facts(run, plan):
-    """What run.json says of a plan: its points and facts; empty where it was not asked for."""
-    return (run.settings.get("experiments") or {}).get(plan) or {}
-
-
-def shown(run, plan):
-    """The stages of a plan that have been evaluated, in the order of the plan.
+def trained(run, plan, name):
+    """The points of a plan that have been evaluated, in the order of the plan.
 
     Args:
         run: a `RunHistory`.
         plan: its name.
+        name: function from the settings of a point to its name.
     """
-    points = facts(run, plan).get("points") or {}
-    found = [Shown(run.stages[name], dict(points[name])) for name in points if name in run.stages]
-    return [each for each in found if each.stage.curve]
+    settings = run.experiment(plan).get("points") or {}
+    points = [
+        Point(name(settings[stage]), run.stages[stage], dict(settings[stage]))
+        for stage in settings
+        if stage in run.stages
+    ]
+    return [point for point in points if point.stage.curve]
 
 
-def accuracies(found, name):
-    """The panel of the accuracies of points over the steps.
-
-    Args:
-        found: what `shown` gave.
-        name: from a point to what its line is called.
-    """
-    return _panel("Accuracy", "Validation accuracy, %", found, name, "accuracy")
+def accuracies(points):
+    """The panel of the accuracies of points over the steps."""
+    return _curves("Accuracy", "Validation accuracy, %", points, lambda at, _: at.accuracy)
 
 
-def losses(found, name):
-    """The panel of the losses of points over the steps, as `accuracies`."""
-    return _panel("Loss", "Validation loss, nats per token", found, name, "loss_per_token")
+def losses(points):
+    """The panel of the losses of points over the steps."""
+    y = "Validation loss, nats per token"
+    return _curves("Loss", y, points, lambda at, _: at.loss_per_token)
 
 
-def _panel(title, y, found, name, field):
+def rates(points, rate):
+    """The panel of the learning rates of points, from `rate(stage, step)`."""
+    name = "Learning rate"
+    return _curves(name, name, points, lambda at, stage: rate(stage, at.step))
+
+
+def _curves(title, y, points, value):
     series = [
         {
-            "name": name(each),
-            "x": [point.step for point in each.stage.curve],
-            "y": [getattr(point, field) for point in each.stage.curve],
+            "name": point.name,
+            "x": [at.step for at in point.stage.curve],
+            "y": [value(at, point.stage) for at in point.stage.curve],
         }
-        for each in found
+        for point in points
     ]
     return pictures.panel(title, STEPS, y, series)
 
 
-def ends(run, each, field):
-    """A figure at the end of a point's stage by repeat, of those that have finished with one.
+def logged(run, point, kind, field):
+    """(steps, values) of a field in the log of a point.
 
     Args:
         run: a `RunHistory`.
-        each: what `shown` gave.
+        point: a `Point`.
+        kind: of the lines of metrics.jsonl, such as "eval" or "theory".
+        field: name of a number; lines without it are left out.
+    """
+    lines = read_metrics(run.workdir / point.stage.name / METRICS_FILE)
+    values = {
+        line["step"]: line[field]
+        for line in lines
+        if line.get("kind") == kind and isinstance(line.get(field), int | float)
+    }
+    return list(values), list(values.values())
+
+
+def logged_panel(run, points, kind, field, title, y, scale="linear"):
+    """The panel of a field in the logs of points, as for `logged` and `pictures.panel`."""
+    series = []
+    for point in points:
+        steps, values = logged(run, point, kind, field)
+        series.append({"name": point.name, "x": steps, "y": values})
+    return pictures.panel(title, STEPS, y, series, scale)
+
+
+def ends(run, point, field):
+    """{repeat: value at the end} of the repeats of a point that have finished with a value.
+
+    Args:
+        run: a `RunHistory`.
+        point: a `Point`, or None, which has no repeats.
         field: of a `StageHistory`, such as "loss_per_token".
     """
-    found = run.repeats_of(each.stage.base)
-    values = {stage.repeat: getattr(stage, field) for stage in found if stage.finished}
+    stages = run.repeats_of(point.stage.base) if point else ()
+    values = {stage.repeat: getattr(stage, field) for stage in stages if stage.finished}
     return {repeat: value for repeat, value in values.items() if value is not None}
 
 
 def gains(values, reference):
-    """By how much values exceed those of a reference, repeat by repeat, where both have it.
+    """Differences between values and those of a reference, for each repeat that both have.
 
     Args:
         values, reference: what `ends` gave.
@@ -83,19 +120,27 @@ def gains(values, reference):
     return [values[repeat] - reference[repeat] for repeat in values if repeat in reference]
 
 
-def logged(run, stage, kind, field):
-    """(steps, values) of a field in the lines of a kind of a stage's metrics.jsonl.
+def comparable(values):
+    """The means of those with the most values, the highest first, and how many values they have.
+
+    Means over other seeds do not compare, so the others are left out.
 
     Args:
-        run: a `RunHistory`.
-        stage: a `StageHistory`.
-        kind: such as "eval" or "theory".
-        field: name of a number; lines without it do not count.
+        values: {name: list of values, one per seed}.
+
+    Returns:
+        {name: mean} and a number.
     """
-    lines = read_metrics(run.workdir / stage.name / METRICS_FILE)
-    found = {
-        line["step"]: line[field]
-        for line in lines
-        if line.get("kind") == kind and isinstance(line.get(field), int | float)
+    most = max(map(len, values.values()), default=0)
+    means = {
+        name: statistics.fmean(each) for name, each in values.items() if each and len(each) == most
     }
-    return list(found), list(found.values())
+    return {name: means[name] for name in sorted(means, key=means.get, reverse=True)}, most
+
+
+def seeds_column(run, field):
+    """The column of how many repeats of a point have finished with a field."""
+    return (
+        tables.Column("seeds", "Seeds"),
+        lambda point: tables.figure(len(ends(run, point, field)), str),
+    )

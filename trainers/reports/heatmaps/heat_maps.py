@@ -1,7 +1,7 @@
 """Heat maps of fused kernels over time, and how η grows (the paper's Figures 5 and 8).
 
-Which kernels and steps are shown, and what is said of them. Their numbers:
-`data`; how they are drawn: `drawings`.
+The choice of kernels and steps, and their captions. Their numbers: `data`; their drawings:
+`drawings`.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from trainers.errors import UserError
 from trainers.reports import numbers
 from trainers.reports.comparisons import variations
-from trainers.reports.experiments import offsets, points
+from trainers.reports.experiments import offsets
 from trainers.reports.heatmaps import blocks, data, drawings
 from trainers.reports.pictures import Picture
 from trainers.runs.history import CONTINUED
@@ -27,52 +27,51 @@ _CURVE = 40
 def heat_maps(run, kernels=None, steps=None, rows=6, columns=8):
     """Heat maps and the curve of η for the fused stages of a run.
 
-    Where the run has offsets of the learning rate, these, from the lowest to the highest, as in the
-    paper's Figure 5; else all that is fused, but for repeats and stages that only vary another.
-    Where kernels or steps are asked for, all fused stages.
+    Where the run has offsets of the learning rate, these are shown, from the lowest to the highest,
+    as in the paper's Figure 5; else all fused stages, without repeats and stages that only vary
+    another. Where kernels or steps are asked for, all fused stages.
 
     Args:
         run: a `RunHistory`.
-        kernels: paths of the weights to show; None shows `KERNELS`, or what comes first where the
+        kernels: paths of the weights to show; None shows `KERNELS`, or the first ones where the
             models have none of these.
         steps: saved steps to show in heat maps; None spreads over all of them.
         rows, columns: stages and steps that a picture shows at most, spread evenly.
 
     Returns:
-        A tuple of `Picture` and one of paragraphs; without a good checkpoint of a fused stage
-        there is no picture, and a paragraph says so.
+        A tuple of `Picture` and one of paragraphs. Without a good checkpoint of a fused stage there
+        is no picture, and a paragraph says so.
 
     Raises:
         UserError: a kernel that no fused stage has, or a step that none has saved.
     """
-    saved, passed_over = _open(run, steps, stages_shown(run, bool(kernels or steps)))
-    paragraphs = tuple(f"Passed over: {fault}" for fault in passed_over)
+    saved, faults = _open(run, steps, stages_shown(run, bool(kernels or steps)))
+    paragraphs = [f"Passed over: {fault}" for fault in faults]
     if not saved:
         return (), (NOTHING, *paragraphs)
-    kernels = _choose(saved, kernels)
-    shown = []
+    kernels, pictures = _choose(saved, kernels), []
     for path in kernels:
         having = {
-            name: found
-            for name, found in saved.items()
-            if path in _last(found).axes and (not steps or not found.keys().isdisjoint(steps))
+            name: stage
+            for name, stage in saved.items()
+            if path in stage[max(stage)].axes and (not steps or not stage.keys().isdisjoint(steps))
         }
-        shown_stages = spread(list(having), rows)
-        left_out = ", ".join(name for name in saved if name not in shown_stages)
+        shown = {name: having[name] for name in spread(list(having), rows)}
+        left_out = ", ".join(name for name in saved if name not in shown)
         if left_out:
-            paragraphs += (f"Not among the heat maps of {path}: {left_out}.",)
-        if not shown_stages:
-            continue
-        having = {name: having[name] for name in shown_stages}
-        shown += [
-            _over_time(data.grid(run, having, path, sorted(steps or _columns(having, columns)))),
-            _close_up(data.close_up(run, having, path, steps)),
-        ]
-    return (*shown, *_growth(data.growth(saved, kernels))), paragraphs
+            paragraphs.append(f"Not among the heat maps of {path}: {left_out}.")
+        if shown:
+            at = sorted(steps or _columns(shown, columns))
+            pictures.append(_over_time(data.grid(run, shown, path, at)))
+            pictures.append(_close_up(data.close_up(run, shown, path, steps)))
+    growth = data.growth(saved, kernels)
+    if growth["panels"]:
+        pictures.append(_growth(growth))
+    return tuple(pictures), tuple(paragraphs)
 
 
 def spread(items, most):
-    """At most so many of a list, evenly, the first and the last among them.
+    """At most so many items of a list, evenly, with the first and the last.
 
     Example:
         >>> spread([1, 2, 3, 4, 5], 3)
@@ -88,45 +87,47 @@ def stages_shown(run, asked=False):
 
     Args:
         run: a `RunHistory`.
-        asked: whether certain kernels or steps were asked for.
+        asked: True where certain kernels or steps were asked for.
     """
     fused = [s for s in run.stages.values() if s.sources and s.init != CONTINUED]
     if asked:
         return fused
-    shifted = sorted(points.shown(run, offsets.PLAN), key=lambda each: each.point["offset"])
-    left_out = variations(run)
+    shifted, left_out = offsets.trained(run), variations(run)
     plain = [s for s in fused if s.repeat == 1 and s.base not in left_out]
-    return [each.stage for each in shifted] or plain
+    return [point.stage for point in shifted] or plain
 
 
 def _open(run, steps, stages):
-    """The checkpoints of stages, and what could not be used."""
-    saved, passed_over = {}, []
+    """{stage: {step: `blocks.Saved`}}, and sentences about what cannot be used."""
+    wanted, saved, faults = set(steps or ()), {}, []
     for stage in stages:
-        found, faults = blocks.open_saved(
+        checkpoints, unusable = blocks.open_saved(
             run.workdir / stage.name,
-            lambda there: sorted({*spread(there, _CURVE), *set(there).intersection(steps or ())}),
+            lambda all_steps: sorted({*spread(all_steps, _CURVE), *wanted.intersection(all_steps)}),
         )
-        saved |= {stage.name: found} if found else {}
-        passed_over += [f"{stage.name}: {fault}" for fault in faults]
-    there = sorted({step for found in saved.values() for step in found})
-    if saved and steps and not set(steps) & set(there):
+        saved |= {stage.name: checkpoints} if checkpoints else {}
+        faults += [f"{stage.name}: {fault}" for fault in unusable]
+    present = sorted({step for checkpoints in saved.values() for step in checkpoints})
+    if saved and wanted and wanted.isdisjoint(present):
         raise UserError(
-            "Expected steps at which a fused stage was saved. Received: "
-            f"steps={list(steps)}. There are {', '.join(map(str, there))}: choose among these."
+            expected="steps at which a fused stage was saved",
+            received=f"steps={list(steps)}. There are {', '.join(map(str, present))}",
+            do="Choose among these",
         )
-    return saved, passed_over
+    return saved, faults
 
 
 def _choose(saved, kernels):
     """The kernels to show: those asked for, else the usual ones, else the first."""
-    last = [_last(steps) for steps in saved.values()]
-    known = dict.fromkeys(path for each in last for path in each.matrices)
+    last = [stage[max(stage)] for stage in saved.values()]
+    known = dict.fromkeys(path for checkpoint in last for path in checkpoint.matrices)
     unknown = [path for path in kernels or () if path not in known]
     if unknown:
         raise UserError(
-            "Expected kernels of the fused stages, weights of two dimensions such as "
-            f"{', '.join(list(known)[:3])}. Received: kernels={unknown}. Choose among these."
+            expected="kernels of the fused stages, weights of two dimensions such as "
+            f"{', '.join(list(known)[:3])}",
+            received=f"kernels={unknown}",
+            do="Choose among these",
         )
     usual = [path for path in KERNELS if path in known]
     return list(dict.fromkeys(kernels or ())) or usual or list(last[0].kernels[:2])
@@ -138,71 +139,55 @@ def _columns(saved, most):
     return sorted(columns | {max(steps) for steps in saved.values() if not columns & set(steps)})
 
 
-def _last(steps):
-    return steps[max(steps)]
-
-
-def _key(kind, path):
-    return f"{kind}_{path.removesuffix('/kernel').replace('/', '_')}"
-
-
-def _over_time(data):
-    stages = ", ".join(row["stage"] for row in data["rows"])
-    return Picture(
-        _key("heatmap", data["kernel"]),
-        f"Figure 5: {data['kernel']} over time.",
-        "A row for each fused stage, a column for each step that was saved. Colour is the size of "
-        "the weights, |w|, 0 the lightest; where a cell stands for several weights, their mean. "
-        "A row has one scale; what exceeds it, up to one cell in 200 of a map, is black. Lines: "
-        "borders of the sources' blocks. Those on the diagonal were trained before the fusion, "
-        "the others, η, began at zero or at small noise." + _gaps(data),
-        f"Heat maps of a kernel, a row for each of {stages}, columns for the steps "
-        f"{', '.join(numbers.count(step) for step in data['columns'])}.",
-        data,
+def _over_time(content):
+    return _picture(
+        "heatmap",
+        f"Figure 5: {content['kernel']} over time.",
+        "One row per fused stage, one column per saved step. Colour is the size of the weights, "
+        "|w|, 0 the lightest; where a cell stands for several weights, their mean. A row has one "
+        "scale; what exceeds it, up to one cell in 200 of a map, is black. Lines: borders of the "
+        "sources' blocks. Those on the diagonal were trained before the fusion, the others, η, "
+        "began at zero or at small noise.",
+        "Heat maps of a kernel over the steps "
+        f"{', '.join(numbers.count(step) for step in content['columns'])}, a row for each of ",
+        content,
         drawings.draw_grid,
     )
 
 
-def _close_up(data):
-    stages = ", ".join(row["stage"] for row in data["rows"])
-    return Picture(
-        _key("closeup", data["kernel"]),
-        f"Figure 8: {data['kernel']}, whole and where its blocks meet.",
+def _close_up(content):
+    return _picture(
+        "closeup",
+        f"Figure 8: {content['kernel']}, whole and where its blocks meet.",
         "Left the whole kernel, with the names of the sources of the blocks on the diagonal; right "
-        "the square that is marked in it, where blocks meet, one cell a weight. Both have the "
-        "scale beside them." + _gaps(data),
-        f"Two heat maps of a kernel, whole and enlarged, for each of {stages}.",
-        data,
+        "the marked square, where blocks meet, one cell per weight. Both have the scale beside "
+        "them.",
+        "Two heat maps of a kernel, whole and enlarged, for each of ",
+        content,
         drawings.draw_close_up,
     )
 
 
-def _gaps(data):
-    """What is to be said of a picture's colours where weights are NaN or infinite."""
-    maps = [
-        each["values"]
-        for row in data["rows"]
-        for each in (row, *row.get("maps", ()))
-        if "values" in each
-    ]
-    finite = all(np.isfinite(each).all() for each in maps if each)
-    return "" if finite else " Light blue: NaN or infinite."
+def _picture(kind, title, caption, alt, content, draw):
+    """A picture of maps; its caption mentions weights that are NaN or infinite."""
+    key = f"{kind}_{content['kernel'].removesuffix('/kernel').replace('/', '_')}"
+    maps = [part for row in content["rows"] for part in (row, *row.get("maps", ()))]
+    values = [part["values"] for part in maps if part.get("values")]
+    if not all(np.isfinite(each).all() for each in values):
+        caption += " Light blue: NaN or infinite."
+    stages = ", ".join(row["stage"] for row in content["rows"])
+    return Picture(key, title, caption, f"{alt}{stages}.", content, draw)
 
 
-def _growth(data):
-    """The curves of η; nothing where no kernel has η."""
-    if not data["panels"]:
-        return ()
-    return (
-        Picture(
-            "eta",
-            "How η grows: its root mean square over that of the diagonal blocks.",
-            "0: nothing of η is used; 1: η is as large as what the sources had learned. All "
-            "kernels with two growing axes together: one root mean square over the values of all, "
-            "outside their diagonal blocks, over one inside.",
-            "Line charts of a ratio over steps, a line for each of "
-            f"{', '.join(line['stage'] for line in data['panels'][0]['series'])}.",
-            data,
-            drawings.draw_growth,
-        ),
+def _growth(content):
+    return Picture(
+        "eta",
+        "How η grows: its root mean square over that of the diagonal blocks.",
+        "0: nothing of η is used; 1: η is as large as the blocks of the sources. For all kernels "
+        "with two growing axes together: one root mean square over the values of all outside their "
+        "diagonal blocks, over one inside.",
+        "Line charts of a ratio over steps, a line for each of "
+        f"{', '.join(line['stage'] for line in content['panels'][0]['series'])}.",
+        content,
+        drawings.draw_growth,
     )

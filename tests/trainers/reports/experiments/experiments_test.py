@@ -9,7 +9,7 @@ from tests.trainers.reports import synthetic
 from tests.trainers.reports.repeats_test import stage
 from tests.trainers.reports.stage_tables_test import row
 from trainers.reports import experiments, page, pictures
-from trainers.reports.experiments import advice, budgets, noise, offsets, theory
+from trainers.reports.experiments import advice, budgets, noise_levels, offsets, theory_terms
 from trainers.runs import history
 
 SMALL = stage("small_0", "S", 1000, 0, 30)
@@ -110,7 +110,7 @@ def test_what_is_lost_at_first():
 
 
 def test_the_theory_beside_the_offsets(with_offsets):
-    section = theory.section(with_offsets)
+    section = theory_terms.section(with_offsets)
     _, table = section.blocks
     assert row(table, "-50")["drift"] == "0.15"
     assert row(table, "+50")["seconds"] == "5.0"
@@ -133,7 +133,7 @@ def test_the_theory_beside_the_offsets(with_offsets):
     ],
 )
 def test_what_the_bracket_explains(drifts, accuracies, words):
-    assert words in theory.explains(drifts, accuracies)
+    assert words in theory_terms.explains(drifts, accuracies)
 
 
 def test_noise(tmp_path):
@@ -162,7 +162,7 @@ def test_noise(tmp_path):
         ],
     }
     run = write(tmp_path / "w", "zero_blocks", stages, points, logs=logs)
-    section = noise.section(run)
+    section = noise_levels.section(run)
     picture, table = section.blocks
     lines = [line["y"] for line in picture.data["panels"][1]["series"]]
     assert lines == [[0.0], [0.2, 0.9], []]
@@ -182,7 +182,7 @@ def test_the_best_noise_is_that_of_most_seeds(tmp_path):
         name: {"noise": sigma, "noise_kind": "gaussian" if sigma else None}
         for name, sigma in zip(losses, (0.0, 0.02, 0.5), strict=True)
     }
-    section = noise.section(write(tmp_path / "w", "zero_blocks", stages, points))
+    section = noise_levels.section(write(tmp_path / "w", "zero_blocks", stages, points))
     assert (
         "Over 1 seed, most below a run without noise at the end: gaussian 0.02 (loss +0.1000"
         in (section.paragraphs[1])
@@ -208,7 +208,7 @@ def test_accuracy_when_the_budget_is_spent(tmp_path):
     # From 30 to 50 and from 30 to 44 in 500 steps.
     assert (first["x"], first["y"]) == ([500, 900], [pytest.approx(40.0), None])
     assert second["y"] == [pytest.approx(50.0), pytest.approx(42.6)]
-    assert row(table, "1.00e+12 FLOPs")["step_900"] == "too dear"
+    assert row(table, "1.00e+12 FLOPs")["step_900"] == "over budget"
     assert "2.00e+12 FLOPs: best when fused at step 500 (50.00 %); its" in section.paragraphs[2]
     assert "fewer than two" in section.paragraphs[1]
 
