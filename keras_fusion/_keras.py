@@ -5,6 +5,7 @@ function (tests/keras_fusion/keras_private_test.py) says when a new version need
 """
 
 import contextlib
+import contextvars
 
 import keras
 from keras.src.backend.common import global_state
@@ -24,6 +25,11 @@ def layers_in(layer):
 def seed_generators(layer):
     """Seed generators that a layer holds itself, not through a sublayer."""
     return layer._seed_generators
+
+
+def own_variables(layer):
+    """Variables that a layer holds itself, not through a sublayer; the trainable ones first."""
+    return layer._trainable_variables + layer._non_trainable_variables
 
 
 def value_of(variable):
@@ -48,6 +54,21 @@ def initialize(variable, initializer=None):
     variable._deferred_initialize()
 
 
+def set_value(variable, value):
+    """Makes an array the value of a variable, which forgets its initializer; copies nothing.
+
+    Args:
+        variable: a variable, deferred or not.
+        value: a tensor of the backend; None takes the variable's memory away.
+    """
+    variable._value, variable._initializer = value, None
+
+
+def set_sharding(variable, sharding):
+    """Makes JAX put whatever is assigned to a variable where a sharding says."""
+    variable._layout = sharding
+
+
 @contextlib.contextmanager
 def deferred():
     """While it is open, variables are created without memory for values, and stay so.
@@ -69,6 +90,40 @@ def deferred():
             yield
         finally:
             del waiting[before:]
+
+
+_KEEPS_INITIALIZERS = contextvars.ContextVar("keras_fusion_keeps_initializers", default=False)
+
+
+@contextlib.contextmanager
+def kept_initializers():
+    """While it is open, variables keep their initializers and have no values; in this thread.
+
+    Unlike `deferred` it lets optimizers be created and weights be assigned. A variable that is read
+    before it has a value gives that of its initializer. The first use replaces a method of
+    `keras.Variable`.
+    """
+    if not hasattr(keras.Variable._initialize_with_initializer, "replaced"):
+        _replace_initialization()
+    token = _KEEPS_INITIALIZERS.set(True)
+    try:
+        yield
+    finally:
+        _KEEPS_INITIALIZERS.reset(token)
+
+
+def _replace_initialization():
+    replaced = keras.Variable._initialize_with_initializer
+
+    def initialize_or_keep(self, initializer):
+        if _KEEPS_INITIALIZERS.get():
+            # As in a variable that is created in a `keras.StatelessScope`.
+            self._value, self._initializer = None, initializer
+        else:
+            replaced(self, initializer)
+
+    initialize_or_keep.replaced = replaced
+    keras.Variable._initialize_with_initializer = initialize_or_keep
 
 
 def is_functional(model):
@@ -107,3 +162,14 @@ def adam_slots(optimizer, variable):
     """First and second moment that Adam or AdamW keeps of a variable."""
     index = optimizer._get_variable_index(variable)
     return optimizer._momentums[index], optimizer._velocities[index]
+
+
+def sum_no_gradients(optimizer):
+    """Makes an optimizer apply gradients that are summed over TensorFlow's replicas already.
+
+    By itself it sums them inside `apply`: too late to clip the sum, and a second all-reduce of
+    every gradient where the step has made one.
+    """
+    # Read first: a method that is there no more must not be replaced unnoticed.
+    _ = optimizer._all_reduce_sum_gradients
+    optimizer._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables

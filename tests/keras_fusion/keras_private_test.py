@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 from keras_fusion import _keras
 
@@ -88,3 +89,59 @@ def test_adam_slots():
     optimizer.build(functional.trainable_variables)
     kernel = functional.get_layer("head").kernel
     assert [slot.shape for slot in _keras.adam_slots(optimizer, kernel)] == [(3, 2)] * 2
+
+
+def test_own_variables_are_those_of_no_sublayer():
+    norm = keras.layers.BatchNormalization()
+    outer = keras.Sequential([keras.Input((3,)), norm])
+    assert _keras.own_variables(outer) == []
+    names = [variable.name for variable in _keras.own_variables(norm)]
+    assert names == ["gamma", "beta", "moving_mean", "moving_variance"]
+
+
+def test_kept_initializers_give_no_variable_a_value():
+    with _keras.kept_initializers():
+        layer = keras.layers.Dense(2)
+        layer.build((None, 3))
+        optimizer = keras.optimizers.SGD(0.1)
+    assert _keras.value_of(layer.kernel) is None
+    assert _keras.value_of(optimizer.iterations) is not None
+    _keras.initialize(layer.kernel, keras.initializers.Constant(2.0))
+    np.testing.assert_array_equal(layer.kernel, np.full((3, 2), 2.0))
+    after = keras.layers.Dense(2)
+    after.build((None, 3))
+    assert _keras.value_of(after.kernel) is not None
+
+
+def test_set_value_forgets_the_initializer():
+    with _keras.deferred():
+        layer = keras.layers.Dense(2)
+        layer.build((None, 3))
+    value = keras.ops.ones((2,))
+    _keras.set_value(layer.bias, value)
+    assert _keras.value_of(layer.bias) is value
+    assert _keras.initializer_of(layer.bias) is None
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="shardings are JAX's")
+def test_assigned_values_go_where_the_sharding_says():
+    import jax
+
+    layer = keras.layers.Dense(2)
+    layer.build((None, 3))
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[-1])
+    _keras.set_sharding(layer.bias, sharding)
+    layer.bias.assign(np.ones(2, np.float32))
+    assert layer.bias.value.sharding == sharding
+
+
+def test_an_optimizer_that_sums_no_gradients_applies_them_as_they_are():
+    optimizer = keras.optimizers.SGD(1.0)
+    layer = keras.layers.Dense(2)
+    layer.build((None, 3))
+    pairs = [(keras.ops.ones((2,)), layer.bias)]
+    if keras.backend.backend() == "tensorflow":
+        _keras.sum_no_gradients(optimizer)
+        assert optimizer._all_reduce_sum_gradients(pairs) is pairs
+    optimizer.apply_gradients(pairs)
+    np.testing.assert_array_equal(layer.bias, -np.ones(2))
