@@ -7,10 +7,10 @@ costs otherwise. `symmetry` tells fused copies that learn different things from 
 import dataclasses
 
 import numpy as np
-from keras import ops
 
 from keras_fusion.errors import FusionError
 from keras_fusion.layers.tree import declared_axes, join, leaves, own_weights, to_numpy
+from keras_fusion.losses import mean_cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,22 +57,16 @@ def fusion_gap(fused, sources, batch):
     logits = [to_numpy(model(inputs, training=False)) for model in sources]
     mean = np.mean(logits, axis=0)
     result = to_numpy(fused(inputs, training=False))
+
+    def loss(logits):
+        return float(mean_cross_entropy(batch["targets"], logits))
+
     return FusionGap(
-        sources=tuple(_token_loss(each, batch["targets"]) for each in logits),
-        mean=_token_loss(mean, batch["targets"]),
-        fused=_token_loss(result, batch["targets"]),
+        sources=tuple(map(loss, logits)),
+        mean=loss(mean),
+        fused=loss(result),
         logits=float(np.abs(result - mean).max() / np.abs(mean).max()),
     )
-
-
-def _token_loss(logits, targets):
-    """Mean cross-entropy over the targets that are not padding, in nats."""
-    targets = ops.cast(targets, "int32")
-    losses = ops.logsumexp(logits, axis=-1) - ops.squeeze(
-        ops.take_along_axis(logits, ops.expand_dims(targets, -1), axis=-1), -1
-    )
-    counts = ops.cast(targets != 0, losses.dtype)
-    return float(ops.sum(losses * counts) / ops.sum(counts))
 
 
 def symmetry(model):

@@ -7,6 +7,11 @@ import keras
 from keras import ops
 
 
+def inverse_square_root(step, warmup_steps, offset=0, scale=1.0):
+    """Returns `InverseSquareRoot`'s learning rate of an integer step as a Python float."""
+    return scale / math.sqrt(max(step + offset, warmup_steps))
+
+
 @keras.saving.register_keras_serializable(package="keras_fusion")
 class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
     """Flat, then falling with the inverse square root of the step.
@@ -58,8 +63,8 @@ class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         """Returns the learning rate of `step` (int, or a scalar or array of any number type)."""
         if _is_int(step):
-            position = max(int(step) + self.offset, self.warmup_steps)
-            return ops.convert_to_tensor(self.scale / math.sqrt(position), dtype="float32")
+            rate = inverse_square_root(int(step), self.warmup_steps, self.offset, self.scale)
+            return ops.convert_to_tensor(rate, dtype="float32")
         step = ops.convert_to_tensor(step)
         if keras.backend.standardize_dtype(step.dtype) in _NARROW:
             step = ops.cast(step, "float32" if "float" in str(step.dtype) else "int32")

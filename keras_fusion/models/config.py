@@ -1,4 +1,4 @@
-"""Configuration of a T5, and the named sizes of the paper's Tables 8 and 9."""
+"""Configuration of a T5, and its named sizes: of the paper's Tables 8 and 9, and published."""
 
 import dataclasses
 
@@ -14,6 +14,10 @@ SIZES = {
     "tiny_s": (64, 2, 32, 128, 2),
     "tiny_m": (128, 4, 32, 256, 2),
     "tiny_l": (256, 8, 32, 512, 2),
+    "t5_v1_1_base": (768, 12, 64, 2048, 12),
+    "t5_v1_1_large": (1024, 16, 64, 2816, 24),
+    "t5_v1_1_xl": (2048, 32, 64, 5120, 24),
+    "t5_v1_1_xxl": (4096, 64, 64, 10240, 24),
 }
 _TINY_VOCABULARY = 512
 
@@ -122,7 +126,8 @@ class T5Config:
 
         Args:
             size: `t5_small`, `t5_medium` (Table 8), `t5_s`, `t5_m`, `t5_l` (Table 9), `tiny_s`,
-                `tiny_m`, `tiny_l` (for experiments on a laptop: 512 tokens, 2 layers).
+                `tiny_m`, `tiny_l` (for experiments on a laptop: 512 tokens, 2 layers), or v1.1's
+                published `t5_v1_1_base`, `t5_v1_1_large`, `t5_v1_1_xl`, `t5_v1_1_xxl`.
             **overrides: Any field.
 
         Raises:

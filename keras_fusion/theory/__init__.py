@@ -6,10 +6,10 @@ TensorFlow and JAX. Small differences, such as distances to the flow, need netwo
 float64, and TensorFlow: Keras on JAX computes parts of them in float32.
 """
 
+from keras_fusion.losses import mean_cross_entropy as mean_cross_entropy
 from keras_fusion.theory.bracket import LieBracket as LieBracket
 from keras_fusion.theory.bracket import lie_bracket as lie_bracket
 from keras_fusion.theory.bracket import self_fusion_bracket as self_fusion_bracket
-from keras_fusion.theory.derivatives import mean_cross_entropy as mean_cross_entropy
 from keras_fusion.theory.fields import Fields as Fields
 from keras_fusion.theory.modified import ModifiedLoss as ModifiedLoss
 from keras_fusion.theory.modified import modified_equation_step as modified_equation_step

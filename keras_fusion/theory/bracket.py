@@ -37,7 +37,8 @@ import dataclasses
 import numpy as np
 
 from keras_fusion.errors import FusionError
-from keras_fusion.theory.derivatives import Derivatives, mean_cross_entropy
+from keras_fusion.losses import mean_cross_entropy
+from keras_fusion.theory.derivatives import Derivatives
 from keras_fusion.theory.fields import Fields
 from keras_fusion.theory.partition import Partition
 

@@ -11,24 +11,6 @@ from keras import ops
 BACKENDS = ("tensorflow", "jax")
 
 
-def mean_cross_entropy(targets, logits):
-    """T5's loss: mean cross-entropy over the targets that are not padding, in nats per token.
-
-    Args:
-        targets: int (batch, length); 0 is padding and does not count.
-        logits: float (batch, length, vocabulary); the result has their dtype.
-
-    Example:
-        >>> float(mean_cross_entropy([[1, 0]], ops.zeros((1, 2, 4))))
-        1.3862943611198906
-    """
-    targets = ops.cast(targets, "int32")
-    chosen = ops.take_along_axis(logits, ops.expand_dims(targets, -1), axis=-1)
-    losses = ops.logsumexp(logits, axis=-1) - ops.squeeze(chosen, -1)
-    counts = ops.cast(ops.not_equal(targets, 0), losses.dtype)
-    return ops.sum(losses * counts) / ops.sum(counts)
-
-
 def split_batch(batch):
     """Returns the model's inputs and the targets.
 

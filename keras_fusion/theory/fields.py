@@ -15,7 +15,8 @@ section 4 writes with respect to θ_i.
 
 import dataclasses
 
-from keras_fusion.theory.derivatives import Derivatives, combine, mean_cross_entropy
+from keras_fusion.losses import mean_cross_entropy
+from keras_fusion.theory.derivatives import Derivatives, combine
 from keras_fusion.theory.partition import Partition
 
 

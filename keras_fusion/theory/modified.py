@@ -45,7 +45,8 @@ weight that fusing copies. So for a run h = n h_S, and α = h_B / h.
 
 import dataclasses
 
-from keras_fusion.theory.derivatives import combine, mean_cross_entropy, squared_norm
+from keras_fusion.losses import mean_cross_entropy
+from keras_fusion.theory.derivatives import combine, squared_norm
 from keras_fusion.theory.fields import Fields
 
 

@@ -5,8 +5,9 @@ import time
 
 import numpy as np
 
+from keras_fusion.losses import mean_cross_entropy
 from keras_fusion.theory.bracket import lie_bracket_at
-from keras_fusion.theory.derivatives import combine, mean_cross_entropy, squared_norm
+from keras_fusion.theory.derivatives import combine, squared_norm
 from keras_fusion.theory.fields import Fields
 from keras_fusion.theory.modified import modified_loss_at
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from keras import ops
 
+from keras_fusion.losses import token_losses
+
 PAD_ID = 0
 Z_LOSS = 1e-4
 
@@ -47,41 +49,10 @@ def loss_sums(logits, targets, z_loss: float = Z_LOSS) -> LossSums:
     logits = ops.cast(logits, "float32")
     targets = ops.cast(targets, "int32")
     counts = ops.not_equal(targets, PAD_ID)
-    loss = _token_losses(logits, targets, z_loss)
+    loss = token_losses(targets, logits, z_loss)
     hits = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), targets)
     return LossSums(
         loss=ops.sum(ops.where(counts, loss, 0.0)),
         tokens=ops.sum(ops.cast(counts, "int32")),
         correct=ops.sum(ops.cast(ops.logical_and(counts, hits), "int32")),
     )
-
-
-def _token_losses(logits, targets, z_loss):
-    """Loss of every token (batch, length), with its gradient written out.
-
-    d loss / d logits = (1 + 2 z_loss log Z) softmax − [v = t]: the exponentials of the forward pass
-    serve again, half the passes over the logits that automatic differentiation makes.
-    """
-    # Products with a mask, not a gather: what a vocabulary that is split over devices wants.
-    is_target = ops.one_hot(targets, logits.shape[-1], dtype="float32")
-
-    @ops.custom_gradient
-    def token_losses(logits):
-        largest = ops.max(logits, axis=-1, keepdims=True)
-        shifted = logits - largest
-        exponentials = ops.exp(shifted)
-        total = ops.sum(exponentials, axis=-1, keepdims=True)
-        log_total = ops.log(total)
-        log_z = log_total + largest
-        target = ops.sum(is_target * shifted, axis=-1, keepdims=True)
-        # Not log Z − logit: their common size would take the digits of a small loss.
-        loss = (log_total - target) + z_loss * ops.square(log_z)
-
-        def gradient(*args, upstream=None):
-            upstream = ops.expand_dims(args[0] if upstream is None else upstream, axis=-1)
-            factor = upstream * (1.0 + 2.0 * z_loss * log_z) / total
-            return factor * exponentials - upstream * is_target
-
-        return ops.squeeze(loss, axis=-1), gradient
-
-    return token_losses(logits)

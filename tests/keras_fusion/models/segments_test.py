@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_fusion.theory.derivatives import Derivatives, mean_cross_entropy
+from keras_fusion.losses import mean_cross_entropy
+from keras_fusion.theory.derivatives import Derivatives
 from tests.keras_fusion.models import tiny
 
 # Tokens that the encoder and the decoder see of each example; the last one reaches the distance

@@ -10,9 +10,10 @@ from keras import ops
 
 import keras_fusion as kf
 from keras_fusion.layers import FusableDense, FusableLayerNorm
+from keras_fusion.losses import mean_cross_entropy
 from keras_fusion.models import T5, T5Config
 from keras_fusion.theory import Fields
-from keras_fusion.theory.derivatives import Derivatives, mean_cross_entropy
+from keras_fusion.theory.derivatives import Derivatives
 
 V1_1 = {}
 V1_0 = {"tie_embedding_weights": True, "use_gated_activation": False, "activation": "relu"}

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_fusion.losses import mean_cross_entropy
 from keras_fusion.theory.derivatives import (
     Derivatives,
     combine,
-    mean_cross_entropy,
     split_batch,
     squared_norm,
 )
