@@ -1,15 +1,16 @@
-"""What the training loop asks of an engine, and the names under which a run's state is kept."""
+"""What the training loop asks of an engine, and what all engines do alike."""
 
+import abc
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import keras
 import numpy as np
 
-from trainers.errors import UserError
-
-Batch = Mapping[str, np.ndarray]
+from trainers.engines.feeds import Batch, Calls, at_least_one, stack
+from trainers.engines.state import check_state, state_variables
+from trainers.errors import UserError, check_at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +24,8 @@ class StepSums:
         correct: number of them that were predicted.
         learning_rate: the rate of the last step; nan in an evaluation.
         bad_step: index in 0..steps-1 of the first step whose loss was not finite; -1 if none.
-        largest_gradient: largest finite |gradient|, after the sum over replicas and before any
-            clipping, of the first bad step, else of the last one; nan where it is not known.
+        largest_gradient: largest finite |gradient| of that step, after the sum over replicas and
+            before any clipping; nan where no step was bad.
     """
 
     steps: int
@@ -85,82 +86,178 @@ class StepOptions:
     def __post_init__(self):
         if self.clip_norm is not None and not 0 < self.clip_norm < float("inf"):
             raise UserError(
-                "Expected clip_norm to be a finite number above 0. "
-                f"Received: clip_norm={self.clip_norm}. Leave it out to clip nothing."
+                expected="clip_norm to be a finite number above 0",
+                received=f"clip_norm={self.clip_norm}",
+                do="Leave it out to clip nothing",
             )
-        if self.microbatches < 1:
-            raise UserError(
-                "Expected microbatches to be at least 1. "
-                f"Received: microbatches={self.microbatches}. Use 1 for a batch in one piece."
-            )
+        check_at_least(1, microbatches=self.microbatches)
 
     def rows(self, rows: int) -> int:
-        """Rows of a microbatch of a replica that has `rows` of them.
+        """Returns the rows of a microbatch of a replica that has `rows` of them.
 
         Raises:
             UserError: they cannot be cut into equal parts.
         """
         if rows % self.microbatches:
             raise UserError(
-                f"Expected microbatches to divide the {rows} sequences that a replica has. "
-                f"Received: microbatches={self.microbatches}. Take a divisor of {rows}."
+                expected=f"microbatches to divide the {rows} sequences that a replica has",
+                received=f"microbatches={self.microbatches}",
+                do=f"Take a divisor of {rows}",
             )
         return rows // self.microbatches
 
 
-@runtime_checkable
-class Engine(Protocol):
+class Engine(abc.ABC):
     """Runs steps of one model and one optimizer on some devices.
 
     Order of calls: build model and optimizer inside `scope()`, `compile` them, then any of the
     others. Every number that the loop sees is global: summed over all replicas and all hosts.
+
+    Args:
+        options: what a step does with its gradients; None clips nothing and cuts nothing.
 
     Attributes:
         num_devices: devices that the engine uses, those of other hosts included.
         is_chief: whether this process is the one that writes files.
         is_local: whether the model's weights can be used outside the engine as any other tensors:
             one device holds them, which this process drives itself.
+        variables: name to variable of the run's state, once compiled.
     """
 
     num_devices: int
-    is_chief: bool
     is_local: bool
+    is_chief: bool = True
+
+    def __init__(self, options: StepOptions | None = None):
+        self.options = options or StepOptions()
+        self.variables: dict[str, keras.Variable] = {}
+        self._calls = Calls()
 
     def agree(self, flag: bool) -> bool:
         """Returns whether `flag` is set on any host; every host has to call it, and waits."""
+        return flag
 
+    @abc.abstractmethod
     def scope(self) -> contextlib.AbstractContextManager:
         """Context in which model and optimizer must be built."""
 
     def compile(self, model, optimizer) -> None:
-        """Takes model and optimizer, builds the slots and the step functions."""
+        """Takes model and optimizer, builds the slots and the step functions.
+
+        Raises:
+            UserError: the model is not built, or the engine would train it wrong.
+        """
+        if not model.built or not model.variables:
+            raise UserError(
+                expected="a built model",
+                received=f"model={model.name} without variables",
+                do="Call it on a batch first",
+            )
+        self.check(model, optimizer)
+        with self.scope():
+            optimizer.build(model.trainable_variables)
+        self.variables = state_variables(model, optimizer)
+        self._calls = Calls()
+        self.build_steps(model, optimizer)
 
     def warm_up(self, batches: Iterator[Batch], num_steps: int) -> None:
-        """Compiles calls of up to `num_steps` steps without changing the state."""
+        """Compiles calls of up to `num_steps` steps by a call of none; takes no batch."""
+        self._train(self._calls.peek(batches, num_steps), 0)
 
     def train(self, batches: Iterator[Batch], num_steps: int) -> StepSums:
-        """Takes `num_steps` batches from `batches`, one step each; waits for the devices once.
+        """Runs `num_steps` steps on the next batches of an iterator; waits for the devices once.
 
-        The same iterator is passed again and again: an engine may read ahead of the steps.
+        Args:
+            batches: iterator of dicts of int arrays (global batch, length), with "targets"; on
+                several hosts the same on each. It is read ahead: pass the same one in the next
+                call to continue where this one ended.
+            num_steps: how many; more than in any call before means a new compilation.
         """
+        return self._train(self._calls.take(batches, num_steps), num_steps)
 
     def evaluate(self, batches: Iterable[Batch]) -> StepSums:
-        """Sums loss and counts over `batches`, without dropout; the state stays as it is."""
+        """Sums loss and counts over `batches`, without dropout; the state stays as it is.
+
+        Args:
+            batches: dicts as in `train`, all of one shape.
+        """
+        batches = at_least_one(batches)
+        arrays = stack(batches, len(batches))
+        return _sums(len(batches), self.run_evaluation(arrays, len(batches)))
+
+    def _train(self, batches: list[Batch], num_steps: int) -> StepSums:
+        arrays = stack(batches, self._calls.length)
+        return _sums(num_steps, self.run_steps(arrays, num_steps))
 
     def state(self) -> dict[str, np.ndarray]:
-        """Copies weights, slots, iterations and seeds to the host (`state_variables` names)."""
+        """Copies weights, slots, iterations and seeds to the host (`state_variables` names).
+
+        Of several hosts each has to call it, and gets all of it.
+        """
+        return {name: self.read(name) for name in self.variables}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Sets what `state` returned, on any engine and any number of devices.
 
-        Values may be read slice by slice: a memory-mapped file, a lazily fused array.
+        Args:
+            state: arrays, or what can be sliced like them: a memory-mapped file, a lazily fused
+                array.
+
+        Raises:
+            UserError: naming every difference in names and shapes; nothing is set then.
+        """
+        check_state(
+            {name: tuple(variable.shape) for name, variable in self.variables.items()},
+            {name: tuple(value.shape) for name, value in state.items()},
+            "the state of a run",
+        )
+        for name in self.variables:
+            self.write(name, state[name])
+
+    # ---- what an engine adds ----
+
+    def check(self, model, optimizer) -> None:  # noqa: B027 (most need none)
+        """Raises a `UserError` for a model or optimizer that this engine would train wrong."""
+
+    @abc.abstractmethod
+    def build_steps(self, model, optimizer) -> None:
+        """Makes the step functions of a model and an optimizer that have their variables."""
+
+    @abc.abstractmethod
+    def run_steps(self, arrays: dict[str, np.ndarray], num_steps: int) -> Sequence[float]:
+        """Trains on the first `num_steps` of arrays (steps, global batch, length).
+
+        Returns:
+            The fields of `StepSums` after `steps`, in their order.
         """
 
+    @abc.abstractmethod
+    def run_evaluation(self, arrays: dict[str, np.ndarray], num_batches: int) -> Sequence[float]:
+        """Evaluates on such arrays; returns as `run_steps`."""
 
-def check_built(model) -> None:
-    """Raises a `UserError` unless a model has its variables."""
-    if not model.built or not model.variables:
+    @abc.abstractmethod
+    def read(self, name: str) -> np.ndarray:
+        """Copies one variable to the host."""
+
+    @abc.abstractmethod
+    def write(self, name: str, value) -> None:
+        """Sets one variable."""
+
+
+def check_backend(backend: str, purpose: str) -> None:
+    """Checks that Keras runs on the backend that an engine is for.
+
+    Raises:
+        UserError: it runs on another one.
+    """
+    if keras.backend.backend() != backend:
         raise UserError(
-            f"Expected a built model. Received: model={model.name} without variables. "
-            "Call it on a batch first."
+            expected=f"Keras on its {backend} backend for {purpose}",
+            received=f"KERAS_BACKEND={keras.backend.backend()}",
+            do=f"Set KERAS_BACKEND={backend} before Keras is imported",
         )
+
+
+def _sums(steps: int, numbers: Sequence[float]) -> StepSums:
+    loss, tokens, correct, rate, bad_step, largest = numbers
+    return StepSums(steps, loss, tokens, correct, rate, int(bad_step), largest)

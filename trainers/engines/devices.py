@@ -1,4 +1,4 @@
-"""Which devices a run trains on, and the engines for them.
+"""The devices that a run trains on, and the engines for them.
 
 On the TensorFlow backend a `tf.distribute` strategy copies the model to every device (data
 parallel); on the JAX backend a mesh of named dimensions can also split it (model parallel).
@@ -13,9 +13,10 @@ from typing import Protocol
 import keras
 
 import keras_fusion as kf
-from trainers.engines import mesh
+from trainers.engines import sharding
 from trainers.engines.base import Engine, StepOptions
-from trainers.errors import UserError
+from trainers.engines.mesh import BATCH, T5_LAYOUT, Layout, MeshShape, check_devices
+from trainers.errors import UserError, check_choice
 from trainers.programs import check_options, option
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
@@ -25,12 +26,12 @@ class EngineFactory(Protocol):
     """Makes the engines of a run: each stage takes its own."""
 
     def __call__(self, options: StepOptions) -> Engine:
-        """An engine whose steps do with their gradients what `options` say."""
+        """Makes an engine whose steps follow `options`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """What a run was told about its devices; says nothing about what it computes.
+    """Choice of the devices of a run; says nothing about what it computes.
 
     Raises:
         UserError: values that do not go together.
@@ -43,9 +44,7 @@ class Devices:
     mesh_shape: str | None = option(
         None, "JAX: name:size pairs, such as batch:2,model:2; without it batch: all devices."
     )
-    layout: str | None = option(
-        None, f"JAX: axis:mesh dimension pairs; without it {mesh.T5_LAYOUT}."
-    )
+    layout: str | None = option(None, f"JAX: axis:mesh dimension pairs; without it {T5_LAYOUT}.")
     microbatches: int = option(1, "Parts that a device's batch is cut into.", at_least=1)
     parallel_stages: bool = option(
         False, "JAX: train stages that do not need each other side by side."
@@ -53,22 +52,18 @@ class Devices:
 
     def __post_init__(self):
         check_options(self)
-        if self.tpu and self.strategy not in ("auto", "tpu"):
-            raise UserError(
-                "Expected --tpu with --strategy=tpu. Received: "
-                f"tpu={self.tpu!r}, strategy={self.strategy!r}. Leave out one of them."
-            )
+        check_strategy(self.strategy, self.tpu)
         # The syntax, before anything is read.
         self.shape()
         self.rules()
 
-    def shape(self) -> mesh.MeshShape | None:
-        """The mesh that was asked for."""
-        return mesh.MeshShape.parse(self.mesh_shape) if self.mesh_shape else None
+    def shape(self) -> MeshShape | None:
+        """Returns the mesh that was asked for."""
+        return MeshShape.parse(self.mesh_shape) if self.mesh_shape else None
 
-    def rules(self) -> mesh.Layout | None:
-        """The layout that was asked for."""
-        return mesh.Layout.parse(self.layout) if self.layout else None
+    def rules(self) -> Layout | None:
+        """Returns the layout that was asked for."""
+        return Layout.parse(self.layout) if self.layout else None
 
     def check_backend(self) -> None:
         """Checks that Keras' backend can do what was asked for.
@@ -78,36 +73,46 @@ class Devices:
         """
         backend = keras.backend.backend()
         if backend == "tensorflow":
-            asked = {
-                "--mesh_shape": self.mesh_shape,
-                "--layout": self.layout,
-                "--parallel_stages": self.parallel_stages,
-            }
-            for flag, value in asked.items():
-                if value:
+            for name in ("mesh_shape", "layout", "parallel_stages"):
+                if getattr(self, name):
                     raise UserError(
-                        f"Expected the JAX backend for {flag}: on TensorFlow keras.distribution "
-                        f"has no effect, and every device would hold the whole model. Received: "
-                        f"KERAS_BACKEND=tensorflow. Set KERAS_BACKEND=jax, or leave out {flag}."
+                        expected=f"the JAX backend for --{name}: on TensorFlow keras.distribution "
+                        "has no effect, and every device would hold the whole model",
+                        received="KERAS_BACKEND=tensorflow",
+                        do=f"Set KERAS_BACKEND=jax, or leave out --{name}",
                     )
         elif backend == "jax":
             if self.strategy not in ("auto", "one_device"):
                 raise UserError(
-                    f"Expected the TensorFlow backend for --strategy={self.strategy}. Received: "
-                    "KERAS_BACKEND=jax. Set KERAS_BACKEND=tensorflow, or use --mesh_shape."
+                    expected=f"the TensorFlow backend for --strategy={self.strategy}",
+                    received="KERAS_BACKEND=jax",
+                    do="Set KERAS_BACKEND=tensorflow, or use --mesh_shape",
                 )
         else:
             raise UserError(
-                "Expected Keras on its tensorflow or jax backend for training. "
-                f"Received: KERAS_BACKEND={backend}. Set KERAS_BACKEND to one of them."
+                expected="Keras on its tensorflow or jax backend for training",
+                received=f"KERAS_BACKEND={backend}",
+                do="Set KERAS_BACKEND to one of them",
             )
 
 
-def engine_factory(devices: Devices) -> EngineFactory:
-    """Returns what makes the engines of a run.
+def check_strategy(strategy: str, tpu: str | None) -> None:
+    """Checks a strategy, and that a TPU is named only for one that takes it.
 
-    Args:
-        devices: what the run was told.
+    Raises:
+        UserError: an unknown strategy, or a TPU for another one.
+    """
+    check_choice(STRATEGIES, strategy=strategy)
+    if tpu and strategy not in ("auto", "tpu"):
+        raise UserError(
+            expected="--tpu only with --strategy=tpu or --strategy=auto",
+            received=f"tpu={tpu!r}, strategy={strategy!r}",
+            do="Leave out one of them",
+        )
+
+
+def engine_factory(devices: Devices) -> EngineFactory:
+    """Returns the factory of a run's engines.
 
     Raises:
         UserError: the backend or the machine does not have what was asked for.
@@ -122,10 +127,10 @@ def engine_factory(devices: Devices) -> EngineFactory:
 
     # It reports, as information, every kind of device that is not there.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
-    found = jax.devices()[:1] if devices.strategy == "one_device" else jax.devices()
-    shape = devices.shape() or mesh.MeshShape(((mesh.BATCH, len(found)),))
-    mesh.check_devices(shape, len(found))
-    return MeshEngines(shape, devices.rules(), tuple(found[: shape.size]))
+    available = jax.devices()[:1] if devices.strategy == "one_device" else jax.devices()
+    shape = devices.shape() or MeshShape(((BATCH, len(available)),))
+    check_devices(shape, len(available))
+    return MeshEngines(shape, devices.rules(), tuple(available[: shape.size]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,8 +143,8 @@ class MeshEngines:
         devices: JAX devices, as many as the mesh has places.
     """
 
-    shape: mesh.MeshShape
-    layout: mesh.Layout | None
+    shape: MeshShape
+    layout: Layout | None
     devices: tuple
 
     def __call__(self, options: StepOptions) -> Engine:
@@ -155,19 +160,19 @@ class MeshEngines:
         """
         for config in configs:
             model = kf.models.T5.skeleton(config)
-            mesh.weight_specs(model, self.shape, self.layout)
-            layout = mesh.checked_layout(self.layout, mesh.axis_sizes(model))
-            mesh.check_batch(batch_size, self.shape, layout)
+            sharding.weight_specs(model, self.shape, self.layout)
+            layout = sharding.checked_layout(self.layout, sharding.axis_sizes(model))
+            sharding.check_batch(batch_size, self.shape, layout)
 
     def parts(self, count: int, batch_size: int) -> Sequence["MeshEngines"]:
         """Cuts the devices into parts for models that train side by side, each data-parallel.
 
         Args:
             count: how many models; the parts are as many, or as many as there are devices.
-            batch_size: sequences a batch: its divisors are the sizes that a part can have.
+            batch_size: sequences per batch: its divisors are the sizes that a part can have.
         """
         most = max(1, len(self.devices) // count)
-        size = max(n for n in mesh.divisors(batch_size) if n <= most)
-        shape = mesh.MeshShape(((mesh.BATCH, size),))
+        size = max(n for n in sharding.divisors(batch_size) if n <= most)
+        shape = MeshShape(((BATCH, size),))
         starts = range(0, min(count * size, len(self.devices) // size * size), size)
         return [MeshEngines(shape, None, self.devices[i : i + size]) for i in starts]

@@ -5,13 +5,14 @@ ends, hides the exceptions of the data, and needs TensorFlow.
 """
 
 import collections
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from trainers.engines.base import Batch
 from trainers.errors import UserError
+
+Batch = Mapping[str, np.ndarray]
 
 
 class Feed:

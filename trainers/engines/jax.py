@@ -5,23 +5,22 @@ than this machine: `JaxEngine.lower` compiles its step all the same. No TensorFl
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
-from trainers.engines import mesh as meshes
-from trainers.engines.base import Batch, StepOptions, StepSums, check_built
-from trainers.engines.feeds import Calls, at_least_one, stack
+from keras_fusion import _keras
+from trainers.engines import sharding
+from trainers.engines.base import Engine, StepOptions, check_backend
 from trainers.engines.jax_steps import State, Steps, Totals
-from trainers.engines.jax_variables import deferred, initialize, place
-from trainers.engines.mesh import Layout, MeshShape
-from trainers.engines.state import check_state, state_variables
+from trainers.engines.jax_variables import initialize, place
+from trainers.engines.mesh import BATCH, Layout, MeshShape, check_devices
 
 
-class JaxEngine:
+class JaxEngine(Engine):
     """Training steps of one model on a mesh of JAX devices.
 
     Args:
@@ -52,21 +51,20 @@ class JaxEngine:
         devices: Sequence[jax.Device] | None = None,
         options: StepOptions | None = None,
     ):
+        super().__init__(options)
+        check_backend("jax", "a mesh of devices")
         if mesh_shape is None:
-            mesh_shape = MeshShape(((meshes.BATCH, len(devices) if devices else 1),))
+            mesh_shape = MeshShape(((BATCH, len(devices) if devices else 1),))
         self.mesh_shape = _parsed(MeshShape, mesh_shape)
-        self._asked = None if layout is None else _parsed(Layout, layout)
-        self.options = options or StepOptions()
-        meshes.check_backend(self.mesh_shape)
+        self._given_layout = _parsed(Layout, layout)
         devices = list(jax.devices() if devices is None else devices)
-        meshes.check_devices(self.mesh_shape, len(devices))
+        check_devices(self.mesh_shape, len(devices))
         self.mesh = jax.make_mesh(
             self.mesh_shape.sizes,
             self.mesh_shape.names,
             axis_types=(jax.sharding.AxisType.Auto,) * len(self.mesh_shape.names),
             devices=devices[: self.mesh_shape.size],
         )
-        self._calls = Calls()
 
     @property
     def num_devices(self) -> int:
@@ -91,34 +89,25 @@ class JaxEngine:
 
     def scope(self) -> contextlib.AbstractContextManager:
         """Context in which model and optimizer are built, without memory for their values."""
-        return deferred()
+        return _keras.kept_initializers()
 
-    def compile(self, model, optimizer) -> None:
-        """Takes model and optimizer, and decides where every array of theirs goes.
+    def check(self, model, optimizer) -> None:
+        """Raises a `UserError` unless the layout fits the model."""
+        self.layout = sharding.checked_layout(self._given_layout, sharding.axis_sizes(model))
+        self._specs = sharding.weight_specs(model, self.mesh_shape, self.layout)
 
-        Raises:
-            UserError: the model is not built, or the layout does not fit it.
-        """
-        check_built(model)
-        self.layout = meshes.checked_layout(self._asked, meshes.axis_sizes(model))
-        specs = meshes.weight_specs(model, self.mesh_shape, self.layout)
-        with self.scope():
-            optimizer.build(model.trainable_variables)
-        self.variables = state_variables(model, optimizer)
+    def build_steps(self, model, optimizer) -> None:
         self.shardings = {
             name: NamedSharding(self.mesh, PartitionSpec(*spec))
-            for name, spec in _state_specs(model, specs, self.variables).items()
+            for name, spec in sharding.state_specs(model, self._specs, self.variables).items()
         }
         for name, variable in self.variables.items():
             # Keras puts what is assigned to the variable there.
-            variable._layout = self.shardings[name]
+            _keras.set_sharding(variable, self.shardings[name])
         self._groups = State(
             model.trainable_variables, model.non_trainable_variables, optimizer.variables
         )
-        self._calls, self._has_values = Calls(), False
-        self._compile_steps(model, optimizer)
-
-    def _compile_steps(self, model, optimizer) -> None:
+        self._has_values = False
         state = self._state_shardings()
         single = NamedSharding(self.mesh, PartitionSpec())
         totals = Totals(*[single] * len(Totals._fields))
@@ -127,57 +116,36 @@ class JaxEngine:
             return jax.lax.with_sharding_constraint(arrays, state.weights)
 
         steps = Steps(model, optimizer, self.options, keep)
-        self._train_steps = jax.jit(steps.train, donate_argnums=0, out_shardings=(state, totals))
+        self.train_steps = jax.jit(steps.train, donate_argnums=0, out_shardings=(state, totals))
         self._evaluation_steps = jax.jit(steps.evaluate, out_shardings=totals)
 
     def _state_shardings(self) -> State:
-        of = {id(variable): self.shardings[name] for name, variable in self.variables.items()}
-        return State(*([of[id(variable)] for variable in group] for group in self._groups))
+        shardings = {id(v): self.shardings[name] for name, v in self.variables.items()}
+        return State(*([shardings[id(v)] for v in group] for group in self._groups))
 
     # ---- running ----
 
-    def warm_up(self, batches: Iterator[Batch], num_steps: int) -> None:
-        """Compiles by a call of no steps; takes no batch of the run."""
-        self._train(self._calls.peek(batches, num_steps), 0)
-
-    def train(self, batches: Iterator[Batch], num_steps: int) -> StepSums:
-        """Runs `num_steps` steps on the next batches of an iterator; one wait at the end.
-
-        Args:
-            batches: iterator of dicts of int arrays (global batch, length), with "targets". It is
-                read ahead; pass the same one in the next call to go on where this one ended.
-            num_steps: how many; more than in any call before means a new compilation.
-
-        Returns:
-            `StepSums` over these steps and the whole mesh.
-        """
-        return self._train(self._calls.take(batches, num_steps), num_steps)
-
-    def evaluate(self, batches: Iterable[Batch]) -> StepSums:
-        """Sums loss and counts over batches, without dropout.
-
-        Args:
-            batches: dicts as in `train`, all of one shape.
-        """
-        batches = at_least_one(batches)
-        arrays = self._distribute(stack(batches, len(batches)))
-        totals = self._evaluation_steps(self._values(), arrays, np.int32(len(batches)))
-        return _sums(len(batches), totals)
-
-    def _train(self, batches: list[Batch], num_steps: int) -> StepSums:
-        arrays = self._distribute(stack(batches, self._calls.length))
-        state, totals = self._train_steps(self._values(), arrays, np.int32(num_steps))
+    def run_steps(self, arrays: dict[str, np.ndarray], num_steps: int) -> list[float]:
+        state, totals = self.train_steps(
+            self._values(), self._distribute(arrays), np.int32(num_steps)
+        )
         for group, values in zip(self._groups, state, strict=True):
             for variable, value in zip(group, values, strict=True):
-                variable._value = value
-        return _sums(num_steps, totals)
+                _keras.set_value(variable, value)
+        return _numbers(totals)
+
+    def run_evaluation(self, arrays: dict[str, np.ndarray], num_batches: int) -> list[float]:
+        arrays = self._distribute(arrays)
+        return _numbers(self._evaluation_steps(self._values(), arrays, np.int32(num_batches)))
 
     def _distribute(self, arrays: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """Puts (steps, rows, length) arrays on the mesh, as `Steps` wants them."""
-        sharding = self._batch_sharding()
+        batch_sharding = self._batch_sharding()
         return {
             name: place(
-                value.reshape(self._batch_shape(value.shape)).swapaxes(1, 2), value.dtype, sharding
+                value.reshape(self._batch_shape(value.shape)).swapaxes(1, 2),
+                value.dtype,
+                batch_sharding,
             )
             for name, value in arrays.items()
         }
@@ -185,12 +153,12 @@ class JaxEngine:
     def _batch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """(steps, rows of a microbatch, microbatches, length) from (steps, rows, length)."""
         steps, rows, *rest = shape
-        self.options.rows(meshes.check_batch(rows, self.mesh_shape, self.layout))
+        self.options.rows(sharding.check_batch(rows, self.mesh_shape, self.layout))
         parts = self.options.microbatches
         return (steps, rows // parts, parts, *rest)
 
     def _batch_sharding(self) -> NamedSharding:
-        dim = self.layout.restricted(dims=self.mesh_shape.names).dim(meshes.BATCH)
+        dim = self.layout.restricted(dims=self.mesh_shape.names).dim(BATCH)
         return NamedSharding(self.mesh, PartitionSpec(None, None, dim))
 
     def lower(self, batch_shapes: Mapping[str, tuple[int, ...]], num_steps: int = 1):
@@ -215,17 +183,17 @@ class JaxEngine:
             batches[name] = jax.ShapeDtypeStruct(
                 (steps, parts, rows, *rest), np.int32, sharding=batch_sharding
             )
-        return self._train_steps.lower(
+        return self.train_steps.lower(
             self.state_shapes(), batches, jax.ShapeDtypeStruct((), np.int32)
         )
 
     def state_shapes(self) -> State:
-        """Shapes, dtypes and shardings of the state, without values."""
+        """Returns shapes, dtypes and shardings of the state, without values."""
         return State(
             *(
                 [
-                    jax.ShapeDtypeStruct(v.shape, v._dtype, sharding=sharding)
-                    for v, sharding in zip(group, shardings, strict=True)
+                    jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=placed)
+                    for v, placed in zip(group, shardings, strict=True)
                 ]
                 for group, shardings in zip(self._groups, self._state_shardings(), strict=True)
             )
@@ -234,70 +202,38 @@ class JaxEngine:
     # ---- state ----
 
     def _values(self) -> State:
-        """The arrays that the variables hold; made now where they hold none yet."""
+        """Returns the arrays that the variables hold; made now where they hold none yet."""
         if not self._has_values:
-            initialize(
-                list(self.variables.values()), [self.shardings[name] for name in self.variables]
-            )
+            initialize((v, self.shardings[name]) for name, v in self.variables.items())
             self._has_values = True
-        return State(*([variable._value for variable in group] for group in self._groups))
+        return State(*([_keras.value_of(variable) for variable in group] for group in self._groups))
 
     def state(self) -> dict[str, np.ndarray]:
-        """Copies weights, slots, iterations and seeds to the host (`state_variables` names).
-
-        Of several hosts each has to call it, and gets all of it.
-        """
         self._values()
-        return {name: _to_host(variable._value) for name, variable in self.variables.items()}
+        return super().state()
+
+    def read(self, name: str) -> np.ndarray:
+        value = _keras.value_of(self.variables[name])
+        if not value.is_fully_addressable:
+            return multihost_utils.process_allgather(value, tiled=True)
+        return np.array(value)
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Sets what `state` returned, here, on another mesh, or under TensorFlow.
-
-        Args:
-            state: arrays, or what can be sliced like them: only the slices that a device of this
-                host holds are read.
-
-        Raises:
-            UserError: naming every difference in names and shapes; nothing is set then.
-        """
-        check_state(
-            {name: tuple(variable.shape) for name, variable in self.variables.items()},
-            {name: tuple(value.shape) for name, value in state.items()},
-            "the state of a run",
-        )
-        for name, variable in self.variables.items():
-            # The old value goes first, and with the initializer whatever it would have read.
-            variable._value = variable._initializer = None
-            variable._value = place(state[name], variable._dtype, self.shardings[name])
+        super().load_state(state)
         self._has_values = True
+
+    def write(self, name: str, value) -> None:
+        """Sets one variable; of `value` only what a device of this host holds is read."""
+        variable = self.variables[name]
+        # The old value goes first, and with the initializer whatever it would have read.
+        _keras.set_value(variable, None)
+        _keras.set_value(variable, place(value, variable.dtype, self.shardings[name]))
 
 
 def _parsed(kind, value):
     return kind.parse(value) if isinstance(value, str) else value
 
 
-def _state_specs(model, specs: Mapping, variables: Mapping) -> dict[str, meshes.Spec]:
-    """Specs of all variables of a state by name: weights' own, and slots like their weights."""
-    declared = meshes.declared_weights(model)
-    of_weight = {id(variable): specs[path] for path, (variable, _) in declared.items()}
-    found = {}
-    for name, variable in variables.items():
-        kind, _, rest = name.partition("/")
-        weight = variable
-        if kind == "optimizer":
-            weight = variables.get(f"model/{rest.rpartition('/')[0]}")
-        spec = of_weight.get(id(weight), ())
-        found[name] = meshes.slot_spec(spec, weight.shape, variable.shape) if spec else ()
-    return found
-
-
-def _to_host(value: jax.Array) -> np.ndarray:
-    if not value.is_fully_addressable:
-        return multihost_utils.process_allgather(value, tiled=True)
-    return np.array(value)
-
-
-def _sums(steps: int, totals: Totals) -> StepSums:
+def _numbers(totals: Totals) -> list[float]:
     """Waits for the devices and copies their sums, once."""
-    found = Totals(*(value.item() for value in jax.device_get(totals)))
-    return StepSums(steps=steps, **found._asdict())
+    return [value.item() for value in jax.device_get(totals)]

@@ -1,4 +1,4 @@
-"""What one call of the JAX engine computes: several steps, as a pure function of the state."""
+"""Computation of one call of the JAX engine: several steps, as a pure function of the state."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import keras
 
 from trainers.engines.base import StepOptions
+from trainers.engines.gradients import clip, largest_if_not_finite
 from trainers.engines.losses import PAD_ID, LossSums, loss_sums
 
 
@@ -56,7 +57,7 @@ class Steps:
     keep: Callable[[list], list]
 
     def train(self, state: State, batches: Mapping, num_steps) -> tuple[State, Totals]:
-        """Runs the first `num_steps` of the batches; a number on the device, so compiled once."""
+        """Runs the first `num_steps` of the batches: a number on the device, so compiled once."""
 
         def step(index, carry):
             state, totals = carry
@@ -84,14 +85,13 @@ class Steps:
         rate = self._learning_rate(state.slots)
         gradients, others, sums = self._gradients(state, batch)
         gradients = self.keep(gradients)
-        largest = largest_finite(gradients)
-        if self.options.clip_norm is not None:
-            gradients = clip_by_global_norm(gradients, self.options.clip_norm)
+        largest = largest_if_not_finite(sums.loss, gradients)
+        gradients = clip(gradients, self.options.clip_norm)
         weights, slots = self.optimizer.stateless_apply(state.slots, gradients, state.weights)
         return State(self.keep(weights), others, slots), sums, rate, largest
 
     def _gradients(self, state: State, batch: Mapping):
-        """Gradients of the loss a token, added up over the microbatches."""
+        """Gradients of the loss per token, added up over the microbatches."""
         tokens = jnp.maximum(jnp.sum(batch["targets"] != PAD_ID, dtype="int32"), 1)
 
         def loss(weights, others, part):
@@ -123,19 +123,6 @@ class Steps:
         mapping = list(zip(self.optimizer.variables, slots, strict=True))
         with keras.StatelessScope(state_mapping=mapping):
             return jnp.asarray(keras.ops.convert_to_tensor(self.optimizer.learning_rate), "float32")
-
-
-def largest_finite(gradients) -> jax.Array:
-    """The largest finite |value| in a list of arrays; 0 where there is none."""
-    sizes = [jnp.abs(gradient).astype("float32") for gradient in gradients]
-    return jnp.stack([jnp.max(jnp.where(jnp.isfinite(s), s, 0), initial=0) for s in sizes]).max()
-
-
-def clip_by_global_norm(gradients, limit: float) -> list[jax.Array]:
-    """Scales arrays down so that their joint L2 norm is at most `limit`."""
-    squares = [jnp.sum(jnp.square(gradient.astype("float32"))) for gradient in gradients]
-    scale = limit / jnp.maximum(jnp.sqrt(sum(squares)), limit)
-    return [gradient * scale.astype(gradient.dtype) for gradient in gradients]
 
 
 def _zeros() -> Totals:

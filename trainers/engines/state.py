@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import keras
 
+from keras_fusion import _keras
 from trainers.errors import UserError
 
 
@@ -33,12 +34,11 @@ def state_variables(model, optimizer=None) -> dict[str, keras.Variable]:
     names: dict[str, keras.Variable] = {}
     seen: set[int] = set()
     for layer_path, layer in _layers(model, (), set()):
-        own = layer._trainable_variables + layer._non_trainable_variables
-        for variable in own:
+        for variable in _keras.own_variables(layer):
             if id(variable) not in seen:
                 seen.add(id(variable))
                 _put(names, "/".join(("model", *layer_path, variable.name)), variable)
-        for number, generator in enumerate(layer._seed_generators):
+        for number, generator in enumerate(_keras.seed_generators(layer)):
             if id(generator.state) not in seen:
                 seen.add(id(generator.state))
                 _put(names, "/".join(("seeds", *layer_path, str(number))), generator.state)
@@ -67,7 +67,7 @@ def _layers(layer, path: tuple[str, ...], visited: set[int]):
     visited.add(id(layer))
     yield path, layer
     taken: dict[str, int] = {}
-    for child in layer._flatten_layers(include_self=False, recursive=False):
+    for child in _keras.children(layer):
         # Counted also when visited already, so that a shared layer shifts no name.
         name = _stable_name(child)
         taken[name] = taken.get(name, 0) + 1

@@ -1,13 +1,14 @@
 """Strategies of `tf.distribute` by name: the devices of a run, or what is missing for them."""
 
+import functools
 import json
 import os
 from collections.abc import Callable, Mapping
 
-import keras
 import tensorflow as tf
 
-from trainers.engines.base import Engine, StepOptions
+from trainers.engines.base import check_backend
+from trainers.engines.devices import EngineFactory, check_strategy
 from trainers.engines.tensorflow import TensorFlowEngine
 from trainers.errors import UserError
 
@@ -16,8 +17,8 @@ _EXAMPLE = (
 )
 
 
-def engines(name: str, tpu: str | None = None) -> Callable[..., Engine]:
-    """Returns what makes the engines of a run: a function of `StepOptions`.
+def engines(name: str, tpu: str | None = None) -> EngineFactory:
+    """Returns the factory of a run's engines.
 
     All of them share one strategy object: a second one on the same devices would number its
     all-reduces from the start again, and TensorFlow would take them for those of the first.
@@ -33,19 +34,10 @@ def engines(name: str, tpu: str | None = None) -> Callable[..., Engine]:
         make_engine = engines("auto")
         engine = make_engine(StepOptions(clip_norm=1.0))
     """
-    if keras.backend.backend() != "tensorflow":
-        raise UserError(
-            "Expected Keras on its tensorflow backend for a tf.distribute strategy. "
-            f"Received: KERAS_BACKEND={keras.backend.backend()}. Set KERAS_BACKEND=tensorflow."
-        )
+    check_backend("tensorflow", "a tf.distribute strategy")
     # Each stage has a model, hence step functions of its own: nothing to warn of.
     tf.get_logger().setLevel("ERROR")
-    strategy = make_strategy(name, tpu)
-
-    def make_engine(options: StepOptions | None = None) -> Engine:
-        return TensorFlowEngine(strategy, options)
-
-    return make_engine
+    return functools.partial(TensorFlowEngine, make_strategy(name, tpu))
 
 
 def make_strategy(name: str, tpu: str | None = None) -> tf.distribute.Strategy:
@@ -67,16 +59,7 @@ def make_strategy(name: str, tpu: str | None = None) -> tf.distribute.Strategy:
     Example:
         strategy = make_strategy("tpu", "local")
     """
-    if name not in ("auto", *_STRATEGIES):
-        raise UserError(
-            f"Expected a strategy among auto, {', '.join(_STRATEGIES)}. "
-            f"Received: strategy={name!r}. Choose one of these."
-        )
-    if tpu and name not in ("auto", "tpu"):
-        raise UserError(
-            "Expected --tpu only with --strategy=tpu or --strategy=auto. "
-            f"Received: tpu={tpu!r} with strategy={name!r}. Leave one of them out."
-        )
+    check_strategy(name, tpu)
     tpu = tpu or os.environ.get("TPU_NAME")
     return _STRATEGIES[_choose(tpu) if name == "auto" else name](tpu)
 
@@ -91,55 +74,48 @@ def _choose(tpu: str | None) -> str:
     return "one_device"
 
 
-def _one_device(tpu):
-    return tf.distribute.get_strategy()
-
-
-def _mirrored(tpu):
-    return tf.distribute.MirroredStrategy()
-
-
 def _multi_worker(tpu):
     read_tf_config(os.environ)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         raise UserError(
-            "Expected a cluster that this process can join. "
-            f"Received: TF_CONFIG={os.environ['TF_CONFIG']}: {_first_line(error)} "
-            "Start one process for each of its tasks; its address must be free on that host."
+            expected="a cluster that this process can join",
+            received=f"TF_CONFIG={os.environ['TF_CONFIG']}: {_first_line(error)}",
+            do="Start one process for each of its tasks; its address must be free on that host",
         ) from error
 
 
 def _tpu(tpu):
     if not tpu:
         raise UserError(
-            "Expected the TPU of --strategy=tpu. Received: tpu=None, and TPU_NAME is not set. "
-            "Give --tpu=local on a TPU VM, or --tpu=NAME."
+            expected="the TPU of --strategy=tpu",
+            received="tpu=None, and TPU_NAME is not set",
+            do="Give --tpu=local on a TPU VM, or --tpu=NAME",
         )
     try:
         # Finds its hosts, connects to them, and starts its cores.
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(tpu)
     except Exception as error:  # whatever a missing library, host, network or permission raises
         raise UserError(
-            f"Expected a TPU that this process can use. Received: tpu={tpu!r}: "
-            f"{type(error).__name__}: {_first_line(error)} Check the name, that no other process "
-            "holds the TPU, and that tensorflow-tpu is installed here in place of tensorflow."
+            expected="a TPU that this process can use",
+            received=f"tpu={tpu!r}: {type(error).__name__}: {_first_line(error)}",
+            do="Check the name, that no other process holds the TPU, and that tensorflow-tpu is "
+            "installed here in place of tensorflow",
         ) from error
     return tf.distribute.TPUStrategy(resolver)
 
 
 _STRATEGIES: dict[str, Callable] = {
-    "one_device": _one_device,
-    "mirrored": _mirrored,
+    "one_device": lambda tpu: tf.distribute.get_strategy(),
+    "mirrored": lambda tpu: tf.distribute.MirroredStrategy(),
     "multi_worker": _multi_worker,
     "tpu": _tpu,
 }
 
 
 def _first_line(error: Exception) -> str:
-    text = (str(error).splitlines() or [""])[0].strip()
-    return text if text.endswith(".") else f"{text}."
+    return (str(error).splitlines() or [""])[0].strip()
 
 
 def read_tf_config(environment: Mapping[str, str]) -> dict:
@@ -170,14 +146,15 @@ def read_tf_config(environment: Mapping[str, str]) -> dict:
             fault = f"it is no JSON: {error}"
     if fault:
         raise UserError(
-            f"Expected TF_CONFIG such as {_EXAMPLE} for several hosts. "
-            f"Received: TF_CONFIG={text!r}: {fault}. Set it on every host, with its own index."
+            expected=f"TF_CONFIG such as {_EXAMPLE} for several hosts",
+            received=f"TF_CONFIG={text!r}: {fault}",
+            do="Set it on every host, with its own index",
         )
     return config
 
 
 def _fault(config) -> str | None:
-    """What is wrong with a TF_CONFIG, in words; None if nothing is."""
+    """Says in words what is wrong with a TF_CONFIG; None if nothing is."""
     if not isinstance(config, dict):
         return "it is no object"
     cluster, task = config.get("cluster"), config.get("task")
@@ -186,10 +163,10 @@ def _fault(config) -> str | None:
     if unknown := sorted(set(cluster) - {"chief", "worker"}):
         return f"its cluster has jobs other than chief and worker: {', '.join(unknown)}"
     for job, addresses in cluster.items():
-        if not isinstance(addresses, list) or not all(_is_address(each) for each in addresses):
+        if not isinstance(addresses, list) or not all(map(_is_address, addresses)):
             return f"the addresses of job {job!r} are no list of host:port"
-    every = [address for addresses in cluster.values() for address in addresses]
-    if len(every) != len(set(every)):
+    everyone = [address for addresses in cluster.values() for address in addresses]
+    if len(everyone) != len(set(everyone)):
         return "its cluster names an address twice"
     if len(cluster.get("chief", ())) > 1:
         return "its cluster has more than one chief"

@@ -1,20 +1,18 @@
 """Engine on `tf.distribute`: one loop of steps in one `tf.function`, for every strategy.
 
-What each line below is careful about was measured; see the comments.
+Each precaution below was measured; the comments say against what.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from trainers.engines.base import Batch, StepOptions, StepSums, check_built
-from trainers.engines.feeds import Calls, at_least_one, stack
+from keras_fusion import _keras
+from trainers.engines.base import Engine, StepOptions, check_backend
 from trainers.engines.losses import PAD_ID
-from trainers.engines.state import check_state, state_variables
-from trainers.engines.tensorflow_steps import ReplicaSteps, sum_no_gradients
+from trainers.engines.tensorflow_steps import ReplicaSteps
 from trainers.errors import UserError
 
 _CLIPS = "clips the gradient of one replica: StepOptions(clip_norm=…) clips that of all"
@@ -28,7 +26,7 @@ _REFUSED = {
 }
 
 
-class TensorFlowEngine:
+class TensorFlowEngine(Engine):
     """Data-parallel training steps under a `tf.distribute` strategy.
 
     Args:
@@ -49,27 +47,17 @@ class TensorFlowEngine:
         strategy: tf.distribute.Strategy | None = None,
         options: StepOptions | None = None,
     ):
-        if keras.backend.backend() != "tensorflow":
-            raise UserError(
-                "Expected Keras on its tensorflow backend for a tf.distribute strategy. "
-                f"Received: KERAS_BACKEND={keras.backend.backend()}. "
-                "Set KERAS_BACKEND=tensorflow before Keras is imported."
-            )
+        super().__init__(options)
+        check_backend("tensorflow", "a tf.distribute strategy")
         self.strategy = strategy or tf.distribute.get_strategy()
-        self.options = options or StepOptions()
         # Each worker is a process; a TPU's hosts all do what one process says.
         self._of_workers = isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy)
         self._any_worker = tf.function(self._sum_over_replicas)
-        self._calls = Calls()
-
-    @property
-    def num_replicas(self) -> int:
-        return self.strategy.num_replicas_in_sync
 
     @property
     def num_devices(self) -> int:
         """Devices of all hosts; each holds one replica."""
-        return self.num_replicas
+        return self.strategy.num_replicas_in_sync
 
     @property
     def is_local(self) -> bool:
@@ -99,162 +87,117 @@ class TensorFlowEngine:
         """Context in which model and optimizer must be built, so that they are mirrored."""
         return self.strategy.scope()
 
-    def compile(self, model, optimizer) -> None:
-        """Takes model and optimizer, builds the slots and traces nothing yet.
+    def check(self, model, optimizer) -> None:
+        """Checks for what would train wrong without a message.
 
         Raises:
-            UserError: where they would train wrong without a word: built outside `scope()`, or
-                with an optimizer option that is wrong inside this loop.
+            UserError: a model built outside `scope()`, or an optimizer option that is wrong inside
+                this loop.
         """
-        self._check(model, optimizer)
-        with self.scope():
-            optimizer.build(model.trainable_variables)
-        if self.num_replicas > 1:
-            sum_no_gradients(optimizer)
-        self._steps = ReplicaSteps(model, optimizer, self.options, self.num_replicas)
-        self._variables = state_variables(model, optimizer)
-        self._calls = Calls()
+        if self.num_devices > 1:
+            outside = [
+                v.path
+                for v in model.variables
+                if not isinstance(v.value, tf.distribute.DistributedValues)
+            ]
+            if outside:
+                raise UserError(
+                    expected="the model to be built inside engine.scope()",
+                    received=f"{len(outside)} variables that are not mirrored, the first "
+                    f"{outside[0]}",
+                    do="Build it there",
+                )
+        if hasattr(optimizer, "inner_optimizer"):
+            raise UserError(
+                expected="an optimizer that scales no loss: an overflow on one replica would turn "
+                "all weights into nan",
+                received=f"optimizer={type(optimizer).__name__}",
+                do="Use bfloat16 without it",
+            )
+        for option, reason in _REFUSED.items():
+            if getattr(optimizer, option, None):
+                raise UserError(
+                    expected=f"an optimizer without {option}, which {reason}",
+                    received=f"{option}={getattr(optimizer, option)}",
+                    do="Leave it out",
+                )
+
+    def build_steps(self, model, optimizer) -> None:
+        if self.num_devices > 1:
+            _keras.sum_no_gradients(optimizer)
+        self._steps = ReplicaSteps(model, optimizer, self.options, self.num_devices)
         # Not jit_compile: on the CPU XLA is slower, under MirroredStrategy it fails, on a TPU it
         # is implied.
         self._train_steps = tf.function(self._loop_of_training)
         self._evaluation_steps = tf.function(self._loop_of_evaluation)
 
-    def _check(self, model, optimizer) -> None:
-        check_built(model)
-        if self.num_replicas > 1:
-            mirrored = {id(v) for v in model.variables if hasattr(v.value, "_values")}
-            outside = [v.path for v in model.variables if id(v) not in mirrored]
-            if outside:
-                raise UserError(
-                    "Expected the model to be built inside engine.scope(). Received: "
-                    f"{len(outside)} variables that are not mirrored, the first {outside[0]}."
-                )
-        if hasattr(optimizer, "inner_optimizer"):
-            raise UserError(
-                "Expected an optimizer that scales no loss: an overflow on one replica would turn "
-                f"all weights into nan. Received: optimizer={type(optimizer).__name__}. Use "
-                "bfloat16 without it."
-            )
-        for option, reason in _REFUSED.items():
-            if getattr(optimizer, option, None):
-                raise UserError(
-                    f"Expected an optimizer without {option}, which {reason}. "
-                    f"Received: {option}={getattr(optimizer, option)}. Leave it out."
-                )
-
-    # ---- running ----
-
-    def warm_up(self, batches: Iterator[Batch], num_steps: int) -> None:
-        """Traces and optimises the graph by a call of no steps; takes no batch of the run."""
-        self._run_steps(self._calls.peek(batches, num_steps), 0)
-
-    def train(self, batches: Iterator[Batch], num_steps: int) -> StepSums:
-        """Runs `num_steps` steps on the next batches of an iterator; one wait at the end.
-
-        Args:
-            batches: iterator of dicts of int arrays (global batch, length), with "targets"; on
-                several hosts the same on each. It is read ahead; pass the same one in the next
-                call to go on where this one ended.
-            num_steps: how many; more than in any call before means a new trace.
-
-        Returns:
-            `StepSums` over these steps and all replicas.
-        """
-        taken = self._calls.take(batches, num_steps)
-        loss, tokens, correct, bad, rate, largest = self._run_steps(taken, num_steps)
-        return StepSums(num_steps, loss, tokens, correct, rate, int(bad), largest)
-
-    def _run_steps(self, batches: list[Batch], num_steps: int) -> list[float]:
-        arrays = self._stack(batches, self._calls.length)
-        self.options.rows(arrays["targets"].shape[1] // self.num_replicas)
+    def run_steps(self, arrays: dict[str, np.ndarray], num_steps: int) -> list[float]:
+        self.options.rows(self._rows_of_a_replica(arrays))
         tokens = np.count_nonzero(arrays["targets"] != PAD_ID, axis=(1, 2)).astype(np.float32)
         # A tensor, not an int: no new trace for another number of steps.
         steps = tf.constant(num_steps, tf.int32)
         return self._train_steps(_tensors(arrays), tokens, steps).numpy().tolist()
 
-    def evaluate(self, batches: Iterable[Batch]) -> StepSums:
-        """Sums loss and counts over batches, without dropout.
+    def run_evaluation(self, arrays: dict[str, np.ndarray], num_batches: int) -> list[float]:
+        self._rows_of_a_replica(arrays)
+        count = tf.constant(num_batches, tf.int32)
+        return self._evaluation_steps(_tensors(arrays), count).numpy().tolist()
 
-        Args:
-            batches: dicts as in `train`, all of one shape.
-        """
-        batches = at_least_one(batches)
-        arrays = _tensors(self._stack(batches, len(batches)))
-        sums = self._evaluation_steps(arrays, tf.constant(len(batches), tf.int32))
-        loss, tokens, correct, bad = sums.numpy().tolist()
-        return StepSums(len(batches), loss, tokens, correct, bad_step=int(bad))
-
-    def _stack(self, batches: list[Batch], capacity: int) -> dict[str, np.ndarray]:
-        """Arrays (steps, global batch, length) of which each replica can take its rows."""
-        arrays = stack(batches, capacity)
+    def _rows_of_a_replica(self, arrays) -> int:
+        """Rows of each batch that a replica takes, of arrays (steps, global batch, length)."""
         size = arrays["targets"].shape[1]
-        if size % self.num_replicas:
+        if size % self.num_devices:
             raise UserError(
-                f"Expected a batch size that {self.num_replicas} replicas divide. Received: "
-                f"batch_size={size}. Take a multiple of {self.num_replicas}."
+                expected=f"a batch size that {self.num_devices} replicas divide",
+                received=f"batch_size={size}",
+                do=f"Take a multiple of {self.num_devices}",
             )
-        return arrays
+        return size // self.num_devices
 
-    def _rows_of_replicas(self, batches, index):
+    def _batch_of_replicas(self, arrays, index):
         """Hands each replica its rows of step `index`; in a graph.
 
         Every host has the global batch and takes what its replicas need. Cut on the host: a TPU
         would copy all the steps' batches to its memory in each step.
         """
-        rows = batches["targets"].shape[1] // self.num_replicas
+        rows = self._rows_of_a_replica(arrays)
 
         def rows_of(context):
             start = context.replica_id_in_sync_group * rows
             # In two cuts: one cut by a tensor and a slice would leave the number of rows unknown.
-            return {name: value[index][start : start + rows] for name, value in batches.items()}
+            return {name: value[index][start : start + rows] for name, value in arrays.items()}
 
         return self.strategy.experimental_distribute_values_from_function(rows_of)
 
-    def _loop_of_training(self, batches, tokens, num_steps):
+    def _loop_of_training(self, arrays, tokens, num_steps):
         loss, counts, bad = _zeros()
         rate, largest = tf.constant(0.0), tf.constant(float("nan"))
         for index in tf.range(num_steps):
-            batch = self._rows_of_replicas(batches, index)
+            batch = self._batch_of_replicas(arrays, index)
             result = self.strategy.run(self._steps.train, (batch, tokens[index]))
-            sums, rate, found = (self._of_any_replica(value) for value in result)
-            largest = tf.where(bad < 0, found, largest)
+            sums, rate, gradient = (self._of_any_replica(value) for value in result)
+            largest = tf.where(bad < 0, gradient, largest)
             loss, counts, bad = _add(index, loss, counts, bad, sums)
-        return _pack(loss, *tf.unstack(counts), bad, rate, largest)
+        return _pack(loss, counts, rate, bad, largest)
 
-    def _loop_of_evaluation(self, batches, num_batches):
+    def _loop_of_evaluation(self, arrays, num_batches):
         loss, counts, bad = _zeros()
         for index in tf.range(num_batches):
-            batch = self._rows_of_replicas(batches, index)
+            batch = self._batch_of_replicas(arrays, index)
             sums = self._of_any_replica(self.strategy.run(self._steps.evaluate, (batch,)))
             loss, counts, bad = _add(index, loss, counts, bad, sums)
-        return _pack(loss, *tf.unstack(counts), bad)
+        nan = tf.constant(float("nan"))
+        return _pack(loss, counts, nan, bad, nan)
 
     def _of_any_replica(self, value):
-        """A value that is the same on every replica."""
+        """Returns a value that is the same on every replica."""
         return self.strategy.experimental_local_results(value)[0]
 
-    # ---- state ----
+    def read(self, name: str) -> np.ndarray:
+        return np.array(keras.ops.convert_to_numpy(self.variables[name].value))
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Copies weights, slots, iterations and seeds to the host (`state_variables` names)."""
-        return {
-            name: np.array(keras.ops.convert_to_numpy(variable.value))
-            for name, variable in self._variables.items()
-        }
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Sets what `state` returned, here or under another strategy.
-
-        Raises:
-            UserError: naming every difference in names and shapes; nothing is set then.
-        """
-        check_state(
-            {name: tuple(variable.shape) for name, variable in self._variables.items()},
-            {name: tuple(value.shape) for name, value in state.items()},
-            "the state of a run",
-        )
-        for name, variable in self._variables.items():
-            variable.assign(np.asarray(state[name]))
+    def write(self, name: str, value) -> None:
+        self.variables[name].assign(np.asarray(value))
 
 
 def _zeros():
@@ -267,9 +210,10 @@ def _add(index, loss, counts, bad, sums):
     return loss + sums[0], counts + tf.cast(sums[1:], tf.int32), bad
 
 
-def _pack(*scalars):
+def _pack(loss, counts, *others):
     # One vector, so that a call waits for the devices and copies from them once; float64 holds
     # every int32 exactly.
+    scalars = [loss, *tf.unstack(counts), *others]
     return tf.stack([tf.cast(value, tf.float64) for value in scalars])
 
 

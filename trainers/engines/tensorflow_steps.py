@@ -1,4 +1,4 @@
-"""What one replica computes in a step, under every strategy of `tf.distribute`.
+"""Computation of one replica in a step, under every strategy of `tf.distribute`.
 
 Shapes are static and nothing here needs the host, so that XLA compiles it as it is: for a TPU this
 is the program of a core.
@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_fusion.layers.dropout import fold_seed
 from trainers.engines.base import StepOptions
+from trainers.engines.gradients import clip, largest_if_not_finite
 from trainers.engines.losses import LossSums, loss_sums
 
 _SEED_SHIFT = 2654435761
@@ -19,7 +20,7 @@ _SUM = tf.distribute.ReduceOp.SUM
 
 
 class StepResult(NamedTuple):
-    """What a training step says, the same on every replica.
+    """Results of a training step, the same on every replica.
 
     Attributes:
         sums: float32 (loss, tokens, correct) over the global batch.
@@ -37,7 +38,7 @@ class ReplicaSteps:
 
     Args:
         model: a built model.
-        optimizer: a built optimizer; with several replicas one that `sum_no_gradients` has seen.
+        optimizer: a built optimizer; with several replicas one that sums no gradients.
         options: clipping and microbatches.
         num_replicas: how many replicas share a batch.
 
@@ -66,7 +67,7 @@ class ReplicaSteps:
         gradients = self._over_replicas(gradients)
         largest = largest_if_not_finite(sums[0], gradients)
         rate = tf.cast(self.optimizer.learning_rate, tf.float32)
-        self.optimizer.apply(_clip(gradients, self.options.clip_norm), weights)
+        self.optimizer.apply(clip(gradients, self.options.clip_norm), weights)
         return StepResult(sums, rate, largest)
 
     def evaluate(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -91,8 +92,8 @@ class ReplicaSteps:
 
         def add_part(index, total):
             part = {name: value[index] for name, value in batch.items()}
-            found = self._gradients_of_part(part, tokens)
-            return index + 1, tf.nest.map_structure(_accumulate, total, found)
+            more = self._gradients_of_part(part, tokens)
+            return index + 1, tf.nest.map_structure(_accumulate, total, more)
 
         # A loop, not unrolled: parts that do not depend on each other would run at the same time,
         # with all their activations.
@@ -149,24 +150,6 @@ class ReplicaSteps:
         return fold_seed(fold)
 
 
-def sum_no_gradients(optimizer) -> None:
-    """Makes a Keras optimizer apply gradients that are summed over the replicas already.
-
-    By itself it sums them inside `apply`: too late to clip the sum, and a second all-reduce of
-    every gradient where the step has made one.
-
-    Raises:
-        AttributeError: this version of Keras sums them elsewhere.
-    """
-    # Read first: a method that is there no more must not be replaced without a word.
-    _ = optimizer._all_reduce_sum_gradients
-    optimizer._all_reduce_sum_gradients = _as_they_are
-
-
-def _as_they_are(gradients_and_variables):
-    return gradients_and_variables
-
-
 def _vector(sums: LossSums) -> tf.Tensor:
     # One vector, hence one small all-reduce; float32 holds counts up to 2^24 exactly.
     return tf.stack([tf.cast(value, tf.float32) for value in sums])
@@ -174,27 +157,3 @@ def _vector(sums: LossSums) -> tf.Tensor:
 
 def _accumulate(total, value):
     return total + tf.cast(value, total.dtype)
-
-
-def _clip(gradients: list[tf.Tensor], clip_norm: float | None) -> list[tf.Tensor]:
-    """Scales the gradients so that their global norm is at most `clip_norm`."""
-    if clip_norm is None:
-        return gradients
-    # Not tf.linalg.global_norm: it adds up bfloat16 squares in bfloat16.
-    squares = [tf.reduce_sum(tf.square(tf.cast(g, tf.float32))) for g in gradients]
-    factor = clip_norm / tf.maximum(tf.sqrt(tf.add_n(squares)), clip_norm)
-    return [gradient * tf.cast(factor, gradient.dtype) for gradient in gradients]
-
-
-def largest_if_not_finite(loss, gradients: list[tf.Tensor]) -> tf.Tensor:
-    """Largest finite |gradient| where the loss is not finite, else nan."""
-    nan = tf.constant(float("nan"))
-
-    def largest():
-        sizes = [tf.abs(tf.cast(gradient, tf.float32)) for gradient in gradients]
-        tops = [tf.reduce_max(tf.where(tf.math.is_finite(s), s, -1.0)) for s in sizes]
-        top = tf.reduce_max(tf.stack(tops))
-        return tf.where(top < 0, nan, top)
-
-    # Over all of them it is a pass that only a run that fails needs.
-    return tf.cond(tf.math.is_finite(loss), lambda: nan, largest)

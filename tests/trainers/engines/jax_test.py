@@ -1,6 +1,5 @@
 """The engine on a mesh: numbers of one device, shardings of the layout, state of both backends."""
 
-import re
 import subprocess
 import threading
 
@@ -19,14 +18,15 @@ from tests.trainers.engines import jax_support as support
 from tests.trainers.engines.equality_support import free_ports
 from tests.trainers.training import loop_support
 from trainers.checkpoints import tensors
-from trainers.engines import mesh as meshes
+from trainers.engines import sharding
 from trainers.engines.base import Engine, StepOptions
 from trainers.engines.jax import JaxEngine
 from trainers.engines.state import state_variables
 from trainers.errors import UserError
 
-MESHES = ["batch:1,model:1", "batch:2,model:1", "batch:1,model:2", "batch:2,model:2"]
-LARGEST = "batch:2,model:4"
+# The largest has every kind of split; the others show where a fault comes from.
+LARGEST, ONE_PLACE = "batch:2,model:4", "batch:1,model:1"
+SMALLER = ["batch:2,model:1", "batch:1,model:2"]
 STEPS = 6
 
 
@@ -71,7 +71,7 @@ def one_device():
 
 
 def plain_training(case):
-    """States before and after STEPS steps of an ordinary Keras model, with sums of what it said."""
+    """States before and after STEPS steps of an ordinary Keras model, its loss and its hits."""
     dropout, options = support.CASES[case]
     model = kf.models.T5(support.config(dropout), seed=0)
     optimizer = support.optimizer(case)
@@ -101,24 +101,23 @@ def plain_training(case):
                 new if gradients is None else [a + b for a, b in zip(gradients, new, strict=True)]
             )
         gradients = [gradient / (batch["targets"] != 0).sum() for gradient in gradients]
-        largest = jnp.stack([jnp.abs(gradient).max() for gradient in gradients]).max()
         if options.clip_norm:
             norm = jnp.sqrt(sum((gradient**2).sum() for gradient in gradients))
             gradients = [gradient * min_one(options.clip_norm / norm) for gradient in gradients]
         weights, slots = optimizer.stateless_apply(slots, gradients, weights)
-        return (weights, others, slots), (loss, correct, largest)
+        return (weights, others, slots), (loss, correct)
 
     groups = model.trainable_variables, model.non_trainable_variables, optimizer.variables
     state = tuple([variable.value for variable in group] for group in groups)
     loss, correct = 0.0, 0
     for index in range(STEPS):
-        state, (more, hits, largest) = step(*state, support.Batches().batch(index))
+        state, (more, hits) = step(*state, support.Batches().batch(index))
         loss, correct = loss + float(more), correct + int(hits)
     for group, values in zip(groups, state, strict=True):
         for variable, value in zip(group, values, strict=True):
             variable.assign(value)
     end = {name: np.array(variable.value) for name, variable in variables.items()}
-    return start, end, loss, correct, float(largest)
+    return start, end, loss, correct
 
 
 def min_one(value):
@@ -127,27 +126,24 @@ def min_one(value):
 
 @pytest.mark.parametrize(
     ("mesh", "case"),
-    [(mesh, "adafactor") for mesh in (*MESHES, LARGEST)]
-    + [pytest.param(mesh, "adamw", marks=pytest.mark.slow) for mesh in MESHES]
-    + [(LARGEST, "adamw")],
+    [(LARGEST, "adafactor"), (LARGEST, "adamw"), (ONE_PLACE, "adafactor")]
+    + [pytest.param(mesh, "adafactor", marks=pytest.mark.slow) for mesh in SMALLER],
 )
 def test_every_mesh_gives_the_numbers_of_one_device(engines, one_device, mesh, case):
-    start, end, loss, correct, largest = one_device[case]
+    start, end, loss, correct = one_device[case]
     _, began, sums, ended = engines(mesh, case)
     support.assert_close(began, start, 1e-6)
     # The same masks as one device has: else nothing would be close.
     support.assert_close(ended, end)
     assert sums.loss_sum == pytest.approx(loss, rel=1e-5)
     assert (sums.steps, sums.correct, sums.bad_step) == (STEPS, correct, -1)
-    assert sums.largest_gradient == pytest.approx(largest, rel=1e-3)
+    assert np.isnan(sums.largest_gradient)
     targets = [support.Batches().batch(index)["targets"] for index in range(STEPS)]
     assert sums.tokens == np.count_nonzero(targets)
 
 
 def test_initial_values_are_the_same_bits_on_every_mesh(engines):
-    _, one, _, _ = engines("batch:1,model:1")
-    for mesh in (*MESHES[1:], LARGEST):
-        support.assert_equal(engines(mesh)[1], one)
+    support.assert_equal(engines(LARGEST)[1], engines(ONE_PLACE)[1])
 
 
 # ---- shardings ----
@@ -187,23 +183,6 @@ def test_slots_of_adam_are_split_like_their_weights(engines):
     engine = engines(LARGEST, "adamw")[0]
     for slot in ("momentum", "velocity"):
         assert shards(engine.variables[f"optimizer/head/kernel/{slot}"]) == {(16, 8)}
-
-
-def test_keras_own_model_parallel_splits_the_same_way(engines):
-    split = engines(LARGEST)[0].variables
-    skeleton = kf.models.T5.skeleton(support.config(0.1))
-    layouts = meshes.layout_map(skeleton, meshes.MeshShape.parse(LARGEST))
-    with keras.distribution.ModelParallel(layout_map=layouts).scope():
-        model = kf.models.T5(support.config(0.1), seed=0)
-    variables = state_variables(model)
-    assert {name: shards(each) for name, each in variables.items()} == {
-        name: shards(split[name]) for name in variables
-    }
-    # A key that fits no variable would say nothing.
-    paths = [variable.path for variable in model.variables]
-    assert [sum(bool(re.fullmatch(key, path)) for path in paths) for key in layouts] == [
-        1 for _ in layouts
-    ]
 
 
 def test_another_layout(one_device):
@@ -267,7 +246,7 @@ def test_a_model_made_of_arrays_reads_only_slices():
     config = support.config()
     weights = {
         path: Sliced(np.array(variable.value))
-        for path, (variable, _) in meshes.declared_weights(kf.models.T5(config, seed=3)).items()
+        for path, (variable, _) in sharding.declared_weights(kf.models.T5(config, seed=3)).items()
     }
     engine = JaxEngine(LARGEST)
     with engine.scope():
@@ -293,15 +272,15 @@ def test_is_an_engine(largest):
 def test_number_of_steps_a_call_changes_no_bit_and_compiles_nothing(largest, engines):
     feed = support.Batches().from_step(0)
     largest.warm_up(feed, STEPS)
-    compiled = largest._train_steps._cache_size()
+    compiled = largest.train_steps._cache_size()
     sums = [largest.train(feed, count) for count in (1, 2, 3)]
     apart = largest.state()
-    assert largest._train_steps._cache_size() == compiled
+    assert largest.train_steps._cache_size() == compiled
     largest.load_state(engines(LARGEST)[1])
     together = steps(largest, 0, STEPS)
     support.assert_equal(largest.state(), apart)
     assert sum(each.tokens for each in sums) == together.tokens
-    assert largest._train_steps._cache_size() == compiled
+    assert largest.train_steps._cache_size() == compiled
 
 
 def test_warm_up_takes_no_batch_and_changes_nothing(largest):
@@ -359,7 +338,7 @@ def test_a_loss_that_is_not_finite_names_its_step_and_its_gradient(engines):
     poison[31] = np.inf
     engine.load_state(start | {"model/token_embedding/embeddings": poison})
     good = engine.train(Poisoned().from_step(0), 2)
-    assert (good.bad_step, good.steps) == (-1, 2) and good.largest_gradient > 0
+    assert (good.bad_step, good.steps) == (-1, 2) and np.isnan(good.largest_gradient)
     bad = engine.train(Poisoned().from_step(1), 3)
     assert bad.bad_step == 1 and np.isfinite(bad.largest_gradient)
 

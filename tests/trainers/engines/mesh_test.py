@@ -4,8 +4,8 @@ import keras
 import pytest
 
 import keras_fusion as kf
-from trainers.engines import mesh
-from trainers.engines.mesh import T5_LAYOUT, Layout, MeshShape
+from trainers.engines import sharding
+from trainers.engines.mesh import T5_LAYOUT, Layout, MeshShape, check_devices
 from trainers.errors import UserError
 
 
@@ -77,7 +77,7 @@ def test_an_axis_on_two_mesh_dimensions(text):
 
 
 def test_weights_are_split_by_their_declared_axes(t5):
-    specs = mesh.weight_specs(t5, MeshShape.parse("batch:2,model:2"))
+    specs = sharding.weight_specs(t5, MeshShape.parse("batch:2,model:2"))
     assert set(specs) == set(kf.layers.tree.weight_axes(t5))
     block = "encoder/block_0"
     expected = {
@@ -96,21 +96,23 @@ def test_weights_are_split_by_their_declared_axes(t5):
 def test_rules_without_a_mesh_dimension_have_no_effect(t5):
     # Nor do they clash: heads and hidden would, on a mesh with both.
     layout = Layout.parse("batch:batch,heads:model,hidden:model,vocab:rows")
-    specs = mesh.weight_specs(t5, MeshShape.parse("batch:5"), layout)
+    specs = sharding.weight_specs(t5, MeshShape.parse("batch:5"), layout)
     assert {dim for spec in specs.values() for dim in spec} == {None}
 
 
 def test_names_alone_do_not_split(t5):
     mesh_shape = MeshShape.parse("model:2")
     plain = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8, name="query")])
-    assert mesh.weight_specs(plain, mesh_shape) == {}
+    assert sharding.weight_specs(plain, mesh_shape) == {}
     with pytest.raises(UserError, match="which are batch. Received"):
-        mesh.weight_specs(plain, mesh_shape, T5_LAYOUT)
+        sharding.weight_specs(plain, mesh_shape, T5_LAYOUT)
 
 
 def test_a_rule_that_names_no_axis(t5):
     with pytest.raises(UserError) as error:
-        mesh.weight_specs(t5, MeshShape.parse("model:2"), Layout.parse("head:model,heads:model"))
+        sharding.weight_specs(
+            t5, MeshShape.parse("model:2"), Layout.parse("head:model,heads:model")
+        )
     message = one_line(error)
     assert "batch, buckets, heads, hidden, mlp, vocab" in message
     assert "with head." in message
@@ -130,20 +132,20 @@ def test_a_rule_that_names_no_axis(t5):
 )
 def test_two_dimensions_of_a_tensor_on_one_mesh_dimension(t5, layout, tensor):
     with pytest.raises(UserError) as error:
-        mesh.weight_specs(t5, MeshShape.parse("batch:1,model:2"), Layout.parse(layout))
+        sharding.weight_specs(t5, MeshShape.parse("batch:1,model:2"), Layout.parse(layout))
     assert tensor in one_line(error)
 
 
 def test_heads_are_not_split(t5):
     # The joined axis of 24 units has the divisor 4, six heads have not.
-    assert mesh.axis_sizes(t5)["heads"] == 6
+    assert sharding.axis_sizes(t5)["heads"] == 6
     with pytest.raises(UserError) as error:
-        mesh.weight_specs(t5, MeshShape.parse("model:4"), Layout.parse("heads:model"))
+        sharding.weight_specs(t5, MeshShape.parse("model:4"), Layout.parse("heads:model"))
     message = one_line(error)
     assert "heads=6" in message and "Take 1, 2, 3 or 6," in message
     lonely = kf.layers.FusableMultiHeadAttention(6, 4, use_bias=False)
     lonely.build((None, 3, 8), (None, 3, 8))
-    assert mesh.axis_sizes(lonely)["heads"] == 6
+    assert sharding.axis_sizes(lonely)["heads"] == 6
 
 
 @pytest.mark.parametrize(
@@ -152,30 +154,30 @@ def test_heads_are_not_split(t5):
 )
 def test_sizes_that_do_not_divide_name_those_that_do(t5, axis, size, fits):
     with pytest.raises(UserError) as error:
-        mesh.weight_specs(t5, MeshShape.parse("model:5"), Layout.parse(f"{axis}:model"))
+        sharding.weight_specs(t5, MeshShape.parse("model:5"), Layout.parse(f"{axis}:model"))
     message = one_line(error)
     assert f"{axis}={size}" in message and f"Take {fits}," in message
 
 
 def test_divisors_suit_every_axis_on_the_dimension(t5):
     with pytest.raises(UserError) as error:
-        mesh.weight_specs(t5, MeshShape.parse("model:4"))
+        sharding.weight_specs(t5, MeshShape.parse("model:4"))
     assert "heads=6" in one_line(error) and "Take 1 or 2," in one_line(error)
 
 
 def test_a_batch_that_does_not_divide():
     shape = MeshShape.parse("batch:4,model:2")
-    assert mesh.check_batch(12, shape, T5_LAYOUT) == 3
-    assert mesh.check_batch(7, shape, Layout.parse("heads:model")) == 7
+    assert sharding.check_batch(12, shape, T5_LAYOUT) == 3
+    assert sharding.check_batch(7, shape, Layout.parse("heads:model")) == 7
     with pytest.raises(UserError) as error:
-        mesh.check_batch(6, shape, T5_LAYOUT)
+        sharding.check_batch(6, shape, T5_LAYOUT)
     message = one_line(error)
     assert "batch_size=6" in message and "multiple of 4" in message and "1, 2, 3 or 6" in message
 
 
 def test_more_devices_than_there_are():
     with pytest.raises(UserError) as error:
-        mesh.check_devices(MeshShape.parse("batch:4,model:2"), 2)
+        check_devices(MeshShape.parse("batch:4,model:2"), 2)
     assert "XLA_FLAGS=--xla_force_host_platform_device_count=8" in one_line(error)
 
 
@@ -190,11 +192,4 @@ def test_more_devices_than_there_are():
     ],
 )
 def test_slots_are_split_like_their_weights(spec, shape, slot, expected):
-    assert mesh.slot_spec(spec, shape, slot) == expected
-
-
-@pytest.mark.skipif(keras.backend.backend() == "jax", reason="a mesh works there")
-def test_only_jax_has_a_mesh():
-    with pytest.raises(UserError) as error:
-        mesh.check_backend(MeshShape.parse("model:2"))
-    assert "KERAS_BACKEND=jax" in one_line(error) and "does nothing" in one_line(error)
+    assert sharding.slot_spec(spec, shape, slot) == expected

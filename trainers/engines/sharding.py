@@ -1,0 +1,196 @@
+"""Axes of a model's weights, and along which dimension of a mesh a layout splits each of them.
+
+A weight's axes are those that its layer declares; nothing is inferred from names or shapes.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from keras_fusion.layers import tree
+from trainers.engines.mesh import BATCH, T5_LAYOUT, Layout, MeshShape
+from trainers.errors import UserError
+
+Spec = tuple[str | None, ...]
+
+
+def declared_weights(model) -> dict[str, tuple]:
+    """Returns `{path: (variable, Axes)}` of the weights whose layers declare their axes."""
+    return {
+        tree.join(path, name): (variables[name], axes)
+        for path, leaf in tree.leaves(model).items()
+        for variables in (tree.own_weights(leaf),)
+        for name, axes in tree.declared_axes(leaf).items()
+    }
+
+
+def axis_sizes(model) -> dict[str, int]:
+    """Returns `{axis: size}` of a model: what a mesh dimension has to divide to split the axis.
+
+    That is the greatest common divisor of all sizes that the axis has: heads count as heads also
+    where num_heads · key_value_dim are one joined axis, since no head is split.
+
+    Example:
+        >>> axis_sizes(T5(T5Config.from_size("t5_small")))["heads"]
+        6
+    """
+    sizes: dict[str, int] = {}
+
+    def meet(axis, size):
+        sizes[axis] = math.gcd(sizes.get(axis, 0), size)
+
+    for variable, axes in declared_weights(model).values():
+        for name, size in zip(axes.names, variable.shape, strict=True):
+            meet(name, size)
+    for layer in _all_layers(model):
+        for argument, axis in layer.sizes().items() if tree.is_fusable(layer) else ():
+            size = getattr(layer, argument, None)
+            if isinstance(size, int):
+                meet(axis, size)
+    return sizes
+
+
+def _all_layers(layer):
+    yield layer
+    for child in tree.children(layer):
+        yield from _all_layers(child)
+
+
+def weight_specs(model, mesh: MeshShape, layout: Layout | None = None) -> dict[str, Spec]:
+    """Returns the mesh dimension along which each dimension of each declared weight is split.
+
+    Args:
+        model: a built model or layer; weights need no values.
+        mesh: shape of the mesh.
+        layout: rules, each naming an axis of the model; None takes those of `T5_LAYOUT` that do.
+
+    Returns:
+        `{path: mesh dimension or None for each dimension of the weight}`.
+
+    Raises:
+        UserError: a rule names no axis of the model, a mesh dimension does not divide an axis, or
+            two dimensions of one tensor are sent to one mesh dimension.
+
+    Example:
+        >>> weight_specs(t5, MeshShape.parse("model:2"))["head/kernel"]
+        (None, 'model')
+    """
+    sizes = axis_sizes(model)
+    layout = checked_layout(layout, sizes).restricted(dims=mesh.names)
+    _check_sizes(sizes, mesh, layout)
+    specs = {}
+    for path, (_, axes) in declared_weights(model).items():
+        _check_apart(path, axes.names, layout)
+        # Activations have a batch beside every axis of the weights.
+        for name in axes.names:
+            _check_apart("activations", (BATCH, name), layout)
+        specs[path] = tuple(layout.dim(name) for name in axes.names)
+    return specs
+
+
+def state_specs(model, specs: Mapping[str, Spec], variables: Mapping) -> dict[str, Spec]:
+    """Returns the specs of all variables of a state: the weights' own, and slots like weights.
+
+    Args:
+        model: the built model.
+        specs: those of its weights, from `weight_specs`.
+        variables: name to variable, from `state_variables`.
+    """
+    declared = declared_weights(model)
+    of_weight = {id(variable): specs[path] for path, (variable, _) in declared.items()}
+    state = {}
+    for name, variable in variables.items():
+        kind, _, rest = name.partition("/")
+        weight = variable
+        if kind == "optimizer":
+            weight = variables.get(f"model/{rest.rpartition('/')[0]}")
+        spec = of_weight.get(id(weight), ())
+        state[name] = slot_spec(spec, weight.shape, variable.shape) if spec else ()
+    return state
+
+
+def checked_layout(layout: Layout | None, axes: Mapping[str, int]) -> Layout:
+    """Returns the layout, or for None T5's rules of the axes that the model has.
+
+    Raises:
+        UserError: a rule names neither the batch nor one of `axes`.
+    """
+    names = sorted({BATCH, *axes})
+    if layout is None:
+        return T5_LAYOUT.restricted(axes=names)
+    unknown = [axis for axis, _ in layout.rules if axis not in names]
+    if unknown:
+        raise UserError(
+            expected=f"rules of --layout to name axes of the model, which are {', '.join(names)}",
+            received=f"layout={str(layout)!r}, with {', '.join(unknown)}",
+            do="Leave that out",
+        )
+    return layout
+
+
+def _check_sizes(sizes: Mapping[str, int], mesh: MeshShape, layout: Layout) -> None:
+    for dim, devices in mesh.dims:
+        split = {axis: size for axis, size in sizes.items() if layout.dim(axis) == dim}
+        if any(size % devices for size in split.values()):
+            fitting = _alternatives(divisors(math.gcd(*split.values())))
+            sizes_there = ", ".join(f"{axis}={size}" for axis, size in split.items())
+            raise UserError(
+                expected=f"a number of devices along {dim} that divides {sizes_there}",
+                received=f"mesh_shape={str(mesh)!r}",
+                do=f"Take {fitting}, or leave out rules of --layout",
+            )
+
+
+def _check_apart(tensor: str, names: Sequence[str], layout: Layout) -> None:
+    taken: dict[str, str] = {}
+    for name in names:
+        dim = layout.dim(name)
+        if dim is not None and dim in taken:
+            raise UserError(
+                expected="the dimensions of a tensor on different mesh dimensions",
+                received=f"layout={str(layout)!r}, with {taken[dim]} and {name} of {tensor} "
+                f"({', '.join(names)}) on {dim}",
+                do="Leave out one of the two rules",
+            )
+        taken[dim] = name
+
+
+def slot_spec(spec: Spec, shape: Sequence[int], slot_shape: Sequence[int]) -> Spec:
+    """Returns the spec of an optimizer's slot: that of its weight, in the dimensions they share.
+
+    Example:
+        >>> slot_spec(("batch", "model"), (512, 1024), (1, 1024))
+        (None, 'model')
+    """
+    if len(shape) != len(slot_shape):
+        return (None,) * len(slot_shape)
+    sizes = zip(spec, shape, slot_shape, strict=True)
+    return tuple(dim if size == slot else None for dim, size, slot in sizes)
+
+
+def check_batch(rows: int, mesh: MeshShape, layout: Layout) -> int:
+    """Returns the rows of a batch that each replica gets.
+
+    Raises:
+        UserError: the mesh dimension of the batch does not divide them.
+    """
+    dim = layout.dim(BATCH)
+    replicas = mesh.along(dim)
+    if rows % replicas:
+        raise UserError(
+            expected=f"a batch size that the {replicas} devices along {dim} divide",
+            received=f"batch_size={rows}, mesh_shape={str(mesh)!r}",
+            do=f"Take a multiple of {replicas}, or {_alternatives(divisors(rows))} devices along "
+            f"{dim}",
+        )
+    return rows // replicas
+
+
+def divisors(number: int) -> list[int]:
+    """Returns all divisors of a positive integer, in order."""
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return sorted({*small, *(number // d for d in small)})
+
+
+def _alternatives(numbers: Sequence[int]) -> str:
+    *most, last = map(str, numbers)
+    return f"{', '.join(most)} or {last}" if most else last
