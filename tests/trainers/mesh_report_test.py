@@ -9,9 +9,11 @@ import textwrap
 
 import pytest
 
-from tests.trainers import nano
-from trainers import errors, mesh_report
+from trainers import programs
 from trainers.data import spans
+from trainers.errors import UserError
+from trainers.mesh_costs.config import FIELDS, MeshReportConfig
+from trainers.mesh_costs.run import models_of
 
 HIDDEN, INNER, MLP, VOCAB, HEADS = 64, 64, 128, 512, 2  # of tiny_s
 ROWS, LENGTH = 8, 32
@@ -104,11 +106,11 @@ def test_products_in_the_program_are_those_counted_from_the_model(costs):
         assert 1 < each["xla_flops"] / each["product_flops"] < 1.3
 
 
-def sent(costs, **which):
+def sent(costs, **fields):
     return sum(
-        each["bytes"]
-        for each in costs["traffic"]
-        if all(each[name] == value for name, value in which.items())
+        part["bytes"]
+        for part in costs["traffic"]
+        if all(part[name] == value for name, value in fields.items())
     )
 
 
@@ -173,30 +175,33 @@ def test_report_prints_a_table_and_its_progress(reported):
 # Bytes that JAX's own backward pass closes over, beside XLA's account of the compiled step.
 _ACTIVATIONS = """
     import json, math, sys
-    from trainers import mesh_report
-    mesh_report.prepare_backend()
-    mesh_report.make_devices(3)
     import jax
     import keras_fusion as kf
-    from trainers.mesh_costs import measure
-    from trainers.engines.mesh import MeshShape
+    from trainers.mesh_costs import measure, run
+    from trainers.mesh_costs.config import MeshReportConfig
     from trainers.errors import UserError
+    from trainers.data import spans
     from trainers.engines.losses import loss_sums
 
+    run.make_devices(3)
     config = kf.models.T5Config.from_size("tiny_s", num_layers=1)
     found = {}
-    for name, rows, parts in (("whole", 32, 1), ("in parts", 32, 4)):
-        step = measure.Step(MeshShape.parse("batch:1"), None, rows, 64, parts)
-        found[name] = measure.measure(config, step).to_dict()
+
+    def measured(mesh, parts=1):
+        step = MeshReportConfig(mesh, batch_size=32, input_length=64, microbatches=parts)
+        return measure.measure(config, step)
+
+    for name, parts in (("whole", 1), ("in parts", 4)):
+        found[name] = measured("batch:1", parts).to_dict()
     try:
-        measure.measure(config, measure.Step(MeshShape.parse("model:3"), None, 32, 64))
+        measured("model:3")
     except UserError as error:
         found["error"] = str(error)
     model = kf.models.T5(config, seed=0)
     weights = [v.value for v in model.trainable_variables]
     others = [v.value for v in model.non_trainable_variables]
     ids = jax.ShapeDtypeStruct((32, 64), "int32")
-    targets = jax.ShapeDtypeStruct((32, step.target_length), "int32")
+    targets = jax.ShapeDtypeStruct((32, spans.target_length(spans.raw_length(64))), "int32")
 
     def backward(weights, ids, targets):
         def loss(weights):
@@ -214,7 +219,8 @@ _ACTIVATIONS = """
 
 @pytest.fixture(scope="module")
 def activations():
-    done = run("-c", textwrap.dedent(_ACTIVATIONS))
+    script = textwrap.dedent(_ACTIVATIONS)
+    done = run("-c", script, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -247,30 +253,30 @@ def test_mesh_that_does_not_divide_is_named_with_those_that_would(activations):
         (["--mesh_shape=model:2", "--dtype=float16"], "dtype='float16'"),
         (["--mesh_shape=model:2", "--optimizer=sgd"], "optimizer='sgd'"),
         (["--mesh_shape=model:2", "--norm=none"], "norm='none'"),
-        (["--mesh_shape=model:2", "--fuse=1"], "fuse=1"),
-        (["--mesh_shape=model:2", "--batch_size=0"], "batch_size=0"),
-        (["--mesh_shape=model:2", "--microbatches=0"], "microbatches=0"),
-        (["--mesh_shape=model:2", "--input_length=2"], "input_length=2"),
-        (["--mesh_shape=model:2", "--hidden_dim=0"], "hidden_dim=0"),
+        (["--mesh_shape=model:2", "--fuse=1"], "fuse='1'"),
+        (["--mesh_shape=model:2", "--batch_size=0"], "batch_size='0'"),
+        (["--mesh_shape=model:2", "--microbatches=0"], "microbatches='0'"),
+        (["--mesh_shape=model:2", "--input_length=2"], "input_length='2'"),
+        (["--mesh_shape=model:2", "--hidden_dim=0"], "hidden_dim='0'"),
         (["--mesh_shape=model:2", "--output=pyproject.toml"], "nothing is overwritten"),
         (["--mesh_shape=model:2", "--output=absent/report.json"], "folder that exists"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_compiled(arguments, message):
-    with pytest.raises(errors.UserError, match=message):
-        nano.config_of(mesh_report, *arguments)
+    with pytest.raises(UserError, match=message):
+        programs.parse(MeshReportConfig, arguments)
 
 
 def test_models_are_those_of_a_size_and_the_published_ones():
     def names(*arguments):
-        return mesh_report.models(nano.config_of(mesh_report, "--mesh_shape=model:2", *arguments))
+        return models_of(programs.parse(MeshReportConfig, ["--mesh_shape=model:2", *arguments]))
 
     assert list(names()) == ["t5_l"]
     assert list(names("--size=table8", "--model=S")) == ["t5_small"]
     before, after = names("--model=t5_v1_1_xl", "--fuse=2", "--norm=rule").values()
     (published,) = names("--model=t5_v1_1_xxl").values()
-    for field in mesh_report.FIELDS:
+    for field in FIELDS:
         assert getattr(after, field) == getattr(published, field), field
     assert before.num_heads == 32 and after.norm_groups is None
-    with pytest.raises(errors.UserError, match="model='t5_xl'.*t5_medium"):
+    with pytest.raises(UserError, match="model='t5_xl'.*t5_medium"):
         names("--model=t5_xl")

@@ -1,4 +1,4 @@
-"""What a training step costs on a mesh, read from the program that XLA makes for one device.
+"""Costs of a training step on a mesh, read from the program that XLA makes for one device.
 
 The step is compiled for as many virtual devices as the mesh has, and never run: no weight has a
 value. Weights and slots are counted from the engine's shardings, collectives and products from the
@@ -19,43 +19,16 @@ from collections.abc import Mapping
 import keras_fusion as kf
 from keras_fusion.schedules import InverseSquareRoot
 from trainers.data import spans
-from trainers.engines import mesh
+from trainers.engines import sharding
 from trainers.engines.base import StepOptions
 from trainers.engines.flops import step_flops
 from trainers.engines.jax import JaxEngine
 from trainers.engines.mesh import BATCH, Layout, MeshShape
 from trainers.mesh_costs import hlo
+from trainers.mesh_costs.config import MeshReportConfig
 from trainers.training.optimizers import OPTIMIZERS
 
 OTHER_RULE = "no rule"
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """The training step that is compiled.
-
-    Args:
-        mesh: shape of the mesh.
-        layout: its rules; None for T5's.
-        batch_size: sequences of the global batch.
-        input_length: tokens of a sequence that the encoder sees.
-        microbatches: parts that the batch is cut into.
-        optimizer: "adafactor" or "adamw".
-        dtype: Keras' dtype policy.
-    """
-
-    mesh: MeshShape
-    layout: Layout | None
-    batch_size: int
-    input_length: int
-    microbatches: int = 1
-    optimizer: str = "adafactor"
-    dtype: str = "float32"
-
-    @property
-    def target_length(self) -> int:
-        """Tokens of a sequence that the decoder sees, as span corruption makes them."""
-        return spans.target_length(spans.raw_length(self.input_length))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +51,7 @@ class Traffic:
 
 
 @dataclasses.dataclass(frozen=True)
-class Costs:
+class MeshCosts:
     """Costs of a step; bytes and FLOPs are those of one device, of the first one where they differ.
 
     Args:
@@ -123,75 +96,73 @@ class Costs:
         """Bytes that a device needs at one time; the state is updated in place."""
         return self.argument_bytes + self.temporary_bytes
 
-    def sent(self, **which: str) -> float:
-        """Bytes that a device sends in a step.
+    def sent(self, **fields: str) -> float:
+        """Returns the bytes that a device sends in a step.
 
         Args:
-            **which: fields of `Traffic`, to count some of it only.
+            **fields: fields of `Traffic`, to count some of it only.
 
         Example:
             >>> costs.sent(kind="all-reduce", rule="mlp:model")
             3221225472.0
         """
         return sum(
-            each.bytes
-            for each in self.traffic
-            if all(getattr(each, name) == value for name, value in which.items())
+            part.bytes
+            for part in self.traffic
+            if all(getattr(part, name) == value for name, value in fields.items())
         )
 
     def to_dict(self) -> dict:
-        """A dictionary that JSON can hold."""
+        """Returns a dictionary that JSON can hold."""
         return dataclasses.asdict(self) | {
             "total_bytes": self.total_bytes,
             "sent_bytes": self.sent(),
         }
 
 
-def measure(config: "kf.models.T5Config", step: Step) -> Costs:
+def measure(model_config: "kf.models.T5Config", config: MeshReportConfig) -> MeshCosts:
     """Compiles the training step of a T5 for a mesh, and reads its costs.
 
     Args:
-        config: of the model.
-        step: the step, and the mesh.
+        model_config: of the model.
+        config: the step, and the mesh.
 
     Raises:
         UserError: the mesh or the layout does not fit the model or the batch.
     """
     started = time.monotonic()
-    engine = JaxEngine(step.mesh, step.layout, options=StepOptions(microbatches=step.microbatches))
+    rows, input_length = config.batch_size, config.input_length
+    target_length = spans.target_length(spans.raw_length(input_length))
+    options = StepOptions(microbatches=config.microbatches)
+    engine = JaxEngine(config.mesh_shape, config.layout, options=options)
     with engine.scope():
-        model = kf.models.T5(config, seed=0, dtype=step.dtype)
-        optimizer = OPTIMIZERS[step.optimizer](InverseSquareRoot(warmup_steps=10_000))
+        model = kf.models.T5(model_config, seed=0, dtype=config.dtype)
+        optimizer = OPTIMIZERS[config.optimizer](InverseSquareRoot(warmup_steps=10_000))
     engine.compile(model, optimizer)
-    compiled = engine.lower(_batch_shapes(step)).compile()
+    # As `PretrainingBatches` makes them.
+    inputs, targets = (rows, input_length), (rows, target_length)
+    shapes = {"encoder_token_ids": inputs, "decoder_token_ids": targets, "targets": targets}
+    compiled = engine.lower(shapes).compile()
     seconds = time.monotonic() - started
     program = hlo.Program(compiled.as_text())
     memory, state = compiled.memory_analysis(), engine.state_shapes()
-    flops = step_flops(model, step.batch_size, step.input_length, step.target_length)
-    return Costs(
+    flops = step_flops(model, rows, input_length, target_length)
+    return MeshCosts(
         parameters=sum(math.prod(shape.shape) for shape in state.weights),
         weight_bytes=_shard_bytes(state.weights),
         slot_bytes=_shard_bytes(state.slots),
         argument_bytes=memory.argument_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
-        counted_flops=flops.total / step.mesh.size,
+        counted_flops=flops.total / engine.num_devices,
         product_flops=program.matmul_flops(),
         xla_flops=compiled.cost_analysis()["flops"],
-        traffic=traffic(program, step.mesh, rules_of_layers(model, engine.layout)),
+        traffic=traffic(program, engine.mesh_shape, rules_of_layers(model, engine.layout)),
         # The engine's own loop runs as many steps as a call asks for; what is in it is one step.
         unknown_loops=max(program.unknown_loops - 1, 0),
-        largest=largest_mesh(model, engine.layout, step.batch_size // step.microbatches),
+        largest=largest_mesh(model, engine.layout, rows // config.microbatches),
         compile_seconds=seconds,
         peak_host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
-
-
-def _batch_shapes(step: Step) -> dict[str, tuple[int, int]]:
-    """Shapes of a batch as `PretrainingBatches` makes it."""
-    inputs, targets = (
-        (step.batch_size, length) for length in (step.input_length, step.target_length)
-    )
-    return {"encoder_token_ids": inputs, "decoder_token_ids": targets, "targets": targets}
 
 
 def _shard_bytes(shapes) -> int:
@@ -205,7 +176,7 @@ def _shard_bytes(shapes) -> int:
 
 
 def rules_of_layers(model, layout: Layout) -> dict[str, dict[str, str]]:
-    """`{name of a layer: {mesh dim: rule}}`: which rule splits the weights of which layer.
+    """Returns `{name of a layer: {mesh dim: rule}}`: the rules that split the layer's weights.
 
     Under the name "" is the rule of the batch, which is split in all layers.
 
@@ -214,13 +185,13 @@ def rules_of_layers(model, layout: Layout) -> dict[str, dict[str, str]]:
         {'model': 'heads:model'}
     """
     batch = layout.dim(BATCH)
-    found: dict[str, dict[str, str]] = {"": {batch: f"{BATCH}:{batch}"} if batch else {}}
-    for path, (_, names) in mesh.declared_weights(model).items():
+    rules: dict[str, dict[str, str]] = {"": {batch: f"{BATCH}:{batch}"} if batch else {}}
+    for path, (_, axes) in sharding.declared_weights(model).items():
         layer = path.split("/")[-2]
-        for name in names:
+        for name in axes.names:
             if layout.dim(name) is not None:
-                found.setdefault(layer, {})[layout.dim(name)] = f"{name}:{layout.dim(name)}"
-    return found
+                rules.setdefault(layer, {})[layout.dim(name)] = f"{name}:{layout.dim(name)}"
+    return rules
 
 
 def traffic(
@@ -245,8 +216,8 @@ def traffic(
         key = (collective.kind, "+".join(dims), _rule(collective.source, dims, rules))
         sent[key] += collective.sent
         counts[key] += collective.times
-    found = [Traffic(*key, sent[key], counts[key]) for key in sent]
-    return tuple(sorted(found, key=lambda each: -each.bytes))
+    parts = [Traffic(*key, sent[key], counts[key]) for key in sent]
+    return tuple(sorted(parts, key=lambda part: -part.bytes))
 
 
 def _rule(source: str, dims: tuple[str, ...], rules: Mapping[str, Mapping[str, str]]) -> str:
@@ -262,7 +233,7 @@ def _rule(source: str, dims: tuple[str, ...], rules: Mapping[str, Mapping[str, s
 
 
 def largest_mesh(model, layout: Layout, rows: int) -> dict[str, int]:
-    """The most devices along each mesh dim that divide all that the layout sends there.
+    """Returns the most devices along each mesh dim that divide all that the layout sends there.
 
     Args:
         model: a built model.
@@ -273,9 +244,9 @@ def largest_mesh(model, layout: Layout, rows: int) -> dict[str, int]:
         >>> largest_mesh(t5_l, T5_LAYOUT, 256)
         {'batch': 256, 'model': 8}
     """
-    found: dict[str, int] = {}
-    for axis, size in {BATCH: rows, **mesh.axis_sizes(model)}.items():
+    largest: dict[str, int] = {}
+    for axis, size in {BATCH: rows, **sharding.axis_sizes(model)}.items():
         dim = layout.dim(axis)
         if dim is not None:
-            found[dim] = math.gcd(found.get(dim, 0), size)
-    return found
+            largest[dim] = math.gcd(largest.get(dim, 0), size)
+    return largest

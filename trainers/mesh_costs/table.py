@@ -3,8 +3,10 @@
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 
-from trainers.engines.mesh import T5_LAYOUT
-from trainers.mesh_costs.measure import Costs, Step
+from trainers.data import spans
+from trainers.engines.mesh import T5_LAYOUT, MeshShape
+from trainers.mesh_costs.config import MeshReportConfig
+from trainers.mesh_costs.measure import MeshCosts
 
 CONVENTIONS = {
     "bytes sent": "by each device in a step, with ring algorithms in groups of n: all-reduce "
@@ -24,7 +26,7 @@ _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
 def quantity(value: float, unit: str) -> str:
-    """A number in a unit with three decimals and a decimal prefix.
+    """Returns a number in a unit with three decimals and a decimal prefix.
 
     Example:
         >>> quantity(12_345_678, "B")
@@ -36,11 +38,11 @@ def quantity(value: float, unit: str) -> str:
     return f"{value:.3f} {_PREFIXES[power]}{unit}" if power else f"{value:.0f} {unit}"
 
 
-def text(step: Step, costs: Mapping[str, Costs]) -> str:
-    """The table: a row for each cost, a column for each model.
+def text(config: MeshReportConfig, costs: Mapping[str, MeshCosts]) -> str:
+    """Returns the table: one row per cost, one column per model.
 
     Args:
-        step: what was compiled.
+        config: what was compiled.
         costs: name of a model to what its step costs.
     """
     rows = [["per device", *costs], *_rows(list(costs.values()))]
@@ -53,61 +55,60 @@ def text(step: Step, costs: Mapping[str, Costs]) -> str:
         for row in rows
     ]
     lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
-    return "\n".join([*_heading(step), "", *lines])
+    return "\n".join([*_heading(config), "", *lines])
 
 
-def _heading(step: Step) -> Iterator[str]:
+def _heading(config: MeshReportConfig) -> Iterator[str]:
+    shape = MeshShape.parse(config.mesh_shape)
+    yield f"mesh {shape} ({shape.size} devices), layout {config.layout or T5_LAYOUT}"
+    targets = spans.target_length(spans.raw_length(config.input_length))
+    parts = "" if config.microbatches == 1 else f" in {config.microbatches} microbatches"
     yield (
-        f"mesh {step.mesh} ({step.mesh.size} devices), "
-        f"layout {T5_LAYOUT if step.layout is None else step.layout}"
-    )
-    parts = "" if step.microbatches == 1 else f" in {step.microbatches} microbatches"
-    yield (
-        f"a step of {step.batch_size} sequences of {step.input_length} + {step.target_length} "
-        f"tokens{parts}, {step.optimizer}, {step.dtype}"
+        f"a step of {config.batch_size} sequences of {config.input_length} + {targets} "
+        f"tokens{parts}, {config.optimizer}, {config.dtype}"
     )
 
 
-def _rows(costs: list[Costs]) -> Iterator[list[str]]:
-    def row(label: str, show: Callable[[Costs], str]) -> list[str]:
-        return [label, *(show(each) for each in costs)]
+def _rows(costs: list[MeshCosts]) -> Iterator[list[str]]:
+    def row(label: str, show: Callable[[MeshCosts], str]) -> list[str]:
+        return [label, *(show(model) for model in costs)]
 
     def blank(label: str) -> list[str]:
         return row(label, lambda _: "")
 
-    def in_bytes(label: str, value: Callable[[Costs], float]) -> list[str]:
-        return row(label, lambda each: quantity(value(each), "B"))
+    def in_bytes(label: str, value: Callable[[MeshCosts], float]) -> list[str]:
+        return row(label, lambda cost: quantity(value(cost), "B"))
 
-    yield row("parameters of the whole model", lambda each: f"{each.parameters:,}")
+    yield row("parameters of the whole model", lambda cost: f"{cost.parameters:,}")
     yield blank("memory")
-    yield in_bytes("  weights", lambda each: each.weight_bytes)
-    yield in_bytes("  optimizer slots", lambda each: each.slot_bytes)
-    yield in_bytes("  batch and seeds", lambda each: each.other_bytes)
-    yield in_bytes("  temporaries: activations, gradients", lambda each: each.temporary_bytes)
-    yield in_bytes("  together", lambda each: each.total_bytes)
+    yield in_bytes("  weights", lambda cost: cost.weight_bytes)
+    yield in_bytes("  optimizer slots", lambda cost: cost.slot_bytes)
+    yield in_bytes("  batch and seeds", lambda cost: cost.other_bytes)
+    yield in_bytes("  temporaries: activations, gradients", lambda cost: cost.temporary_bytes)
+    yield in_bytes("  together", lambda cost: cost.total_bytes)
     yield blank("FLOPs of a step")
-    yield row("  of the model, counted", lambda each: quantity(each.counted_flops, "FLOP"))
-    yield row("  products in the program", lambda each: quantity(each.product_flops, "FLOP"))
-    yield row("  XLA's cost analysis, loops once", lambda each: quantity(each.xla_flops, "FLOP"))
+    yield row("  of the model, counted", lambda cost: quantity(cost.counted_flops, "FLOP"))
+    yield row("  products in the program", lambda cost: quantity(cost.product_flops, "FLOP"))
+    yield row("  XLA's cost analysis, loops once", lambda cost: quantity(cost.xla_flops, "FLOP"))
     yield blank("sent by collectives in a step")
-    for kind, dims in _keys(costs, lambda each: (each.kind, each.dims)):
-        yield in_bytes(f"  {kind} over {dims}", lambda each: each.sent(kind=kind, dims=dims))  # noqa: B023
-    yield in_bytes("  together", lambda each: each.sent())
+    for kind, dims in _keys(costs, lambda part: (part.kind, part.dims)):
+        yield in_bytes(f"  {kind} over {dims}", lambda cost: cost.sent(kind=kind, dims=dims))  # noqa: B023
+    yield in_bytes("  together", lambda cost: cost.sent())
     yield blank("of that, by the rule that asks for it")
-    for (rule,) in _keys(costs, lambda each: (each.rule,)):
-        yield in_bytes(f"  {rule}", lambda each: each.sent(rule=rule))  # noqa: B023
-    yield row("largest mesh that divides", lambda each: _mesh(each.largest))
-    loops = max(each.unknown_loops for each in costs)
+    for (rule,) in _keys(costs, lambda part: (part.rule,)):
+        yield in_bytes(f"  {rule}", lambda cost: cost.sent(rule=rule))  # noqa: B023
+    yield row("largest mesh that divides", lambda cost: _mesh(cost.largest))
+    loops = max(cost.unknown_loops for cost in costs)
     if loops:
-        yield row("loops counted as one trip", lambda each: str(each.unknown_loops))
-    yield row("compiled in", lambda each: f"{each.compile_seconds:.1f} s")
-    yield row("host memory, most so far", lambda each: quantity(each.peak_host_bytes, "B"))
+        yield row("loops counted as one trip", lambda cost: str(cost.unknown_loops))
+    yield row("compiled in", lambda cost: f"{cost.compile_seconds:.1f} s")
+    yield row("host memory, most so far", lambda cost: quantity(cost.peak_host_bytes, "B"))
 
 
-def _keys(costs: list[Costs], key: Callable) -> list:
+def _keys(costs: list[MeshCosts], key: Callable) -> list:
     """Distinct keys of all traffic, those that send most in the last column first."""
-    found = itertools.chain(*(each.traffic for each in reversed(costs)))
-    return list(dict.fromkeys(key(each) for each in found))
+    parts = itertools.chain(*(cost.traffic for cost in reversed(costs)))
+    return list(dict.fromkeys(map(key, parts)))
 
 
 def _mesh(largest: Mapping[str, int]) -> str:

@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from trainers.engines.mesh import Layout, MeshShape
 from trainers.mesh_costs import table as cost_table
-from trainers.mesh_costs.measure import Costs, Step, Traffic
+from trainers.mesh_costs.config import MeshReportConfig
+from trainers.mesh_costs.measure import MeshCosts, Traffic
 
-STEP = Step(MeshShape.parse("batch:2,model:2"), Layout.parse("mlp:model"), 8, 32)
-SMALL = Costs(
+CONFIG = MeshReportConfig("batch:2,model:2", "mlp:model", batch_size=8, input_length=32)
+SMALL = MeshCosts(
     parameters=12_345,
     weight_bytes=1_000,
     slot_bytes=200,
@@ -34,8 +34,8 @@ BIG = dataclasses.replace(
 )
 
 
-def table(costs, step=STEP):
-    lines = cost_table.text(step, costs).splitlines()
+def table(costs, config=CONFIG):
+    lines = cost_table.text(config, costs).splitlines()
     return lines, {line[:37].strip(): line[37:].split("  ") for line in lines[5:]}
 
 
@@ -66,10 +66,10 @@ def test_what_the_last_model_sends_most_of_comes_first():
 
 
 def test_microbatches_and_loops_are_shown_where_there_are_any():
-    step = dataclasses.replace(STEP, microbatches=4)
+    config = dataclasses.replace(CONFIG, microbatches=4)
     looping = dataclasses.replace(SMALL, unknown_loops=2)
 
-    assert "in 4 microbatches" in table({"small": SMALL}, step)[0][1]
+    assert "in 4 microbatches" in table({"small": SMALL}, config)[0][1]
     assert "loops counted as one trip" in table({"small": looping})[1]
     assert "loops counted as one trip" not in table({"small": SMALL})[1]
 
