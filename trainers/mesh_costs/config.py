@@ -4,7 +4,8 @@ import dataclasses
 
 from trainers.errors import UserError, check_new_file
 from trainers.plans import sizes
-from trainers.plans.settings import OPTIMIZER_SCALES
+from trainers.plans.graph import NORMS
+from trainers.plans.settings import DTYPES, OPTIMIZER_SCALES
 from trainers.programs import check_options, option
 
 # Fields of a T5's configuration that have a flag.
@@ -47,7 +48,7 @@ class MeshReportConfig:
         None, "Encoder tokens per sequence; without it the size's.", at_least=3
     )
     optimizer: str = option("adafactor", "Optimizer.", choices=tuple(OPTIMIZER_SCALES))
-    dtype: str = option("float32", "Precision.", choices=("float32", "mixed_bfloat16"))
+    dtype: str = option("float32", "Precision.", choices=DTYPES)
     hidden_dim: int | None = option(None, "The model's hidden_dim.", at_least=1)
     num_heads: int | None = option(None, "The model's num_heads.", at_least=1)
     key_value_dim: int | None = option(None, "The model's key_value_dim.", at_least=1)
@@ -57,7 +58,7 @@ class MeshReportConfig:
     fuse: int | None = option(
         None, "How many of the model to fuse for a second column.", at_least=2, group="Fusion"
     )
-    norm: str = option("property", "Norm that this fusion keeps.", choices=("property", "rule"))
+    norm: str = option("property", "Norm that this fusion keeps.", choices=NORMS)
     output: str | None = option(None, "JSON file to write.", group="Output")
 
     def __post_init__(self):
