@@ -28,7 +28,7 @@ import pathlib
 from trainers import programs, reports, stopping
 from trainers.pretraining import run
 from trainers.pretraining.config import PretrainConfig
-from trainers.runs.workdir import Workdir
+from trainers.runs.workdir import REPORT_FILE, Workdir
 
 
 def pretrain(config: PretrainConfig) -> pathlib.Path:
@@ -45,7 +45,7 @@ def pretrain(config: PretrainConfig) -> pathlib.Path:
     """
     workdir = Workdir(config.workdir)
     if not run.train(config):
-        return workdir.report_dir / "report.html"
+        return workdir.report_dir / REPORT_FILE
     report = reports.write_report(workdir.path)
     print(f"Report: {report}")
     return report

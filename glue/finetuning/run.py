@@ -19,6 +19,7 @@ from trainers.engines.devices import EngineFactory, engine_factory
 from trainers.engines.flops import step_flops
 from trainers.files import read_json
 from trainers.runs import locks
+from trainers.runs.state import RunState
 from trainers.runs.workdir import Workdir
 from trainers.training import loop
 from trainers.training.config import StepCosts, TrainConfig, TrainResult
@@ -57,13 +58,13 @@ class _Repeat:
     def check(self, unit: Unit) -> None:
         """Raises a `UserError` where its folder is of another fine-tuning."""
         self._write_model(check_only=True)
-        Workdir(self.folder).check_stage(unit.name, unit.identity)
+        RunState(self.folder).check_stage(unit.name, unit.identity)
 
     def start(self, unit: Unit) -> None:
         """Records in its folder what it is."""
         with locks.run_files(self.config.workdir):
             self._write_model()
-        Workdir(self.folder).start_stage(unit.name, unit.identity, {})
+        RunState(self.folder).start_stage(unit.name, unit.identity, {})
 
     def _write_model(self, check_only: bool = False) -> None:
         results.write_model(

@@ -15,7 +15,7 @@ from trainers.data import manifest
 from trainers.data.vocabulary import Vocabulary
 from trainers.errors import UserError
 from trainers.files import read_json
-from trainers.runs.workdir import RUN_FILE
+from trainers.runs.workdir import DATA_FOLDER, RUN_FILE
 
 # A checkpoint lies in W/STAGE/checkpoints/step_…
 _DEPTH = 3
@@ -82,12 +82,12 @@ def _open(path: pathlib.Path, rows: int) -> tuple[pathlib.Path, Vocabulary]:
 
 def _search(run: pathlib.Path, sha256: str, rows: int) -> tuple[pathlib.Path, Vocabulary]:
     """Opens the vocabulary of a run's data folders whose hash begins so."""
-    for folder in sorted(run.glob(f"data/*/{manifest.MANIFEST}")) if sha256 else ():
+    for folder in sorted(run.glob(f"{DATA_FOLDER}/*/{manifest.MANIFEST}")) if sha256 else ():
         path, vocabulary = _open(folder.parent, rows)
         if vocabulary.sha256.startswith(sha256):
             return path, vocabulary
     raise UserError(
         expected=f"the vocabulary {sha256} of the pretraining run in its data folder",
-        received=f"folder={str(run / 'data')!r}, which does not have it",
+        received=f"folder={str(run / DATA_FOLDER)!r}, which does not have it",
         do="Add --vocabulary=FOLDER (what its --data_dir was)",
     )

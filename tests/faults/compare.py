@@ -8,7 +8,7 @@ from absl import logging
 from tensorboard.backend.event_processing import event_accumulator
 
 from trainers import checkpoints
-from trainers.training.logs import METRICS_FILE, TENSORBOARD_FOLDER
+from trainers.runs.workdir import LOCK_FOLDER, METRICS_FILE, TENSORBOARD_FOLDER
 
 # What the clock decides, in JSON files and among TensorBoard's scalars.
 _CLOCK = ("device_seconds", "tokens_per_second", "seconds")
@@ -23,7 +23,7 @@ def content(workdir: pathlib.Path) -> dict[str, bytes]:
     found = {}
     for path in sorted(workdir.rglob("*")):
         name = path.relative_to(workdir)
-        if not path.is_file() or name.parts[0] == ".locks" or TENSORBOARD_FOLDER in name.parts:
+        if not path.is_file() or name.parts[0] == LOCK_FOLDER or TENSORBOARD_FOLDER in name.parts:
             continue
         found[str(name)] = _bytes(path)
     for folder in sorted(workdir.glob(f"*/{TENSORBOARD_FOLDER}")):

@@ -8,7 +8,7 @@ import pytest
 from tests.trainers import nano
 from trainers import pretrain
 from trainers.plans import sizes
-from trainers.runs.workdir import Workdir
+from trainers.runs.state import RunState
 
 
 def config(*arguments):
@@ -31,9 +31,9 @@ def asked(folder, *arguments):
 
 
 def test_a_stage_alone_leaves_the_others(world):
-    workdir = Workdir(world / "w")
-    assert [record["name"] for record in workdir.records()] == ["small_0"]
-    assert workdir.plans == ["self_fusion"]
+    workdir = RunState(world / "w")
+    assert list(nano.records(workdir.path)) == ["small_0"]
+    assert nano.plans(workdir.path) == ["self_fusion"]
     run = json.loads((workdir.path / "run.json").read_text())
     assert (run["corpus"], run["corpus_path"], run["tuning"]) == ("text", "text.txt", "")
     assert len(list((workdir.path / "data").glob("text-*/manifest.json"))) == 1
@@ -45,7 +45,7 @@ def test_plans_end_with_the_report_and_train_nothing_twice(world, capsys):
     output = capsys.readouterr().out
     header, _, small = [line.split() for line in output.splitlines()[1:4]]
     assert header == ["stage", "size", "model", "parameters", "steps", "starts", "from"]
-    parameters = Workdir(world / "w").record("small_0")["parameters"]
+    parameters = RunState(world / "w").record("small_0")["parameters"]
     assert small[:5] == ["small_0", "S", "nano_s", f"{parameters:,}", "3"]
     assert report == world / "w" / "report" / "report.html"
     assert report.read_text().startswith("<!DOCTYPE html>")

@@ -21,7 +21,8 @@ from trainers.pretraining import order, theory_monitor
 from trainers.pretraining.config import PretrainConfig
 from trainers.pretraining.stage import Run, identity, model_config
 from trainers.runs import locks, sources, sweep
-from trainers.runs.workdir import RUN_FILE, Workdir
+from trainers.runs.state import RunState
+from trainers.runs.workdir import DATA_FOLDER, RUN_FILE, Workdir
 from trainers.versions import installed_versions
 
 
@@ -40,7 +41,7 @@ def train(config: PretrainConfig) -> bool:
     """
     size = sizes.get_size(config.size)
     _check_plan(config, size)
-    workdir = Workdir(config.workdir)
+    workdir = RunState(config.workdir)
     workdir.check(config.identity())
     config = dataclasses.replace(config, tuned=sweep.read(workdir))
     if config.stage is not None:
@@ -57,7 +58,7 @@ def train(config: PretrainConfig) -> bool:
     return is_chief
 
 
-def _locked(config: PretrainConfig, workdir: Workdir) -> contextlib.AbstractContextManager:
+def _locked(config: PretrainConfig, workdir: RunState) -> contextlib.AbstractContextManager:
     """Keeps other processes from the stages that are going to be trained."""
     names = [stage.name for stage in config.wanted if workdir.record(stage.name) is None]
     return locks.stages(workdir.path, names)
@@ -66,7 +67,7 @@ def _locked(config: PretrainConfig, workdir: Workdir) -> contextlib.AbstractCont
 def _train(
     config: PretrainConfig,
     size: Size,
-    workdir: Workdir,
+    workdir: RunState,
     engines: EngineFactory,
     is_chief: bool,
 ) -> None:
@@ -140,7 +141,7 @@ def _data(config: PretrainConfig, size: Size) -> pathlib.Path:
                 vocabulary_path=config.vocabulary,
                 vocabulary_pieces=size.vocabulary_pieces,
                 num_sentinels=size.num_sentinels,
-                root=str(pathlib.Path(config.workdir) / "data"),
+                root=str(pathlib.Path(config.workdir) / DATA_FOLDER),
             )
         )
     )
@@ -174,7 +175,7 @@ def _corpus(data_dir: pathlib.Path) -> dict[str, str]:
 def _run(
     config: PretrainConfig,
     size: Size,
-    workdir: Workdir,
+    workdir: RunState,
     data_dir: pathlib.Path,
     engines: EngineFactory,
 ) -> Run:

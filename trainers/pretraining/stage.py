@@ -20,14 +20,13 @@ from trainers.data.batches import PretrainingBatches
 from trainers.engines.base import StepOptions
 from trainers.engines.devices import EngineFactory
 from trainers.engines.flops import step_flops
-from trainers.files import read_json
 from trainers.plans.graph import Stage
 from trainers.plans.settings import StageSettings
 from trainers.plans.sizes import Size
 from trainers.pretraining import theory_monitor
 from trainers.runs import record as records
 from trainers.runs.sources import check_sources, checkpoint_folder
-from trainers.runs.workdir import STAGE_FILE, Workdir
+from trainers.runs.state import RunState
 from trainers.training import loop, optimizers
 from trainers.training.config import StepCosts
 from trainers.training.progress import Progress
@@ -57,7 +56,7 @@ class Run:
         theory_every: steps between measurements of a fused stage; None for none.
     """
 
-    workdir: Workdir
+    workdir: RunState
     size: Size
     data_dir: pathlib.Path
     vocabulary_size: int
@@ -192,7 +191,7 @@ def make_model(
     how = {"seed": settings.seed, "dtype": settings.dtype}
     folder = run.workdir.stage_dir(stage.name)
     if checkpoints.steps(folder / checkpoints.CHECKPOINT_FOLDER):
-        known = read_json(folder / STAGE_FILE)
+        known = run.workdir.stage(stage.name)
         config = kf.models.T5Config.from_dict(known["model"])
         return kf.models.T5(config, **how), known["source_steps"]
     if not stage.sources:
@@ -230,12 +229,11 @@ def _start(stage: Stage, run: Run) -> _Start:
         return _Start()
     own = run.workdir.stage_dir(stage.name)
     if checkpoints.steps(own / checkpoints.CHECKPOINT_FOLDER):
-        return _Start(read_json(own / STAGE_FILE)["first_batch"])
+        return _Start(run.workdir.stage(stage.name)["first_batch"])
     (source,) = stage.sources
-    folder = run.workdir.stage_dir(source)
-    checkpoint = find_checkpoint(folder)
+    checkpoint = find_checkpoint(run.workdir.stage_dir(source))
     reached = Progress.from_dict(checkpoint.step, checkpoint.config["progress"])
-    first = read_json(folder / STAGE_FILE).get("first_batch", 0)
+    first = run.workdir.stage(source).get("first_batch", 0)
     return _Start(first + reached.batch_index(checkpoint.step), checkpoint.state())
 
 

@@ -19,9 +19,8 @@ from keras import ops
 import keras_fusion as kf
 from trainers.engines.base import Engine
 from trainers.errors import UserError
-from trainers.files import read_json
 from trainers.plans.graph import Stage
-from trainers.runs.workdir import STAGE_FILE, Workdir
+from trainers.runs.state import RunState
 from trainers.training.config import Measurement
 
 KIND = "theory"
@@ -50,7 +49,7 @@ def check_engine(engine: Engine) -> None:
 
 def measurement(
     stage: Stage,
-    workdir: Workdir,
+    workdir: RunState,
     batch: Mapping[str, np.ndarray],
     optimizer,
     every: int,
@@ -77,7 +76,7 @@ def measurement(
     return Measurement(KIND, every, monitor)
 
 
-def last_learning_rate(stage: Stage, workdir: Workdir) -> float:
+def last_learning_rate(stage: Stage, workdir: RunState) -> float:
     """Learning rate of the last step that a fused stage's first source took before the fusion.
 
     Args:
@@ -96,9 +95,9 @@ def last_learning_rate(stage: Stage, workdir: Workdir) -> float:
     return rate["scale"] / position**0.5
 
 
-def _skeleton(workdir: Workdir, name: str, dtype: str) -> "kf.models.T5":
+def _skeleton(workdir: RunState, name: str, dtype: str) -> "kf.models.T5":
     """The model of a source, without values."""
-    found = read_json(workdir.stage_dir(name) / STAGE_FILE)["model"]
+    found = workdir.stage(name)["model"]
     # Without dropout, which is not of the structure, it has no state but its weights.
     config = kf.models.T5Config.from_dict(found | {"dropout": 0.0})
     return kf.models.T5.skeleton(config, dtype=dtype)

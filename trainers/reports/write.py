@@ -9,9 +9,9 @@ from trainers.files import replacing_folder
 from trainers.reports import page
 from trainers.reports.pictures import Picture
 from trainers.runs import history, locks
+from trainers.runs.workdir import REPORT_FILE, REPORT_FOLDER, RESULTS_FILE
 
-FOLDER = "report"
-_TEXTS = {"report.html": page.to_html, "report.md": page.to_markdown, "results.json": page.to_json}
+_TEXTS = {REPORT_FILE: page.to_html, "report.md": page.to_markdown, RESULTS_FILE: page.to_json}
 
 
 def write_report(workdir, kernels=None, steps=None):
@@ -48,11 +48,11 @@ def write_files(report, workdir, texts=None):
         UserError: as for `write_report`.
     """
     workdir = Path(workdir)
-    target = workdir / FOLDER
+    target = workdir / REPORT_FOLDER
     _check_replaceable(target)
     with locks.run_files(workdir):
         _write(report, target, {**_TEXTS, **(texts or {})})
-    return target / "report.html"
+    return target / REPORT_FILE
 
 
 def _write(report, target, texts):
@@ -76,7 +76,7 @@ def _check_replaceable(target):
         raise UserError(
             f"Expected {target} to be a folder for the report. Received: a file. Move it away."
         )
-    results = target / "results.json"
+    results = target / RESULTS_FILE
     if not results.exists():
         return
     try:

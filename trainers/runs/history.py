@@ -12,8 +12,7 @@ from pathlib import Path
 from trainers.errors import UserError
 from trainers.files import read_json
 from trainers.plans.graph import SIZE_LETTERS
-from trainers.runs.workdir import RECORD_FILE, RUN_FILE, STAGE_FILE
-from trainers.training.logs import METRICS_FILE
+from trainers.runs.workdir import METRICS_FILE, RECORD_FILE, RUN_FILE, STAGE_FILE
 
 FORMAT = 1
 """Version of the form of `record.json` and `results.json` that this code reads and writes."""

@@ -21,9 +21,9 @@ from collections.abc import Iterable, Iterator
 
 from trainers.errors import UserError
 from trainers.files import locked
+from trainers.runs.workdir import LOCK_FOLDER, RUN_FILE
 
-FOLDER = ".locks"
-RUN_LOCK = "run.json.lock"
+RUN_LOCK = f"{RUN_FILE}.lock"
 
 
 @contextlib.contextmanager
@@ -39,7 +39,7 @@ def stages(workdir: str | os.PathLike, names: Iterable[str]) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         for name in names:
-            path = pathlib.Path(workdir) / FOLDER / f"{name}.lock"
+            path = pathlib.Path(workdir) / LOCK_FOLDER / f"{name}.lock"
             if holder := stack.enter_context(locked(path, wait=False)):
                 raise UserError(
                     expected=f"stage {name!r} to be trained by one process at a time",
@@ -55,4 +55,4 @@ def run_files(workdir: str | os.PathLike) -> contextlib.AbstractContextManager:
     Args:
         workdir: the run's folder.
     """
-    return locked(pathlib.Path(workdir) / FOLDER / RUN_LOCK)
+    return locked(pathlib.Path(workdir) / LOCK_FOLDER / RUN_LOCK)

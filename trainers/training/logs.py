@@ -14,9 +14,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
 from trainers.files import replacing
+from trainers.runs.workdir import METRICS_FILE, TENSORBOARD_FOLDER
 
-METRICS_FILE = "metrics.jsonl"
-TENSORBOARD_FOLDER = "tensorboard"
 _EVENTS = re.compile(r"events\.out\.tfevents\.(\d+)\.(\d{6})\.")
 
 

@@ -26,7 +26,6 @@ PRETRAIN = (
 import json, pytest
 from tests.trainers import nano
 from trainers import pretrain
-from trainers.runs.workdir import Workdir
 
 with pytest.MonkeyPatch.context() as patch:
     nano.define(patch)
@@ -37,7 +36,7 @@ with pytest.MonkeyPatch.context() as patch:
     )
     report = pretrain.pretrain(config)
 print(json.dumps({
-    "records": Workdir(folder).records(),
+    "records": list(nano.records(report.parents[1]).values()),
     "report": report.stat().st_size,
     "loaded": [name for name in sys.modules if name.startswith("tensorflow")],
 }))

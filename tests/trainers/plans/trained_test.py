@@ -8,7 +8,7 @@ import pytest
 from tests.trainers import nano
 from trainers import checkpoints, pretrain
 from trainers.errors import UserError
-from trainers.runs.workdir import Workdir
+from trainers.runs.state import RunState
 
 PLAN = {
     "name": "mine",
@@ -53,7 +53,7 @@ def asked(folder, *arguments, workdir="w"):
 
 
 def test_a_fusion_starts_where_its_source_was_at_that_step(world):
-    workdir = Workdir(world / "w")
+    workdir = RunState(world / "w")
     source, fused = workdir.record("a"), workdir.record("b")
     assert fused["source_steps"] == {"a": 2}
     (at_2,) = [point for point in source["curve"] if point["step"] == 2]
@@ -66,8 +66,8 @@ def test_the_checkpoints_that_are_fused_stay(world):
 
 
 def test_repeats_are_runs_with_the_next_seeds(world):
-    workdir = Workdir(world / "w")
-    records = {record["name"]: record for record in workdir.records()}
+    workdir = RunState(world / "w")
+    records = nano.records(workdir.path)
     assert set(records) == {"a", "b", "a_r2", "b_r2"}
     found = {name: (r["repeat"], r["repeat_of"], r["seed"]) for name, r in records.items()}
     assert found == {
@@ -78,7 +78,7 @@ def test_repeats_are_runs_with_the_next_seeds(world):
     }
     assert records["b_r2"]["source_steps"] == {"a_r2": 2}
     assert records["a"]["loss"] != records["a_r2"]["loss"]
-    assert workdir.plans == ["mine"]
+    assert nano.plans(workdir.path) == ["mine"]
 
 
 def test_the_first_repeat_is_the_run_without_repeats(world):
@@ -106,7 +106,7 @@ def test_a_source_that_did_not_keep_its_checkpoint_is_named_before_anything_is_t
 def test_fusing_once_more_keeps_what_the_model_computes(world):
     how = ("--plan=figure2_6,pair_then_self", "--noise=0", "--dropout=0.1", "--steps=2")
     pretrain.pretrain(asked(world, *how, workdir="twice"))
-    workdir = Workdir(world / "twice")
+    workdir = RunState(world / "twice")
     for name, source in (("figure2_6", "self_fusion"), ("pair_then_self", "fusion_property")):
         start, end = workdir.record(name)["curve"][0], workdir.record(source)["curve"][-1]
         assert start["loss"] == pytest.approx(end["loss"], rel=1e-5)
@@ -122,8 +122,8 @@ def test_generated_plans_go_on_from_what_is_there(world):
         asked(world, "--plan=offsets,when_to_fuse", *lists, *how, workdir="one_by_one")
     )
     assert nano.content(world / "one_by_one" / "small_0" / "checkpoints") == before
-    workdir = Workdir(world / "one_by_one")
-    records = {record["name"]: record for record in workdir.records()}
+    workdir = RunState(world / "one_by_one")
+    records = nano.records(workdir.path)
     low, high = records["offset_2"], records["offset_-2"]
     assert low["curve"][0]["loss"] == high["curve"][0]["loss"] == _start(records["self_fusion"])
     assert low["loss"] != high["loss"]

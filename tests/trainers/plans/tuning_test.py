@@ -11,7 +11,7 @@ from trainers.files import read_json
 from trainers.plans import Basis, tuning
 from trainers.plans.options import PlanOptions
 from trainers.runs import sweep
-from trainers.runs.workdir import Workdir
+from trainers.runs.state import RunState
 
 COSTS = {"S": 1.0, "M": 4.0}
 
@@ -105,7 +105,7 @@ def asked(folder, *arguments):
 
 
 def test_the_best_of_the_last_rung_wins(world):
-    workdir = Workdir(world / "w")
+    workdir = RunState(world / "w")
     found = read_json(world / "w" / sweep.TUNING_FILE)["arms"]
     points = read_json(world / "w" / "run.json")["experiments"]["tune"]["points"]
     assert list(found) == ["small_0", "self_fusion"]
@@ -127,7 +127,7 @@ def test_the_best_of_the_last_rung_wins(world):
 
 def test_other_plans_take_its_result(world):
     found = read_json(world / "w" / sweep.TUNING_FILE)["arms"]
-    workdir = Workdir(world / "w")
+    workdir = RunState(world / "w")
     for arm, best in found.items():
         rate = workdir.record(arm)["learning_rate"]
         expected = (best["warmup_steps"], best["learning_rate_scale"])
@@ -141,9 +141,9 @@ def test_other_plans_take_its_result(world):
 
 def test_later_commands_take_its_result(world):
     """Else the stages would be refused, as of another run."""
-    before = Workdir(world / "w").record("self_fusion")
+    before = RunState(world / "w").record("self_fusion")
     pretrain.pretrain(asked(world, "--plan=self_fusion"))
-    assert Workdir(world / "w").record("self_fusion") == before
+    assert RunState(world / "w").record("self_fusion") == before
 
 
 def test_a_sweep_is_not_repeated(world):

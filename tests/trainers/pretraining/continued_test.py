@@ -10,7 +10,7 @@ from tests.trainers import nano
 from trainers import checkpoints, pretrain
 from trainers.errors import UserError
 from trainers.files import read_json
-from trainers.runs.workdir import Workdir
+from trainers.runs.state import RunState
 from trainers.training import loop
 
 FIXED = {"dropout": 0.1, "learning_rate_scale": 0.5}
@@ -78,7 +78,7 @@ def test_parts_that_go_on_end_where_one_run_ends(world):
 
 
 def test_a_part_counts_its_own_steps_and_costs(world):
-    records = {record["name"]: record for record in Workdir(world / "w").records()}
+    records = nano.records(world / "w")
     parts = [records[name] for name in ("first", "then", "last")]
     assert [part["steps"] for part in parts] == [4, 2, 3]
     assert sum(part["flops"] for part in parts) == pytest.approx(records["whole"]["flops"])
@@ -104,7 +104,7 @@ def test_a_part_that_was_interrupted_goes_on_exactly(world, patch):
     kills = 0
     with patch.context() as killing:
         killing.setattr(loop._Run, "save", save_and_end)
-        while Workdir(world / "w2").record("last") is None:
+        while RunState(world / "w2").record("last") is None:
             with contextlib.suppress(Killed):
                 pretrain.pretrain(config)
             kills += 1
@@ -113,7 +113,7 @@ def test_a_part_that_was_interrupted_goes_on_exactly(world, patch):
 
 
 def test_it_ends_at_the_goal(world):
-    workdir = Workdir(world / "w")
+    workdir = RunState(world / "w")
     goal, met = workdir.record("other")["accuracy"], workdir.record("met")
     reached = [point["accuracy"] >= goal for point in met["curve"]]
     assert met["steps"] == met["curve"][-1]["step"]
@@ -122,7 +122,7 @@ def test_it_ends_at_the_goal(world):
 
 
 def test_only_the_best_rival_goes_on(world):
-    workdir = Workdir(world / "w")
+    workdir = RunState(world / "w")
     losses = {name: workdir.record(name)["loss_per_token"] for name in ("other", "whole")}
     best, worst = sorted(losses, key=losses.get)
     assert workdir.record(f"{best}_on")["steps"] == 3

@@ -11,7 +11,7 @@ from trainers.engines.state import state_variables
 from trainers.plans import settings
 from trainers.plans.graph import Stage
 from trainers.pretraining import stage
-from trainers.runs.workdir import Workdir
+from trainers.runs.state import RunState
 
 STAGE = Stage("big", "M", "fusion_rule", ("small_0", "small_1"))
 FLAGS = {"norm": "rule", "noise": "0.2", "seed": "3", "dropout": "0.1"}
@@ -22,7 +22,7 @@ def run(tmp_path, monkeypatch):
     """A run in which two small stages have a checkpoint each."""
     nano.define(monkeypatch)
     found = stage.Run(
-        workdir=Workdir(tmp_path),
+        workdir=RunState(tmp_path),
         size=nano.NANO,
         data_dir=tmp_path,
         vocabulary_size=128,

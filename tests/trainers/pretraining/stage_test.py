@@ -24,7 +24,7 @@ from trainers.errors import UserError
 from trainers.plans import settings
 from trainers.plans.graph import Stage
 from trainers.pretraining import stage
-from trainers.runs.workdir import Workdir
+from trainers.runs.state import RunState
 
 SMALL, FUSED = plans.PLANS["self_fusion"].stages
 
@@ -35,7 +35,7 @@ def run(tmp_path_factory, patch):
     folder = tmp_path_factory.mktemp("stages")
     data_dir = nano.write_tokens(folder)
     found = stage.Run(
-        workdir=Workdir(folder / "w"),
+        workdir=RunState(folder / "w"),
         size=nano.NANO,
         data_dir=data_dir,
         vocabulary_size=PretrainingBatches(data_dir, "train", 2, 16).vocabulary_size,
@@ -131,7 +131,7 @@ def test_self_fusion_starts_where_its_source_ended(run):
 
 @pytest.mark.parametrize(("norm", "groups"), [("property", (8, 8)), ("rule", None)])
 def test_models_of_two_sources(run, tmp_path, norm, groups):
-    twin = dataclasses.replace(run, workdir=Workdir(tmp_path))
+    twin = dataclasses.replace(run, workdir=RunState(tmp_path))
     for name in ("small_0", "small_1"):
         shutil.copytree(run.workdir.stage_dir("small_0"), twin.workdir.stage_dir(name))
     stage = Stage("big", "M", f"fusion_{norm}", ("small_0", "small_1"))
@@ -144,7 +144,7 @@ def test_models_of_two_sources(run, tmp_path, norm, groups):
 
 
 def test_noise_and_seed_reach_the_fusion(run, tmp_path):
-    twin = dataclasses.replace(run, workdir=Workdir(tmp_path))
+    twin = dataclasses.replace(run, workdir=RunState(tmp_path))
     shutil.copytree(run.workdir.stage_dir("small_0"), twin.workdir.stage_dir("small_0"))
 
     def kernel(**flags):
@@ -166,7 +166,7 @@ def test_noise_and_seed_reach_the_fusion(run, tmp_path):
 
 def test_a_stage_that_was_stopped_ends_as_one_that_was_not(run, tmp_path):
     """Its folder as a kill between step 2 and step 3 would leave it."""
-    twin = dataclasses.replace(run, workdir=Workdir(tmp_path))
+    twin = dataclasses.replace(run, workdir=RunState(tmp_path))
     shutil.copytree(run.workdir.stage_dir("small_0"), twin.workdir.stage_dir("small_0"))
     folder = twin.workdir.stage_dir("small_0")
     (folder / "record.json").unlink()
@@ -179,7 +179,7 @@ def test_a_stage_that_was_stopped_ends_as_one_that_was_not(run, tmp_path):
 
 
 def test_a_fused_stage_that_was_stopped_is_not_fused_again(run, tmp_path):
-    twin = dataclasses.replace(run, workdir=Workdir(tmp_path))
+    twin = dataclasses.replace(run, workdir=RunState(tmp_path))
     found = settings_of(FUSED, noise="0", dropout="0.1")
     stage.run_stage(FUSED, found, run)
     shutil.copytree(run.workdir.stage_dir("self_fusion"), twin.workdir.stage_dir("self_fusion"))
@@ -189,7 +189,7 @@ def test_a_fused_stage_that_was_stopped_is_not_fused_again(run, tmp_path):
 
 
 def test_adamw_works_everywhere(run, tmp_path):
-    twin = dataclasses.replace(run, workdir=Workdir(tmp_path))
+    twin = dataclasses.replace(run, workdir=RunState(tmp_path))
     record = stage.run_stage(SMALL, settings_of(SMALL, optimizer="adamw", steps="2"), twin)
     assert record["loss"] < record["curve"][0]["loss"]
 
@@ -230,7 +230,7 @@ def test_stages_on_two_devices_are_those_on_one(tmp_path):
         timeout=300,
     )
     for name in ("small_0", "small_1", "fusion_property"):
-        two, one = (Workdir(tmp_path / s).record(name) for s in ("mirrored", "one_device"))
+        two, one = (RunState(tmp_path / s).record(name) for s in ("mirrored", "one_device"))
         assert (two["devices"], one["devices"]) == (2, 1)
         losses = [[point["loss"] for point in record["curve"]] for record in (two, one)]
         np.testing.assert_allclose(*losses, rtol=1e-4)

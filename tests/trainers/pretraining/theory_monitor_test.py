@@ -16,7 +16,7 @@ from trainers.data.batches import PretrainingBatches
 from trainers.errors import UserError
 from trainers.plans.graph import Stage
 from trainers.pretraining import theory_monitor
-from trainers.runs.workdir import Workdir
+from trainers.runs.state import RunState
 from trainers.training import loop
 from trainers.training.logs import read_metrics
 
@@ -114,7 +114,7 @@ def write_record(workdir, name, steps, init="scratch", sources=(), offset=0):
     ],
 )
 def test_learning_rate_of_the_last_step(tmp_path, name, source_steps, position):
-    workdir = Workdir(tmp_path)
+    workdir = RunState(tmp_path)
     write_record(workdir, "plain", 100)
     write_record(workdir, "late", 100, offset=1000)
     write_record(workdir, "long", 30, "continued", ["plain"])
@@ -124,7 +124,7 @@ def test_learning_rate_of_the_last_step(tmp_path, name, source_steps, position):
 
 
 def test_of_several_sources_the_first_counts(tmp_path):
-    workdir = Workdir(tmp_path)
+    workdir = RunState(tmp_path)
     write_record(workdir, "a", 101)
     write_record(workdir, "b", 401)
     stage = Stage("big", "M", "fusion_rule", ("b", "a"))
@@ -133,7 +133,7 @@ def test_of_several_sources_the_first_counts(tmp_path):
 
 def test_sources_of_other_widths_and_kinds(tmp_path):
     """A source that is itself fused, beside one of another width."""
-    workdir = Workdir(tmp_path)
+    workdir = RunState(tmp_path)
     known = {"vocabulary_size": 32, "num_layers": 1, "key_value_dim": 4, "dropout": 0.1}
     configs = [
         kf.models.T5Config(hidden_dim=4 * n, num_heads=n, intermediate_dim=8 * n, **known)

@@ -60,13 +60,13 @@ def test_a_dead_process_leaves_no_lock(tmp_path, end):
             holder.stdin.close()
         holder.wait(timeout=60)
         with locks.stages(tmp_path, ["small_0"]):
-            content = (tmp_path / locks.FOLDER / "small_0.lock").read_text()
+            content = (tmp_path / ".locks" / "small_0.lock").read_text()
     assert content == f"process {os.getpid()} on {socket.gethostname()}\n"
 
 
 def test_the_lock_of_shared_files_is_another_one_and_given_back(tmp_path):
     with locks.stages(tmp_path, ["run"]), locks.run_files(tmp_path):
-        with open(tmp_path / locks.FOLDER / locks.RUN_LOCK) as file, pytest.raises(BlockingIOError):
+        with open(tmp_path / ".locks" / locks.RUN_LOCK) as file, pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with locks.run_files(tmp_path):
         pass
@@ -86,7 +86,7 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, number)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
-    (tmp_path / locks.FOLDER).write_text("in the way")
+    (tmp_path / ".locks").write_text("in the way")
     with pytest.raises(UserError, match="Received: .*small_0.lock"):
         with locks.stages(tmp_path, ["small_0"]):
             pass

@@ -4,22 +4,24 @@ import json
 
 import pytest
 
+from tests.trainers import nano
 from trainers.errors import UserError
-from trainers.runs.workdir import Workdir
+from trainers.plans.graph import RESERVED_NAMES
+from trainers.runs.workdir import DATA_FOLDER, REPORT_FOLDER, Workdir
 
 RUN = {"size": "tiny", "seed": 0}
 
 
 @pytest.fixture
 def folder(tmp_path):
-    found = Workdir(tmp_path / "w")
-    found.open(RUN, plans=["baseline"])
-    return found
+    workdir = Workdir(tmp_path / "w")
+    workdir.open(RUN, plans=["baseline"])
+    return workdir
 
 
 def test_open_writes_the_run_and_collects_plans(folder):
     folder.open(RUN, plans=["self_fusion", "baseline"])
-    assert folder.plans == ["baseline", "self_fusion"]
+    assert nano.plans(folder.path) == ["baseline", "self_fusion"]
     assert json.loads((folder.path / "run.json").read_text())["settings"] == RUN
 
 
@@ -64,19 +66,5 @@ def test_a_damaged_file_is_named(folder, content):
         folder.open(RUN)
 
 
-def test_a_stage_keeps_its_settings(folder):
-    path = folder.start_stage("a", {"steps": 10, "betas": (1, 2)}, {"sources": []})
-    assert path == folder.path / "a"
-    folder.start_stage("a", {"steps": 10, "betas": (1, 2)}, {"sources": []})
-    with pytest.raises(UserError, match="stage 'a'.*steps=20, there it is 10"):
-        folder.start_stage("a", {"steps": 20, "betas": (1, 2)}, {})
-    assert json.loads((path / "stage.json").read_text())["identity"]["steps"] == 10
-
-
-def test_records_of_finished_stages(folder):
-    assert folder.record("b") is None
-    for name in ("b", "a"):
-        folder.start_stage(name, {}, {})
-        folder.write_record(name, {"name": name})
-    assert folder.record("b") == {"name": "b"}
-    assert [record["name"] for record in folder.records()] == ["b", "a"]
+def test_names_of_folders_are_no_names_of_stages():
+    assert set(RESERVED_NAMES) == {DATA_FOLDER, REPORT_FOLDER}

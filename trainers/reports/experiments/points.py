@@ -5,7 +5,8 @@ import statistics
 
 from trainers.reports import pictures, tables
 from trainers.runs.history import StageHistory
-from trainers.training.logs import METRICS_FILE, read_metrics
+from trainers.runs.workdir import METRICS_FILE
+from trainers.training.logs import read_metrics
 
 STEPS = "Steps after the fusion"
 

@@ -1,0 +1,96 @@
+"""What the folder of a run says of its stages; each file is read once.
+
+Example:
+    >>> state = RunState("W")
+    >>> state.record("small_0")["accuracy"]
+    41.2
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+
+from trainers.errors import UserError
+from trainers.files import differences, read_json, write_json
+from trainers.runs.workdir import RECORD_FILE, STAGE_FILE, Workdir
+
+
+class RunState(Workdir):
+    """The folder of a run, with what its stages are and what the finished ones reached.
+
+    A file that is there does not change any more: what was read once is kept. One that is not
+    there yet is looked for again, as another process may train that stage.
+
+    Args:
+        path: the run's folder.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        super().__init__(path)
+        self._contents: dict[pathlib.Path, dict] = {}
+
+    def stage(self, name: str) -> dict | None:
+        """Returns what a stage is, as `start_stage` wrote it; None where it has not begun.
+
+        Raises:
+            UserError: the file cannot be read; the message names it.
+        """
+        return self._read(self.stage_dir(name) / STAGE_FILE)
+
+    def record(self, name: str) -> dict | None:
+        """Returns what a finished stage reached and cost; None where it is not finished.
+
+        Raises:
+            UserError: the file cannot be read; the message names it.
+        """
+        return self._read(self.stage_dir(name) / RECORD_FILE)
+
+    def check_stage(self, name: str, identity: Mapping[str, object]) -> None:
+        """Checks that the stage's folder is unused or of the same stage; writes nothing.
+
+        Args:
+            name: the stage.
+            identity: flat settings that make the stage what it is.
+
+        Raises:
+            UserError: it was started with other settings; each is named with both values.
+        """
+        stage = self.stage(name)
+        if stage is None:
+            return
+        wrong = differences(stage.get("identity", {}), json.loads(json.dumps(identity)))
+        if wrong:
+            raise UserError(
+                expected=f"stage {name!r} with the settings that it was started with in "
+                f"{str(self.path)!r}",
+                received="; ".join(wrong),
+                do="Give the same settings again, or choose another --workdir",
+            )
+
+    def start_stage(self, name: str, identity: Mapping, details: Mapping) -> None:
+        """Writes stage.json unless it is there.
+
+        Args:
+            name: the stage.
+            identity: as for `check_stage`.
+            details: what else readers want to know of it (its model's config, its sources).
+
+        Raises:
+            UserError: as for `check_stage`.
+        """
+        self.check_stage(name, identity)
+        if self.stage(name) is None:
+            content = {"name": name, "identity": dict(identity), **details}
+            write_json(self.stage_dir(name) / STAGE_FILE, content)
+
+    def write_record(self, name: str, record: Mapping) -> None:
+        """Marks a stage as finished."""
+        write_json(self.stage_dir(name) / RECORD_FILE, record)
+
+    def _read(self, path: pathlib.Path) -> dict | None:
+        if path not in self._contents:
+            if not path.exists():
+                return None
+            self._contents[path] = read_json(path)
+        return self._contents[path]
