@@ -1,15 +1,15 @@
-"""How much longer do 100 steps of training take when a checkpoint is saved at their beginning?
+"""Time that saving a checkpoint adds to 100 steps of training.
 
     python -m benchmarks.checkpoint_stall [--size=tiny_m] [--every=100] [--rounds=10]
 
 One run of `trainers.training.loop` on random batches, which saves at every second boundary of
-`--every` steps. So windows of that many steps with a save and without one follow each other, and
-each one with a save is compared with the mean of its two neighbours: a drift of the machine's speed
-cancels out. A window holds all that a save costs: the copy from the device, what the loop does
-itself, and the thread that writes beside the steps. It is measured by the clock and, for machines
-that others use too, in processor time of this process, all threads together. Beside it stands what
-the loop alone waits for: the pause between two calls of the engine where it saves, less that where
-it does not. About four minutes on two cores at the default size.
+`--every` steps. Windows of that many steps with a save and without one alternate, and each window
+with a save is compared with the mean of its two neighbours: a drift of the machine's speed cancels
+out. A window contains the whole cost of a save: the copy from the device, the loop's own work, and
+the thread that writes beside the steps. It is measured in wall time and, for shared machines, in
+processor time of this process, all threads together. The pause of the loop alone is reported too:
+the time between two calls of the engine where it saves, less that where it does not. About four
+minutes on two cores at the default size.
 """
 
 import itertools
@@ -33,7 +33,7 @@ OPTIMIZERS = {"adafactor": kf.optimizers.Adafactor, "adamw": keras.optimizers.Ad
 
 
 class RandomBatches:
-    """The same random batch at every step: what is trained on costs nothing to make."""
+    """The same random batch at every step, which costs nothing to make."""
 
     def __init__(self, vocabulary_size: int, batch_size: int, input_length: int):
         rng = np.random.default_rng(0)
@@ -54,7 +54,7 @@ class RandomBatches:
 
 
 class TimedEngine(TensorFlowEngine):
-    """Notes clock and processor time where each call of `train` begins and ends, by step."""
+    """Records wall and processor time at the begin and end of each call of `train`, by step."""
 
     def __init__(self):
         super().__init__()
@@ -104,7 +104,7 @@ def train(config, optimizer, batch_size, input_length, every, rounds, folder) ->
 
 
 def stalls(engine: TimedEngine, every: int, rounds: int) -> dict[str, np.ndarray]:
-    """What a save adds to its window, and what of it is a pause of the loop; as shares of one."""
+    """Returns the time that saves add and the loop's pauses, as shares of a window."""
 
     def window(step):
         return engine.ended[step + every] - engine.ended[step]
@@ -120,7 +120,7 @@ def stalls(engine: TimedEngine, every: int, rounds: int) -> dict[str, np.ndarray
         paused.append((pause(step) - np.mean([pause(other) for other in around], axis=0)) / without)
     clock, processor = np.transpose(added)
     return {
-        "all, by the clock": clock,
+        "all, in wall time": clock,
         "all, in processor time": processor,
         "pause of the loop": np.array(paused)[:, 0],
     }
@@ -143,7 +143,7 @@ def main(argv):
         size = sum(value.nbytes for value in saved.state().values())
     print(
         f"{SIZE.value}, {OPTIMIZER.value}, batch {BATCH_SIZE.value} x {INPUT_LENGTH.value}, "
-        f"{size / 1e6:.1f} MB a checkpoint, one in {EVERY.value} steps"
+        f"{size / 1e6:.1f} MB per checkpoint, one in {EVERY.value} steps"
     )
     for name, values in stalls(engine, EVERY.value, ROUNDS.value).items():
         low, middle, high = np.quantile(values, [0, 0.5, 1])
@@ -153,7 +153,7 @@ def main(argv):
 if __name__ == "__main__":
     SIZE = flags.DEFINE_enum("size", "tiny_m", sorted(kf.models.config.SIZES), "Size of the T5.")
     OPTIMIZER = flags.DEFINE_enum("optimizer", "adafactor", sorted(OPTIMIZERS), "Optimizer.")
-    BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Sequences a batch.")
+    BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Sequences per batch.")
     INPUT_LENGTH = flags.DEFINE_integer("input_length", 128, "Tokens of an input.")
     EVERY = flags.DEFINE_integer("every", 100, "Steps between a save and the next window.")
     ROUNDS = flags.DEFINE_integer("rounds", 10, "Saves that are measured.", lower_bound=1)

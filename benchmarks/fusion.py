@@ -1,4 +1,4 @@
-"""What does a fusion cost in time and memory, beside writing the fused weights' bytes once?
+"""Time and memory of a fusion, compared with writing the fused weights' bytes once.
 
     python -m benchmarks.fusion [--size=t5_m] [--rounds=3]
 
@@ -19,7 +19,7 @@ from benchmarks._rounds import line, ratios
 
 
 def memory(field):
-    """A field of /proc/self/status in bytes: VmRSS is resident now, VmHWM its peak."""
+    """Returns a field of /proc/self/status in bytes: VmRSS is resident now, VmHWM its peak."""
     with open("/proc/self/status") as status:
         line = next(line for line in status if line.startswith(field))
     return int(line.split()[1]) * 1024
@@ -32,7 +32,7 @@ def reset_peak():
 
 
 def write_once(shapes):
-    """Seconds that numpy takes to write arrays of these shapes into fresh memory."""
+    """Returns the seconds that numpy takes to write arrays of these shapes into fresh memory."""
     start = time.perf_counter()
     arrays = [np.full(shape, 1.0, np.float32) for shape in shapes]
     seconds = time.perf_counter() - start
@@ -41,7 +41,7 @@ def write_once(shapes):
 
 
 def fuse_once(sources):
-    """Seconds of a fusion, bytes it added at its peak, the bound on these, the weights' shapes."""
+    """Returns a fusion's seconds, the bytes added at its peak, their bound, the weights' shapes."""
     gc.collect()
     reset_peak()
     before = memory("VmRSS")

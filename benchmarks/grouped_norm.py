@@ -1,4 +1,4 @@
-"""What does normalising each source's units apart cost in a training step, beside the plain norm?
+"""Time of a training step with norms in groups, one for each source, over that with plain norms.
 
     python -m benchmarks.grouped_norm [--size=tiny_m] [--groups=2] [--rounds=15]
 
@@ -18,7 +18,7 @@ from benchmarks.train_step import make_step
 
 
 def groups_of(hidden_dim, count, unequal):
-    """Widths of the groups; unequal ones differ by two units."""
+    """Returns the widths of the groups; unequal ones differ by two units."""
     widths = [hidden_dim // count] * count
     if unequal:
         widths[0], widths[-1] = widths[0] + 2, widths[-1] - 2
@@ -27,7 +27,7 @@ def groups_of(hidden_dim, count, unequal):
 
 
 def compare(config, groups, batch_size, input_length, steps, rounds):
-    """Ratios of the step's time with grouped norms to that with plain ones, round by round."""
+    """Returns the step time with grouped norms over that with plain ones, round by round."""
     plain = make_step(kf.models.T5(config, seed=0), batch_size, input_length)
     grouped_config = dataclasses.replace(config, norm_groups=groups)
     grouped = make_step(kf.models.T5(grouped_config, seed=0), batch_size, input_length)
@@ -38,17 +38,19 @@ def main(argv):
     del argv
     config = kf.models.T5Config.from_size(SIZE.value)
     groups = groups_of(config.hidden_dim, GROUPS.value, UNEQUAL.value)
-    found = compare(config, groups, BATCH_SIZE.value, INPUT_LENGTH.value, STEPS.value, ROUNDS.value)
+    measured = compare(
+        config, groups, BATCH_SIZE.value, INPUT_LENGTH.value, STEPS.value, ROUNDS.value
+    )
     print(f"{SIZE.value}, groups {groups}, batch {BATCH_SIZE.value} x {INPUT_LENGTH.value}")
-    print(line("grouped / plain norm, step time:", found, decimals=4))
+    print(line("grouped / plain norm, step time:", measured, decimals=4))
 
 
 if __name__ == "__main__":
     SIZE = flags.DEFINE_enum("size", "tiny_m", sorted(kf.models.config.SIZES), "Size of the T5.")
     GROUPS = flags.DEFINE_integer("groups", 2, "Number of groups.")
-    UNEQUAL = flags.DEFINE_bool("unequal", False, "Whether the groups have unequal widths.")
-    BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Sequences a batch.")
+    UNEQUAL = flags.DEFINE_bool("unequal", False, "Give the groups unequal widths.")
+    BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Sequences per batch.")
     INPUT_LENGTH = flags.DEFINE_integer("input_length", 128, "Tokens of an input.")
-    STEPS = flags.DEFINE_integer("steps", 20, "Steps a round.")
+    STEPS = flags.DEFINE_integer("steps", 20, "Steps per round.")
     ROUNDS = flags.DEFINE_integer("rounds", 15, "Rounds, both models in turn.")
     app.run(main)

@@ -1,12 +1,12 @@
-"""How much of a training step goes by waiting for its batch?
+"""Share of a training step that is spent waiting for its batch.
 
     python -m benchmarks.input_pipeline [--batch_size=32] [--input_length=128] [--step_ms=50]
     python -m benchmarks.input_pipeline --batch_size=128 --input_length=512 --step_ms=1000
 
 Times our batches beside two peers on the same tokens in the same run: the span corruption of T5
 written in tf.data, as SeqIO does it, and our own function called example by example. Then a loop
-stands in for training: it keeps the cores busy for `--step_ms` a step, takes the next batch from
-the prefetching iterator, and counts the time that this takes. Some seconds on two cores.
+stands in for training: it keeps the cores busy for `--step_ms` per step, takes the next batch from
+the prefetching iterator, and measures how long it waits. Some seconds on two cores.
 
 `--step_ms` is the step time to compare with: what `benchmarks.train_step` prints for a model.
 """
@@ -22,7 +22,7 @@ from absl import app, flags
 from trainers.data import manifest, spans
 from trainers.data.batches import PretrainingBatches
 
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Examples a batch.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Examples per batch.", lower_bound=1)
 _INPUT_LENGTH = flags.DEFINE_integer("input_length", 128, "Encoder tokens.", lower_bound=3)
 _STEP_MS = flags.DEFINE_float("step_ms", 50.0, "Time of a training step.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 100, "Batches to time.", lower_bound=10)
@@ -94,7 +94,7 @@ def loop_batches(batches: PretrainingBatches, examples: np.ndarray) -> Iterator[
 
 
 def seconds_per_batch(batches: Iterator[dict], steps: int) -> float:
-    """Mean wall time of a batch when nothing else is done; the first ones are not counted."""
+    """Returns the mean wall time per batch when nothing else runs, after a start."""
     for _ in range(10):
         next(batches)
     started = time.perf_counter()
@@ -104,7 +104,7 @@ def seconds_per_batch(batches: Iterator[dict], steps: int) -> float:
 
 
 def waiting_share(batches: Iterator[dict], steps: int, step_seconds: float) -> float:
-    """Share of the time that a busy loop of `step_seconds` a step spends in `next`."""
+    """Returns the share of time that a busy loop of `step_seconds` per step spends in `next`."""
     work = np.ones((512, 512), np.float32)
     next(batches)
     waited, started = 0.0, time.perf_counter()
@@ -119,7 +119,7 @@ def waiting_share(batches: Iterator[dict], steps: int, step_seconds: float) -> f
 
 
 def measure(batch_size: int, input_length: int, step_seconds: float, steps: int) -> list[tuple]:
-    """Returns (name, seconds a batch, share of a step waited) for ours and the peers."""
+    """Returns (name, seconds per batch, share of a step waited) for ours and the peers."""
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -127,7 +127,7 @@ def measure(batch_size: int, input_length: int, step_seconds: float, steps: int)
         batches = PretrainingBatches(folder, "train", batch_size, input_length)
         tokens = np.fromfile(folder / manifest.token_file("train"), manifest.token_dtype(SIZE))
         examples = tokens.reshape(-1, batches.raw_length)
-        waits = min(steps, max(10, round(3 / step_seconds)))  # three seconds show it
+        waits = min(steps, max(10, round(3 / step_seconds)))  # three seconds are enough
         for label, made in {
             "ours (numpy, Grain)": batches.from_step(0),
             "peer: tf.data, per example": tf_data_batches(batches, examples),

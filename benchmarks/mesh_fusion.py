@@ -1,13 +1,13 @@
-"""How much memory does a host need to fuse on a mesh, above what its devices hold in the end?
+"""Host memory of a fusion on a mesh, above what the devices hold in the end.
 
     python -m benchmarks.mesh_fusion [--size=t5_m] [--devices=4] [--layout=RULES]
 
 Writes two sources of random numbers as memory-mapped files, tensor by tensor, then fuses them onto
 virtual devices of the CPU in a process of its own, through the engine, as a fused stage begins. The
 bound is one shard of the largest part of a weight that a device holds, plus the slice that it is
-copied from. What is measured is the kernel's count of anonymous pages (Linux, sampled every
-millisecond) less those before and less the bytes that devices hold at the time: pages of the files
-do not count, the system takes them back. At the default size two T5-M become a T5-L of 1.14 G
+copied from. Measured is the kernel's count of anonymous pages (Linux, sampled every
+millisecond) less those before and less the bytes that devices hold at the time. Pages of the files
+do not count, since the system reclaims them. At the default size two T5-M become a T5-L of 1.14 G
 parameters: 3 GB on the disk, 6 GB of memory, two minutes.
 """
 
@@ -94,7 +94,7 @@ class Watched:
 
 
 def anonymous_bytes():
-    """This process's resident memory that is not of files."""
+    """Returns this process's resident memory that belongs to no file."""
     with open("/proc/self/status") as status:
         line = next(line for line in status if line.startswith("RssAnon"))
     return int(line.split()[1]) * 1024
@@ -116,7 +116,8 @@ def write_sources(folder, size):
     free = shutil.disk_usage(folder).free
     if free < 2 * total:
         raise SystemExit(
-            f"{folder} has {free / 2**30:.1f} GiB free, {2 * total / 2**30:.1f} wanted"
+            f"Expected {2 * total / 2**30:.1f} GiB free in {folder}. Received: {free / 2**30:.1f}. "
+            "Set TMPDIR to a larger disk, or take a smaller --size."
         )
     for seed in range(SOURCES):
         tensors.write(
@@ -130,7 +131,7 @@ def write_sources(folder, size):
 
 
 def fuse_on_mesh(folder, size, devices, layout):
-    """Fuses the files onto a mesh, and returns what that took."""
+    """Fuses the files onto a mesh, and returns its time and memory."""
     import keras
     from jax.sharding import NamedSharding, PartitionSpec
 
@@ -148,7 +149,7 @@ def fuse_on_mesh(folder, size, devices, layout):
         optimizer = keras.optimizers.SGD(0.1)
     engine.compile(model, optimizer)
     single = NamedSharding(engine.mesh, PartitionSpec())
-    # What the runtime takes for itself with its first array.
+    # The runtime allocates memory of its own with its first array.
     place(np.zeros((64, 64), np.float32), np.float32, single)
     arrays, parts = [], {}
     start = time.perf_counter()
@@ -161,7 +162,7 @@ def fuse_on_mesh(folder, size, devices, layout):
             arrays.append(place(array, weight.dtype, sharding))
             array.settle()
             parts[path] = array.largest
-        # The runtime lets go of the last slice when it is called again.
+        # The runtime frees the last slice when it is called again.
         place(np.zeros((64, 64), np.float32), np.float32, single)
         left = memory.now()
     seconds = time.perf_counter() - start
@@ -203,23 +204,23 @@ def in_a_process_of_its_own(folder):
 def main(argv):
     del argv
     if FUSE.value:
-        found = fuse_on_mesh(pathlib.Path(FUSE.value), SIZE.value, DEVICES.value, LAYOUT.value)
-        print(json.dumps(found))
+        figures = fuse_on_mesh(pathlib.Path(FUSE.value), SIZE.value, DEVICES.value, LAYOUT.value)
+        print(json.dumps(figures))
         return
     with tempfile.TemporaryDirectory() as folder:
         files = write_sources(pathlib.Path(folder), SIZE.value)
-        found = in_a_process_of_its_own(folder)
+        figures = in_a_process_of_its_own(folder)
     gib = 2**30
     print(
         f"{SOURCES} x {SIZE.value}, files of {files / gib:.2f} GiB -> "
-        f"{found['parameters'] / 1e6:.0f} M parameters on {DEVICES.value} devices, "
-        f"{found['held'] / gib:.2f} GiB, in {found['seconds']:.1f} s"
+        f"{figures['parameters'] / 1e6:.0f} M parameters on {DEVICES.value} devices, "
+        f"{figures['held'] / gib:.2f} GiB, in {figures['seconds']:.1f} s"
     )
     print(
-        f"memory above the devices' at its peak {found['above'] / 2**20:.1f} MiB, bound (shard and "
-        f"slice of {found['largest']}) {found['bound'] / 2**20:.1f} MiB, "
-        f"ratio {found['above'] / found['bound']:.3f}; {found['left'] / 2**20:.1f} MiB of it are "
-        "the runtime's own, and stay"
+        f"memory above the devices' at its peak {figures['above'] / 2**20:.1f} MiB, bound (shard "
+        f"and slice of {figures['largest']}) {figures['bound'] / 2**20:.1f} MiB, ratio "
+        f"{figures['above'] / figures['bound']:.3f}; {figures['left'] / 2**20:.1f} MiB of it "
+        "belong to the runtime, and stay"
     )
 
 
@@ -227,7 +228,7 @@ if __name__ == "__main__":
     SIZE = flags.DEFINE_string("size", "t5_m", "Size of a source.")
     DEVICES = flags.DEFINE_integer("devices", 4, "Virtual devices.")
     LAYOUT = flags.DEFINE_string(
-        "layout", "batch:batch,heads:model,mlp:model,vocab:model", "What is split along them."
+        "layout", "batch:batch,heads:model,mlp:model,vocab:model", "Layout rules."
     )
     FUSE = flags.DEFINE_string("fuse", None, "Folder of sources; used by the benchmark itself.")
     app.run(main)

@@ -1,12 +1,12 @@
-"""How many bytes do Adafactor's slots take, and what does its step cost, beside Keras' optimizers?
+"""Bytes of Adafactor's slots and time of its step, compared with Keras' optimizers.
 
     python -m benchmarks.optimizer_memory [--variables=tiny_m] [--steps=100] [--rounds=5]
 
 Takes about a minute on two cores. The first table is computed from the shapes of the T5 v1.1 of
 Tables 8 and 9 and of the tiny ones, no weight is allocated; the tables' sizes should show a ratio
 under 0.01 (in tiny_s no weight is large enough to be factored, hence 0.5). The second is measured
-on a T5-like set of small variables, where the overhead per variable decides, all optimizers in turn
-in this one process; Adafactor should take no longer than AdamW.
+on a T5-like set of small variables, where the overhead per variable dominates, all optimizers in
+turn in this one process; Adafactor should take no longer than AdamW.
 """
 
 import math
@@ -84,7 +84,7 @@ def measure(optimizers, shapes, steps, rounds):
         optimizers: `{name: Keras optimizer}`.
         shapes: list of weight shapes.
         steps: int, updates in one call.
-        rounds: int; in each round the optimizers take turns, so that a slow spell hits all.
+        rounds: int; in each round the optimizers take turns, so that slow periods hit all.
     """
     import tensorflow as tf
 

@@ -1,10 +1,10 @@
-"""How many tokens a second does a training step of our T5 take, beside KerasHub's of that size?
+"""Tokens per second of training our T5, compared with KerasHub's of the same size.
 
     python -m benchmarks.train_step [--size=tiny_m] [--batch_size=32] [--input_length=128]
 
 Both models have the same shapes, batch, loss, Adafactor and engine; their steps run in turn in
 this one process, and the ratio is taken pair by pair. Takes about a minute on two cores at the
-default size. KerasHub's backbone gets the head that it lacks, and its masks of ones.
+default size. KerasHub's backbone gets the head that it lacks, and masks of ones.
 """
 
 import time
@@ -30,7 +30,7 @@ class KerasHubT5(keras.Model):
         self.backbone = backbone(config, config.dropout)
         self.head = keras.layers.Dense(config.vocabulary_size, use_bias=False)
         self.head.build((None, None, config.hidden_dim))
-        # The backbone's own output table stands unused; the head takes its place.
+        # The backbone's own output table is unused; the head replaces it.
         self.built = True
 
     def call(self, inputs, training=None):
@@ -60,7 +60,7 @@ def random_batches(vocabulary_size, batch_size, input_length, seed=0):
 
 
 def make_step(model, batch_size, input_length):
-    """A function that runs n training steps of a model and returns their seconds."""
+    """Returns a function that runs n training steps of a model and returns their seconds."""
     engine = TensorFlowEngine()
     engine.compile(model, kf.optimizers.Adafactor(0.001))
     batches = random_batches(model.config.vocabulary_size, batch_size, input_length)
@@ -75,7 +75,7 @@ def make_step(model, batch_size, input_length):
 
 
 def compare(config, batch_size, input_length, steps, rounds):
-    """Tokens a second of both models, and the ratios, round by round."""
+    """Returns the tokens per second of both models, and the ratios, round by round."""
     ours = make_step(kf.models.T5(config, seed=0), batch_size, input_length)
     peer = make_step(KerasHubT5(config), batch_size, input_length)
     tokens = steps * batch_size * (input_length + target_length(raw_length(input_length)))
@@ -98,8 +98,8 @@ def main(argv):
 
 if __name__ == "__main__":
     SIZE = flags.DEFINE_enum("size", "tiny_m", sorted(kf.models.config.SIZES), "Size of the T5.")
-    BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Sequences a batch.")
+    BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Sequences per batch.")
     INPUT_LENGTH = flags.DEFINE_integer("input_length", 128, "Tokens of an input.")
-    STEPS = flags.DEFINE_integer("steps", 20, "Steps a round.")
+    STEPS = flags.DEFINE_integer("steps", 20, "Steps per round.")
     ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds, both models in turn.")
     app.run(main)

@@ -1,4 +1,4 @@
-"""The benchmark runs, saves where it says, and computes shares from known times."""
+"""The benchmark runs, saves at the right steps, and computes shares from known times."""
 
 import numpy as np
 import pytest
@@ -30,6 +30,6 @@ def test_shares_of_known_times():
         engine.ended[step + 100] = np.array([now, 3 * now])
         now += 2.0 if (step + 100) % 200 == 0 else 1.0
     shares = checkpoint_stall.stalls(engine, every=100, rounds=2)
-    assert shares["all, by the clock"] == pytest.approx(0.3)
+    assert shares["all, in wall time"] == pytest.approx(0.3)
     assert shares["all, in processor time"] == pytest.approx(0.3)
     assert shares["pause of the loop"] == pytest.approx(0.1)

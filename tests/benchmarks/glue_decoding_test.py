@@ -1,4 +1,4 @@
-"""The benchmark runs, and both sides of it say the same tokens."""
+"""The benchmark runs, and both sides generate the same tokens."""
 
 import numpy as np
 import pytest

@@ -1,0 +1,28 @@
+"""The benchmarks of training steps and fusions run, at a size of seconds."""
+
+import pytest
+
+import keras_fusion as kf
+from benchmarks import fusion, grouped_norm, train_step
+
+CONFIG = kf.models.T5Config.from_size("tiny_s", num_layers=1, vocabulary_size=64)
+SIZES = {"batch_size": 2, "input_length": 8, "steps": 1, "rounds": 1}
+
+
+@pytest.mark.slow
+def test_training_steps():
+    for speeds in train_step.compare(CONFIG, **SIZES):
+        assert len(speeds) == 1 and speeds[0] > 0
+    groups = grouped_norm.groups_of(CONFIG.hidden_dim, 2, unequal=True)
+    assert groups == (34, 30)
+    (ratio,) = grouped_norm.compare(CONFIG, groups, **SIZES)
+    assert ratio > 0
+
+
+def test_a_fusion_and_its_bound():
+    sources = [kf.models.T5(CONFIG, seed=seed) for seed in range(2)]
+    seconds, _, bound, shapes = fusion.fuse_once(sources)
+    fused = sources[0].fuse(sources[1])
+    assert shapes == [tuple(weight.shape) for weight in fused.weights]
+    assert seconds > 0 and bound > 4 * fused.count_params()
+    assert fusion.write_once(shapes) > 0
