@@ -9,7 +9,7 @@ Example:
 """
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from glue import tasks
 from glue.data import synthetic, tsv
@@ -39,7 +39,8 @@ def load_examples(
     """
     task = tasks.find(task)
     check_choice(task.splits, split=split)
-    return [(task.text(texts), task.target(label)) for texts, label in _read(task, split, data_dir)]
+    read = _open(task, split, data_dir)
+    return [(task.text(texts), task.target(label)) for texts, label in read()]
 
 
 def available(
@@ -69,7 +70,7 @@ def available(
     for task in map(tasks.find, dict.fromkeys(names)):
         try:
             for split in ("train", *task.evaluated):
-                _check(task, split, data_dir)
+                _open(task, split, data_dir)
             ready.append(task.name)
         except tsv.MissingFile as error:
             missing[task.name] = str(error)
@@ -82,27 +83,21 @@ def available(
     return tuple(ready), missing
 
 
-def _read(task: Task, name: str, data_dir: str | pathlib.Path | None):
-    """Texts by feature and label of each example."""
-    if task.synthetic:
-        return synthetic.examples(task.name, name)
+def _open(task: Task, name: str, data_dir: str | pathlib.Path | None) -> Callable[[], list]:
+    """Finds the data of a split; the function reads texts by feature and label of each example."""
     split = task.splits[name]
-    return tsv.read(task, split, data_dir) if data_dir else _read_tfds(task, name, split)
-
-
-def _check(task: Task, name: str, data_dir: str | pathlib.Path | None) -> None:
-    """Checks that the data of a split is there, without reading it."""
     if task.synthetic:
-        return
+        return lambda: synthetic.examples(task.name, name)
     if data_dir:
-        tsv.path_of(task, task.splits[name], data_dir)
-    else:
-        _open_tfds(task, name)
+        tsv.path_of(task, split, data_dir)
+        return lambda: tsv.read(task, split, data_dir)
+    dataset = _open_tfds(task, name)
+    return lambda: _read_tfds(task, split, dataset)
 
 
-def _read_tfds(task: Task, name: str, split: Split):
+def _read_tfds(task: Task, split: Split, dataset) -> list:
     # TensorFlow Datasets stores examples in an order of its own; `idx` is their row in the file.
-    rows = sorted(_open_tfds(task, name).as_numpy_iterator(), key=lambda row: row["idx"])
+    rows = sorted(dataset.as_numpy_iterator(), key=lambda row: row["idx"])
     return [
         (
             {feature: row[feature].decode("utf-8", "replace") for feature in task.fields},

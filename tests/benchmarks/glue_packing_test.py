@@ -22,5 +22,5 @@ def test_both_train_on_about_as_many_examples(examples):
 
 
 def test_every_example_is_counted_once(examples):
-    for each in (examples, packing.pack(examples)):
-        assert glue_packing.count(each.batch(range(len(each)))) == len(examples)
+    for source in (examples, packing.pack(examples)):
+        assert glue_packing.count(source.batch(range(len(source)))) == len(examples)

@@ -12,22 +12,22 @@ from glue.bootstrap import paired_bootstrap
 
 def test_equal_predictions_do_not_differ():
     targets = np.array([0, 1, 1, 0, 1])
-    found = paired_bootstrap(metrics.accuracy, targets, 1 - targets, 1 - targets, samples=99)
-    assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
-    assert not found.beyond_noise
+    difference = paired_bootstrap(metrics.accuracy, targets, 1 - targets, 1 - targets, samples=99)
+    assert (difference.difference, difference.low, difference.high, difference.p) == (0, 0, 0, 1)
+    assert not difference.beyond_noise
 
 
 def test_always_right_against_always_wrong():
     targets = np.array([0, 1, 1, 0])
-    found = paired_bootstrap(metrics.accuracy, targets, targets, 1 - targets, samples=99)
-    assert (found.difference, found.low, found.high) == (100, 100, 100)
-    assert found.p == 2 / 100 and found.beyond_noise
+    difference = paired_bootstrap(metrics.accuracy, targets, targets, 1 - targets, samples=99)
+    assert (difference.difference, difference.low, difference.high) == (100, 100, 100)
+    assert difference.p == 2 / 100 and difference.beyond_noise
 
 
 def test_the_sign_is_first_less_second():
     targets = np.array([0, 1, 1, 0])
-    found = paired_bootstrap(metrics.accuracy, targets, 1 - targets, targets, samples=99)
-    assert (found.difference, found.high, found.p) == (-100, -100, 2 / 100)
+    difference = paired_bootstrap(metrics.accuracy, targets, 1 - targets, targets, samples=99)
+    assert (difference.difference, difference.high, difference.p) == (-100, -100, 2 / 100)
 
 
 def test_the_interval_is_the_one_that_can_be_computed():
@@ -38,11 +38,11 @@ def test_the_interval_is_the_one_that_can_be_computed():
     first, second = np.ones(400, int), np.ones(400, int)
     second[:40] = 0
     first[40:60] = 0
-    found = paired_bootstrap(metrics.accuracy, targets, first, second, samples=20_000)
-    assert found.difference == pytest.approx(5)
-    assert found.low == pytest.approx(5 - 3.76, abs=0.26)
-    assert found.high == pytest.approx(5 + 3.76, abs=0.26)
-    assert found.p == pytest.approx(0.009, abs=0.005)
+    difference = paired_bootstrap(metrics.accuracy, targets, first, second, samples=20_000)
+    assert difference.difference == pytest.approx(5)
+    assert difference.low == pytest.approx(5 - 3.76, abs=0.26)
+    assert difference.high == pytest.approx(5 + 3.76, abs=0.26)
+    assert difference.p == pytest.approx(0.009, abs=0.005)
 
 
 @pytest.mark.parametrize("name", metrics.METRICS)
@@ -56,7 +56,7 @@ def test_intervals_are_scipys(name):
         targets = rng.integers(0, 2, 120)
         first = np.where(rng.random(120) < 0.8, targets, rng.integers(-1, 2, 120))
         second = np.where(rng.random(120) < 0.6, targets, rng.integers(-1, 2, 120))
-    found = paired_bootstrap(metric, targets, first, second, samples=4000)
+    difference = paired_bootstrap(metric, targets, first, second, samples=4000)
 
     def statistic(t, a, b):
         return metric(t, a) - metric(t, b)
@@ -66,9 +66,9 @@ def test_intervals_are_scipys(name):
         method="percentile", rng=np.random.default_rng(0),
     )  # fmt: skip
     width = theirs.confidence_interval.high - theirs.confidence_interval.low
-    assert found.difference == pytest.approx(statistic(targets, first, second))
-    assert found.low == pytest.approx(theirs.confidence_interval.low, abs=0.12 * width)
-    assert found.high == pytest.approx(theirs.confidence_interval.high, abs=0.12 * width)
+    assert difference.difference == pytest.approx(statistic(targets, first, second))
+    assert difference.low == pytest.approx(theirs.confidence_interval.low, abs=0.12 * width)
+    assert difference.high == pytest.approx(theirs.confidence_interval.high, abs=0.12 * width)
 
 
 def test_any_metric_with_weights_serves_and_sees_whole_resamples():
@@ -79,17 +79,17 @@ def test_any_metric_with_weights_serves_and_sees_whole_resamples():
         return -np.max(np.abs(targets - predictions) * (weights > 0), axis=1)
 
     targets = np.arange(6.0)
-    found = paired_bootstrap(worst, targets, targets, targets + 2, samples=50)
-    assert (found.difference, found.low, found.high) == (2, 2, 2)
+    difference = paired_bootstrap(worst, targets, targets, targets + 2, samples=50)
+    assert (difference.difference, difference.low, difference.high) == (2, 2, 2)
     assert set(sizes) == {6}
 
 
 def test_several_runs_of_a_model_are_averaged():
     targets = np.array([1, 1, 0, 0])
     runs = np.array([[1, 1, 0, 0], [0, 0, 1, 1]])
-    found = paired_bootstrap(metrics.accuracy, targets, runs, targets, samples=99)
+    difference = paired_bootstrap(metrics.accuracy, targets, runs, targets, samples=99)
     # In each draw one run has all right and the other none.
-    assert (found.difference, found.low, found.high) == (-50, -50, -50)
+    assert (difference.difference, difference.low, difference.high) == (-50, -50, -50)
 
 
 def test_the_seed_decides():
@@ -106,23 +106,27 @@ def test_the_seed_decides():
 def test_equal_models_are_beyond_noise_about_as_often_as_said():
     """Two models of equal skill, 200 times: p below 0.05 about 10 times."""
     rng = np.random.default_rng(11)
-    found = 0
+    beyond_noise = 0
     for _ in range(200):
         targets = rng.integers(0, 2, 150)
         first, second = (np.where(rng.random(150) < 0.7, targets, 1 - targets) for _ in range(2))
-        found += paired_bootstrap(
+        beyond_noise += paired_bootstrap(
             metrics.accuracy, targets, first, second, samples=400
         ).beyond_noise
-    assert 2 <= found <= 22
+    assert 2 <= beyond_noise <= 22
 
 
 def test_undefined_scores():
     constant, varied = np.ones(5), np.arange(5.0)
-    found = paired_bootstrap(metrics.pearson, varied, varied, constant, samples=20)
-    assert math.isnan(found.difference) and math.isnan(found.p) and not found.beyond_noise
+    difference = paired_bootstrap(metrics.pearson, varied, varied, constant, samples=20)
+    assert (
+        math.isnan(difference.difference)
+        and math.isnan(difference.p)
+        and not difference.beyond_noise
+    )
     # Of three examples one draw in nine is of one example only, where nothing is defined.
-    found = paired_bootstrap(metrics.pearson, varied[:3], varied[:3], varied[:3], samples=900)
-    assert found.difference == 0 and found.p == 1
+    difference = paired_bootstrap(metrics.pearson, varied[:3], varied[:3], varied[:3], samples=900)
+    assert difference.difference == 0 and difference.p == 1
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from glue.data import synthetic
 
 
 def write_text(path):
-    """Sentences of the synthetic tasks, each with all labels behind it, a paragraph a sentence."""
+    """Sentences of the synthetic tasks, each followed by all labels, one paragraph per sentence."""
     labels = "not_equivalent equivalent unacceptable acceptable not_entailment 0.1 2.3 4.5 6.7 8.9"
     rows = synthetic.examples("synthetic_grammar", "train", sizes={"train": 300})
     text = [f"grammar sentence: {texts['sentence']} {labels}" for texts, _ in rows]

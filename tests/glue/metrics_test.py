@@ -63,16 +63,16 @@ def test_f1_by_hand():
     """Two hits, one false alarm, one miss: F1 = 2·2 / (2·2 + 1 + 1) = 2/3; accuracy 3 of 5."""
     true = ["equivalent", "equivalent", "equivalent", "not_equivalent", "not_equivalent"]
     said = ["equivalent", "equivalent", "not_equivalent", "equivalent", "not_equivalent"]
-    found = metrics.score("mrpc", "validation", true, said)
-    assert found == pytest.approx({"mrpc_f1": 200 / 3, "mrpc_accuracy": 60.0})
+    scores = metrics.score("mrpc", "validation", true, said)
+    assert scores == pytest.approx({"mrpc_f1": 200 / 3, "mrpc_accuracy": 60.0})
 
 
 def test_f1_takes_what_is_no_label_for_the_wrong_class():
     """One hit, a miss ("?" for 1) and a false alarm ("?" for 0): 2·1 / (2·1 + 1 + 1) = 1/2."""
     true = ["duplicate", "duplicate", "not_duplicate", "not_duplicate"]
     said = ["duplicate", "?", "?", "not_duplicate"]
-    found = metrics.score("qqp", "validation", true, said)
-    assert found == pytest.approx({"qqp_accuracy": 50.0, "qqp_f1": 50.0})
+    scores = metrics.score("qqp", "validation", true, said)
+    assert scores == pytest.approx({"qqp_accuracy": 50.0, "qqp_f1": 50.0})
 
 
 def test_f1_without_any_hit_is_zero():
@@ -84,8 +84,8 @@ def test_matthews_by_hand():
     """TP 3, TN 2, FP 1, FN 2: (3·2 − 1·2) / sqrt(4·5·3·4) = 4 / sqrt(240)."""
     true = ["acceptable"] * 5 + ["unacceptable"] * 3
     said = ["acceptable"] * 3 + ["unacceptable"] * 4 + ["acceptable"]
-    found = metrics.score("cola", "validation", true, said)
-    assert found["cola"] == pytest.approx(100 * 4 / math.sqrt(240))
+    scores = metrics.score("cola", "validation", true, said)
+    assert scores["cola"] == pytest.approx(100 * 4 / math.sqrt(240))
 
 
 def test_matthews_has_a_third_class_for_what_is_no_label():
@@ -104,11 +104,11 @@ def test_matthews_of_one_answer_for_all_is_zero_without_a_warning():
 def test_correlations_by_hand():
     """Targets 1, 2, 3, 4 and predictions 1, 3, 2, 5. Sums of products of deviations: 5.5, of
     squares 5 and 8.75; ranks 1, 3, 2, 4 give 1 − 6·2/60 = 0.8."""
-    found = metrics.score(
+    scores = metrics.score(
         "stsb", "validation", ["1.0", "2.0", "3.0", "4.0"], ["1.0", "3.0", "2.0", "5.0"]
     )
-    assert found["stsb_pearson"] == pytest.approx(100 * 5.5 / math.sqrt(5 * 8.75))
-    assert found["stsb_spearman"] == pytest.approx(80)
+    assert scores["stsb_pearson"] == pytest.approx(100 * 5.5 / math.sqrt(5 * 8.75))
+    assert scores["stsb_spearman"] == pytest.approx(80)
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ def test_similarity_texts_are_read_as_python_reads_numbers(text, value):
 
 @pytest.mark.filterwarnings("error")
 def test_a_correlation_with_a_constant_is_not_defined():
-    found = metrics.score("stsb", "validation", ["1.0", "2.0", "4.0"], ["2.0", "2.0", "2.0"])
-    assert all(math.isnan(value) for value in found.values())
+    scores = metrics.score("stsb", "validation", ["1.0", "2.0", "4.0"], ["2.0", "2.0", "2.0"])
+    assert all(math.isnan(value) for value in scores.values())
 
 
 def test_mnli_has_a_score_for_each_split():
@@ -148,9 +148,9 @@ def test_what_cannot_be_scored_is_refused():
 @pytest.mark.parametrize("row", published.TABLE_7, ids=lambda row: f"{row.model}-{row.average}")
 def test_the_papers_averages_come_out_of_its_own_columns(row):
     scores = dict(zip(COLUMNS, map(float, row.scores), strict=True))
-    found = metrics.average(scores)
+    average = metrics.average(scores)
     # Not truncated; cut after two decimals it is what the paper prints.
-    assert f"{math.floor(found * 100) / 100:.2f}" == row.average
+    assert f"{math.floor(average * 100) / 100:.2f}" == row.average
     mean = sum(
         [
             scores["cola"],
@@ -163,7 +163,7 @@ def test_the_papers_averages_come_out_of_its_own_columns(row):
             scores["rte"],
         ]
     )
-    assert found == pytest.approx(mean / 8, abs=1e-12)
+    assert average == pytest.approx(mean / 8, abs=1e-12)
 
 
 def test_an_average_of_fewer_groups_is_over_whole_groups():

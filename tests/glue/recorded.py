@@ -13,14 +13,14 @@ def predictions(task, right=0.7, size=40, seed=0):
     """Targets, and predictions of which about a share is right, for each split of a task."""
     rng, targets_rng = random.Random(f"{seed}:{right}"), random.Random(task)
     labels = tasks.TASKS[task].labels or ("0.0", "1.0", "2.0", "3.0", "4.0", "5.0")
-    found = {}
+    pairs = {}
     for split in tasks.TASKS[task].evaluated:
         targets = [targets_rng.choice(labels) for _ in range(size)]
-        found[split] = (
+        pairs[split] = (
             targets,
             [text if rng.random() < right else rng.choice(labels) for text in targets],
         )
-    return found
+    return pairs
 
 
 def write_run(workdir, model, steps, names, repeat=0, right=0.7, **facts):

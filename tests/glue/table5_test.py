@@ -18,7 +18,7 @@ FAST = {
     "TABLE5_PRETRAIN": "--size=nano --corpus=text --steps=S:2 --noprogress",
     "GLUE_DIR": "",
     "TABLE5_FINETUNE": "--synthetic --tasks=synthetic_grammar --repeats=2 --steps=2 "
-    "--checkpoint_every=1 --batch_size=4 --input_length=48 --target_length=32 --noprogress "
+    "--checkpoint_every=2 --batch_size=4 --input_length=48 --target_length=32 --noprogress "
     "--strategy=one_device --eval_batches=1 --nosubmission",
 }
 
@@ -46,12 +46,12 @@ def test_every_model_of_table_5_has_a_row(tmp_path, monkeypatch):
     pretrain.pretrain(nano.config_of(pretrain, *commands["trainers.pretrain"], text))
     run.finetune(nano.config_of(finetune, *commands["glue.finetune"]))
     glue_page.write_report(tmp_path / "t" / "glue", tmp_path / "t" / "pretrained")
-    found = json.loads((tmp_path / "t" / "glue" / "report" / "results.json").read_text())
-    points = {(tuned["model"], tuned["pretrain_steps"]) for tuned in found["runs"]}
+    content = json.loads((tmp_path / "t" / "glue" / "report" / "results.json").read_text())
+    points = {(tuned["model"], tuned["pretrain_steps"]) for tuned in content["runs"]}
     assert points == {
         *(("baseline", step) for step in (0, 1, 2, 4)),
         *(("fusion_property", step) for step in (0, 1, 2)),
         *(("self_fusion", step) for step in (0, 1, 2)),
         ("small", 4),
     }
-    assert len(found["runs"]) == 2 * len(points)
+    assert len(content["runs"]) == 2 * len(points)

@@ -38,10 +38,10 @@ def test_a_batch_is_padded_masked_and_shifted(words, examples):
 
 
 def test_long_inputs_are_cut_and_still_end(words):
-    found = batches.tokenize([("the cat sat on the mat", "yes"), ("a", "no")], words, 5, 6)
+    examples = batches.tokenize([("the cat sat on the mat", "yes"), ("a", "no")], words, 5, 6)
     whole = words.encode(["the cat sat on the mat"])[0]
-    assert found.inputs[0].tolist() == [*whole[:4], 1]
-    assert found.cut == 1
+    assert examples.inputs[0].tolist() == [*whole[:4], 1]
+    assert examples.cut == 1
 
 
 @pytest.mark.parametrize(
@@ -81,17 +81,17 @@ def test_a_mixture_has_all_examples_of_its_tasks(examples):
 
 
 def test_evaluation_visits_every_example_once(examples):
-    found = batches.EvaluationBatches(examples, 3, most=5)
-    assert len(found) == 3
-    all_rows = np.concatenate([found.batch(index)["encoder_token_ids"] for index in range(3)])
+    source = batches.EvaluationBatches(examples, 3, most=5)
+    assert len(source) == 3
+    all_rows = np.concatenate([source.batch(index)["encoder_token_ids"] for index in range(3)])
     assert all_rows.shape == (9, 8)
     np.testing.assert_array_equal(all_rows[:8], examples.batch(range(8))["encoder_token_ids"])
 
 
 def test_a_short_evaluation_takes_examples_from_all_over(examples):
-    found = batches.EvaluationBatches(examples, 2, most=2)
-    assert len(found) == 2
+    source = batches.EvaluationBatches(examples, 2, most=2)
+    assert len(source) == 2
     for index, rows in enumerate(([0, 2], [4, 6])):
         expected = examples.batch(rows)
-        for name, array in found.batch(index).items():
+        for name, array in source.batch(index).items():
             np.testing.assert_array_equal(array, expected[name])

@@ -20,8 +20,10 @@ def test_every_layout_gives_the_examples_written_out_by_hand(folder, task, split
 
 
 def test_every_split_has_an_example_by_hand():
-    known = {(t.name, split) for t in tasks.TASKS.values() for split in t.splits if not t.synthetic}
-    assert known == set(layouts.EXAMPLES)
+    splits = {
+        (t.name, split) for t in tasks.TASKS.values() for split in t.splits if not t.synthetic
+    }
+    assert splits == set(layouts.EXAMPLES)
 
 
 # The counts of TensorFlow Datasets, but for MRPC's training set: the file that goes round has
@@ -68,10 +70,10 @@ def test_every_split_has_an_example_by_hand():
 def test_the_real_files(shared_dir, task, train, validation, first, last):
     folder = shared_dir / "data" / "glue"
     assert len(data.load_examples(task, "train", folder)) == train
-    found = data.load_examples(task, "validation", folder)
-    assert len(found) == validation
-    assert found[0] == first
-    assert last is None or found[-1] == last
+    pairs = data.load_examples(task, "validation", folder)
+    assert len(pairs) == validation
+    assert pairs[0] == first
+    assert last is None or pairs[-1] == last
 
 
 def test_missing_tasks_are_named_and_the_others_go_on(folder, tmp_path):
@@ -141,9 +143,9 @@ def test_the_real_builders_know_every_task_split_and_feature(mocked):
         for task in map(tasks.find, [*tasks.MIXTURE, "wnli"]):
             names = [f"{field}:" for field in sorted(task.fields)]
             for split, facts in task.splits.items():
-                found = data.load_examples(task.name, split)
-                assert len(found) == 3
-                for text, target in found:
+                pairs = data.load_examples(task.name, split)
+                assert len(pairs) == 3
+                for text, target in pairs:
                     assert text.startswith(f"{task.name} {names[0]} ")
                     assert all(name in text for name in names)
                     assert (target != "<unk>") == facts.labelled
@@ -154,13 +156,13 @@ def test_the_real_builders_know_every_task_split_and_feature(mocked):
 def test_the_builders_own_reader_sees_the_same_rows(folder, task):
     """The reader inside TensorFlow Datasets, on the same files, as an oracle."""
     tfds = pytest.importorskip("tensorflow_datasets")
-    builder, found = tfds.builder(f"glue/{task}"), tasks.find(task)
+    builder, layout = tfds.builder(f"glue/{task}"), tasks.find(task)
     for split, name in (("train", "train"), ("validation", "dev"), ("test", "test")):
-        path = folder / found.title / found.splits[split].file
+        path = folder / layout.title / layout.splits[split].file
         rows = [row for _, row in builder._generate_examples(str(path), name)]
-        if found.labels:
-            rows = [{**row, "label": _class(row["label"], found.labels)} for row in rows]
-        theirs = [(found.text(row), found.target(row["label"])) for row in rows]
+        if layout.labels:
+            rows = [{**row, "label": _class(row["label"], layout.labels)} for row in rows]
+        theirs = [(layout.text(row), layout.target(row["label"])) for row in rows]
         assert theirs == data.load_examples(task, split, folder)
 
 

@@ -90,8 +90,8 @@ def test_an_epoch_has_every_example_once(examples):
     rows = packing.pack(examples)
     source = TrainingBatches(rows, 1)
     targets = [source.batch(step)["targets"] for step in range(len(rows))]
-    found = np.sort(np.concatenate(targets).ravel())
-    assert found[found > 0].tolist() == sorted(np.concatenate(examples.targets).tolist())
+    ids = np.sort(np.concatenate(targets).ravel())
+    assert ids[ids > 0].tolist() == sorted(np.concatenate(examples.targets).tolist())
 
 
 @pytest.mark.parametrize(("wanted", "multiple", "rows"), [(8, 1, 4), (8, 3, 3), (1, 4, 4)])
@@ -102,43 +102,39 @@ def test_a_batch_holds_about_as_many_examples_as_asked_for(wanted, multiple, row
     assert packed.batch_size(wanted, multiple_of=multiple) == rows
 
 
+@pytest.fixture(scope="module")
+def engine():
+    engine = TensorFlowEngine()
+    engine.compile(tiny.model(0, num_layers=1), keras.optimizers.SGD(1.0))
+    return engine
+
+
 class TestAgainstPadded:
     """The same 60 examples as one batch, padded and packed."""
 
-    def engine(self):
-        engine = TensorFlowEngine()
-        model = tiny.model(0, num_layers=1).fuse(tiny.model(1, num_layers=1, hidden_dim=6))
-        engine.compile(model, keras.optimizers.SGD(1.0))
-        return engine
-
-    def batches(self, examples):
-        rows = packing.pack(examples)
-        return [each.batch(range(len(each))) for each in (rows, examples)]
-
-    def test_loss_and_gradient_are_the_same(self, examples):
+    def test_loss_and_gradient_are_the_same(self, engine, examples):
         states, sums = [], []
-        for batch in self.batches(examples):
-            engine = self.engine()
-            before = engine.state()
-            sums.append(engine.train(iter([batch]), 1))
+        before = {name: np.array(value) for name, value in engine.state().items()}
+        for rows in (packing.pack(examples), examples):
+            engine.load_state(before)
+            sums.append(engine.train(iter([rows.batch(range(len(rows)))]), 1))
             states.append({name: before[name] - value for name, value in engine.state().items()})
         packed, padded = sums
         assert packed.tokens == padded.tokens == sum(map(len, examples.targets))
         assert packed.correct == padded.correct
         assert packed.loss_sum == pytest.approx(padded.loss_sum, rel=1e-5)
-        found, expected = (
+        gradient, expected = (
             np.concatenate([v.ravel() for n, v in state.items() if n.startswith("model/")])
             for state in states
         )
-        assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
+        assert np.linalg.norm(gradient - expected) < 1e-5 * np.linalg.norm(expected)
 
-    def test_evaluation_batches_add_up_to_the_same(self, examples):
-        engine = self.engine()
-        found = []
-        for each in (packing.pack(examples), examples):
-            batches = EvaluationBatches(each, 8, most=100)
-            found.append(engine.evaluate([batches.batch(i) for i in range(len(batches))]))
-        packed, padded = found
+    def test_evaluation_batches_add_up_to_the_same(self, engine, examples):
+        sums = []
+        for rows in (packing.pack(examples), examples):
+            batches = EvaluationBatches(rows, 8, most=100)
+            sums.append(engine.evaluate([batches.batch(i) for i in range(len(batches))]))
+        packed, padded = sums
         assert packed.tokens == padded.tokens and packed.steps < padded.steps
         assert packed.loss_sum == pytest.approx(padded.loss_sum, rel=1e-5)
 

@@ -17,8 +17,8 @@ VERBS = {plural: singular for singular, plural, _ in synthetic.VERBS}
 @pytest.mark.parametrize("name", tasks.SYNTHETIC)
 def test_sizes_splits_and_balance(name):
     made = {split: synthetic.examples(name, split) for split in synthetic.SIZES}
-    assert {split: len(found) for split, found in made.items()} == synthetic.SIZES
-    inputs = [tuple(texts.values()) for found in made.values() for texts, _ in found]
+    assert {split: len(rows) for split, rows in made.items()} == synthetic.SIZES
+    inputs = [tuple(texts.values()) for rows in made.values() for texts, _ in rows]
     assert len(set(inputs)) == len(inputs)
     assert {label for _, label in made["test"]} == {-1}
     counts = collections.Counter(label for _, label in made["train"])

@@ -33,8 +33,8 @@ def test_name_labels_and_numbers_are_the_benchmarks(tmp_path, task, split):
 
 
 def test_every_test_set_has_a_case():
-    known = {(task.name, split) for task in tasks.TASKS.values() for split in task.submissions}
-    assert known == set(CASES)
+    splits = {(task.name, split) for task in tasks.TASKS.values() for split in task.submissions}
+    assert splits == set(CASES)
     for task in tasks.TASKS.values():
         if not task.synthetic:
             assert {s for s, facts in task.splits.items() if not facts.labelled} == set(

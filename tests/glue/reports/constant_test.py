@@ -21,11 +21,11 @@ def runs(tmp_path):
 
 
 def test_scores_by_hand(runs):
-    found = constant.scores(runs)
-    assert found["cola"] == 0
-    assert found["mrpc_accuracy"] == 75
+    values = constant.scores(runs)
+    assert values["cola"] == 0
+    assert values["mrpc_accuracy"] == 75
     # Precision 3/4, recall 1.
-    assert found["mrpc_f1"] == pytest.approx(100 * 6 / 7)
+    assert values["mrpc_f1"] == pytest.approx(100 * 6 / 7)
 
 
 def test_tables_say_it(runs):

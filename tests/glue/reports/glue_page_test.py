@@ -1,22 +1,18 @@
-"""The report of fine-tunings as files, Figure 3, and the binary."""
+"""The report of fine-tunings as files, Figure 3, and the program."""
 
 import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from glue import report, results
 from glue.reports import figure3, glue_page, score_tables
 from tests.glue import recorded
+from tests.trainers import nano
 from tests.trainers.reports import synthetic
 from tests.trainers.reports.tables_test import cells_of
 from trainers.errors import UserError
 from trainers.reports.pictures import DARK
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +55,9 @@ def test_html_and_results_have_the_same_cells(written):
 
 
 def test_results_have_the_runs(written):
-    found = json.loads((written / "results.json").read_text(encoding="utf-8"))
-    assert found["format"] == 1 and len(found["runs"]) == 7
-    run = found["runs"][-1]
+    content = json.loads((written / "results.json").read_text(encoding="utf-8"))
+    assert content["format"] == 1 and len(content["runs"]) == 7
+    run = content["runs"][-1]
     assert (run["model"], run["pretrain_steps"], run["groups"]) == ("self_fusion", 3000, ["rte"])
     assert set(run["tasks"]["rte"]["scores"]) == {"rte"}
 
@@ -120,19 +116,15 @@ def test_the_summary_names_the_best_average_and_what_it_is_over(folder):
     assert "average over CoLA, RTE (2 of the paper's 8 groups) is" in summary
 
 
-def test_the_binary_prints_the_tables(folder):
-    command = [sys.executable, "-m", "glue.report", f"--workdir={folder / 'g'}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "**Table 7" in done.stdout and done.stdout.count("| paper: Self fusion 500K |") == 3
-    assert done.stdout.rstrip().endswith("report.html")
+def test_the_program_prints_the_tables(folder, capsys):
+    report.main(nano.config_of(report, f"--workdir={folder / 'g'}"))
+    output = capsys.readouterr().out
+    assert "**Table 7" in output and output.count("| paper: Self fusion 500K |") == 3
+    assert output.rstrip().endswith("report.html")
 
 
-def test_bad_input_of_the_binary_is_one_line(tmp_path):
+def test_a_workdir_that_cannot_be_reported_is_named(tmp_path):
     with pytest.raises(UserError, match="Add --workdir"):
-        report.ReportConfig("")
-    command = [sys.executable, "-m", "glue.report", f"--workdir={tmp_path}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: Expected a folder with at least one run")
-    assert done.stderr.count("\n") == 1
+        nano.config_of(report)
+    with pytest.raises(UserError, match="Expected a folder with at least one run"):
+        report.main(nano.config_of(report, f"--workdir={tmp_path}"))

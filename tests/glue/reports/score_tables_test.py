@@ -38,23 +38,23 @@ def test_given_the_papers_runs_our_columns_are_the_papers(papers_runs):
 
 
 def test_given_the_papers_runs_means_and_deviations_are_the_papers(papers_runs):
-    found = rows(score_tables.table_5(papers_runs))
-    assert found["fusion_property (fusion-prop)"]["steps_500000"].text == "84.86 ± 0.13"
+    cells = rows(score_tables.table_5(papers_runs))
+    assert cells["fusion_property (fusion-prop)"]["steps_500000"].text == "84.86 ± 0.13"
     # The paper writes 84.94 ± 0.2.
-    assert found["self_fusion (self-fusion)"]["steps_500000"].text == "84.94 ± 0.20"
+    assert cells["self_fusion (self-fusion)"]["steps_500000"].text == "84.94 ± 0.20"
     # The paper writes 84.74 ± 0.13, of which 84.74 is the first run alone.
-    baseline = found["baseline"]["steps_1000000"]
+    baseline = cells["baseline"]["steps_1000000"]
     assert baseline.text == "84.62 ± 0.13" and round(baseline.value, 2) == 84.63
-    assert found["baseline"]["paper_1000000"].note == published.TABLE_5_BASELINE
+    assert cells["baseline"]["paper_1000000"].note == published.TABLE_5_BASELINE
 
 
 def test_deviation_is_that_of_the_population(tmp_path):
     for repeat, value in enumerate((70.0, 74.0)):
         recorded.write_scores(tmp_path, "baseline", 10, repeat, dict.fromkeys(ALL, value))
-    ((key, found),) = averages.averages(results.read_runs(tmp_path)).items()
+    ((key, average),) = averages.averages(results.read_runs(tmp_path)).items()
     assert key == ("baseline", 10)
-    assert (found.mean, found.deviation) == (72.0, 2.0)
-    assert found.groups == tasks.MIXTURE and found.note == ""
+    assert (average.mean, average.deviation) == (72.0, 2.0)
+    assert average.groups == tasks.MIXTURE and average.note == ""
 
 
 def test_what_was_not_run_is_empty_and_says_so(tmp_path):
@@ -87,9 +87,9 @@ def test_repeats_with_other_tasks_are_averaged_over_what_they_share(tmp_path):
     recorded.write_scores(tmp_path, "baseline", 0, 1, {"rte": 60.0, "qnli": 70.0})
     recorded.write_scores(tmp_path, "small", 0, 0, {"cola": 10.0})
     recorded.write_scores(tmp_path, "small", 0, 1, {"rte": 60.0})
-    found = averages.averages(results.read_runs(tmp_path))
-    assert list(found) == [("baseline", 0)]
-    assert (found["baseline", 0].mean, found["baseline", 0].groups) == (55.0, ("rte",))
+    reached = averages.averages(results.read_runs(tmp_path))
+    assert list(reached) == [("baseline", 0)]
+    assert (reached["baseline", 0].mean, reached["baseline", 0].groups) == (55.0, ("rte",))
 
 
 def test_synthetic_scores_stand_in_no_glue_column(tmp_path):

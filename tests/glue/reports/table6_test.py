@@ -32,13 +32,13 @@ def fine_tuned(folder, *pairs):
 
 
 def test_costs_by_hand(pretraining):
-    found = table6.pretraining_cost(pretraining, "fusion_property", 3000)
-    assert found.sources == (3000, 3000)
-    assert (found.before, found.after) == pytest.approx((2 * 3000 * 0.03, 3000 * 0.08))
-    assert found.total == pytest.approx(420)
+    cost = table6.pretraining_cost(pretraining, "fusion_property", 3000)
+    assert cost.sources == (3000, 3000)
+    assert (cost.before, cost.after) == pytest.approx((2 * 3000 * 0.03, 3000 * 0.08))
+    assert cost.total == pytest.approx(420)
     # Between the evaluations at 1,000 and 1,200.
-    found = table6.pretraining_cost(pretraining, "self_fusion", 1100)
-    assert (found.before, found.after) == pytest.approx((90, 88))
+    cost = table6.pretraining_cost(pretraining, "self_fusion", 1100)
+    assert (cost.before, cost.after) == pytest.approx((90, 88))
     assert table6.pretraining_cost(pretraining, "self_fusion", 0).total == pytest.approx(90)
     assert table6.pretraining_cost(pretraining, "baseline", 4800).total == pytest.approx(384)
 
@@ -60,8 +60,8 @@ def test_what_is_not_recorded_is_not_made_up(pretraining):
 def test_rows_of_the_paper_are_matched_by_multiples_of_the_steps_before_fusion(
     pretraining, tmp_path
 ):
-    found = fine_tuned(tmp_path / "g", ("baseline", 4800), ("self_fusion", 3000))
-    table = rows(table6.table_6(found, pretraining))
+    runs = fine_tuned(tmp_path / "g", ("baseline", 4800), ("self_fusion", 3000))
+    table = rows(table6.table_6(runs, pretraining))
     # K = 3,000: the paper's baseline has 2 K steps, its fused models K.
     assert list(table) == [
         "baseline, 6,000 steps", "fusion_property, 3,000 steps", "self_fusion, 3,000 steps",
@@ -82,8 +82,8 @@ def test_rows_of_the_paper_are_matched_by_multiples_of_the_steps_before_fusion(
 def test_the_ratio_is_over_the_baseline_of_twice_the_steps(tmp_path):
     stages = [synthetic.small(), synthetic.baseline(6000), synthetic.fused(steps=3000)]
     pretraining = history.read_run(synthetic.write_run(tmp_path / "w", *stages))
-    found = fine_tuned(tmp_path / "g", ("baseline", 6000), ("self_fusion", 3000))
-    table = rows(table6.table_6(found, pretraining))
+    runs = fine_tuned(tmp_path / "g", ("baseline", 6000), ("self_fusion", 3000))
+    table = rows(table6.table_6(runs, pretraining))
     assert table["baseline, 6,000 steps"]["ratio"].text == "1.00"
     assert table["self_fusion, 3,000 steps"]["ratio"].value == pytest.approx(330 / 480)
 
@@ -100,17 +100,17 @@ def test_a_stage_that_goes_on_from_another_counts_its_own_steps(pretraining, tmp
     results.write_model(tmp_path, "s", model="small", **facts)
     results.write_result(tmp_path, "s", "rte", recorded.predictions("rte"))
     table = rows(table6.table_6(results.read_runs(tmp_path), pretraining))
-    found = table["small, 5,000 steps"]
-    assert (found["steps"].text, found["total"].value) == ("1,100", pytest.approx(33))
+    row = table["small, 5,000 steps"]
+    assert (row["steps"].text, row["total"].value) == ("1,100", pytest.approx(33))
 
 
 def test_without_the_pretraining_run_only_the_scores_are_known(tmp_path):
     table = table6.table_6(fine_tuned(tmp_path / "g", ("baseline", 0)), None)
     assert "not known" in table.caption
-    found = rows(table)
-    assert found["baseline"]["time"].text == "not run"
-    assert found["baseline, 0 steps"]["time"].text == "not recorded"
-    assert found["baseline, 0 steps"]["glue"].text == "60.00"
+    cells = rows(table)
+    assert cells["baseline"]["time"].text == "not run"
+    assert cells["baseline, 0 steps"]["time"].text == "not recorded"
+    assert cells["baseline, 0 steps"]["glue"].text == "60.00"
 
 
 def test_without_a_fused_stage_nothing_is_matched(tmp_path):
