@@ -7,162 +7,203 @@ import numpy as np
 import pytest
 
 from tests.trainers.advice import truth
-from trainers.advice import learn
-from trainers.advice.choice import FAR, FUSE, SCRATCH, advise, spend
-from trainers.advice.fusions import Effect
-from trainers.advice.laws import Law
-from trainers.advice.texts import describe
-
-PAIR = ("S", "M")
+from trainers.advice.choice import FAR, FUSE, PERHAPS, SCRATCH, advise, backtest
+from trainers.advice.laws import DRAWS, Law, fit
 
 
 @pytest.fixture(scope="module")
 def known():
-    """Fits of three repeats of each size, and what five fused runs of speed 1 taught."""
-    curves = [
-        truth.curve(law, size, until, noise=0.002, seed=seed, name=f"w/{size}{seed}")
-        for size, law, until in (("S", truth.SMALL, 12000.0), ("M", truth.BIG, 48000.0))
-        for seed in range(3)
-    ]
-    merged = [
+    """Fits of three repeats of each size, and of five fused runs of speed 1."""
+    fused = [
         truth.fused(truth.SMALL, truth.BIG, first, 20000.0, noise=0.002, seed=seed)
         for seed, first in enumerate((2500.0, 3000.0, 3500.0, 4500.0, 5500.0))
     ]
-    return learn([*curves, *merged], PAIR)
+    return {
+        size: fit(
+            [
+                truth.curve(law, size, until, noise=0.002, seed=seed, name=f"w/{size}{seed}")
+                for seed in range(3)
+            ],
+            fused,
+        )
+        for size, law, until in (("S", truth.SMALL, 12000.0), ("M", truth.BIG, 48000.0))
+    }
 
 
 @pytest.fixture(scope="module")
 def certain(known):
-    """The same fits with the true laws in every draw, and fusions that cost nothing."""
-    fits = {
-        size: dataclasses.replace(
-            known[0][size],
-            law=Law(**law, slope=truth.PLATEAU_SLOPE),
-            draws=_spread(Law(**law, slope=truth.PLATEAU_SLOPE)),
-        )
-        for size, law in zip(PAIR, (truth.SMALL, truth.BIG), strict=True)
+    """The same fits with the true laws in every draw, and a fused model's speed of 1."""
+    return {
+        size: dataclasses.replace(known[size], **same_draws(law), speed=np.ones(DRAWS))
+        for size, law in (("S", truth.SMALL), ("M", truth.BIG))
     }
-    return fits, effect()
 
 
-def _spread(law, draws=50):
-    return Law(**{name: np.full(draws, value) for name, value in vars(law).items()})
+def same_draws(law):
+    draws = {name: np.full(DRAWS, value) for name, value in law.items()}
+    return {"law": Law(**law), "draws": Law(**draws)}
 
 
-def effect(speed=1.0, penalty=0.0, draws=50):
-    return Effect(np.full(draws, penalty), np.full(draws, np.log(speed)), 0.0, ())
+def changed(fits, size, **changes):
+    return {**fits, size: dataclasses.replace(fits[size], **changes)}
 
 
 @pytest.mark.parametrize("budget", [12000.0, 20000.0, 40000.0])
 def test_from_curves_the_best_division_is_found(known, budget):
-    found = advise(budget, "flops", PAIR, *known)
+    found = advise(budget, "flops", known)
     first, least = truth.best_fusion(truth.SMALL, truth.BIG, budget)
-    assert found.first_cost.low <= first <= found.first_cost.high
+    assert found["first_cost"]["low"] <= first <= found["first_cost"]["high"]
+    best = found["best"]
     # What is recommended ends no more than a hundredth above the true optimum.
-    assert truth.fused_loss(truth.SMALL, truth.BIG, *found.best.costs) <= 1.01 * least
-    assert sum(found.best.costs) == pytest.approx(budget)
-    assert found.best.steps[0] == pytest.approx(found.best.costs[0] / truth.STEP["S"], rel=0.01)
-    assert found.verdict == FUSE
+    assert truth.fused_loss(truth.SMALL, truth.BIG, *best["costs"]) <= 1.01 * least
+    assert sum(best["costs"]) == pytest.approx(budget)
+    assert best["sizes"] == ["S", "M"]
+    assert best["steps"][0] == pytest.approx(best["costs"][0] / truth.STEP["S"], rel=0.01)
+    assert found["verdict"] == FUSE
 
 
 @pytest.mark.parametrize("budget", [12000.0, 20000.0, 40000.0])
 def test_the_intervals_hold_the_truth(known, budget):
-    found = advise(budget, "flops", PAIR, *known)
+    found = advise(budget, "flops", known)
     alone = truth.loss(truth.BIG, budget)
-    ends = truth.fused_loss(truth.SMALL, truth.BIG, *found.best.costs)
-    assert found.scratch.low <= alone <= found.scratch.high
-    assert found.best.loss.low <= ends <= found.best.loss.high
-    assert found.best.gain.low <= alone - ends <= found.best.gain.high
+    ends = truth.fused_loss(truth.SMALL, truth.BIG, *found["best"]["costs"])
+    for bounds, true in (
+        (found["scratch"], alone),
+        (found["best"]["loss"], ends),
+        (found["best"]["gain"], alone - ends),
+    ):
+        assert bounds["low"] <= true <= bounds["high"]
 
 
 @pytest.mark.parametrize("budget", [9000.0, 20000.0, 90000.0])
 def test_known_laws_give_the_optimum_to_within_the_grid(certain, budget):
-    found = advise(budget, "flops", PAIR, *certain)
+    best = advise(budget, "flops", certain)["best"]
     first, least = truth.best_fusion(truth.SMALL, truth.BIG, budget)
-    assert found.best.costs[0] == pytest.approx(first, abs=0.02 * budget)
-    assert found.best.loss.median == pytest.approx(least, rel=1e-3)
-    assert found.best.gain.low == pytest.approx(found.best.gain.high)
-    assert {c.loss.median for c in found.line} >= {found.best.loss.median}
-    assert min(c.loss.median for c in found.line) == found.best.loss.median
+    assert best["costs"][0] == pytest.approx(first, abs=0.02 * budget)
+    assert best["loss"]["median"] == pytest.approx(least, rel=1e-3)
+    assert best["gain"]["low"] == pytest.approx(best["gain"]["high"])
 
 
 def test_a_larger_budget_is_never_worse(known):
-    ends, alone = [], []
-    for budget in np.geomspace(1700.0, 1e7, 30):
-        found = advise(budget, "flops", PAIR, *known)
-        alone.append(found.scratch.median)
-        if found.best is not None:
-            ends.append(np.median(spend(PAIR, np.array([found.best.costs]), *known)))
-    assert len(ends) > 25
-    assert np.all(np.diff(ends) <= 1e-12)
-    assert np.all(np.diff(alone) <= 1e-9)
+    found = [advise(budget, "flops", known) for budget in np.geomspace(2000.0, 1e7, 30)]
+    for losses in (
+        [advice["scratch"]["median"] for advice in found],
+        [advice["best"]["loss"]["median"] for advice in found if advice["best"]],
+    ):
+        assert len(losses) > 25
+        assert np.all(np.diff(losses) <= 1e-9)
 
 
-@pytest.mark.parametrize("harm", [effect(penalty=0.6), effect(speed=1e-3)])
-def test_where_fusing_harms_it_is_not_advised(certain, harm):
-    fits, _ = certain
-    found = advise(300000.0, "flops", PAIR, fits, harm)
-    assert found.verdict == SCRATCH
-    assert found.best.chance < 0.5
-    assert found.best.gain.median < 0
+def test_where_fusing_harms_it_is_not_advised(certain):
+    found = advise(300000.0, "flops", changed(certain, "M", speed=np.full(DRAWS, 1e-3)))
+    assert found["verdict"] == SCRATCH
+    assert found["best"]["chance"] < 0.5
+    assert found["best"]["gain"]["median"] < 0
 
 
 def test_a_budget_that_the_small_model_spends_on_its_plateau(known):
-    found = advise(1000.0, "flops", PAIR, *known)
-    assert found.verdict == SCRATCH
-    assert found.best is None
-    assert found.line == ()
-    # There are larger budgets at which it pays, and they are named.
-    assert found.pays[0] > 1000.0
+    found = advise(1000.0, "flops", known)
+    assert found["verdict"] == SCRATCH
+    assert found["best"] is None
 
 
 def test_from_some_budget_on_fusing_gains_nothing(certain):
-    found = advise(2e6, "flops", PAIR, *certain)
-    assert found.verdict == SCRATCH
-    assert found.pays[1] < 2e6
-    fits, none = certain
-    middle = np.sqrt(found.pays[0] * found.pays[1])
-    assert advise(middle, "flops", PAIR, fits, none).best.gain.median > 0
+    assert advise(20000.0, "flops", certain)["verdict"] == FUSE
+    assert advise(2e6, "flops", certain)["verdict"] == SCRATCH
 
 
 def test_far_from_what_was_seen_nothing_is_sure(certain):
-    fits, nothing = certain
-    near = advise(20000.0, "flops", PAIR, fits, nothing)
+    near = advise(20000.0, "flops", certain)
     unseen = {
-        size: dataclasses.replace(fit, observed=fit.observed / 20) for size, fit in fits.items()
+        size: dataclasses.replace(fits, observed=fits.observed / 20)
+        for size, fits in certain.items()
     }
-    far = advise(20000.0, "flops", PAIR, unseen, nothing)
-    assert near.verdict == FUSE
-    assert far.verdict == "perhaps"
-    assert max(near.beyond.values()) <= FAR < max(far.beyond.values())
-    assert near.best == far.best
-    (said,) = (line for line in describe(far, unseen, nothing) if line.startswith("Advice"))
-    assert said.endswith("better, if the laws hold so far beyond what was observed.")
+    far = advise(20000.0, "flops", unseen)
+    assert (near["verdict"], far["verdict"]) == (FUSE, PERHAPS)
+    assert max(near["beyond"].values()) <= FAR < max(far["beyond"].values())
+    assert near["best"] == far["best"]
 
 
 def test_the_best_within_what_was_seen_is_named(certain):
-    fits, nothing = certain
-    short = {"S": dataclasses.replace(fits["S"], observed=2000.0), "M": fits["M"]}
-    found = advise(40000.0, "flops", PAIR, short, nothing)
-    assert found.within.costs[0] <= 2000.0 < found.best.costs[0]
+    found = advise(40000.0, "flops", changed(certain, "S", observed=2000.0))
+    assert found["within"]["costs"][0] <= 2000.0 < found["best"]["costs"][0]
 
 
-def test_three_sizes_are_taken_in_steps_or_at_once(certain):
-    fits, nothing = certain
+def test_of_two_smaller_sizes_the_better_one_is_fused(certain):
     # The large one costs four times the middle one, and ends a little lower.
-    law = Law(**{**truth.BIG, "floor": 1.5, "scale": 14400.0, "leaves": 27000.0}, slope=0.18)
-    large = dataclasses.replace(fits["M"], law=law, draws=_spread(law), cost_per_step=16.0)
-    three = {**fits, "L": large}
-    found = advise(120000.0, "flops", ("S", "M", "L"), three, nothing)
-    two = advise(120000.0, "flops", ("M", "L"), {s: three[s] for s in "ML"}, nothing)
-    assert found.best.sizes[-1] == "L"
-    assert sum(found.best.costs) == pytest.approx(120000.0)
-    # More ways can only help, but for the coarser grid of the longer path.
-    assert found.best.loss.median <= two.best.loss.median + 1e-9
+    law = {**truth.BIG, "floor": 1.5, "scale": 14400.0, "leaves": 27000.0}
+    large = dataclasses.replace(certain["M"], **same_draws(law), cost_per_step=16.0)
+    three = {**certain, "L": large}
+    found = advise(120000.0, "flops", three)["best"]
+    pairs = [
+        advise(120000.0, "flops", {small: certain[small], "L": large})["best"] for small in "SM"
+    ]
+    assert found == min(pairs, key=lambda best: best["loss"]["median"])
 
 
 def test_it_is_json_and_the_same_each_time(known):
-    first = advise(20000.0, "flops", PAIR, *known)
-    text = json.dumps(first.to_dict(), allow_nan=False)
-    assert json.loads(text)["best"]["sizes"] == ["S", "M"]
-    assert text == json.dumps(advise(20000.0, "flops", PAIR, *known).to_dict())
+    text = json.dumps(advise(20000.0, "flops", known), allow_nan=False)
+    assert text == json.dumps(advise(20000.0, "flops", known))
+
+
+@pytest.fixture(scope="module")
+def groups():
+    return {
+        size: [truth.curve(law, size, until, seed=s, name=f"w/{size}{s}") for s in range(3)]
+        for size, law, until in (("S", truth.SMALL, 9000.0), ("M", truth.BIG, 36000.0))
+    }
+
+
+@pytest.fixture(scope="module")
+def scores(groups):
+    fused = [
+        truth.fused(truth.SMALL, truth.BIG, first, 20000.0, seed=seed)
+        for seed, first in enumerate((2500.0, 3500.0, 4500.0, 6000.0))
+    ]
+    found = backtest(groups, fused, shares=(0.1, 0.6))
+    return {(score["kind"], score["share"]): score for score in found}
+
+
+@pytest.mark.parametrize(
+    ("kind", "share", "runs"), [("continued", 0.6, 6), ("unseen", 0.0, 6), ("fused", 0.0, 4)]
+)
+def test_forecasts_of_the_true_law_are_good(scores, kind, share, runs):
+    found = scores[kind, share]
+    assert found["runs"] == runs
+    assert found["refused"] == 0
+    assert found["error"] < 0.02
+    assert found["end_error"] < 0.03
+    assert found["coverage"] >= 0.85
+
+
+def test_what_cannot_be_forecast_is_counted(scores):
+    found = scores["continued", 0.1]
+    assert (found["runs"], found["refused"], found["error"]) == (0, 6, None)
+    json.dumps(list(scores.values()), allow_nan=False)
+
+
+def test_only_what_was_hidden_is_scored(scores):
+    assert scores["continued", 0.6]["points"] == 6 * 10
+
+
+def test_a_law_that_changes_is_found_out():
+    """A backtest that praised every forecast would be worth nothing."""
+    small, big = truth.scratch_curves(12000.0, 48000.0)
+    factors = np.where(big.costs > 0.6 * big.costs[-1], 1.3, 1.0)
+    broken = dataclasses.replace(big, losses=big.losses * factors)
+    good, bad = (backtest({"S": [small], "M": [m]}, [], (0.6,))[0] for m in (big, broken))
+    assert good["coverage"] >= 0.9
+    assert bad["coverage"] < 0.6
+    assert bad["end_error"] > good["end_error"] + 0.05
+
+
+def test_runs_of_one_source_do_not_help_each_other(groups):
+    slow = [
+        truth.fused(truth.SMALL, truth.BIG, 3000.0, 20000.0, seed=seed, speed=0.3)
+        for seed in (0, 1)
+    ]
+    alone, beside = (backtest(groups, slow[:count], ())[-1] for count in (1, 2))
+    other = truth.fused(truth.SMALL, truth.BIG, 4000.0, 20000.0, speed=0.3)
+    helped = backtest(groups, [*slow, other], ())[-1]
+    assert abs(beside["bias"]) == pytest.approx(abs(alone["bias"]), rel=0.2)
+    assert abs(helped["bias"]) < 0.9 * abs(beside["bias"])

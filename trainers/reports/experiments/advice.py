@@ -14,29 +14,20 @@ _KINDS = {
 
 
 def section(run):
-    """The section, or None where the plan when_to_fuse was not asked for.
+    """Returns the section, or None where the plan when_to_fuse was not asked for.
 
     Args:
         run: a `RunHistory`.
     """
     if not run.experiment("when_to_fuse"):
         return None
-    # It reads runs with this package, and takes SciPy's optimizers.
-    from trainers import advice
-    from trainers.advice import choice, texts
+    # SciPy's optimizers take a while to import.
+    from trainers.advice import choice, curves
 
     try:
-        curves = advice.read_curves([run], "flops")
-        sizes = advice.sizes_of([c for c in curves if c.size in "SM"])
-        scores = advice.backtest(curves, sizes)
-        fits, effect = advice.learn(curves, sizes)
-        budget = max(run.experiment("when_to_fuse")["facts"]["budgets"])
-        flops = run.experiment("when_to_fuse")["facts"]["unit"] == "flops"
-        lines = (
-            texts.describe(advice.advise(budget, "flops", sizes, fits, effect), fits, effect)
-            if flops
-            else ()
-        )
+        read = curves.read_curves([run], "flops")
+        groups = curves.by_size([curve for curve in read if curve.size in "SM"])
+        scores = choice.backtest(groups, [curve for curve in read if curve.source])
     except UserError as error:
         return Section(_TITLE, paragraphs=(f"There is no advice from this run yet: {error}",))
     return Section(
@@ -45,10 +36,9 @@ def section(run):
         (
             "trainers.advise fits laws of loss against compute to the curves of a run. Each row "
             "leaves something out, and forecasts it. An interval should hold "
-            f"{choice.LEVEL:.0%} of what is seen; "
-            "evaluations of one run go together, so a share over few runs is a rough one.",
+            f"{choice.LEVEL:.0%} of what is seen; evaluations of one run go together, so a share "
+            "over few runs is a rough one.",
         ),
-        tuple(line.strip() for line in lines),
     )
 
 
@@ -64,25 +54,19 @@ def _table(scores):
         Column("coverage", "In the interval, %"),
         Column("refused", "Runs without a forecast"),
     )
-    rows = []
-    for score in scores:
-        found = score.to_dict()
-        rows.append(
-            (
-                tables.label(_KINDS.get(found["kind"], found["kind"])),
-                Cell(f"{found['share']:.0%}", found["share"]),
-                Cell(numbers.count(found["runs"]), found["runs"]),
-                Cell(numbers.count(found["points"]), found["points"]),
-                *(
-                    tables.figure(found[name], lambda v: f"{100 * v:.2f}", otherwise="no forecast")
-                    for name in ("error", "end_error", "bias")
-                ),
-                tables.figure(
-                    found["coverage"], lambda v: f"{100 * v:.0f}", otherwise="no forecast"
-                ),
-                Cell(numbers.count(found["refused"]), found["refused"]),
-            )
+    rows = [
+        (
+            tables.label(_KINDS[score["kind"]]),
+            Cell(f"{score['share']:.0%}", score["share"]),
+            *(Cell(numbers.count(score[name]), score[name]) for name in ("runs", "points")),
+            *(
+                tables.figure(score[name], _percent, otherwise="no forecast")
+                for name in ("error", "end_error", "bias", "coverage")
+            ),
+            Cell(numbers.count(score["refused"]), score["refused"]),
         )
+        for score in scores
+    ]
     return Table(
         "advice_backtest",
         "Forecasts of validation losses that the advice did not see.",
@@ -90,3 +74,7 @@ def _table(scores):
         tuple(rows),
         "Bias above 0: forecast too high.",
     )
+
+
+def _percent(share):
+    return f"{100 * share:.2f}"

@@ -260,7 +260,16 @@ def test_steps_that_are_as_good_within_the_noise(tmp_path):
 
 def test_no_advice_from_curves_that_say_nothing(tmp_path):
     section = advice.section(budget_run(tmp_path / "w"))
-    assert "There is no advice from this run yet: Expected curves of" in section.paragraphs[0]
+    assert "There is no advice from this run yet: Expected curves from" in section.paragraphs[0]
+
+
+def test_the_advice_is_put_to_the_test(tmp_path):
+    stages = synthetic.small(steps=4000), synthetic.baseline(), synthetic.fused()
+    plans = {"when_to_fuse": {"points": {}, "facts": BUDGETS}}
+    run = history.read_run(synthetic.write_run(tmp_path / "w", *stages, experiments=plans))
+    (table,) = advice.section(run).blocks
+    assert [cells[2].text for cells in table.rows] == ["1", "2", "2", "2", "0", "1"]
+    assert table.rows[-1][-2].text == "100.00"
 
 
 def test_runs_without_experiments_have_no_sections(tmp_path):
