@@ -18,21 +18,6 @@ from trainers.reports.comparisons import ancestors, cost_before
 from trainers.reports.tables import Cell, Column, Table
 from trainers.runs.history import RunHistory, StageHistory
 
-_PAPER = {"group": "Paper (TPU v3 4x4)", "origin": tables.PAPER}
-_COLUMNS = (
-    Column("model", "Model", align="left"),
-    Column("fusion_steps", "Steps before", "This run"),
-    Column("fusion_time", "Time before", "This run"),
-    Column("steps", "Steps after", "This run"),
-    Column("time", "Time after", "This run"),
-    Column("total", "Total time", "This run"),
-    Column("ratio", "Over baseline", "This run"),
-    Column("glue", "GLUE average", "This run"),
-    Column("paper_fusion", "Fusion", **_PAPER),
-    Column("paper_post_fusion", "Post fusion", **_PAPER),
-    Column("paper_time", "Time", **_PAPER),
-    Column("paper_glue", "GLUE", **_PAPER),
-)
 _CAPTION = "Device-seconds of pretraining: seconds times devices, evaluations not counted."
 _NO_RUN = "The folder of the pretraining run was not given, so the costs are not known."
 _NO_FUSION = " No fused stage is in the pretraining run, so no row is matched with the paper's."
@@ -98,17 +83,46 @@ def table_6(runs: Iterable[FineTuning], pretraining: RunHistory | None) -> Table
     keys = list(dict.fromkeys([*papers, *ours]))
     costs = _costs(runs, keys, pretraining)
     reference = costs.get(keys[0])
-    rows = tuple(
-        (
-            tables.label(key[0]) if key[1] is None else averages.model_label(key),
-            *_cost_cells(costs.get(key), reference, "not recorded" if key in ours else "not run"),
-            averages.average_cell(ours.get(key)),
-            *_paper_cells(papers.get(key)),
+
+    def name(key):
+        return tables.label(key[0]) if key[1] is None else averages.model_label(key)
+
+    def of_cost(field, title, cell):
+        def of_key(key):
+            if costs.get(key) is None:
+                return tables.missing("not recorded" if key in ours else tables.NOT_RUN)
+            return cell(costs[key])
+
+        return Column(field, title, "This run"), of_key
+
+    def seconds(field, title, attribute):
+        return of_cost(
+            field, title, lambda cost: tables.figure(getattr(cost, attribute), numbers.seconds)
         )
-        for key in keys
+
+    def of_paper(field, title, cell):
+        column = Column(f"paper_{field}", title, "Paper (TPU v3 4x4)", origin=tables.PAPER)
+        return column, lambda key: cell(papers[key]) if key in papers else tables.not_in_paper()
+
+    columns = (
+        (Column("model", "Model", align="left"), name),
+        of_cost("fusion_steps", "Steps before", _steps),
+        seconds("fusion_time", "Time before", "before"),
+        of_cost("steps", "Steps after", lambda cost: tables.figure(cost.steps, numbers.count)),
+        seconds("time", "Time after", "after"),
+        seconds("total", "Total time", "total"),
+        of_cost("ratio", "Over baseline", lambda cost: _ratio(cost, reference)),
+        (
+            Column("glue", "GLUE average", "This run"),
+            lambda key: averages.average_cell(ours.get(key)),
+        ),
+        of_paper("fusion", "Fusion", lambda row: tables.paper(row.fusion)),
+        of_paper("post_fusion", "Post fusion", lambda row: tables.paper(row.post_fusion)),
+        of_paper("time", "Time", lambda row: tables.paper(row.time, float(row.time[:-1]))),
+        of_paper("glue", "GLUE", lambda row: tables.paper(row.glue, float(row.glue))),
     )
     caption = _NO_RUN if pretraining is None else _CAPTION + (_NO_FUSION if base is None else "")
-    return Table("table6", "Table 6: compute before fine-tuning.", _COLUMNS, rows, caption)
+    return tables.tabulate("table6", "Table 6: compute before fine-tuning.", keys, columns, caption)
 
 
 def _costs(
@@ -149,38 +163,17 @@ def _own_seconds(stage: StageHistory, steps: int) -> float | None:
     return float(np.interp(steps, sorted(seconds), [seconds[step] for step in sorted(seconds)]))
 
 
-def _cost_cells(
-    cost: PretrainingCost | None, reference: PretrainingCost | None, why: str
-) -> tuple[Cell, ...]:
-    """The six cells of a cost; `why` says why there is none."""
-    if cost is None:
-        return (tables.missing(why),) * 6
+def _ratio(cost: PretrainingCost, reference: PretrainingCost | None) -> Cell:
     ratio = None
     if reference and reference.total and cost.total is not None:
         ratio = cost.total / reference.total
-    return (
-        Cell(_steps(cost.sources), sum(cost.sources)),
-        tables.figure(cost.before, numbers.seconds),
-        tables.figure(cost.steps, numbers.count),
-        tables.figure(cost.after, numbers.seconds),
-        tables.figure(cost.total, numbers.seconds),
-        tables.figure(ratio, numbers.ratio, otherwise="not known"),
-    )
+    return tables.figure(ratio, numbers.ratio, otherwise="not known")
 
 
-def _steps(sources: tuple[int, ...]) -> str:
+def _steps(cost: PretrainingCost) -> Cell:
     """Steps of the sources: "0", "3,000", "2 × 3,000", "3,000 + 2,000"."""
-    if len(sources) > 1 and len(set(sources)) == 1:
-        return f"{len(sources)} × {numbers.count(sources[0])}"
-    return " + ".join(map(numbers.count, sources)) or "0"
-
-
-def _paper_cells(row: published.Table6Row | None) -> tuple[Cell, ...]:
-    if row is None:
-        return (tables.not_in_paper(),) * 4
-    return (
-        tables.paper(row.fusion),
-        tables.paper(row.post_fusion),
-        tables.paper(row.time, float(row.time.removesuffix("h"))),
-        tables.paper(row.glue, float(row.glue)),
-    )
+    steps = cost.sources
+    text = " + ".join(map(numbers.count, steps)) or "0"
+    if len(steps) > 1 and len(set(steps)) == 1:
+        text = f"{len(steps)} × {numbers.count(steps[0])}"
+    return Cell(text, sum(steps))

@@ -22,7 +22,7 @@ from trainers.data.preparation import prepare
 from trainers.engines.state import state_variables
 from trainers.errors import UserError
 from trainers.runs import locks
-from trainers.runs.workdir import Workdir
+from trainers.runs.state import RunState
 from trainers.training.logs import RunLog
 
 TASKS = ("synthetic_grammar", "synthetic_similarity")
@@ -47,21 +47,22 @@ def world(tmp_path_factory):
             )
         )
     )
-    workdir = Workdir(folder / "w")
+    state = RunState(folder / "w")
     hashes = {name: file["sha256"][:12] for name, file in tokens["files"].items()}
-    workdir.open(hashes)
-    home = workdir.start_stage("small_0", {}, {})
+    state.open(hashes)
+    state.start_stage("small_0", {}, {})
+    home = state.stage_dir("small_0")
     with pytest.MonkeyPatch.context() as patch:
         nano.define(patch)
         config = kf.models.T5Config.from_size(
             "nano_s", vocabulary_size=tokens["vocabulary"]["padded_size"]
         )
-        state = {
+        weights = {
             name: keras.ops.convert_to_numpy(variable)
             for name, variable in state_variables(kf.models.T5(config, seed=0)).items()
         }
         settings = {"settings": {"model": config.to_dict()}}
-        checkpoints.save(home / checkpoints.CHECKPOINT_FOLDER, 3, state, settings)
+        checkpoints.save(home / checkpoints.CHECKPOINT_FOLDER, 3, weights, settings)
         fuse.fuse(fuse.FuseConfig((str(home),) * 2, f"{folder}/w/fused", noise=0.1))
         patch.setattr(synthetic, "SIZES", {"train": 40, "validation": 12, "test": 4})
         yield folder
