@@ -21,6 +21,7 @@ INSTALL_REQUIRES = [
     "matplotlib>=3.9",
     "ml_dtypes>=0.5.1",
     "numpy>=2.0",
+    "safetensors>=0.5",
     "scikit-learn>=1.6",
     "scipy>=1.15",
     "sentencepiece>=0.2.2",
@@ -47,7 +48,6 @@ TEST_REQUIRES = [
     "pytest>=8.4",
     "pytest-xdist>=3.6",
     "ruff>=0.12",
-    "safetensors>=0.5",
 ]
 
 

@@ -141,7 +141,7 @@ def fuse_on_mesh(folder, size, devices, layout):
     from trainers.engines.jax_variables import place
 
     config = kf.models.T5Config.from_size(size)
-    files = [tensors.TensorFile(folder / f"{seed}.safetensors") for seed in range(SOURCES)]
+    files = [tensors.read(folder / f"{seed}.safetensors") for seed in range(SOURCES)]
     fused, weights = kf.models.fused_weights([config] * SOURCES, files)
     engine = JaxEngine(f"model:{devices}", layout)
     with engine.scope():

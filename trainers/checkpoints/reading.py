@@ -46,8 +46,8 @@ class Checkpoint:
     path: pathlib.Path
     step: int
     config: dict
-    weights: tensors.TensorFile
-    training: tensors.TensorFile
+    weights: Mapping[str, np.ndarray]
+    training: Mapping[str, np.ndarray]
     score: float | None = None
 
     def state(self) -> dict[str, np.ndarray]:
@@ -55,14 +55,12 @@ class Checkpoint:
 
         They are views of the memory-mapped files: slicing one reads only what the slice covers.
         """
-        return {MODEL_PREFIX + name: value for name, value in self.weights.items()} | dict(
-            self.training
-        )
+        weights = {MODEL_PREFIX + name: value for name, value in self.weights.items()}
+        return weights | self.training
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Returns the shapes of `state`; reads no tensor."""
-        weights = {MODEL_PREFIX + name: self.weights.shape(name) for name in self.weights}
-        return weights | {name: self.training.shape(name) for name in self.training}
+        return {name: value.shape for name, value in self.state().items()}
 
 
 def load(path: str | os.PathLike) -> Checkpoint:
@@ -80,13 +78,7 @@ def load(path: str | os.PathLike) -> Checkpoint:
     """
     path = pathlib.Path(path)
     manifest = read_manifest(path)
-    files = []
-    for name, digest in manifest.files.items():
-        try:
-            files.append(tensors.TensorFile(path / name, digest))
-        except ValueError as error:
-            raise UserError(str(error)) from None
-    weights, training = files
+    weights, training = (tensors.read(path / name, d) for name, d in manifest.files.items())
     if any(name.startswith(MODEL_PREFIX) for name in training):
         raise damaged(path, f"weights in {TRAINING_FILE}")
     return Checkpoint(path, manifest.step, manifest.config, weights, training, manifest.score)

@@ -1,53 +1,43 @@
 """Safetensors files: arrays to a file with its hash, and a file as memory-mapped arrays.
 
-A header of JSON, then the bytes of each tensor, so that nothing in a file can run code. Both ways
-are here in place of the safetensors package. Its numpy side reads no bfloat16; and writing here
-makes no second copy in memory, has the hash when the last byte is out, and fails with the errors
-of the operating system. A file that was read can come from anybody: its header is bounded,
-every offset is checked against the file before a byte is mapped, and no array is larger than the
-file.
+The package `safetensors` checks a file that is read. It is not used to write: it needs every array
+in memory at once, and the fused weights and those of a mesh are computed one by one; it would also
+read the whole file again for its hash. Nor is its reader used for the contents: it copies them.
+
+A file can come from anybody: its header is bounded, nothing in it can run code, and no array is
+larger than the file.
 """
 
 import hashlib
-import itertools
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
+import safetensors
 
 from trainers import files
+from trainers.errors import UserError
 
 _DTYPES = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
+    "BOOL": np.dtype(bool),
     "BF16": np.dtype(ml_dtypes.bfloat16),
-    "I64": np.dtype("<i8"),
-    "I32": np.dtype("<i4"),
-    "I16": np.dtype("<i2"),
-    "I8": np.dtype("i1"),
-    "U64": np.dtype("<u8"),
-    "U32": np.dtype("<u4"),
-    "U16": np.dtype("<u2"),
-    "U8": np.dtype("u1"),
-    "BOOL": np.dtype("?"),
+    **{f"F{8 * size}": np.dtype(f"<f{size}") for size in (2, 4, 8)},
+    **{f"I{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
+    **{f"U{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
 }
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _METADATA = "__metadata__"
 # Enough for 25,000 tensors, and less than the format allows: parsed JSON takes twenty times the
 # memory of its text.
 _MAX_HEADER = 4_000_000
-_MAX_DIMS = 64
-# Written and hashed in pieces of this size.
-_CHUNK = 1 << 24
 
 
 class Digest(NamedTuple):
-    """What a file must be, byte for byte."""
+    """Hash and size that a file must have."""
 
     sha256: str
     bytes: int
@@ -66,35 +56,36 @@ def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> Digest:
 
     Raises:
         OSError: no room, for instance.
-        ValueError: a dtype that the format does not have.
+        ValueError: a dtype that the format does not have, or a name that cannot be printed.
     """
-    # As the safetensors package orders them: wide dtypes first, so that each is aligned.
+    # As the package orders them: wide dtypes first, so that each is aligned.
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
-    with open(path, "xb", buffering=0) as file:
-        put = _HashedWriter(file)
-        put(_header({name: tensors[name] for name in order}))
+    header = _header({name: tensors[name] for name in order})
+    sha256 = hashlib.sha256(header)
+    with open(path, "xb") as file:
+        file.write(header)
         for name in order:
             # Flat first: a scalar has no bytes to view, and bfloat16 no buffer.
-            put(memoryview(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8)))
+            content = np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8)
+            sha256.update(content)
+            file.write(content)
+        file.flush()
         os.fsync(file.fileno())
-    return put.digest()
+        return Digest(sha256.hexdigest(), file.tell())
 
 
 def _header(tensors: Mapping[str, np.ndarray]) -> bytes:
     """Length and JSON of what describes `tensors`, which follow in this order."""
     entries, begin = {}, 0
     for name, value in tensors.items():
-        if value.dtype not in _CODES or not _is_name(name):
+        if value.dtype not in _CODES or not name.isprintable() or name == _METADATA:
             raise ValueError(
                 f"Expected a printable name and one of the dtypes {', '.join(_DTYPES)}. "
                 f"Received: {name!r} of {value.dtype}. Rename or convert it."
             )
         end = begin + math.prod(value.shape) * value.dtype.itemsize
-        entries[name] = {
-            "dtype": _CODES[value.dtype],
-            "shape": list(value.shape),
-            "data_offsets": [begin, end],
-        }
+        shape, dtype = list(value.shape), _CODES[value.dtype]
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
         begin = end
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -106,86 +97,40 @@ def _header(tensors: Mapping[str, np.ndarray]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-class _HashedWriter:
-    """Writes buffers to an unbuffered file and hashes them on the way."""
-
-    def __init__(self, file: BinaryIO):
-        self._file = file
-        self._hash = hashlib.sha256()
-        self._size = 0
-
-    def __call__(self, buffer: bytes | memoryview) -> None:
-        buffer = memoryview(buffer)
-        for begin in range(0, len(buffer), _CHUNK):
-            chunk = buffer[begin : begin + _CHUNK]
-            self._hash.update(chunk)
-            self._size += len(chunk)
-            while chunk:
-                # Fewer bytes than asked for are no error: the disk may be full only after them.
-                chunk = chunk[self._file.write(chunk) :]
-
-    def digest(self) -> Digest:
-        return Digest(self._hash.hexdigest(), self._size)
-
-
-class TensorFile(Mapping):
-    """A safetensors file as a read-only mapping; a tensor is read when it is asked for.
-
-    Values are views of the memory-mapped file: indexing one reads only the pages it covers. They
-    stay valid when the file is removed.
+def read(path: str | os.PathLike, digest: Digest | None = None) -> dict[str, np.ndarray]:
+    """Opens a safetensors file.
 
     Args:
         path: a safetensors file.
         digest: what the file must be; None takes it as it is.
 
+    Returns:
+        Name to array: a read-only view of the memory-mapped file, of which indexing reads only the
+        pages that it covers. It stays valid when the file is removed.
+
     Raises:
-        ValueError: it cannot be read, is not of this digest, or header and bytes do not fit
+        UserError: it cannot be read, is not of this digest, or header and bytes do not fit
             together.
 
     Example:
-        weights = TensorFile("checkpoints/step_00001000/model.safetensors")
+        weights = read("checkpoints/step_00001000/model.safetensors")
         weights["encoder/block_0/self_attention/query/kernel"][:, :64]
     """
-
-    def __init__(self, path: str | os.PathLike, digest: Digest | None = None):
-        self.path = os.fspath(path)
-        try:
-            with files.open_file(path) as file:
-                size = os.fstat(file.fileno()).st_size
-                if digest is not None:
-                    _check_digest(file, size, digest)
-                self._entries, self._start = _read_header(file, size)
-                self._bytes = np.memmap(file, np.uint8, mode="r", shape=(size,))
-        except OSError as error:
-            raise _fault(self.path, f"that cannot be read ({error.strerror or error})") from None
-        except ValueError as error:
-            raise _fault(self.path, str(error)) from None
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._entries[name].shape
-
-    def dtype(self, name: str) -> np.dtype:
-        return self._entries[name].dtype
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        dtype, shape, begin, end = self._entries[name]
-        data = self._bytes[self._start + begin : self._start + end]
-        if data.ctypes.data % dtype.alignment:
-            data = data.copy()
-        return data.view(dtype).reshape(shape).view(np.ndarray)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
-class _Entry(NamedTuple):
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    begin: int
-    end: int
+    try:
+        with files.open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if digest is not None:
+                _check_digest(file, size, digest)
+            return _views(file, size)
+    except OSError as error:
+        fault = f"that cannot be read ({error.strerror or error})"
+    except ValueError as error:
+        fault = str(error)
+    raise UserError(
+        expected="a safetensors file",
+        received=f"{os.fspath(path)} {fault}",
+        do="It is damaged: use another file",
+    )
 
 
 def _check_digest(file: BinaryIO, size: int, digest: Digest) -> None:
@@ -196,61 +141,28 @@ def _check_digest(file: BinaryIO, size: int, digest: Digest) -> None:
     file.seek(0)
 
 
-def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, _Entry], int]:
-    """Returns the tensors by name and where their bytes begin."""
+def _views(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
+    """Views of the tensors in a file; raises a ValueError that says what it came with."""
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > min(size - 8, _MAX_HEADER):
         raise ValueError(f"with a header of {length} bytes in a file of {size}")
+    # Refuses a name that stands twice, which the package does not.
     header = files.parse_json(file.read(length))
-    if not isinstance(header, dict):
-        raise ValueError(f"with a header that is a {type(header).__name__}")
+    try:
+        # By its descriptor: the path may lead to another file by now.
+        safetensors.safe_open(f"/dev/fd/{file.fileno()}", "np")
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"with a header that does not fit ({error!r:.200})") from None
     header.pop(_METADATA, None)
-    entries = {}
-    for name, value in header.items():
+    content = np.memmap(file, np.uint8, mode="r", shape=(size,)).view(np.ndarray)[8 + length :]
+    views = {}
+    for name, entry in header.items():
+        if not name.isprintable():
+            raise ValueError("with names that cannot be printed")
         try:
-            entries[name] = _entry(value)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise ValueError(
-                f"with tensor {name!r:.80} that has no place ({error!r:.200})"
-            ) from None
-    _check_places(entries, size - 8 - length)
-    return entries, 8 + length
-
-
-def _entry(value: Mapping) -> _Entry:
-    shape = tuple(value["shape"])
-    begin, end = value["data_offsets"]
-    numbers = (*shape, begin, end)
-    if any(type(number) is not int or not 0 <= number < 2**63 for number in numbers):
-        raise ValueError("sizes that are negative, fractional or too large")
-    dtype = _DTYPES[value["dtype"]]
-    # Zeros aside: numpy has no array of shape (0, 2**62) either.
-    if len(shape) > _MAX_DIMS or math.prod(n for n in shape if n) * dtype.itemsize >= 2**63:
-        raise ValueError("more elements than an array can have")
-    if math.prod(shape) * dtype.itemsize != end - begin:
-        raise ValueError(f"shape {shape} at bytes {begin} to {end}")
-    return _Entry(dtype, shape, begin, end)
-
-
-def _is_name(name: str) -> bool:
-    """Whether a tensor may be called so: nothing that changes what a terminal shows."""
-    return name.isprintable() and name != _METADATA
-
-
-def _check_places(entries: Mapping[str, _Entry], size: int) -> None:
-    """The format's rule: tensors stand end to end and fill the file, without hole or overlap."""
-    if not all(map(_is_name, entries)):
-        raise ValueError("with names that cannot be printed")
-    places = sorted((entry.begin, entry.end) for entry in entries.values())
-    for (_, end), (begin, _) in itertools.pairwise([(0, 0), *places, (size, size)]):
-        if begin != end:
-            raise ValueError(
-                f"with {size} bytes, in which a tensor ends at {end} and the next begins at {begin}"
-            )
-
-
-def _fault(path: str, received: str) -> ValueError:
-    return ValueError(
-        f"Expected a safetensors file. Received: {path} {received}. "
-        "It is damaged: use another file."
-    )
+            begin, end = entry["data_offsets"]
+            data = content[begin:end].view(_DTYPES[entry["dtype"]])
+            views[name] = data.reshape(entry["shape"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"with tensor {name!r:.80} of no array ({error!r:.200})") from None
+    return views

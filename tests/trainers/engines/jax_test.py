@@ -449,7 +449,7 @@ def test_two_hosts_equal_one_device(one_device, tmp_path):
     for host in hosts:
         _, errors = host.communicate(timeout=300)
         assert host.returncode == 0, errors[-4000:]
-    first, second = (dict(tensors.TensorFile(tmp_path / f"{i}.state")) for i in (0, 1))
+    first, second = (tensors.read(tmp_path / f"{i}.state") for i in (0, 1))
     support.assert_equal(first, second)
     expected = one_device["adafactor"][1]
     support.assert_close({name: first[name] for name in expected}, expected)
@@ -465,11 +465,11 @@ from tests.trainers.engines import jax_support as support
 
 case, folder = sys.argv[1], pathlib.Path(sys.argv[2])
 engine = support.compiled(TensorFlowEngine(), case)
-engine.load_state(tensors.TensorFile(folder / "dropout"))
+engine.load_state(tensors.read(folder / "dropout"))
 tensors.write(folder / "back", engine.state())
 options = support.CASES[case][1]
 engine = support.compiled(TensorFlowEngine(options=options), case, dropout=0.0, seed=1)
-engine.load_state(tensors.TensorFile(folder / "start"))
+engine.load_state(tensors.read(folder / "start"))
 engine.train(support.Batches().from_step(3), 10)
 tensors.write(folder / "end", engine.state())
 """
@@ -488,7 +488,7 @@ def test_both_backends_agree_and_exchange_states(engines, tmp_path, case):
     assert ran.returncode == 0, ran.stderr[-4000:]
 
     def written(name, like):
-        found = tensors.TensorFile(tmp_path / name)
+        found = tensors.read(tmp_path / name)
         assert set(found) == set(like)
         return {name: found[name] for name in like}
 
