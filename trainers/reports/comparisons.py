@@ -17,7 +17,7 @@ The definition, the same for both arms, so that neither gains by the noise of si
 
 import dataclasses
 
-from trainers.runs.history import CONTINUED
+from trainers.runs.history import CONTINUED, after
 
 BASELINE, LARGE_BASELINE, SELF_FUSION = "baseline", "figure2_1", "self_fusion"
 # Plans that vary one stage: what they train is not compared with the baseline.
@@ -193,6 +193,50 @@ def variations(run):
     points = {name: set(plan.get("points") or ()) for name, plan in plans.items()}
     varied = set().union(*(points.get(name, set()) for name in _VARIATIONS))
     return varied - set().union(*(points[name] for name in points if name not in _VARIATIONS))
+
+
+@dataclasses.dataclass(frozen=True)
+class Meeting:
+    """A baseline that continued past its end, and the accuracy of a fused stage at its end.
+
+    Args:
+        accuracy: the fused stage's, in per cent.
+        fused: the cost of that, all stages counted.
+        crossing: the point where the baseline reached it, from its start; None if it did not.
+        steps: of the baseline in all.
+    """
+
+    accuracy: float
+    fused: Cost
+    crossing: Crossing | None
+    steps: int
+
+
+def meetings(run, fused, baseline=BASELINE):
+    """Compares a fused stage with a baseline that continued past its end, as in Table 2.
+
+    Args:
+        run: a `RunHistory`.
+        fused: name of the fused stage.
+        baseline: of the baseline.
+
+    Returns:
+        A list of `Meeting`, one per repeat; empty without a stage that continues the baseline.
+    """
+    met = []
+    arms = {stage.repeat: stage for stage in run.repeats_of(fused)}
+    for stage in run.stages.values():
+        first = run.stages.get(stage.sources[0]) if stage.init == CONTINUED else None
+        arm = arms.get(stage.repeat)
+        if first is None or arm is None or first.base != baseline:
+            continue
+        before, own = cost_before(run, arm.name), own_cost(arm)
+        if before is None or own is None or arm.accuracy is None or own_cost(first) is None:
+            continue
+        curve = (*first.curve, *(after(first, point) for point in stage.curve[1:]))
+        crossing = first_crossing(curve, arm.accuracy)
+        met.append(Meeting(arm.accuracy, before + own, crossing, first.steps + stage.steps))
+    return met
 
 
 def _compare(run, baseline, plan):

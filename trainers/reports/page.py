@@ -21,7 +21,7 @@ from trainers.reports import (
     sweep_table,
     tables,
 )
-from trainers.reports.sections import Section
+from trainers.reports.tables import Section
 from trainers.runs import history
 from trainers.versions import installed_versions
 

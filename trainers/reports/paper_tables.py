@@ -13,9 +13,9 @@ from trainers.reports.comparisons import (
     SELF_FUSION,
     ancestors,
     cost_before,
+    meetings,
     own_cost,
 )
-from trainers.reports.meetings import meetings
 from trainers.reports.tables import Cell, Column, Table
 
 _UNKNOWN_SOURCE = "a source is not in this folder"

@@ -69,19 +69,15 @@ def _comparison_row(run, plan, repeats):
 
 def stages_table(run):
     """A table of the stages and their settings."""
-
-    def text(key, title, value):
-        return Column(key, title, align="left"), lambda stage: tables.label(value(stage))
-
     columns = (
-        text("stage", "Stage", lambda stage: stage.name),
-        text("state", "State", lambda stage: stage.status),
-        text("size", "Size", lambda stage: stage.size),
-        _figure("parameters", "Parameters", numbers.count),
-        text("init", "Starts", lambda stage: INITS.get(stage.init, stage.init)),
-        text("sources", "Sources", lambda stage: ", ".join(stage.sources) or "none"),
-        _figure("learning_rate", "Learning rate at step n", numbers.schedule, "left"),
-        _figure("seed", "Seed", str),
+        ("stage", "Stage", "", lambda stage: tables.label(stage.name)),
+        ("state", "State", "", lambda stage: tables.label(stage.status)),
+        ("size", "Size", "", lambda stage: tables.label(stage.size)),
+        _field("parameters", "Parameters", numbers.count),
+        ("init", "Starts", "", lambda stage: tables.label(INITS.get(stage.init, stage.init))),
+        ("sources", "Sources", "", lambda stage: tables.label(", ".join(stage.sources) or "none")),
+        _field("learning_rate", "Learning rate at step n", numbers.schedule),
+        _field("seed", "Seed", str),
     )
     return tables.tabulate("stages", "Stages: settings.", run.stages.values(), columns)
 
@@ -93,14 +89,14 @@ def results_table(run):
         return tables.figure(stage.flops, numbers.scientific, note=stage.flops_method or "")
 
     columns = (
-        (Column("stage", "Stage", align="left"), lambda stage: tables.stage_name(run, stage.name)),
-        _figure("steps", "Steps", numbers.count),
-        _figure("tokens", "Tokens", numbers.count),
-        (Column("flops", "FLOPs"), flops),
-        _figure("device_seconds", "Device-seconds", numbers.seconds),
-        _figure("loss", "Loss, batch", numbers.loss),
-        _figure("loss_per_token", "Loss, token", numbers.loss),
-        _figure("accuracy", "Acc., %", numbers.percent),
+        ("stage", "Stage", "", lambda stage: tables.stage_name(run, stage.name)),
+        _field("steps", "Steps", numbers.count),
+        _field("tokens", "Tokens", numbers.count),
+        ("flops", "FLOPs", "", flops),
+        _field("device_seconds", "Device-seconds", numbers.seconds),
+        _field("loss", "Loss, batch", numbers.loss),
+        _field("loss_per_token", "Loss, token", numbers.loss),
+        _field("accuracy", "Acc., %", numbers.percent),
     )
     return tables.tabulate(
         "results",
@@ -111,7 +107,6 @@ def results_table(run):
     )
 
 
-def _figure(field, title, style, align="right"):
-    """A column of a field of stages, and its cell."""
-    column = Column(field, title, align=align)
-    return column, lambda stage: tables.figure(getattr(stage, field), style)
+def _field(field, title, style):
+    """A column of a field of stages."""
+    return field, title, "", lambda stage: tables.figure(getattr(stage, field), style)

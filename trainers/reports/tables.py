@@ -115,6 +115,16 @@ class Table:
         }
 
 
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A heading of a page, with paragraphs, a list, and tables and pictures under it."""
+
+    title: str
+    blocks: tuple = ()
+    paragraphs: tuple[str, ...] = ()
+    items: tuple[str, ...] = ()
+
+
 def label(text, note=""):
     """A cell that names something."""
     return Cell(text, text, LABEL, note=note)
@@ -180,12 +190,16 @@ def tabulate(key, title, items, columns, caption=""):
 
     Args:
         key, title, caption: as for `Table`.
-        items: of any kind.
-        columns: pairs of a `Column` and a function from an item to its cell.
+        items: of any kind, at least one.
+        columns: (key, title, group, function from an item to its cell) of each; names stand on the
+            left.
     """
-    cells = [cell for _, cell in columns]
-    rows = tuple(tuple(cell(item) for cell in cells) for item in items)
-    return Table(key, title, tuple(column for column, _ in columns), rows, caption)
+    rows = tuple(tuple(cell(item) for *_, cell in columns) for item in items)
+    heads = tuple(
+        Column(name, text, group, "left" if cell.origin == LABEL else "right")
+        for (name, text, group, _), cell in zip(columns, rows[0], strict=True)
+    )
+    return Table(key, title, heads, rows, caption)
 
 
 def _escape_markdown(text):

@@ -17,7 +17,6 @@ from trainers.reports import (
     sweep_table,
     tables,
 )
-from trainers.reports.meetings import meetings
 from trainers.runs import history
 
 SMALL_END, PLAIN = 30.0, 40.0
@@ -97,7 +96,7 @@ def test_costs_that_differ_have_a_spread(tmp_path):
 
 
 def test_the_baseline_meets_self_fusion(run):
-    first, second = meetings(run, "self_fusion")
+    first, second = comparisons.meetings(run, "self_fusion")
     # From 40 to 48 in 500 steps: 44 after 250 of them.
     assert first.crossing.step == pytest.approx(1250)
     assert first.crossing.cost.device_seconds == pytest.approx(100)

@@ -2,8 +2,7 @@
 
 from trainers.errors import UserError
 from trainers.reports import numbers, tables
-from trainers.reports.sections import Section
-from trainers.reports.tables import Cell, Column, Table
+from trainers.reports.tables import Cell, Column, Section, Table
 
 _TITLE = "The advice, tested on what it did not see"
 _KINDS = {

@@ -6,8 +6,7 @@ import numpy as np
 
 from trainers.reports import numbers, pictures, tables
 from trainers.reports.experiments import points
-from trainers.reports.sections import Section
-from trainers.reports.tables import Cell, Column, Table
+from trainers.reports.tables import Cell, Column, Section, Table
 
 PLAN = "when_to_fuse"
 # The part of a curve in which its noise is measured, and the degree of the smooth curve.

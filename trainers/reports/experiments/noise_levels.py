@@ -2,8 +2,7 @@
 
 from trainers.reports import numbers, pictures, tables
 from trainers.reports.experiments import points
-from trainers.reports.sections import Section
-from trainers.reports.tables import Column
+from trainers.reports.tables import Section
 
 PLAN = "zero_blocks"
 _ABOUT = (
@@ -67,27 +66,29 @@ def _table(run, found, reference):
         gains = points.gains(reference, points.ends(run, point, "loss_per_token"))
         return tables.mean(gains, numbers.fine, "none to compare with")
 
-    def distance(point, index):
-        values = points.logged(run, point, "eval", "symmetry")[1]
-        return tables.figure(values[index] if values else None, numbers.fine, "", "not logged")
+    def kind(point):
+        return tables.label(point.settings["noise_kind"] or "none")
+
+    def sigma(point):
+        return tables.figure(point.settings["noise"], lambda size: f"{size:g}")
+
+    def steps(point):
+        return tables.figure(point.stage.steps, numbers.count)
+
+    def distance(pick):
+        return points.last(run, "eval", "symmetry", numbers.fine, pick)
 
     columns = (
-        (
-            Column("kind", "Noise", align="left"),
-            lambda point: tables.label(point.settings["noise_kind"] or "none"),
-        ),
-        (
-            Column("sigma", "σ"),
-            lambda point: tables.figure(point.settings["noise"], lambda sigma: f"{sigma:g}"),
-        ),
-        (Column("start", "Right after the fusion", "Accuracy, %"), start),
-        (Column("end", "End", "Accuracy, %"), end),
-        (Column("loss_per_token", "Loss, token, at the end"), loss),
-        (Column("gain", "Below no noise", "Loss, token, at the end"), gain),
-        points.seeds_column(run, "loss_per_token"),
-        (Column("steps", "Steps"), lambda point: tables.figure(point.stage.steps, numbers.count)),
-        (Column("distance_start", "Start", _DISTANCE), lambda point: distance(point, 0)),
-        (Column("distance_end", "End", _DISTANCE), lambda point: distance(point, -1)),
+        ("kind", "Noise", "", kind),
+        ("sigma", "σ", "", sigma),
+        ("start", "Right after the fusion", "Accuracy, %", start),
+        ("end", "End", "Accuracy, %", end),
+        ("loss_per_token", "Loss, token, at the end", "", loss),
+        ("gain", "Below no noise", "Loss, token, at the end", gain),
+        ("seeds", "Seeds", "", points.seeds(run, "loss_per_token")),
+        ("steps", "Steps", "", steps),
+        ("distance_start", "Start", _DISTANCE, distance(lambda values: values[0])),
+        ("distance_end", "End", _DISTANCE, distance(lambda values: values[-1])),
     )
     return tables.tabulate(
         PLAN,

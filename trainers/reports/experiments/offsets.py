@@ -4,8 +4,7 @@ import math
 
 from trainers.reports import numbers, pictures, tables
 from trainers.reports.experiments import points
-from trainers.reports.sections import Section
-from trainers.reports.tables import Column
+from trainers.reports.tables import Section
 
 PLAN = "offsets"
 _PAPER = (
@@ -47,12 +46,9 @@ def trained(run):
     return sorted(points.trained(run, PLAN, name), key=lambda point: point.settings["offset"])
 
 
-def column():
-    """The column of the offset of a point."""
-    return (
-        Column("offset", "Offset, steps"),
-        lambda point: tables.figure(point.settings["offset"], lambda offset: f"{offset:+d}"),
-    )
+def offset(point):
+    """The cell of the offset of a point."""
+    return tables.figure(point.settings["offset"], lambda steps: f"{steps:+d}")
 
 
 def rate(stage, step):
@@ -85,47 +81,34 @@ def _table(run, found):
     zero = next((point for point in found if not point.settings["offset"]), None)
     reference = points.ends(run, zero, "accuracy")
 
-    def dip_of(index, style=numbers.percent, otherwise="not recorded"):
+    def dip_at(index, style=numbers.percent, otherwise="not recorded"):
         return lambda point: tables.figure(dip(point.stage.curve)[index], style, "", otherwise)
 
-    def ends(point):
-        return points.ends(run, point, "accuracy")
+    def first_rate(point):
+        return tables.figure(rate(point.stage, 0), numbers.fine)
 
-    def losses(point):
-        return [stage.loss_per_token for stage in run.repeats_of(point.stage.base)]
+    def end(point):
+        return tables.mean(list(points.ends(run, point, "accuracy").values()), numbers.percent)
 
-    def share(point):
-        values = points.logged(run, point, "theory", "eta_share")[1]
-        return tables.figure(values[-1] if values else None, numbers.ratio, "", "not logged")
+    def gain(point):
+        gains = points.gains(points.ends(run, point, "accuracy"), reference)
+        return tables.mean(gains, numbers.percent, "no offset 0")
+
+    def loss(point):
+        stages = run.repeats_of(point.stage.base)
+        return tables.mean([stage.loss_per_token for stage in stages], numbers.loss)
 
     columns = (
-        column(),
-        (
-            Column("first_rate", "First rate"),
-            lambda point: tables.figure(rate(point.stage, 0), numbers.fine),
-        ),
-        (Column("start", "Start", "Accuracy, %"), dip_of(0)),
-        (Column("lowest", "Lowest after", "Accuracy, %"), dip_of(1)),
-        (
-            Column("regained", "Start regained at step"),
-            dip_of(2, numbers.count, "not regained"),
-        ),
-        (
-            Column("end", "End", "Accuracy, %"),
-            lambda point: tables.mean(list(ends(point).values()), numbers.percent),
-        ),
-        (
-            Column("above_0", "Above offset 0", "Accuracy, %"),
-            lambda point: tables.mean(
-                points.gains(ends(point), reference), numbers.percent, "no offset 0"
-            ),
-        ),
-        (
-            Column("loss_per_token", "Loss, token, at the end"),
-            lambda point: tables.mean(losses(point), numbers.loss),
-        ),
-        points.seeds_column(run, "accuracy"),
-        (Column("eta_share", "η share at the end"), share),
+        ("offset", "Offset, steps", "", offset),
+        ("first_rate", "First rate", "", first_rate),
+        ("start", "Start", "Accuracy, %", dip_at(0)),
+        ("lowest", "Lowest after", "Accuracy, %", dip_at(1)),
+        ("regained", "Start regained at step", "", dip_at(2, numbers.count, "not regained")),
+        ("end", "End", "Accuracy, %", end),
+        ("above_0", "Above offset 0", "Accuracy, %", gain),
+        ("loss_per_token", "Loss, token, at the end", "", loss),
+        ("seeds", "Seeds", "", points.seeds(run, "accuracy")),
+        ("eta_share", "η share at the end", "", points.last(run, "theory", "eta_share")),
     )
     return tables.tabulate(
         PLAN,

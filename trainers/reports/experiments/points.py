@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 
-from trainers.reports import pictures, tables
+from trainers.reports import numbers, pictures, tables
 from trainers.runs.history import StageHistory
 from trainers.runs.workdir import METRICS_FILE
 from trainers.training.logs import read_metrics
@@ -139,9 +139,16 @@ def comparable(values):
     return {name: means[name] for name in sorted(means, key=means.get, reverse=True)}, most
 
 
-def seeds_column(run, field):
-    """The column of how many repeats of a point have finished with a field."""
-    return (
-        tables.Column("seeds", "Seeds"),
-        lambda point: tables.figure(len(ends(run, point, field)), str),
-    )
+def seeds(run, field):
+    """The cells of how many repeats of each point have finished with a field."""
+    return lambda point: tables.figure(len(ends(run, point, field)), str)
+
+
+def last(run, kind, field, style=numbers.ratio, pick=lambda values: values[-1]):
+    """The cells of a field in the logs of points, at the end or as `pick` reduces its values."""
+
+    def cell(point):
+        values = logged(run, point, kind, field)[1]
+        return tables.figure(pick(values) if values else None, style, otherwise="not logged")
+
+    return cell

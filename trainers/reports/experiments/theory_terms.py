@@ -6,8 +6,7 @@ from scipy import stats
 
 from trainers.reports import numbers, pictures, tables
 from trainers.reports.experiments import offsets, points
-from trainers.reports.sections import Section
-from trainers.reports.tables import Column
+from trainers.reports.tables import Section
 
 KIND = "theory"
 _PANELS = (
@@ -98,30 +97,24 @@ def _rank_correlation(drifts, accuracies):
 
 
 def _table(run, found):
-    def logged(field, style, summary=lambda values: values[-1]):
-        def cell(point):
-            values = points.logged(run, point, KIND, field)[1]
-            return tables.figure(summary(values) if values else None, style)
+    def mean(field):
+        return points.last(run, KIND, field, numbers.short, statistics.fmean)
 
-        return cell
+    def accuracy(point):
+        return tables.figure(point.stage.accuracy, numbers.percent)
 
+    def last(field, style=numbers.short):
+        return points.last(run, KIND, field, style)
+
+    group = "Modified loss at the end"
     columns = (
-        offsets.column(),
-        (Column("drift", "Mean drift"), logged("bracket_drift", numbers.short, statistics.fmean)),
-        (Column("bracket", "Mean ‖bracket‖"), logged("bracket", numbers.short, statistics.fmean)),
-        *(
-            (
-                Column(term, term.replace("_", " "), "Modified loss at the end"),
-                logged(term, numbers.short),
-            )
-            for term in _TERMS
-        ),
-        (Column("eta_share", "η share at the end"), logged("eta_share", numbers.ratio)),
-        (
-            Column("accuracy", "Acc., %, at the end"),
-            lambda point: tables.figure(point.stage.accuracy, numbers.percent),
-        ),
-        (Column("seconds", "Cost of measuring, s"), logged("total_seconds", numbers.tenth)),
+        ("offset", "Offset, steps", "", offsets.offset),
+        ("drift", "Mean drift", "", mean("bracket_drift")),
+        ("bracket", "Mean ‖bracket‖", "", mean("bracket")),
+        *((term, term.replace("_", " "), group, last(term)) for term in _TERMS),
+        ("eta_share", "η share at the end", "", last("eta_share", numbers.ratio)),
+        ("accuracy", "Acc., %, at the end", "", accuracy),
+        ("seconds", "Cost of measuring, s", "", last("total_seconds", numbers.tenth)),
     )
     return tables.tabulate(
         KIND,

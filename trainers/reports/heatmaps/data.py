@@ -1,4 +1,4 @@
-"""The data of heat maps and of η's growth: what is drawn, and what goes into `results.json`."""
+"""The data of heat maps and of η's growth, for the drawings and for `results.json`."""
 
 import numpy as np
 
@@ -7,9 +7,9 @@ from trainers.reports.heatmaps import blocks
 
 # About the largest numbers of cells along an axis: of a heat map over time, of one alone.
 _GRID, _WHOLE = 64, 256
-# What is enlarged: values to either side of a border, and at most this share of the kernel.
+# The enlarged part: values to either side of a border, and at most this share of the kernel.
 _REACH, _SHARE = 32, 4
-# Of the cells of each heat map, as many lie within the colour scale.
+# The share of the cells of each heat map that lie within the colour scale.
 _WITHIN = 0.995
 
 
@@ -76,31 +76,28 @@ def growth(saved, kernels):
         {"panels": [{"kernel": path, or None for all together, "series": [{"stage", "role", "x",
         "eta_rms", "diagonal_rms", "ratio"}]}]}; kernels without η have no panel.
     """
-    found = {
+    sizes = {
         name: {
-            step: {
-                path: blocks.eta_sizes(each.weights[path], each.borders(path))
-                for path in each.kernels
-            }
-            for step, each in steps.items()
+            step: {p: blocks.eta_sizes(at.weights[p], at.borders(p)) for p in at.kernels}
+            for step, at in steps.items()
         }
         for name, steps in saved.items()
     }
 
     def series(name, path):
-        chosen = {
-            step: [each[path]] if path else list(each.values())
-            for step, each in found[name].items()
-            if each and (path is None or path in each)
+        sums = {
+            step: kernels[path] if path else sum(kernels.values())
+            for step, kernels in sizes[name].items()
+            if kernels and (path is None or path in kernels)
         }
-        sizes = [sum(each, blocks.Sizes()) for each in chosen.values()]
+        eta, diagonal = zip(*map(blocks.rms, sums.values()), strict=True) if sums else ((), ())
         return {
             "stage": name,
             "role": "plan",
-            "x": list(chosen),
-            "eta_rms": [each.rms[0] for each in sizes],
-            "diagonal_rms": [each.rms[1] for each in sizes],
-            "ratio": [each.ratio for each in sizes],
+            "x": list(sums),
+            "eta_rms": list(eta),
+            "diagonal_rms": list(diagonal),
+            "ratio": [blocks.ratio(each) for each in sums.values()],
         }
 
     panels = []
@@ -112,7 +109,7 @@ def growth(saved, kernels):
 
 
 def _row(run, name, steps, path, most):
-    """What the maps of a stage have in common."""
+    """The data that the maps of a stage share."""
     last = steps[max(steps)]
     borders = last.borders(path)
     rate = run.stages[name].learning_rate
@@ -133,7 +130,7 @@ def _map(steps, step, path, row):
 
 
 def _scale(maps):
-    """The ends of a row's colour scale: 0, and what all but a few cells of each map lie below."""
+    """The ends of a row's colour scale: 0, and a number above all but a few cells of each map."""
     tops = [0.0]
     for each in maps:
         values = np.asarray(each, np.float64)
