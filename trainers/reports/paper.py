@@ -28,116 +28,88 @@ CONTRADICTIONS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Table1Row:
-    """A row of Table 1; strings as printed, numbers beside them.
+class Row:
+    """A row of one of the paper's tables; strings as printed, empty where the table has no column.
 
     Args:
-        plan: our name of the plan.
-        model: the paper's name.
+        plan: our name of the plan; empty where the text does not describe it.
+        model: the paper's name, or the number of its setting.
+        description: of the setting, in words.
         loss: summed over a batch.
         accuracy: per cent, with the standard deviation over three runs where it is given.
+        fusion, post_fusion: (steps, time).
         cost: the sum as printed; `hours` is its printed result.
-        note: footnote: what contradicts it.
+        note: footnote, such as what contradicts it.
     """
 
     plan: str
     model: str
-    loss: str
     accuracy: str
-    cost: str
-    hours: float
-    note: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Table2Row:
-    """A row of Table 2: the cost of the accuracy of self-fusion at 1M steps."""
-
-    plan: str
-    model: str
-    fusion_steps: str
-    fusion_time: str
-    post_steps: str
-    post_time: str
-    cost: str
-    hours: float
-    accuracy: str
+    loss: str = ""
+    description: str = ""
+    fusion: tuple[str, str] = ("", "")
+    post_fusion: tuple[str, str] = ("", "")
+    cost: str = ""
+    hours: float = 0.0
     note: str = ""
 
 
 TABLE_1 = (
-    Table1Row(
+    Row(
         "fusion_rule",
         "fusion-rule",
-        "4.61e+4",
         "66.88",
-        "2 · 16h + 37.4h = 53.4h",
-        53.4,
-        TABLE_1_FUSION_RULE,
+        "4.61e+4",
+        cost="2 · 16h + 37.4h = 53.4h",
+        hours=53.4,
+        note=TABLE_1_FUSION_RULE,
     ),
-    Table1Row(
-        "fusion_property", "fusion-prop", "4.53e+4", "67.25 ± 0.03", "2 · 16h + 41h = 73h", 73.0
+    Row(
+        "fusion_property",
+        "fusion-prop",
+        "67.25 ± 0.03",
+        "4.53e+4",
+        cost="2 · 16h + 41h = 73h",
+        hours=73.0,
     ),
-    Table1Row("self_fusion", "self-fusion", "4.55e+4", "67.20 ± 0.05", "16h + 42.4h = 58.4h", 58.4),
-)
-
-TABLE_2 = (
-    Table2Row(
-        "baseline", "baseline", "0 steps", "0h", "1.86M steps", "71.2h", "71.2h", 71.2, "67.2"
-    ),
-    Table2Row(
+    Row(
         "self_fusion",
         "self-fusion",
-        "1M steps",
-        "16h",
-        "1M steps",
-        "41h",
-        "58.4h",
-        58.4,
+        "67.20 ± 0.05",
+        "4.55e+4",
+        cost="16h + 42.4h = 58.4h",
+        hours=58.4,
+    ),
+)
+
+
+def _race(plan, model, accuracy, fusion, post_fusion, hours, note=""):
+    """A row of Table 2 or 4: the cost of an accuracy."""
+    cost = f"{hours}h"
+    return Row(plan, model, accuracy, "", "", fusion, post_fusion, cost, hours, note)
+
+
+TABLE_2 = (
+    _race("baseline", "baseline", "67.2", ("0 steps", "0h"), ("1.86M steps", "71.2h"), 71.2),
+    _race(
+        "self_fusion",
+        "self-fusion",
         "67.2",
+        ("1M steps", "16h"),
+        ("1M steps", "41h"),
+        58.4,
         TABLE_2_SELF_FUSION,
     ),
 )
 
-
-@dataclasses.dataclass(frozen=True)
-class Table3Row:
-    """A row of Table 3.
-
-    Args:
-        plan: our name of the plan; empty where the text does not describe it.
-        setting: the paper's number.
-        description: in words.
-        loss, accuracy: as printed.
-        note: footnote.
-    """
-
-    plan: str
-    setting: str
-    description: str
-    loss: str
-    accuracy: str
-    note: str = ""
-
-
+_SETTING_2 = "Figure 2 is a drawing; its setting (2) is described nowhere in the text."
 TABLE_3 = (
-    Table3Row("figure2_1", "(1)", "from random weights", "4.04e+4", "69.89"),
-    Table3Row(
-        "",
-        "(2)",
-        "not described",
-        "3.93e+4",
-        "70.45",
-        "Figure 2 is a drawing; its setting (2) is described nowhere in the text.",
-    ),
-    Table3Row("figure2_3", "(3)", "two medium models fused", "3.9e+4", "70.56"),
-    Table3Row(
-        "figure2_4", "(4)", "four small models fused in pairs, then the two", "3.87e+4", "70.74"
-    ),
-    Table3Row("figure2_5", "(5)", "a medium model fused with itself", "3.91e+4", "70.57"),
-    Table3Row(
-        "figure2_6", "(6)", "a small model fused with itself, and once more", "3.91e+4", "70.47"
-    ),
+    Row("figure2_1", "(1)", "69.89", "4.04e+4", "from random weights"),
+    Row("", "(2)", "70.45", "3.93e+4", "not described", note=_SETTING_2),
+    Row("figure2_3", "(3)", "70.56", "3.9e+4", "two medium models fused"),
+    Row("figure2_4", "(4)", "70.74", "3.87e+4", "four small models fused in pairs, then the two"),
+    Row("figure2_5", "(5)", "70.57", "3.91e+4", "a medium model fused with itself"),
+    Row("figure2_6", "(6)", "70.47", "3.91e+4", "a small model fused with itself, and once more"),
 )
 
 POSSIBLE_SETTINGS = {
@@ -146,12 +118,8 @@ POSSIBLE_SETTINGS = {
 }
 
 TABLE_4 = (
-    Table2Row(
-        "figure2_1", "(1)", "0 steps", "0h", "1.7M steps", "246.7h", "246.7h", 246.7, "70.57"
-    ),
-    Table2Row(
-        "figure2_5", "(5)", "1M steps", "47.7h", "1M steps", "150.2h", "197.9h", 197.9, "70.57"
-    ),
+    _race("figure2_1", "(1)", "70.57", ("0 steps", "0h"), ("1.7M steps", "246.7h"), 246.7),
+    _race("figure2_5", "(5)", "70.57", ("1M steps", "47.7h"), ("1M steps", "150.2h"), 197.9),
 )
 
 SELF_FUSION_SHARE = 58.4 / 71.2

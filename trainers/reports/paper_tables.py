@@ -78,7 +78,7 @@ def table_3(run):
     )
     rows = []
     for row in paper.TABLE_3:
-        names = tables.label(row.setting, note=row.note), tables.label(row.description)
+        names = tables.label(row.model, note=row.note), tables.label(row.description)
         values = _results(run, row.plan) if row.plan else [tables.missing("not described")] * 5
         rows.append((*names, *values, *_printed(row)))
     for plan, description in paper.POSSIBLE_SETTINGS.items():
@@ -193,10 +193,9 @@ def _race(run, key, title, printed, values, caption):
     rows = []
     for row, cells in zip(printed, values, strict=True):
         rows.append((tables.stage_name(run, row.plan), tables.label("this run"), *cells))
-        texts = (row.fusion_steps, row.fusion_time, row.post_steps, row.post_time)
         rows.append(
             (
-                *map(tables.paper, (row.model, "paper", *texts)),
+                *map(tables.paper, (row.model, "paper", *row.fusion, *row.post_fusion)),
                 tables.paper(row.cost, row.hours, note=row.note),
                 tables.not_in_paper(),
                 tables.paper(row.accuracy),

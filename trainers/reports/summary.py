@@ -58,8 +58,7 @@ def _plan(run, repeats):
     """A plan: the stages that it comes from, and its result against the baseline."""
     stage = run.stages[repeats[0].plan]
     sources = [run.stages.get(name) for name in ancestors(run, stage.name)]
-    result = _results(repeats) if len(repeats) > 1 else _result(run, stage, repeats[0])
-    return f"{_origin(stage, sources)} {result}"
+    return f"{_origin(stage, sources)} {_result(run, stage, repeats)}"
 
 
 def _origin(stage, sources):
@@ -80,55 +79,38 @@ def _origin(stage, sources):
     return f"{stage.name}: the T5 models {names} were fused, and the result{wide} {trained}."
 
 
-def _result(run, stage, comparison):
-    """The result of a plan without repeats."""
-    excuse = f"It cannot be compared with the baseline: {comparison.reason}."
-    if comparison.accuracy is None or comparison.before is None:
-        return excuse
-    goal = (
-        f"the baseline's final accuracy ({numbers.percent(comparison.accuracy)} %, from scratch in "
-        f"{numbers.steps(run.stages[BASELINE].steps)})"
-    )
-    if comparison.crossing is None:
+def _result(run, stage, repeats):
+    reached = [c for c in repeats if c.flops_ratio is not None]
+    goals = [c.accuracy for c in repeats if c.accuracy is not None]
+    reason, several = repeats[0].reason, len(repeats) > 1
+    if not goals or (not reached and not reason.startswith("not reached")):
+        return f"It cannot be compared with the baseline: {reason}."
+    low, high = numbers.percent(min(goals)), numbers.percent(max(goals))
+    ends = f"{low} %" if low == high else f"{low} to {high} %"
+    steps = numbers.steps(run.stages[BASELINE].steps)
+    goal = f"the baseline's final accuracy ({ends}, from scratch in {steps})"
+    seeds = f"With {len(reached) or 'none'} of {numbers.seeds(len(repeats))} it"
+    if not reached:
         best = max((at.accuracy for at in stage.curve if at.accuracy is not None), default=None)
         best = "it has no evaluation" if best is None else f"its best is {numbers.percent(best)} %"
-        reached = "It did not reach" if stage.finished else "It has not yet reached"
-        return f"{reached} {goal}: {best}."
-    if comparison.flops_ratio is None:
-        return excuse
-    flops, seconds = comparison.flops_ratio, comparison.device_seconds_ratio
-    return f"It reached {goal} with {_costs([flops], [seconds])} {_verdict(flops, seconds)}"
-
-
-def _results(repeats):
-    """The results of the repeats of a plan."""
-    goals = [c.accuracy for c in repeats if c.accuracy is not None]
-    goal = "the baseline's final accuracy"
-    if goals:
-        ends = f"{numbers.percent(min(goals))} to {numbers.percent(max(goals))} %"
-        goal = f"the final accuracy of the baseline with the same seed ({ends})"
-    reached = [c for c in repeats if c.flops_ratio is not None]
-    seeds, reason = numbers.seeds(len(repeats)), repeats[0].reason
-    if not reached:
-        why = "" if reason.startswith("not reached") else f": {reason}"
-        return f"With none of {seeds} it reached {goal}{why}."
+        if several:
+            return f"{seeds} reached {goal}."
+        return f"It {'did not reach' if stage.finished else 'has not yet reached'} {goal}: {best}."
     flops = [c.flops_ratio for c in reached]
     seconds = [c.device_seconds_ratio for c in reached]
     verdict = "The other seeds did not reach it, so this saving is not reliable."
     if len(reached) == len(repeats):
-        verdict = _verdict(statistics.fmean(flops), statistics.fmean(seconds), "On average it")
-    costs = _costs(flops, seconds)
-    return f"With {len(reached)} of {seeds} it reached {goal}, for {costs} {verdict}"
-
-
-def _costs(flops, seconds):
+        subject = "On average it" if several else "So it"
+        verdict = _verdict(subject, statistics.fmean(flops), statistics.fmean(seconds))
     return (
+        f"{seeds if several else 'It'} reached {goal} with "
         f"{numbers.spread(flops, numbers.ratio)} of the baseline's FLOPs and "
-        f"{numbers.spread(seconds, numbers.ratio)} of its device-seconds, every stage counted."
+        f"{numbers.spread(seconds, numbers.ratio)} of its device-seconds, every stage counted. "
+        f"{verdict}"
     )
 
 
-def _verdict(flops, seconds, subject="So it"):
+def _verdict(subject, flops, seconds):
     # As printed: a ratio of 0.997 reads "1.00" and is called no saving.
     saved = [round(100 * (1 - round(ratio, 2))) for ratio in (flops, seconds)]
     if max(saved) <= 0:
