@@ -1,4 +1,4 @@
-"""The report as a whole: what goes into it, and its three forms (HTML, Markdown, JSON)."""
+"""The report as a whole: its content, and its forms (HTML, Markdown, JSON, LaTeX)."""
 
 import base64
 import dataclasses
@@ -23,15 +23,16 @@ from trainers.reports import (
 )
 from trainers.reports.tables import Section
 from trainers.runs import history
+from trainers.runs.workdir import RUN_FILE
 from trainers.versions import installed_versions
 
-# In `results.json`, a list of nothing but numbers: the numbers and the white space around them.
+# In `results.json`, a list of numbers alone, with the white space around them.
 _NUMBERS = re.compile(r'\[\n[^\[\]{}"]+\]')
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Everything that a report says.
+    """The content of a report.
 
     Args:
         title: of the page.
@@ -49,8 +50,8 @@ class Report:
 
     def blocks(self, kind):
         """All blocks of a type (`Table` or `Picture`), in their order."""
-        found = [block for section in self.sections for block in section.blocks]
-        return [block for block in found if isinstance(block, kind)]
+        blocks = [block for section in self.sections for block in section.blocks]
+        return [block for block in blocks if isinstance(block, kind)]
 
 
 def pretraining_report(run, kernels=None, steps=None):
@@ -67,31 +68,28 @@ def pretraining_report(run, kernels=None, steps=None):
         UserError: as for `heat_maps`.
     """
     compared = comparisons.compare(run)
+    sweep = sweep_table.tuning_table(run)
+    printed = (
+        paper_tables.table_1(run),
+        paper_tables.table_2(run, compared),
+        paper_tables.table_3(run),
+        paper_tables.table_4(run),
+    )
+    curves = (*figures.figure_1(run, compared), *figures.figure_large(run))
+    stages = stage_tables.stages_table(run), stage_tables.results_table(run), dag.fusion_graph(run)
     sections = (
         Section(
             "Comparison",
-            (stage_tables.comparison_table(run, compared), *_sweep(run)),
+            (stage_tables.comparison_table(run, compared), *((sweep,) if sweep else ())),
             (comparisons.DEFINITION, f"Learning rates: {summary.tuning(run.settings)}"),
         ),
         Section(
             "The paper's tables, with the figures of this run",
-            (
-                paper_tables.table_1(run),
-                paper_tables.table_2(run, compared),
-                paper_tables.table_3(run),
-                paper_tables.table_4(run),
-            ),
-            (f"The paper: “{paper.TITLE}”. What was not run says so.",),
+            printed,
+            (f"The paper: “{paper.TITLE}”. Stages that were not trained are marked “not run”.",),
         ),
-        Section("Learning curves", (*figures.figure_1(run, compared), *figures.figure_large(run))),
-        Section(
-            "Stages",
-            (
-                stage_tables.stages_table(run),
-                stage_tables.results_table(run),
-                dag.fusion_graph(run),
-            ),
-        ),
+        Section("Learning curves", curves),
+        Section("Stages", stages),
         *experiments.sections(run),
         _inside(run, kernels, steps),
         Section("Where the paper contradicts itself", items=paper.CONTRADICTIONS),
@@ -108,19 +106,13 @@ def pretraining_report(run, kernels=None, steps=None):
     )
 
 
-def _sweep(run):
-    table = sweep_table.tuning_table(run)
-    return () if table is None else (table,)
-
-
 def _inside(run, kernels, steps):
     """The section of the heat maps."""
     title = "Inside the fused kernels"
-    fused = [run.workdir / stage.name for stage in run.stages.values() if stage.sources]
-    if not any(any(folder.glob("checkpoints/step_*")) for folder in fused):
-        nothing = "No fused stage in this folder has a checkpoint, so there are no heat maps."
+    if not any(stage.sources for stage in run.stages.values()):
+        nothing = "No stage in this folder is fused, so there are no heat maps."
         return Section(title, paragraphs=(nothing,))
-    # To read a model's axes takes Keras, and seconds to import it.
+    # Keras reads a model's axes, and takes seconds to import.
     from trainers.reports.heatmaps import heat_maps
 
     return Section(title, *heat_maps(run, kernels, steps))
@@ -137,7 +129,7 @@ def to_markdown(report):
 
 
 def to_json(report):
-    """The text of `results.json`; what is not a finite number is null."""
+    """The text of `results.json`; numbers that are not finite are null."""
     results = {
         "format": history.FORMAT,
         "summary": list(report.summary),
@@ -147,12 +139,12 @@ def to_json(report):
         "facts": dict(report.facts),
     }
     text = json.dumps(_finite(results), indent=1, ensure_ascii=False, allow_nan=False)
-    # A line for each of a heat map's numbers would make the file thrice as long.
-    return _NUMBERS.sub(lambda found: f"[{' '.join(found[0][1:-1].split())}]", text) + "\n"
+    # One line per number of a heat map would make the file three times as long.
+    return _NUMBERS.sub(lambda match: f"[{' '.join(match[0][1:-1].split())}]", text) + "\n"
 
 
 def to_latex(report):
-    """The tables of the report for a LaTeX document; the text around them is the author's."""
+    """The tables of the report for a LaTeX document."""
     return "\n".join(tables.render(table, "tex") for table in report.blocks(tables.Table))
 
 
@@ -176,17 +168,14 @@ def _data_uri(picture, theme):
 
 
 def _facts(settings):
-    command = settings.get("command")
-    versions = settings.get("versions")
-    if versions:
-        named = "Versions", versions
-    else:
-        named = "Versions where this report was written", installed_versions()
+    versions, name = settings.get("versions"), "Versions"
+    if not versions:
+        versions, name = installed_versions(), "Versions where this report was written"
     return (
-        ("Command", command or "not recorded in run.json"),
+        ("Command", settings.get("command") or f"not recorded in {RUN_FILE}"),
         ("Corpus", summary.corpus(settings)),
         ("Learning rates", summary.tuning(settings)),
-        (named[0], ", ".join(f"{name} {number}" for name, number in named[1].items())),
+        (name, ", ".join(f"{package} {number}" for package, number in versions.items())),
     )
 
 

@@ -1,11 +1,10 @@
-"""Writes a report into a folder beside, then swaps it in: nobody ever sees half of one."""
+"""Writes a report into a new folder and swaps it in, so that no reader sees half of one."""
 
-import json
 import shutil
 from pathlib import Path
 
 from trainers.errors import UserError
-from trainers.files import replacing_folder
+from trainers.files import read_json, replacing_folder
 from trainers.reports import page
 from trainers.reports.pictures import Picture
 from trainers.runs import history, locks
@@ -19,7 +18,7 @@ def write_report(workdir, kernels=None, steps=None):
 
     Args:
         workdir: folder of the run. The report goes to its `report/`: report.html (one file),
-            report.md, results.json and a PNG a figure. Files of other names that lie there stay.
+            report.md, results.json and one PNG per picture. Other files in it stay.
         kernels, steps: of the heat maps, as for `heat_maps`.
 
     Returns:
@@ -39,7 +38,7 @@ def write_files(report, workdir, texts=None):
     Args:
         report: a `Report`.
         workdir: as for `write_report`.
-        texts: further files: name, and function from the report to its text.
+        texts: further files: {name: function from the report to its text}.
 
     Returns:
         Path of report.html.
@@ -65,8 +64,9 @@ def _write(report, target, texts):
             _keep_others(target, new, texts)
     except OSError as error:
         raise UserError(
-            f"Expected to write the report to {target}. Received: {error.strerror or error}. "
-            "Make room or give write permission, and make the report again."
+            expected=f"to write the report to {target}",
+            received=error.strerror or error,
+            do="Make room or give write permission, and make the report again",
         ) from error
 
 
@@ -74,24 +74,25 @@ def _check_replaceable(target):
     """Refuses what is no folder, and results that another version of this code has written."""
     if target.exists() and not target.is_dir():
         raise UserError(
-            f"Expected {target} to be a folder for the report. Received: a file. Move it away."
+            expected=f"{target} to be a folder for the report", received="a file", do="Move it away"
         )
     results = target / RESULTS_FILE
     if not results.exists():
         return
     try:
-        found = json.loads(results.read_text(encoding="utf-8")).get("format")
-    except (OSError, ValueError, AttributeError):
-        found = "unreadable"
-    if found != history.FORMAT:
+        version = read_json(results).get("format")
+    except UserError:
+        version = "unreadable"
+    if version != history.FORMAT:
         raise UserError(
-            f"Expected format {history.FORMAT} in {results}, which this report would replace. "
-            f"Received: format={found!r}, of another version. Move {target} away first."
+            expected=f"format {history.FORMAT} in {results}, which this report would replace",
+            received=f"format={version!r}, of another version",
+            do=f"Move {target} away first",
         )
 
 
 def _keep_others(target, new, texts):
-    """Takes along what a user has put beside the old report; its pictures are replaced."""
+    """Copies what users have put beside the old report, without its pictures."""
     for item in target.iterdir() if target.is_dir() else ():
         if item.suffix == ".png" or item.name in texts:
             continue

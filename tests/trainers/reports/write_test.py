@@ -98,55 +98,51 @@ def test_html_and_results_have_the_same_cells(written):
 
 
 def test_one_stage_alone_says_what_was_not_run(tmp_path):
-    workdir = synthetic.write_run(tmp_path / "w", synthetic.small())
-    html = reports.write_report(workdir).read_text(encoding="utf-8")
-    assert "Not run: baseline, fusion_rule, fusion_property, self_fusion." in html
-    results = json.loads((workdir / "report" / "results.json").read_text(encoding="utf-8"))
-    assert results["comparisons"] == []
+    run = history.read_run(synthetic.write_run(tmp_path / "w", synthetic.small()))
+    report = page.pretraining_report(run)
+    text = page.to_markdown(report).replace("\\", "")
+    assert "Not run: baseline, fusion_rule, fusion_property, self_fusion." in text
+    assert json.loads(page.to_json(report))["comparisons"] == []
 
 
 def test_a_diverged_stage_gives_strict_json(tmp_path):
     points = [synthetic.point(0, 1.0), {**synthetic.point(200, 2.0), "accuracy": float("nan")}]
     workdir = synthetic.write_run(tmp_path / "w", synthetic.record("baseline", "M", points))
-    reports.write_report(workdir)
 
     def refuse(name):
         raise AssertionError(name)
 
-    text = (workdir / "report" / "results.json").read_text(encoding="utf-8")
+    text = page.to_json(page.pretraining_report(history.read_run(workdir)))
     json.loads(text, parse_constant=refuse)
 
 
+def report_without_pictures(title):
+    return page.Report(title, (), (), {}, ())
+
+
 def test_rewriting_replaces_the_report_and_keeps_what_others_put_there(tmp_path):
-    workdir = synthetic.write_run(tmp_path / "w", synthetic.small())
-    folder = reports.write_report(workdir).parent
+    folder = write.write_files(report_without_pictures("before"), tmp_path).parent
     (folder / "notes.txt").write_text("mine")
     (folder / "more").mkdir()
     (folder / "old.png").write_bytes(b"")
-    synthetic.write_record(workdir, synthetic.baseline())
-    reports.write_report(workdir)
+    write.write_files(report_without_pictures("after"), tmp_path)
     assert (folder / "notes.txt").read_text() == "mine"
     assert (folder / "more").is_dir()
     assert not (folder / "old.png").exists()
-    assert "baseline" in (folder / "report.md").read_text()
+    assert (folder / "report.md").read_text().startswith("# after")
 
 
-def test_a_failure_leaves_the_old_report(tmp_path, monkeypatch):
-    workdir = synthetic.write_run(tmp_path / "w", synthetic.small())
-    html = reports.write_report(workdir)
+def test_a_failure_leaves_the_old_report(tmp_path):
+    html = write.write_files(report_without_pictures("before"), tmp_path)
     before = html.read_bytes()
-    synthetic.write_record(workdir, synthetic.baseline())
 
     def full(report):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(write._TEXTS, "results.json", full)
     with pytest.raises(UserError, match="Received: No space left on device"):
-        reports.write_report(workdir)
+        write.write_files(report_without_pictures("after"), tmp_path, {"more.txt": full})
     assert html.read_bytes() == before
-    assert sorted(item.name for item in workdir.iterdir()) == [
-        ".locks", "baseline", "report", "run.json", "small_0"
-    ]  # fmt: skip
+    assert sorted(item.name for item in tmp_path.iterdir()) == [".locks", "report"]
 
 
 @pytest.mark.parametrize("text", ['{"format": 2}', "{}", "[]", "nonsense"])
