@@ -55,7 +55,7 @@ def run_fusion_test(
     """
     other_kwargs = init_kwargs | (other_kwargs or {})
     shapes = [input_shapes, other_shapes or input_shapes]
-    inputs = [random_inputs(each, vocabulary, seed) for seed, each in enumerate(shapes)]
+    inputs = [random_inputs(shape, vocabulary, seed) for seed, shape in enumerate(shapes)]
     if input_axis is None:
         inputs = [inputs[0]] * 2
     sources = [
@@ -111,9 +111,9 @@ def check_stands_for(layer_class, keras_class, kwargs, inputs, to_keras=None):
     if "args" not in ours:
         assert ours[: len(peers) - 1] == [name for name in peers if name != "kwargs"]
     made = []
-    for each in (layer_class, keras_class):
+    for kind in (layer_class, keras_class):
         keras.utils.set_random_seed(0)
-        layer = each(**kwargs)
+        layer = kind(**kwargs)
         layer(*inputs)
         made.append(layer)
     ours, peer = made

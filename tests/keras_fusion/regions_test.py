@@ -17,7 +17,7 @@ slices = st.builds(slice, ends, ends, st.sampled_from([None, 1]))
 def regions(draw, shape):
     starts = [draw(st.integers(0, size)) for size in shape]
     stops = [draw(st.integers(start, size)) for start, size in zip(starts, shape, strict=True)]
-    return tuple(slice(*each) for each in zip(starts, stops, strict=True))
+    return tuple(slice(*ends) for ends in zip(starts, stops, strict=True))
 
 
 @st.composite
@@ -37,7 +37,7 @@ def test_a_region_is_what_numpy_takes(case):
     region = region_of(index, shape)
     np.testing.assert_array_equal(array[region], array[index])
     assert region_shape(region) == array[index].shape
-    assert all(0 <= each.start <= each.stop for each in region)
+    assert all(0 <= part.start <= part.stop for part in region)
 
 
 def test_an_index_need_not_be_a_tuple():
@@ -63,10 +63,10 @@ def test_overlap_within_and_placed(data):
     shared = overlap(first, second)
     assert (shared is not None) == bool(marks.all(0).any())
     if shared is not None:
-        found = np.zeros(shape, bool)
-        found[shared] = True
-        np.testing.assert_array_equal(found, marks.all(0))
-        array = np.arange(found.size).reshape(shape)
+        covered = np.zeros(shape, bool)
+        covered[shared] = True
+        np.testing.assert_array_equal(covered, marks.all(0))
+        array = np.arange(covered.size).reshape(shape)
         np.testing.assert_array_equal(array[first][within(shared, first)], array[shared])
         assert placed(within(shared, first), first) == shared
 

@@ -101,8 +101,8 @@ class TestLikeKeras:
         pairs = zip(
             *(layer(*inputs, return_attention_scores=True) for layer in (ours, peer)), strict=True
         )
-        for found, expected in pairs:
-            np.testing.assert_allclose(numpy(found), numpy(expected), atol=1e-5)
+        for actual, expected in pairs:
+            np.testing.assert_allclose(numpy(actual), numpy(expected), atol=1e-5)
 
     @pytest.mark.parametrize(
         "call",
@@ -239,11 +239,13 @@ class TestBuckets:
     def test_all_distances(self, bidirectional):
         layer = FusableRelativePositionBias(1, bidirectional=bidirectional)
         ahead = np.arange(-200, 201)
-        found = ops.convert_to_numpy(layer.buckets(ops.convert_to_tensor(ahead, "int32")))
-        expected = np.array([self.by_definition(int(each), bidirectional) for each in ahead])
+        buckets = ops.convert_to_numpy(layer.buckets(ops.convert_to_tensor(ahead, "int32")))
+        expected = np.array(
+            [self.by_definition(int(distance), bidirectional) for distance in ahead]
+        )
         # A boundary such as 8 · 16^(k/8) may fall to either side in float32.
-        assert np.sum(found != expected) <= 2
-        np.testing.assert_array_equal(np.abs(found - expected) <= 1, True)
+        assert np.sum(buckets != expected) <= 2
+        np.testing.assert_array_equal(np.abs(buckets - expected) <= 1, True)
 
     @pytest.mark.parametrize(
         ("bidirectional", "ahead", "bucket"),

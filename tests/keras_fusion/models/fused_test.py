@@ -92,25 +92,25 @@ class TestFromWeights:
 
     def test_no_weight_is_initialised_first(self, monkeypatch):
         model = tiny.model()
-        found = arrays(model)
+        weights = arrays(model)
 
         def refuse(*args, **kwargs):
             raise AssertionError("A weight was initialised.")
 
         for name in ("RandomNormal", "VarianceScaling", "Ones"):
             monkeypatch.setattr(getattr(keras.initializers, name), "__call__", refuse)
-        T5.from_weights(model.config, found)
+        T5.from_weights(model.config, weights)
 
     @pytest.mark.parametrize("scope", [deferred, keras.StatelessScope])
     def test_in_a_stateless_scope_variables_keep_their_arrays(self, scope):
         model = tiny.model(num_layers=1)
-        found = arrays(model)
+        weights = arrays(model)
         with scope():
-            made = T5.from_weights(model.config, found)
+            made = T5.from_weights(model.config, weights)
             for variable in made.trainable_variables:
                 assert variable._value is None
                 assert type(variable._initializer) is ArrayInitializer
-            assert made.head.kernel._initializer.array is found["head/kernel"]
+            assert made.head.kernel._initializer.array is weights["head/kernel"]
         if scope is keras.StatelessScope:
             assert_same(T5.from_weights(model.config, arrays(made)), made)
 
@@ -121,13 +121,13 @@ class TestFromWeights:
 
     def test_every_misfit_is_named_before_anything_is_allocated(self, monkeypatch):
         model = tiny.model(num_layers=1)
-        found = arrays(model)
-        del found["encoder/final_norm/scale"]
-        found |= {"head/bias": np.ones(3), "head/kernel": np.ones((2, 2))}
+        weights = arrays(model)
+        del weights["encoder/final_norm/scale"]
+        weights |= {"head/bias": np.ones(3), "head/kernel": np.ones((2, 2))}
         monkeypatch.setattr(T5, "build", lambda self, *_: pytest.fail("It was built."))
         monkeypatch.setattr(T5, "skeleton", lambda config: model)
         with pytest.raises(ValueError) as error:
-            T5.from_weights(model.config, found)
+            T5.from_weights(model.config, weights)
         for expected in (
             "3 mismatches",
             "missing `encoder/final_norm/scale` (8,)",
@@ -197,10 +197,10 @@ class TestErrors:
 class TestSymmetryWarning:
     def test_equal_sources_without_noise_or_dropout(self):
         a = tiny.model(num_layers=1)
-        found = arrays(a)
-        for second in (found, arrays(a)):
+        first = arrays(a)
+        for second in (first, arrays(a)):
             with pytest.warns(SymmetryWarning, match="never part"):
-                fused_weights([a.config] * 2, [found, second])
+                fused_weights([a.config] * 2, [first, second])
 
     def test_not_for_others(self):
         a, b = tiny.model(0, num_layers=1), tiny.model(1, num_layers=1)

@@ -59,11 +59,11 @@ def padded():
 
 def logits_by_example(logits, rows):
     """Logits of each example's tokens, out of the rows that hold them."""
-    found = {}
+    examples = {}
     for row, members in zip(logits, rows, strict=True):
         ends = np.cumsum([LENGTHS[member][1] for member in members])
-        found |= dict(zip(members, np.split(row, ends)[:-1], strict=True))
-    return np.concatenate([found[member] for member in sorted(found)])
+        examples |= dict(zip(members, np.split(row, ends)[:-1], strict=True))
+    return np.concatenate([examples[member] for member in sorted(examples)])
 
 
 @VERSIONS
@@ -72,8 +72,8 @@ def test_an_example_has_the_same_logits_wherever_it_lies(version, norm):
     model = fused(version, norm)
     expected = logits_by_example(tiny.logits(model, padded()), ALONE)
     for rows in (PACKED, [members[::-1] for members in PACKED], ALONE):
-        found = logits_by_example(tiny.logits(model, batch_of(rows)), rows)
-        assert tiny.relative_gap(found, expected) < 1e-5
+        logits = logits_by_example(tiny.logits(model, batch_of(rows)), rows)
+        assert tiny.relative_gap(logits, expected) < 1e-5
 
 
 @VERSIONS
@@ -84,7 +84,9 @@ def test_the_loss_and_its_gradient_are_the_same(version):
         at = Derivatives(model, batch, mean_cross_entropy)
         value, gradient = at.gradient(at.weights())
         values.append(value)
-        gradients.append(np.concatenate([ops.convert_to_numpy(each).ravel() for each in gradient]))
+        gradients.append(
+            np.concatenate([ops.convert_to_numpy(slopes).ravel() for slopes in gradient])
+        )
     assert values[0] == pytest.approx(values[1], rel=1e-5)
     assert np.linalg.norm(gradients[0] - gradients[1]) < 1e-5 * np.linalg.norm(gradients[1])
 
@@ -106,7 +108,7 @@ def test_each_attention_stays_in_its_segment(hidden):
     changed = {name: value.copy() for name, value in batch.items()}
     first = batch[f"{hidden}_segment_ids"] == 1
     changed[f"{hidden}_token_ids"][first] = 22
-    before, after = (tiny.logits(model, each)[0] for each in (batch, changed))
+    before, after = (tiny.logits(model, inputs)[0] for inputs in (batch, changed))
     ends = np.cumsum([LENGTHS[member][1] for member in (0, 1)])
     assert np.abs(before - after)[: ends[0]].max() > 1e-3
     np.testing.assert_allclose(before[ends[0] : ends[1]], after[ends[0] : ends[1]], atol=1e-6)

@@ -21,13 +21,13 @@ def test_the_same_hidden_states_and_logits(version):
     encoded = model.encode(inputs["encoder_token_ids"], inputs["encoder_padding_mask"])
     real = inputs["encoder_padding_mask"].astype(bool)
     expected = ops.convert_to_numpy(theirs["encoder_sequence_output"])
-    found = ops.convert_to_numpy(encoded)
-    assert tiny.relative_gap(found[real], expected[real]) <= 1e-5
+    hidden = ops.convert_to_numpy(encoded)
+    assert tiny.relative_gap(hidden[real], expected[real]) <= 1e-5
 
     hidden = theirs["decoder_sequence_output"]
     if model.config.tie_embedding_weights:
         hidden = hidden * model.config.hidden_dim**-0.5
     expected = ops.convert_to_numpy(peer.token_embedding(hidden, reverse=True))
     real = inputs["decoder_padding_mask"].astype(bool)
-    found = tiny.logits(model, inputs)
-    assert tiny.relative_gap(found[real], expected[real]) <= 1e-5
+    logits = tiny.logits(model, inputs)
+    assert tiny.relative_gap(logits[real], expected[real]) <= 1e-5

@@ -29,7 +29,7 @@ class TestProperty:
         fused = sources[0].fuse(*sources[1:])
         for padding in (False, True):
             inputs = tiny.batch(padding=padding)
-            mean = np.mean([tiny.logits(each, inputs) for each in sources], 0)
+            mean = np.mean([tiny.logits(source, inputs) for source in sources], 0)
             assert tiny.relative_gap(tiny.logits(fused, inputs), mean) <= 1e-5
         assert fused.count_params() == parameter_count(fused.config)
 
@@ -41,7 +41,7 @@ class TestProperty:
             for seed, shape in enumerate([{}, WIDER, WIDEST, {}])
         )
         fused = a.fuse(b).fuse(c.fuse(d))
-        mean = np.mean([tiny.logits(each, inputs) for each in (a, b, c, d)], 0)
+        mean = np.mean([tiny.logits(source, inputs) for source in (a, b, c, d)], 0)
         assert tiny.relative_gap(tiny.logits(fused, inputs), mean) <= 1e-5
         # Unequal stages weigh the sources as they were staged: ((a + b) / 2 + c) / 2.
         uneven = a.fuse(b).fuse(c)
@@ -58,7 +58,7 @@ class TestProperty:
 
 
 def mean_of(inputs, *models):
-    return np.mean([tiny.logits(each, inputs) for each in models], 0)
+    return np.mean([tiny.logits(source, inputs) for source in models], 0)
 
 
 class TestSelfFusion:
@@ -92,8 +92,8 @@ class TestSelfFusion:
         source = tiny.model(num_layers=1)
         a, b, c = (source.self_fuse(2, noise=0.1, seed=seed) for seed in (1, 1, 2))
         kernels = [
-            ops.convert_to_numpy(each.encoder.blocks[0].self_attention.query.kernel)
-            for each in (a, b, c)
+            ops.convert_to_numpy(fused.encoder.blocks[0].self_attention.query.kernel)
+            for fused in (a, b, c)
         ]
         np.testing.assert_array_equal(kernels[0], kernels[1])
         assert not np.array_equal(kernels[0], kernels[2])
@@ -102,7 +102,7 @@ class TestSelfFusion:
         fused = tiny.model(num_layers=1).self_fuse(2, noise=0.1)
         attention = fused.encoder.blocks[0].self_attention
         query, key = (
-            ops.convert_to_numpy(each.kernel)[:8, 8:] for each in (attention.query, attention.key)
+            ops.convert_to_numpy(layer.kernel)[:8, 8:] for layer in (attention.query, attention.key)
         )
         assert abs(np.corrcoef(query.ravel(), key.ravel())[0, 1]) < 0.5
 
@@ -250,9 +250,11 @@ def test_axes_of_every_weight():
     axes = weight_axes(model)
     assert len(axes) == len(model.weights)
     sizes = {"hidden": 8, "heads": 8, "mlp": 12, "vocab": 23, "buckets": 32}
-    for path, each in axes.items():
+    for path, declared in axes.items():
         (weight,) = [w for w in model.weights if w.path.endswith("/" + path)]
-        expected = [2 if path.endswith("table") and n == "heads" else sizes[n] for n in each.names]
+        expected = [
+            2 if path.endswith("table") and n == "heads" else sizes[n] for n in declared.names
+        ]
         assert list(weight.shape) == expected
     assert axes["encoder/block_0/self_attention/query/kernel"].sums == ("hidden",)
     assert axes["decoder/block_0/feed_forward/output_projector/kernel"].sums == ("mlp",)
@@ -282,11 +284,11 @@ def test_small_floats_end_in_float32_logits(version, dtype):
     inputs = tiny.batch(padding=True)
     inputs["encoder_padding_mask"][1] = 0  # nothing to attend to, yet no NaN
     fused = model.self_fuse(2, noise=0.1, noise_kind="balanced")
-    for each in (model, fused):
-        logits = each(inputs, training=False)
+    for network in (model, fused):
+        logits = network(inputs, training=False)
         assert keras.backend.standardize_dtype(logits.dtype) == "float32"
         assert np.isfinite(ops.convert_to_numpy(logits)).all()
-        assert {weight.dtype for weight in each.weights} == {model.dtype_policy.variable_dtype}
+        assert {weight.dtype for weight in network.weights} == {model.dtype_policy.variable_dtype}
 
 
 class TestDropout:

@@ -340,8 +340,8 @@ def test_saved_model_resumes_where_it_was(tmp_path):
     model.fit(*data(), epochs=2, verbose=0)
     model.save(tmp_path / "model.keras")
     restored = keras.models.load_model(tmp_path / "model.keras")
-    for each in (model, restored):
-        each.fit(*data(), epochs=2, verbose=0)
+    for network in (model, restored):
+        network.fit(*data(), epochs=2, verbose=0)
     for a, b in zip(model.variables, restored.variables, strict=True):
         np.testing.assert_allclose(
             ops.convert_to_numpy(a), ops.convert_to_numpy(b), rtol=1e-6, atol=1e-7
@@ -392,7 +392,7 @@ def test_lookup_gradients_with_repeated_rows():
 def test_many_steps_in_one_function_under_a_mirrored_strategy(tmp_path):
     shapes = [(128, 130), (6, 3), (4,)]
     initial, grads = parameters(shapes), gradients(shapes, 6, seed=8)
-    stacked = [np.stack(each) for each in zip(*grads, strict=True)]
+    stacked = [np.stack(arrays) for arrays in zip(*grads, strict=True)]
     arrays = {f"value_{i}": value for i, value in enumerate(initial)}
     arrays |= {f"gradient_{i}": value for i, value in enumerate(stacked)}
     np.savez(tmp_path / "input.npz", **arrays)

@@ -101,7 +101,7 @@ def test_self_fusion_has_the_state_that_the_fused_network_accumulates(make, limi
     state, _ = accumulate(make(), source)
     expected, variables = accumulate(make(), fuse([source] * copies))
     grown = grow_state(AXES, GROW, [state] * copies, min_dim_size_to_factor=limit)
-    scale = max(np.abs(slot).max() for each in expected.values() for slot in each.values())
+    scale = max(np.abs(slot).max() for slots in expected.values() for slot in slots.values())
     assert_same_state(grown, expected, rtol=1e-4, atol=1e-7 * scale)
     optimizer = make()
     optimizer.build(list(variables.values()))
@@ -182,9 +182,9 @@ def test_different_sources_of_unequal_widths():
         b *= a.mean() / b.mean()
         slots.append({"a": a, "b": b, "m": rng.normal(size=(hidden, mlp)), "v": np.outer(a, b)})
     axes = {"body": AXES["body"]}
-    states = [{"body": {"m": each["m"], "v": each["v"]}} for each in slots]
+    states = [{"body": {"m": slot["m"], "v": slot["v"]}} for slot in slots]
     grown = grow_state(axes, GROW, states)["body"]
-    whole = np.outer(*(np.concatenate([each[k] for each in slots]) for k in "ab"))
+    whole = np.outer(*(np.concatenate([slot[k] for slot in slots]) for k in "ab"))
     np.testing.assert_allclose(grown["v"], whole / 4)
     np.testing.assert_allclose(grown["m"][:4, :6], slots[0]["m"] / 2)
     np.testing.assert_allclose(grown["m"][4:, 6:], slots[1]["m"] / 2)

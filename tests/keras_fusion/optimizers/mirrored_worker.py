@@ -30,7 +30,7 @@ def run(replicas, initial, grads):
         # Each replica holds an unequal share of the gradient; Keras adds the shares up.
         replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.float32)
         share = (replica + 1.0) / (replicas * (replicas + 1) / 2)
-        optimizer.apply([share * tf.constant(each)[index] for each in grads], variables)
+        optimizer.apply([share * tf.constant(gradient)[index] for gradient in grads], variables)
 
     @tf.function
     def steps(number):
@@ -42,8 +42,8 @@ def run(replicas, initial, grads):
         raise AssertionError(f"counted {optimizer.iterations.numpy()} steps")
     slots = [slot for v in variables for slot in optimizer.slots_of(v).values()]
     copies = strategy.experimental_local_results
-    for each in [*variables, *slots]:
-        first, *others = copies(each.value)
+    for variable in [*variables, *slots]:
+        first, *others = copies(variable.value)
         for other in others:
             np.testing.assert_array_equal(first.numpy(), other.numpy())
     return [copies(variable.value)[0].numpy() for variable in variables]

@@ -135,14 +135,14 @@ def noisy_dense():
 
 
 def arrays(vector):
-    return [ops.convert_to_numpy(each) for each in vector]
+    return [ops.convert_to_numpy(array) for array in vector]
 
 
 def flat(vector):
     """A list of tensors as one numpy vector."""
-    return np.concatenate([each.ravel() for each in arrays(vector)])
+    return np.concatenate([array.ravel() for array in arrays(vector)])
 
 
 def random_like(weights, seed=0):
     rng = np.random.default_rng(seed)
-    return [ops.convert_to_tensor(rng.normal(size=each.shape), each.dtype) for each in weights]
+    return [ops.convert_to_tensor(rng.normal(size=array.shape), array.dtype) for array in weights]

@@ -57,8 +57,8 @@ class TestDerivatives:
         slope = cases.flat(gradient) @ cases.flat(along)
         assert slope == pytest.approx((up - down) / (2 * step), rel=1e-6)
         expected = (cases.flat(rising) - cases.flat(falling)) / (2 * step)
-        found = cases.flat(at.product(weights, along))
-        np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
+        product = cases.flat(at.product(weights, along))
+        np.testing.assert_allclose(product, expected, atol=1e-6 * np.abs(expected).max())
 
     def test_a_loss_with_a_gradient_of_its_own(self):
         @ops.custom_gradient
@@ -100,8 +100,8 @@ class TestLoss:
             np.log(np.exp(logits[row, column]).sum()) - logits[row, column, targets[row, column]]
             for row, column in ((0, 0), (0, 1), (1, 0))
         ]
-        found = mean_cross_entropy(targets, ops.convert_to_tensor(logits))
-        assert float(found) == pytest.approx(np.mean(expected), rel=1e-12)
+        loss = mean_cross_entropy(targets, ops.convert_to_tensor(logits))
+        assert float(loss) == pytest.approx(np.mean(expected), rel=1e-12)
 
 
 class TestBatch:

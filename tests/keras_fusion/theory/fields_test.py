@@ -55,8 +55,8 @@ class TestProducts:
             for sign in (1, -1)
         )
         expected = (there - back) / (2 * step)
-        found = cases.flat(getattr(fields, f"{which}_product")(weights, along))
-        np.testing.assert_allclose(found, expected, atol=1e-7 * np.abs(expected).max())
+        product = cases.flat(getattr(fields, f"{which}_product")(weights, along))
+        np.testing.assert_allclose(product, expected, atol=1e-7 * np.abs(expected).max())
 
 
 class TestBracket:
@@ -75,8 +75,8 @@ class TestBracket:
 
         negative = combine((-1.0, point.first)), combine((-1.0, point.second))
         expected = derivative("second", negative[0]) - derivative("first", negative[1])
-        found = cases.flat(fields.bracket(point))
-        np.testing.assert_allclose(found, expected, atol=1e-7 * np.abs(expected).max())
+        bracket = cases.flat(fields.bracket(point))
+        np.testing.assert_allclose(bracket, expected, atol=1e-7 * np.abs(expected).max())
 
     def test_zero_outside_eta_for_any_sources(self):
         """Lemma 3 does not need self-fusion: η = 0 is enough."""
@@ -99,8 +99,8 @@ class TestTheProofsFirstLoss:
         case = cases.self_fused("dense", 2, "property")
         fields = case.fields
         bracket = fields.bracket(fields.at(fields.weights()))
-        found, expected = (cases.flat(each) for each in (self._bracket(fields), bracket))
-        np.testing.assert_allclose(found, expected, atol=1e-12 * np.abs(expected).max())
+        by_hand, expected = (cases.flat(vector) for vector in (self._bracket(fields), bracket))
+        np.testing.assert_allclose(by_hand, expected, atol=1e-12 * np.abs(expected).max())
 
     def test_not_zero_outside_eta_for_other_sources(self):
         fields = cases.fused_dense().fields

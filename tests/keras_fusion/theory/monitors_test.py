@@ -43,7 +43,7 @@ def test_follows_the_weights_and_alpha():
     before = monitor(case.fused)
     alphas.append(3.0)
     assert monitor(case.fused)["second_loss"] == pytest.approx(3 * before["second_loss"])
-    case.fused.set_weights([0.5 * each for each in case.fused.get_weights()])
+    case.fused.set_weights([0.5 * weight for weight in case.fused.get_weights()])
     after = monitor(case.fused)
     assert after["first_loss"] != pytest.approx(before["first_loss"])
     assert after["bracket"] != pytest.approx(before["bracket"])

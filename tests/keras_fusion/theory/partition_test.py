@@ -33,20 +33,20 @@ class TestPartition:
 
     def test_theta_is_what_the_monitor_of_symmetry_compares(self):
         case = cases.self_fused("v1.1", 3, "property")
-        ones = [ops.ones_like(each) for each in case.fields.weights()]
+        ones = [ops.ones_like(weight) for weight in case.fields.weights()]
         theta = case.fields.partition.by_path(partition_of(case).theta(ones))
         blocks = diagonal_blocks(case.fused)
         assert set(blocks) == set(theta)
-        for path, each in blocks.items():
-            assert theta[path].sum() == sum(block.size for block in each)
+        for path, sources in blocks.items():
+            assert theta[path].sum() == sum(block.size for block in sources)
 
     @pytest.mark.parametrize("version", cases.VERSIONS)
     def test_sources_are_read_back(self, version):
         sources = [cases.t5(0, version), cases.t5(1, version, hidden_dim=6, num_heads=3)]
         case = cases.make_case(sources, cases.t5_batch(), noise=0.3)
         for index, source in enumerate(sources):
-            found = partition_of(case).source_weights(case.fields.weights(), index)
-            for array, variable in zip(found, source.trainable_variables, strict=True):
+            arrays = partition_of(case).source_weights(case.fields.weights(), index)
+            for array, variable in zip(arrays, source.trainable_variables, strict=True):
                 np.testing.assert_allclose(array, ops.convert_to_numpy(variable), rtol=1e-12)
 
     @pytest.mark.parametrize("version", cases.VERSIONS)
