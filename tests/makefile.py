@@ -1,4 +1,4 @@
-"""What `make` would run, without running it."""
+"""The commands that `make` would run, without running them."""
 
 import pathlib
 import shlex
@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def arguments(target: str, program: str, **variables: str) -> list[list[str]]:
-    """The arguments of a program each time that a target runs it; skips where there is no make.
+    """Returns the arguments of each run of a program by a target; skips where there is no make.
 
     Args:
         target: of the Makefile.
@@ -21,8 +21,10 @@ def arguments(target: str, program: str, **variables: str) -> list[list[str]]:
     if not (ROOT / "Makefile").exists() or shutil.which("make") is None:
         pytest.skip("needs make and the project's Makefile")
     make = ["make", "-n", target, "-o", ".venv/.installed"]
-    given = [f"{name}={value}" for name, value in variables.items()]
-    found = subprocess.run([*make, *given], cwd=ROOT, capture_output=True, text=True, check=True)
-    lines = found.stdout.replace("\\\n", " ").splitlines()
-    split = [shlex.split(line) for line in lines if f"-m {program}" in line]
-    return [line[line.index(program) + 1 :] for line in split]
+    assignments = [f"{name}={value}" for name, value in variables.items()]
+    run = subprocess.run(
+        [*make, *assignments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    lines = run.stdout.replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line) for line in lines if f"-m {program}" in line]
+    return [command[command.index(program) + 1 :] for command in commands]

@@ -1,4 +1,4 @@
-"""`make paper`, its own commands, at a size of seconds: every plan, its tables and its figures."""
+"""The commands of `make paper` at a size of seconds: every plan, its tables and its figures."""
 
 import json
 
@@ -37,8 +37,8 @@ def results(world):
 
 def test_every_plan_is_trained(world):
     experiments = json.loads((world / "run.json").read_text())["experiments"]
-    known = {"tune", "table1", "figure2", "four_at_once", "pair_then_self"}
-    assert set(experiments) == known | {"offsets", "zero_blocks", "when_to_fuse"}
+    fixed = {"tune", "table1", "figure2", "four_at_once", "pair_then_self"}
+    assert set(experiments) == fixed | {"offsets", "zero_blocks", "when_to_fuse"}
     trained = set(nano.records(world))
     for name, plan in experiments.items():
         assert plan["final"] in trained, name
@@ -47,9 +47,9 @@ def test_every_plan_is_trained(world):
 
 
 def test_the_real_commands_are_for_two_cores():
-    """What users run differs from the fast form by sizes and lists only."""
-    found = (makefile.arguments("paper", PRETRAIN, **given) for given in ({}, FAST))
-    for real, fast in zip(*found, strict=True):
+    """The commands of users differ from the fast form by sizes and lists only."""
+    commands = (makefile.arguments("paper", PRETRAIN, **given) for given in ({}, FAST))
+    for real, fast in zip(*commands, strict=True):
         plans = [{a for a in command if a.startswith("--plan=")} for command in (real, fast)]
         assert plans[0] == plans[1]
         assert "--size=tiny" in real
