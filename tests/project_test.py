@@ -18,6 +18,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from tests import makefile
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ["keras_fusion", "trainers", "glue"]
 FOLDERS = [*PACKAGES, "benchmarks", "tests"]
@@ -177,9 +179,9 @@ def test_python_versions_agree(metadata):
     versions = [f"3.{c.removeprefix(label)}" for c in metadata["classifiers"] if label in c]
     assert versions == [f"3.{minor}" for minor in range(8, 20) if f"3.{minor}" in supported]
     assert toml()["tool"]["ruff"]["target-version"] == "py" + versions[0].replace(".", "")
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    make = (ROOT / "Makefile").read_text(encoding="utf-8")
     first, last = (f"({version.replace('.', ', ')})" for version in (versions[0], versions[-1]))
-    assert f"{first} <= sys.version_info[:2] <= {last}" in makefile
+    assert f"{first} <= sys.version_info[:2] <= {last}" in make
     bazel = (ROOT / "MODULE.bazel").read_text(encoding="utf-8")
     assert set(re.findall(r'python_version = "(.*)"', bazel)) == {versions[0]}
 
@@ -208,9 +210,9 @@ def test_documented_commands_exist(path):
     for name in re.findall(r"python -m ([\w.]+)", text):
         ours = name.split(".")[0] in FOLDERS
         assert not ours or name in modules(*FOLDERS), f"{path}: `python -m {name}` is no module."
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    make = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"(?:`|^)make ([a-z][\w-]*)", text, re.M):
-        assert re.search(rf"^{target}:", makefile, re.M), f"{path}: no `make {target}`."
+        assert re.search(rf"^{target}:", make, re.M), f"{path}: no `make {target}`."
 
 
 def test_no_file_names_a_machine():
@@ -309,6 +311,12 @@ def test_variables_are_named_for_what_they_hold():
         if node.id in VAGUE_NAMES
     ]
     assert len(lines) <= VAGUE_NAMES_LEFT, f"Say what they hold: {lines}."
+
+
+def test_make_test_names_files_that_exist():
+    commands = makefile.arguments("test", "pytest")
+    paths = [word for command in commands for word in command if word.startswith("tests/")]
+    assert len(commands) == 2 and paths and all((ROOT / path).exists() for path in paths)
 
 
 def test_ci_runs_the_tests_and_the_linters():
