@@ -30,6 +30,7 @@ _VERDICTS = {
     choice.PERHAPS: "fusing is expected to be better, but not surely.",
     choice.SCRATCH: "do not fuse; train from random weights.",
 }
+_FACTS = ("law", "curves", "points", "noise", "observed", "cost_per_step", "fused")
 _PLANS = {"best": "Plan", "within": "Best within what was observed"}
 
 
@@ -98,7 +99,8 @@ def advise(config: AdviseConfig) -> dict:
     lines = [*describe(advice, fits), *(f"Backtest: {_words(score)}" for score in scores)]
     print("\n".join(lines))
     content = {"format": FORMAT, "settings": dataclasses.asdict(config), "advice": advice}
-    content |= {"fits": {size: fit.to_dict() for size, fit in fits.items()}}
+    facts = {size: dataclasses.asdict(fit) for size, fit in fits.items()}
+    content |= {"fits": {s: {k: fact[k] for k in _FACTS} for s, fact in facts.items()}}
     content |= {"backtest": scores, "text": lines}
     if config.output:
         files.write_json(config.output, content)

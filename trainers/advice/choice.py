@@ -17,7 +17,6 @@ LEVEL = 0.9  # share of the draws in an interval; a gain of this probability is 
 WORTH = 0.002  # smallest gain, as a share of the loss, for which fusing counts as better
 FAR = 3.0  # beyond so many times the compute observed nothing is sure
 FUSE, PERHAPS, SCRATCH = "fuse", "perhaps", "scratch"
-_SCORES = ("error", "end_error", "bias", "coverage")
 
 _SHARES = np.unique(np.round([*np.geomspace(1e-3, 0.9, 60), *np.linspace(0.02, 0.98, 49)], 5))
 
@@ -36,10 +35,9 @@ def advise(budget: float, unit: str, fits: Mapping[str, Fit]) -> dict:
         fits: size letter, from small to big, to its fit.
 
     Returns:
-        As JSON holds it: the "verdict", also of gains that are likely but not sure, or rest on laws
-        too far "beyond" what was observed; the loss from random weights ("scratch"); the "best" two
-        stages, if any small model leaves its plateau, and those "within" what was observed of the
-        small one; the cost of the first stage ("first_cost") as each draw would choose it.
+        As JSON holds it: the verdict; the loss from random weights ("scratch"); the best two
+        stages, if a small model leaves its plateau, and those "within" what was observed of it; the
+        cost of the first stage as each draw would choose it; how far "beyond" what was observed.
     """
     *smaller, big = fits
     options = [(size, cost) for size in smaller for cost in budget * _SHARES]
@@ -74,9 +72,9 @@ def advise(budget: float, unit: str, fits: Mapping[str, Fit]) -> dict:
     advice["best"] = best = candidate(firsts > 0)
     advice["within"] = candidate([cost <= fits[size].observed for size, cost in options])
     advice["first_cost"] = interval(firsts[losses.argmin(axis=0)])
-    beyond[best["sizes"][0]] = best["costs"][0] / fits[best["sizes"][0]].observed
-    equivalent = float(last.law.compute(best["loss"]["median"])) / last.observed
-    beyond[big] = max(beyond[big], min(equivalent, 1000.0))
+    asked = {best["sizes"][0]: best["costs"][0]}
+    asked[big] = max(budget, last.law.compute(best["loss"]["median"]))
+    beyond |= {size: min(cost / fits[size].observed, 1e3) for size, cost in asked.items()}
     if best["gain"]["median"] > WORTH * np.median(scratch):
         sure = best["chance"] >= LEVEL and max(beyond.values()) <= FAR
         advice["verdict"] = FUSE if sure else PERHAPS
@@ -88,13 +86,9 @@ def backtest(groups, fused, shares=(0.5, 0.6, 0.7, 0.8)) -> list[dict]:
 
     "continued" is the rest of a curve, from the beginnings of all of its size; "unseen" a curve
     beyond its plateau, from the others of its size; "fused" a self-fusion, from the laws and from
-    self-fusions of other sources.
-
-    Returns:
-        For each kind, and share of the curves that "continued" saw, the numbers of runs that were
-        forecast and refused and of evaluations, and medians of relative errors: absolute, at the
-        ends of runs, signed (above 0: forecast too high); the share of evaluations in the interval.
-        Evaluations of one run go together, so that a share over few runs is a rough one.
+    self-fusions of other sources. Evaluations of one run go together: over few runs a share is
+    rough. Errors are relative, and their medians are given: absolute, at the ends of runs, and with
+    their sign (above 0: forecast too high).
     """
     curves = [curve for group in groups.values() for curve in group]
     smaller = dict(zip(list(groups)[1:], groups, strict=False))
@@ -138,8 +132,7 @@ def _score(kind, share, forecast, curves):
         held.append((bounds["low"] <= losses) & (losses <= bounds["high"]))
     score = {"kind": kind, "share": share, "runs": len(errors)}
     score |= {"refused": len(curves) - len(errors), "points": sum(map(len, errors))}
-    if not errors:
-        return score | dict.fromkeys(_SCORES)
-    every, ends = np.concatenate(errors), [abs(error[-1]) for error in errors]
-    values = [np.median(abs(every)), np.median(ends), np.median(every), np.concatenate(held).mean()]
-    return score | dict(zip(_SCORES, map(float, values), strict=True))
+    every, ends = np.concatenate([[], *errors]), [abs(error[-1]) for error in errors]
+    values = {"error": abs(every), "end_error": ends, "bias": every}
+    values = {name: float(np.median(value)) if errors else None for name, value in values.items()}
+    return score | values | {"coverage": float(np.concatenate(held).mean()) if errors else None}

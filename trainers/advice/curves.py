@@ -7,7 +7,6 @@ import numpy as np
 
 from trainers.errors import UserError
 from trainers.plans import known, tuning
-from trainers.runs import history
 
 # Losses compare only where these settings of two runs are equal.
 _SHARED = ("size", "input_length", "validation.tokens", "vocabulary.model")
@@ -68,7 +67,7 @@ def _is_varied(run, stage):
 
 
 def _curve(run, stage, unit):
-    name, stage = f"{run.workdir.name}/{stage.name}", _from_its_start(run, stage)
+    name, stage = f"{run.workdir.name}/{stage.name}", run.from_its_start(stage)
     points = _points(stage, unit)
     costs, _, steps = points
     points = points[:, (steps > 0) & (costs > np.maximum.accumulate([0.0, *costs])[:-1])]
@@ -78,16 +77,6 @@ def _curve(run, stage, unit):
         source = tuple(float(np.interp(step, before[2], before[row])) for row in (1, 0))
     rate = tuple(sorted((key, str(value)) for key, value in (stage.learning_rate or {}).items()))
     return Curve(name, stage.size, *points, stage.sources, source, rate)
-
-
-def _from_its_start(run, stage):
-    """A stage that continues another one, as if both were one."""
-    first = run.stages.get(stage.sources[0]) if stage.init == history.CONTINUED else None
-    if first is None:
-        return stage
-    first = _from_its_start(run, first)
-    curve = (*first.curve, *(history.after(first, point) for point in stage.curve[1:]))
-    return dataclasses.replace(first, curve=curve, steps=first.steps + stage.steps)
 
 
 def _points(stage, unit):

@@ -24,9 +24,8 @@ _MEANS, _DEVIATIONS = np.array([(0.5, 1.0), (np.log(0.5), 0.6), (0.0, 0.03), (-0
 _BOUNDS = _MEANS - 4 * _DEVIATIONS, _MEANS + 4 * _DEVIATIONS
 
 # Standard deviations by which a further run differs, worth three runs: in the logs of where its
-# plateau ends, of its level, and of g. The least one of an evaluation.
+# plateau ends, of its level, and of g; the least one of an evaluation.
 _LEAVES, _LEVEL, _SPEED, _NOISE = 0.2, 0.01, 0.5, 0.002
-_DRAWN = ("draws", "speed")
 _BLOCK = 4  # neighbouring residuals that are drawn together
 
 
@@ -71,11 +70,6 @@ class Fit:
     curves: tuple[str, ...]  # names of their curves
     fused: Mapping[str, float]  # g of each self-fusion, by name
 
-    def to_dict(self) -> dict:
-        """The fit as JSON holds it, without draws."""
-        facts = {name: value for name, value in vars(self).items() if name not in _DRAWN}
-        return {**facts, "law": vars(self.law)}
-
 
 def fit(curves: Sequence[Curve], fused: Sequence[Curve] = (), seed: int = 0) -> Fit:
     """Fits the law of one size to relative errors, robustly, and g of what was fused into it.
@@ -114,7 +108,7 @@ def fit(curves: Sequence[Curve], fused: Sequence[Curve] = (), seed: int = 0) -> 
     generator = np.random.default_rng(seed)
     blocks = generator.integers(len(left), size=(-(-len(left) // _BLOCK), 1, DRAWS))
     rows = (blocks + np.arange(_BLOCK)[:, None]).reshape(-1, DRAWS)[: len(left)] % len(left)
-    drawn = (left / np.sqrt(np.mean(left**2)))[rows], generator.standard_normal((4, DRAWS))
+    drawn = (left / (np.std(left) + 1e-9))[rows], generator.standard_normal((4, DRAWS))
     drawn = values[:, None] + np.linalg.pinv(solution.jac) @ np.concatenate(drawn)
     draws = law(np.clip(drawn.T, *_BOUNDS).T, np.exp(_further(np.log(ends), _LEAVES, generator)))
     level = _further([part.mean() for part in errors(values)], _LEVEL, generator)

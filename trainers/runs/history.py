@@ -117,6 +117,15 @@ class RunHistory:
         """The "points" and "facts" of a plan in run.json; empty where it was not asked for."""
         return (self.settings.get("experiments") or {}).get(plan) or {}
 
+    def from_its_start(self, stage):
+        """Returns a stage that continues another one as if both were one; others as they are."""
+        first = self.stages.get(stage.sources[0]) if stage.init == CONTINUED else None
+        if first is None:
+            return stage
+        first = self.from_its_start(first)
+        curve = (*first.curve, *(after(first, point) for point in stage.curve[1:]))
+        return dataclasses.replace(first, curve=curve, steps=first.steps + stage.steps)
+
     @property
     def repeat_count(self):
         """Number of repeats of the most repeated stage."""
