@@ -87,8 +87,8 @@ def loop_batches(batches: PretrainingBatches, examples: np.ndarray) -> Iterator[
     rng = np.random.default_rng(0)
     while True:
         chosen = examples[rng.integers(0, len(examples), batches.batch_size)]
-        pairs = [spans.corrupt(tokens, rng, FIRST_SENTINEL) for tokens in chosen]
-        inputs, targets = (np.stack(column) for column in zip(*pairs, strict=True))
+        pairs = [spans.corrupt_batch(tokens[None], rng, FIRST_SENTINEL) for tokens in chosen]
+        inputs, targets = (np.concatenate(column) for column in zip(*pairs, strict=True))
         shifted = np.pad(targets[:, :-1], [(0, 0), (1, 0)])
         yield {"encoder_token_ids": inputs, "decoder_token_ids": shifted, "targets": targets}
 

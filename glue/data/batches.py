@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 import grain
 import numpy as np
 
-from trainers.data.vocabulary import EOS_ID, PAD_ID, Vocabulary
+from trainers.data.tokens import EOS_ID, PAD_ID
+from trainers.data.vocabulary import Vocabulary
 from trainers.errors import UserError
 
 _LENGTHS = 16

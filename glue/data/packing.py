@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from glue.data.batches import Examples
-from trainers.data.vocabulary import PAD_ID
+from trainers.data.tokens import PAD_ID
 from trainers.errors import UserError
 
 # Rows that stay open for later examples; more rows fill better, and take longer.

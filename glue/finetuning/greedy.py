@@ -7,7 +7,8 @@ from keras import ops
 
 from glue.data import batches
 from keras_fusion.models import generation
-from trainers.data.vocabulary import EOS_ID, Vocabulary
+from trainers.data.tokens import EOS_ID
+from trainers.data.vocabulary import Vocabulary
 
 
 def predictor(

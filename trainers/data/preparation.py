@@ -24,6 +24,7 @@ from tqdm import tqdm
 from trainers.data import manifest, vocabulary
 from trainers.data.config import DataConfig, identity_sha256
 from trainers.data.corpora import TRAIN, VALIDATION, content_fraction, make_corpus
+from trainers.data.tokens import EOS_ID
 from trainers.errors import UserError
 from trainers.files import locked, replacing_folder
 from trainers.versions import installed_versions
@@ -155,7 +156,7 @@ def _tokenise(folder: pathlib.Path, config: DataConfig, corpus, words) -> dict:
         )
         for ids in itertools.chain.from_iterable(words.encode_chunks(chunks())):
             document = waiting.popleft()
-            tokens = np.append(ids, vocabulary.EOS_ID).astype(dtype)
+            tokens = np.append(ids, EOS_ID).astype(dtype)
             tokens.tofile(files[document.split])
             size = len(document.text.encode())
             count = counts[document.split]

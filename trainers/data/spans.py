@@ -15,9 +15,10 @@ results are rectangular and need no padding.
 
 import numpy as np
 
+from trainers.data.tokens import EOS_ID
+
 NOISE_DENSITY = 0.15
 MEAN_SPAN_LENGTH = 3.0
-EOS_ID = 1
 
 
 def span_counts(length: int) -> tuple[int, int]:
@@ -132,49 +133,3 @@ def corrupt_batch(tokens: np.ndarray, rng: np.random.Generator, first_sentinel: 
     targets[rows, places] = sentinels
     targets[:, -1] = EOS_ID
     return inputs, targets
-
-
-def corrupt(tokens: np.ndarray, rng: np.random.Generator, first_sentinel: int):
-    """Corrupts one example.
-
-    Args:
-        tokens: integer array (L,), L >= 2, without sentinels.
-        rng: the source of randomness.
-        first_sentinel: id of the first sentinel, `Vocabulary.first_sentinel`.
-
-    Returns:
-        (inputs, targets): int32 arrays (L - n + s + 1,) and (n + s + 1,), both ending with EOS.
-
-    Example:
-        >>> inputs, targets = corrupt(np.arange(3, 13), np.random.default_rng(0), 511)
-    """
-    inputs, targets = corrupt_batch(np.asarray(tokens)[None], rng, first_sentinel)
-    return inputs[0], targets[0]
-
-
-def uncorrupt(inputs: np.ndarray, targets: np.ndarray, first_sentinel: int) -> np.ndarray:
-    """Puts the spans of `targets` back where the sentinels of `inputs` stand.
-
-    Args:
-        inputs: integer array, as `corrupt` returns it.
-        targets: integer array, as `corrupt` returns it.
-        first_sentinel: id of the first sentinel.
-
-    Returns:
-        int32 array (L,), the raw tokens.
-    """
-    inputs, targets = np.asarray(inputs)[:-1], np.asarray(targets)[:-1]
-    # The two lengths say how many spans there are: n + s targets, L - n + s inputs.
-    total = len(inputs) + len(targets)
-    spans = next(
-        s for s in range(1, len(targets)) if span_counts(total - 2 * s) == (len(targets) - s, s)
-    )
-    raw, rest, hidden = [], inputs, targets[1:]
-    for index in range(spans):
-        sentinel = first_sentinel - index
-        place = int(np.argmax(rest == sentinel))
-        last = index == spans - 1
-        end = len(hidden) if last else int(np.argmax(hidden == sentinel - 1))
-        raw += [rest[:place], hidden[:end]]
-        rest, hidden = rest[place + 1 :], hidden[end + 1 :]
-    return np.concatenate([*raw, rest]).astype(np.int32)

@@ -18,9 +18,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import sentencepiece
 
+from trainers.data.tokens import EOS_ID, PAD_ID, UNK_ID
 from trainers.errors import UserError
 
-PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
 PADDING_MULTIPLE = 128
 
 

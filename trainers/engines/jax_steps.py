@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from trainers.data.tokens import PAD_ID
 from trainers.engines.base import StepOptions
 from trainers.engines.gradients import clip, largest_if_not_finite
-from trainers.engines.losses import PAD_ID, LossSums, loss_sums
+from trainers.engines.losses import LossSums, loss_sums
 
 
 class State(NamedTuple):

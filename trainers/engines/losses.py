@@ -8,8 +8,8 @@ from typing import NamedTuple
 from keras import ops
 
 from keras_fusion.losses import token_losses
+from trainers.data.tokens import PAD_ID
 
-PAD_ID = 0
 Z_LOSS = 1e-4
 
 

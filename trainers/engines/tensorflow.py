@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_fusion import _keras
+from trainers.data.tokens import PAD_ID
 from trainers.engines.base import Engine, StepOptions, check_backend
-from trainers.engines.losses import PAD_ID
 from trainers.engines.tensorflow_steps import ReplicaSteps
 from trainers.errors import UserError
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.trainers.data.spans_support import restore
 from trainers.data import spans
 
 
@@ -56,11 +57,17 @@ class Cuts:
         return gaps
 
 
+def corrupt(tokens, rng, first_sentinel):
+    """Corrupts one example."""
+    inputs, targets = spans.corrupt_batch(tokens[None], rng, first_sentinel)
+    return inputs[0], targets[0]
+
+
 def test_corrupt_by_hand(monkeypatch):
     monkeypatch.setattr(spans, "span_counts", lambda length: (4, 2))
     # 6 kept tokens are cut after the second (gap 1 of 5), 4 noise tokens after the third.
     rng = Cuts([0.9, 0.1, 0.9, 0.9, 0.9], [0.9, 0.9, 0.1])
-    inputs, targets = spans.corrupt(np.arange(10, 20), rng, 511)
+    inputs, targets = corrupt(np.arange(10, 20), rng, 511)
     assert inputs.tolist() == [10, 11, 511, 15, 16, 17, 18, 510, 1]
     assert targets.tolist() == [511, 12, 13, 14, 510, 19, 1]
     assert inputs.dtype == targets.dtype == np.int32
@@ -68,34 +75,18 @@ def test_corrupt_by_hand(monkeypatch):
 
 def test_corrupt_one_span_by_hand():
     # 10 tokens: n = 2, s = 1. One span, and it ends the example: the other run comes first.
-    inputs, targets = spans.corrupt(np.arange(10, 20), np.random.default_rng(0), 99)
+    inputs, targets = corrupt(np.arange(10, 20), np.random.default_rng(0), 99)
     assert inputs.tolist() == [10, 11, 12, 13, 14, 15, 16, 17, 99, 1]
     assert targets.tolist() == [99, 18, 19, 1]
 
 
-def restore(inputs, targets, first_sentinel, lowest_sentinel):
-    """Oracle: reads targets as a dictionary from sentinels to spans, one token at a time."""
-    assert inputs[-1] == targets[-1] == 1
-    hidden, current = {}, None
-    for token in targets[:-1]:
-        if lowest_sentinel <= token <= first_sentinel:
-            current = hidden.setdefault(token, [])
-        else:
-            current.append(token)
-    raw = []
-    for token in inputs[:-1]:
-        raw += hidden.pop(token) if token in hidden else [token]
-    assert not hidden
-    return raw
-
-
 @settings(max_examples=200, deadline=None)
 @given(st.data(), st.integers(2, 700), st.integers(0, 2**32 - 1))
-def test_uncorrupt_restores_the_tokens(data, length, seed):
+def test_spans_fit_into_the_places_of_their_sentinels(data, length, seed):
     size = data.draw(st.sampled_from([300, 512, 32_100, 100_000]))
     first_sentinel, lowest = size - 1, size - 100
     tokens = np.random.default_rng(seed).integers(3, lowest, length)
-    inputs, targets = spans.corrupt(tokens, np.random.default_rng(seed), first_sentinel)
+    inputs, targets = corrupt(tokens, np.random.default_rng(seed), first_sentinel)
     noise, count = spans.span_counts(length)
     assert inputs.shape == (length - noise + count + 1,)
     assert targets.shape == (noise + count + 1,)
@@ -107,14 +98,6 @@ def test_uncorrupt_restores_the_tokens(data, length, seed):
     assert (np.diff(np.flatnonzero(inputs >= lowest)) > 1).all()
     assert (np.diff(np.flatnonzero(np.append(targets[:-1], size) >= lowest)) > 1).all()
     assert restore(inputs.tolist(), targets.tolist(), first_sentinel, lowest) == tokens.tolist()
-    np.testing.assert_array_equal(spans.uncorrupt(inputs, targets, first_sentinel), tokens)
-
-
-def test_uncorrupt_tells_tokens_from_sentinels_beside_them():
-    # As many sentinels as spans, and raw tokens on the id below the last one.
-    tokens = np.full(100, 94)
-    inputs, targets = spans.corrupt(tokens, np.random.default_rng(0), 99)
-    np.testing.assert_array_equal(spans.uncorrupt(inputs, targets, 99), tokens)
 
 
 def test_a_batch_row_is_what_one_example_would_be():
