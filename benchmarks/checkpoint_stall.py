@@ -16,7 +16,6 @@ import itertools
 import pathlib
 import tempfile
 import time
-import types
 
 import keras
 import numpy as np
@@ -27,7 +26,7 @@ from trainers import checkpoints
 from trainers.data.spans import raw_length, target_length
 from trainers.engines.tensorflow import TensorFlowEngine
 from trainers.training import loop
-from trainers.training.config import TrainConfig
+from trainers.training.config import StageJob, StepCosts, TrainConfig, Watch
 
 OPTIMIZERS = {"adafactor": kf.optimizers.Adafactor, "adamw": keras.optimizers.AdamW}
 
@@ -82,24 +81,23 @@ def train(config, optimizer, batch_size, input_length, every, rounds, folder) ->
         slots = OPTIMIZERS[optimizer](0.001)
     batches = RandomBatches(config.vocabulary_size, batch_size, input_length)
     steps = (2 * rounds + 2) * every
-    loop.train(
+    job = StageJob(
         engine=engine,
         model=model,
         optimizer=slots,
         batches=batches,
         validation=batches,
-        config=TrainConfig(
-            steps=steps,
-            eval_every=steps,
-            eval_batches=1,
-            checkpoint_every=2 * every,
-            log_every=every,
-            steps_per_call=min(20, every),
-        ),
-        folder=folder,
-        costs=types.SimpleNamespace(tokens_per_step=1, flops_per_step=1.0),
-        progress=False,
+        costs=StepCosts(tokens_per_step=1, flops_per_step=1.0),
     )
+    periods = TrainConfig(
+        steps=steps,
+        eval_every=steps,
+        eval_batches=1,
+        checkpoint_every=2 * every,
+        log_every=every,
+        steps_per_call=min(20, every),
+    )
+    loop.train(job, periods, folder, Watch(progress=False))
     return engine
 
 

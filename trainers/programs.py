@@ -34,7 +34,7 @@ import shlex
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from absl import app, flags
 
@@ -43,7 +43,7 @@ from trainers.errors import USER_ERROR, Stopped, UserError
 _WIDTH = 100
 _HELP_FLAGS = {f"-{dash}{name}" for dash in ("", "-") for name in ("help", "helpshort", "helpfull")}
 _HELP_FLAGS |= {"-h", "-?"}
-_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_KINDS = {bool: "a yes or no", int: "a whole number", float: "a number", str: "a text"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,35 +77,26 @@ class Option:
     @property
     def words(self) -> str:
         """What the value has to be, such as "a whole number of at least 1"."""
-        if self.choices:
+        if self.choices and not self.is_list:
             few = len(self.choices) == 2
-            names = " or ".join(self.choices) if few else f"one of {', '.join(self.choices)}"
-            return f"a list of {', '.join(self.choices)}" if self.is_list else names
-        if self.type is str:
-            return "a list, comma-separated" if self.is_list else "a text"
-        if self.is_list:
-            kind = f"{'different ' if self.distinct else ''}{_WORDS[self.type][2:]}s"
-            return f"{kind}{self._limits()}, comma-separated"
-        return _WORDS[self.type] + self._limits()
-
-    def _limits(self) -> str:
-        low = "" if self.at_least is None else f" of at least {self.at_least}"
-        low = low if self.above is None else f" above {self.above}"
-        if self.below is None:
-            return low
-        return f"{low} and below {self.below}" if low else f" below {self.below}"
+            return " or ".join(self.choices) if few else f"one of {', '.join(self.choices)}"
+        limits = {" of at least": self.at_least, " above": self.above, " below": self.below}
+        limits = [f"{word} {limit}" for word, limit in limits.items() if limit is not None]
+        if not self.is_list:
+            return _KINDS[self.type] + " and".join(limits)
+        kind = f"{'different ' if self.distinct else ''}{_KINDS[self.type].split(' ', 1)[1]}s"
+        among = f" among {', '.join(self.choices)}" if self.choices else ""
+        return f"{kind}{' and'.join(limits)}{among}, comma-separated"
 
     def accepts(self, value: object) -> bool:
         """Returns whether a value has the type, the choices and the limits of the field."""
-        if not self.is_list:
-            return self._accepts_one(value)
-        distinct = not self.distinct or len(set(value)) == len(value)
-        return bool(value) and distinct and all(map(self._accepts_one, value))
+        values = value if self.is_list else (value,)
+        distinct = not self.distinct or len(set(values)) == len(values)
+        return bool(values) and distinct and all(map(self._accepts_one, values))
 
     def _accepts_one(self, value: object) -> bool:
-        if isinstance(value, bool) or self.type is bool:
-            return isinstance(value, bool) and self.type is bool
-        if not isinstance(value, int | float if self.type is float else self.type):
+        kind = int | float if self.type is float else self.type
+        if isinstance(value, bool) != (self.type is bool) or not isinstance(value, kind):
             return False
         if self.type is str:
             return not self.choices or value in self.choices
@@ -116,31 +107,31 @@ class Option:
             and (self.below is None or value < self.below)
         )
 
-    def read(self, name: str, text: str) -> object:
+    def read(self, text: str) -> object:
         """Returns the value that a text stands for.
 
         Raises:
-            UserError: it stands for none; `name` is the flag.
+            UserError: it stands for none.
         """
         if self.parse:
-            return self.parse(name, text)
+            return self.parse(self.flag, text)
         try:
             parts = [part.strip() for part in text.split(",")] if self.is_list else [text]
             values = tuple(self.type(part) for part in parts if part or not self.is_list)
         except ValueError:
-            raise self.error(name, text) from None
+            raise self.error(text) from None
         value = values if self.is_list else values[0]
         is_no_text = value == () and self.type is str
         if not is_no_text and not self.accepts(value):
-            raise self.error(name, text if self.is_list else value)
+            raise self.error(text if self.is_list else value)
         return value
 
-    def error(self, name: str, value: object) -> UserError:
+    def error(self, value: object) -> UserError:
         """Returns the error for a value that the field does not accept."""
         return UserError(
-            expected=f"--{name} to be {self.words}",
-            received=f"{name}={value!r}",
-            do="Choose one of these" if self.choices else f"Correct --{name}",
+            expected=f"--{self.flag} to be {self.words}",
+            received=f"{self.flag}={value!r}",
+            do="Choose one of these" if self.choices else f"Correct --{self.flag}",
         )
 
 
@@ -155,49 +146,49 @@ def option(default: object = dataclasses.MISSING, help: str = "", **described) -
     return dataclasses.field(default=default, metadata={"option": Option(help, **described)})
 
 
-def options(config_class: type, without: Sequence[str] = ()) -> object:
+def options(
+    config_class: type,
+    without: Collection[str] = (),
+    parse: Callable[[str, str], object] | None = None,
+    form: str = "",
+) -> object:
     """Returns a dataclass field that holds another dataclass of options.
 
     Args:
         config_class: its flags stand beside those of the class with the field.
         without: fields of it that get no flag.
+        parse: function of a flag's name and text. With it the field holds a dictionary: of what
+            `parse` returned for the flags that were given.
+        form: what --help says of the texts for `parse`.
     """
     return dataclasses.field(
-        default_factory=config_class, metadata={"nested": (config_class, tuple(without))}
+        default_factory=dict if parse else config_class,
+        metadata={"options": (config_class, without, parse, form)},
     )
 
 
-def texts(config_class: type, parse: Callable[[str, str], object], form: str) -> object:
-    """Returns a dataclass field that holds what the flags of another dataclass's fields were given.
-
-    Its value is a dictionary; a flag that is not given is not in it.
-
-    Args:
-        config_class: dataclass of options.
-        parse: function of a field's name and the flag's text.
-        form: what --help says of all these texts.
-    """
-    metadata = {"texts": (config_class, parse, form)}
-    return dataclasses.field(default_factory=dict, metadata=metadata)
-
-
 @functools.cache
-def options_of(config_class: type) -> Mapping[str, Option]:
-    """Returns the options among the fields of a dataclass, by field."""
-    found, group = {}, ""
+def _flags_of(config_class: type) -> tuple[tuple[tuple[str, ...], Option, object], ...]:
+    """Options of a configuration and of those in it: path of the field, option, default."""
+    found, group = [], ""
     hints = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
-        known = field.metadata.get("option")
-        if known is None:
-            continue
-        group = known.group or group
-        found[field.name] = dataclasses.replace(
-            known,
-            group=group,
-            flag=known.flag or field.name,
-            **dict(zip(("type", "is_list"), _kind(hints[field.name]), strict=True)),
-        )
-    return types.MappingProxyType(found)
+        if known := field.metadata.get("option"):
+            group = known.group or group
+            kind, is_list = _kind(hints[field.name])
+            flag = known.flag or field.name
+            known = dataclasses.replace(known, group=group, flag=flag, type=kind, is_list=is_list)
+            found.append(((field.name,), known, field.default))
+        elif "options" in field.metadata:
+            nested, without, parse, form = field.metadata["options"]
+            for path, known, default in _flags_of(nested):
+                if path[-1] in without:
+                    continue
+                if parse:
+                    title, default = f"{known.group}: {form}", None
+                    known = dataclasses.replace(known, parse=parse, group=title)
+                found.append(((field.name, *path), known, default))
+    return tuple(found)
 
 
 def _kind(hint: object) -> tuple[type, bool]:
@@ -206,7 +197,12 @@ def _kind(hint: object) -> tuple[type, bool]:
         (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
     if typing.get_origin(hint) is tuple:
         return typing.get_args(hint)[0], True
-    return (hint if hint in _WORDS else str), False
+    return (hint if hint in _KINDS else str), False
+
+
+def options_of(config_class: type) -> dict[str, Option]:
+    """Returns the options among the fields of a dataclass itself, by field."""
+    return {path[0]: known for path, known, _ in _flags_of(config_class) if len(path) == 1}
 
 
 def check_options(config: object) -> None:
@@ -218,67 +214,41 @@ def check_options(config: object) -> None:
     for name, known in options_of(type(config)).items():
         value = getattr(config, name)
         if value not in (None, ()) and not known.parse and not known.accepts(value):
-            raise known.error(known.flag, value)
-
-
-def _flags_of(config_class: type, without: Sequence[str] = ()) -> Iterator[tuple[Option, object]]:
-    """Options of a configuration, those of nested ones included, with the defaults they have."""
-    known = options_of(config_class)
-    for field in dataclasses.fields(config_class):
-        if field.name in known and field.name not in without:
-            yield known[field.name], field.default
-        elif "nested" in field.metadata:
-            yield from _flags_of(*field.metadata["nested"])
-        elif "texts" in field.metadata:
-            of, _, form = field.metadata["texts"]
-            for setting in options_of(of).values():
-                group = f"{setting.group}: {form}"
-                yield dataclasses.replace(setting, type=str, group=group), None
+            raise known.error(value)
 
 
 def define_flags(config_class: type, values: flags.FlagValues = flags.FLAGS) -> None:
     """Declares the flags of a configuration.
 
     Args:
-        config_class: dataclass whose fields are made by `option`, `options` and `texts`.
+        config_class: dataclass whose fields are made by `option` and `options`.
         values: where they are declared.
     """
-    for known, _ in _flags_of(config_class):
+    for _, known, _ in _flags_of(config_class):
         define = flags.DEFINE_bool if known.type is bool else flags.DEFINE_string
         define(known.flag, None, known.help, flag_values=values)
 
 
-def read_flags(
-    config_class: type, values: flags.FlagValues = flags.FLAGS, without: Sequence[str] = ()
-) -> dict[str, object]:
+def read_flags(config_class: type, values: flags.FlagValues = flags.FLAGS) -> dict[str, object]:
     """Returns the fields of a configuration that flags were given for, by name.
 
     Args:
         config_class: as for `define_flags`.
         values: where they were declared; parsed.
-        without: fields that have no flag.
 
     Raises:
         UserError: a text is no value of its field.
     """
     found = {}
-    known = options_of(config_class)
+    for path, known, _ in _flags_of(config_class):
+        given = values[known.flag].value
+        owner = found.setdefault(path[0], {}) if len(path) > 1 else found
+        if given is not None:
+            owner[path[-1]] = known.read(given) if isinstance(given, str) else given
     for field in dataclasses.fields(config_class):
-        name = field.name
-        if name in known and name not in without:
-            flag = known[name].flag
-            given = values[flag].value
-            if given is not None:
-                found[name] = known[name].read(flag, given) if isinstance(given, str) else given
-        elif "nested" in field.metadata:
-            nested, absent = field.metadata["nested"]
-            found[name] = nested(**read_flags(nested, values, absent))
-        elif "texts" in field.metadata:
-            of, parse, _ = field.metadata["texts"]
-            given = {setting: values[each.flag].value for setting, each in options_of(of).items()}
-            found[name] = {
-                setting: parse(setting, text) for setting, text in given.items() if text is not None
-            }
+        nested, _, parse, _ = field.metadata.get("options", (None,) * 4)
+        if nested and not parse:
+            found[field.name] = nested(**found[field.name])
     return found
 
 
@@ -323,7 +293,7 @@ def help_text(config_class: type, doc: str | None) -> str:
         add_help=False, usage=argparse.SUPPRESS, description=doc, formatter_class=layout
     )
     groups = {}
-    for known, default in _flags_of(config_class):
+    for _, known, default in _flags_of(config_class):
         title = known.group or "Flags"
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
@@ -340,7 +310,7 @@ def help_text(config_class: type, doc: str | None) -> str:
     return parser.format_help()
 
 
-def run(main: Callable[[object], int | None], config_class: type | None = None) -> None:
+def run(main: Callable[[object], int | None], config_class: type) -> None:
     """Runs a program, and prints what is no defect of it as one line.
 
     `UserError`, keras_fusion's `FusionError`, an unknown flag, an illegal flag value and stray
@@ -350,18 +320,16 @@ def run(main: Callable[[object], int | None], config_class: type | None = None) 
     Args:
         main: the program; gets the configuration, returns an exit code or None.
         config_class: dataclass of options, as for `define_flags`; a field `command` gets what was
-            typed. Without one, the main module has declared its flags itself, and `main` gets what
-            absl gives it.
+            typed.
     """
-    if config_class:
-        define_flags(config_class)
+    define_flags(config_class)
     app.run(
         functools.partial(_call, main, config_class),
         flags_parser=functools.partial(_parse_flags, config_class),
     )
 
 
-def _call(main: Callable, config_class: type | None, argv: Sequence[str]) -> int | None:
+def _call(main: Callable, config_class: type, argv: Sequence[str]) -> int | None:
     try:
         if len(argv) > 1:
             raise UserError(
@@ -369,8 +337,6 @@ def _call(main: Callable, config_class: type | None, argv: Sequence[str]) -> int
                 received=" ".join(argv[1:4]),
                 do="Quote a pattern, so that the shell does not expand it",
             )
-        if not config_class:
-            return main(argv)
         named = {field.name for field in dataclasses.fields(config_class)}
         computed = {"command": command()} if "command" in named else {}
         return main(config_class(**read_flags(config_class), **computed))
@@ -381,13 +347,10 @@ def _call(main: Callable, config_class: type | None, argv: Sequence[str]) -> int
         return _fail(error)
 
 
-def _parse_flags(config_class: type | None, argv: Sequence[str]) -> list[str]:
+def _parse_flags(config_class: type, argv: Sequence[str]) -> list[str]:
     if _HELP_FLAGS.intersection(argv[1:]):
         doc = sys.modules["__main__"].__doc__
-        if config_class:
-            print(help_text(config_class, doc), end="")
-        else:
-            print(doc, flags.FLAGS.main_module_help(), sep="\n")
+        print(help_text(config_class, doc), end="")
         sys.exit()
     try:
         return flags.FLAGS(argv)

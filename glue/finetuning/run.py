@@ -22,7 +22,7 @@ from trainers.runs import locks
 from trainers.runs.state import RunState
 from trainers.runs.workdir import Workdir
 from trainers.training import loop
-from trainers.training.config import StepCosts, TrainConfig, TrainResult
+from trainers.training.config import StageJob, StepCosts, TrainConfig, TrainResult, Watch
 from trainers.versions import installed_versions
 
 # Tells a results folder from the folder of a pretraining run.
@@ -120,28 +120,27 @@ class _Finetuning:
         validation = unit.validation_batches(config)
         rows = batches.examples
         flops = step_flops(model, batches.batch_size, rows.input_length, rows.target_length)
-        return loop.train(
+        job = StageJob(
             engine=engine,
             model=model,
             optimizer=optimizer,
             batches=batches,
             validation=validation,
-            config=TrainConfig(
-                steps=config.steps,
-                eval_every=config.checkpoint_every,
-                eval_batches=len(validation),
-                checkpoint_every=config.checkpoint_every,
-                steps_per_call=config.steps_per_call,
-                keep_checkpoints=1,
-                keep_best=False,
-                keep_every=config.checkpoint_every,
-            ),
-            folder=repeat.folder / unit.name,
             costs=StepCosts(batches.tokens_per_batch, flops.total),
             settings={"model": model.config.to_dict(), "finetuning": config.identity()},
-            name=f"{repeat.name} {unit.name}",
-            progress=config.progress,
         )
+        periods = TrainConfig(
+            steps=config.steps,
+            eval_every=config.checkpoint_every,
+            eval_batches=len(validation),
+            checkpoint_every=config.checkpoint_every,
+            steps_per_call=config.steps_per_call,
+            keep_checkpoints=1,
+            keep_best=False,
+            keep_every=config.checkpoint_every,
+        )
+        watch = Watch(label=f"{repeat.name} {unit.name}", progress=config.progress)
+        return loop.train(job, periods, repeat.folder / unit.name, watch)
 
     def _evaluate(self, repeat: _Repeat, unit: Unit, trained: TrainResult, devices: int) -> None:
         config = self.config

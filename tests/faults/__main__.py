@@ -2,34 +2,40 @@
 
 python -m tests.faults --points=30 --seed=0
 
-A line a point; then points tried, points survived, and bytes lost: those of files of the finished
-run (weights, slots, curves, metrics, settings, what TensorBoard shows) that differ from a run that
-was never killed. Exit code 1 unless all survived. About ten seconds a point on two cores.
+One line per point; then points tried, points survived, and bytes lost: those of files of the
+finished run (weights, slots, curves, metrics, settings, what TensorBoard shows) that differ from a
+run that was never killed. Exit code 1 unless all survived. About ten seconds per point on two cores.
 """
 
+import dataclasses
 import pathlib
-import sys
 import tempfile
 import time
-
-from absl import flags
 
 from tests.faults.harness import Harness, plan
 from tests.faults.zygote import Zygote
 from trainers import programs
-
-flags.DEFINE_integer("points", 30, "How many runs are killed.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "What the points are drawn from.", lower_bound=0)
+from trainers.programs import check_options, option
 
 
-def main(argv):
+@dataclasses.dataclass(frozen=True)
+class FaultsConfig:
+    """What is killed; checks itself."""
+
+    points: int = option(30, "Number of runs that are killed.", at_least=1, group="Faults")
+    seed: int = option(0, "Seed that the points are drawn from.", at_least=0)
+
+    def __post_init__(self):
+        check_options(self)
+
+
+def main(config: FaultsConfig) -> int:
     """Kills, compares, prints."""
-    del argv
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, Zygote() as zygote:
         harness = Harness(zygote, pathlib.Path(folder))
         outcomes = []
-        for kills in plan(harness.record(), flags.FLAGS.points, flags.FLAGS.seed):
+        for kills in plan(harness.record(), config.points, config.seed):
             outcome = harness.kill(f"killed_{len(outcomes)}", kills)
             outcomes.append(outcome)
             where = "; then ".join(map(str, outcome.killed))
@@ -46,4 +52,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    sys.exit(programs.run(main))
+    programs.run(main, FaultsConfig)

@@ -33,7 +33,7 @@ GROUPS = {
         "file:.record.json.partial",
         "trainers.files:write_json",
     ),
-    "training": ("trainers.training.loop:_Run.advance",),
+    "training": ("trainers.training.loop:_Loop.advance",),
     "engine call": ("trainers.engines.tensorflow:TensorFlowEngine.train",),
     "evaluation": ("trainers.engines.tensorflow:TensorFlowEngine.evaluate",),
     "checkpoint folder": (
@@ -44,7 +44,7 @@ GROUPS = {
     "between stages": ("trainers.pretraining.stage:run_stage",),
     "fusion": ("trainers.pretraining.stage:make_model",),
     "logs": ("file:metrics.jsonl", "trainers.training.logs:MetricsFile.__init__"),
-    "resume": ("trainers.training.loop:_Run.restore",),
+    "resume": ("trainers.training.loop:_Loop.restore",),
 }
 ENGINE = GROUPS["engine call"][0]
 

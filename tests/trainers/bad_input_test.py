@@ -21,6 +21,7 @@ from trainers.errors import UserError
 from trainers.pretraining import run
 from trainers.runs.workdir import Workdir
 from trainers.training import loop
+from trainers.training.config import TrainResult
 
 PRETRAIN = [
     # Flags of the run.
@@ -236,10 +237,10 @@ def _tokens(tmp, data, other):
 def _workdirs(tmp, data, patch):
     """A workdir with a finished stage, made without training, and what became of its copies."""
 
-    def no_training(*, model, folder, config, **others):
-        path = models.save_model(model, folder, {})
+    def no_training(job, config, folder, watch):
+        path = models.save_model(job.model, folder, {})
         totals = ("tokens", "flops", "device_seconds", "loss", "loss_per_token", "accuracy")
-        return loop.TrainResult(config.steps, 1.0, [dict.fromkeys(totals, 1.0)], path)
+        return TrainResult(config.steps, 1.0, [dict.fromkeys(totals, 1.0)], path)
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(loop, "train", no_training)

@@ -123,7 +123,7 @@ def test_check_says_by_how_much_the_loss_moves(sources, tmp_path, capsys):
     exact = capsys.readouterr().out
     run(sources, "ab", tmp_path / "d", "--norm=rule", *check)
     moved = capsys.readouterr().out
-    assert exact.count("loss a token of ") == 2
+    assert exact.count("loss per token of ") == 2
     assert "(+0.0000" in exact or "(-0.0000" in exact
     assert "fused, on one validation batch: loss" in moved
     assert "0.0000" not in moved.split("validation batch")[1]

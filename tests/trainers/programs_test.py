@@ -12,9 +12,12 @@ from absl import flags
 
 from trainers import programs
 from trainers.errors import UserError
-from trainers.programs import option, options, texts
+from trainers.programs import option, options
 
-PROGRAMS = ("trainers.prepare", "trainers.pretrain", "trainers.fuse", "trainers.report")
+PROGRAMS = (
+    *("trainers.prepare", "trainers.pretrain", "trainers.fuse", "trainers.report"),
+    *("trainers.advise", "trainers.mesh_report", "glue.finetune", "glue.report"),
+)
 PROGRAM = '''
 """Counts."""
 import dataclasses
@@ -127,7 +130,9 @@ class Config:
     root: str = option("data", "Folder.", flag="data_dir")
     shown: bool = option(True, "Show 100 %.")
     inner: Inner = options(Inner, without=("hidden",))
-    settings: dict = texts(Settings, lambda name, text: (name, text), "VALUE or NAME:VALUE")
+    settings: dict = options(
+        Settings, parse=lambda name, text: (name, text), form="VALUE or NAME:VALUE"
+    )
     command: str = ""
 
     def __post_init__(self):

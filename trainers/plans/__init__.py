@@ -1,4 +1,4 @@
-"""Plans: which models are trained, and what each of them is fused from.
+"""Plans: the models that are trained, and the sources that each of them is fused from.
 
 A plan is data: a tuple of stages, each naming the stages that it is fused from. Several plans
 together are one graph, in which a stage that two plans need stands once. Known plans are the
@@ -12,7 +12,7 @@ Example:
 
 from collections.abc import Sequence
 
-from trainers.errors import UserError
+from trainers.errors import UserError, check_choice
 from trainers.plans.basis import Basis
 from trainers.plans.files import read_plan
 from trainers.plans.generated import GENERATED
@@ -47,11 +47,7 @@ def get_plan(name: str, basis: Basis | None = None) -> Plan:
     """
     if name in GENERATED and basis is not None:
         return GENERATED[name](basis)
-    if name not in PLANS:
-        raise UserError(
-            f"Expected --plan to be a comma-separated list of {', '.join(NAMES)}. "
-            f"Received: plan={name!r}. Choose among these."
-        )
+    check_choice(PLANS if basis is None else NAMES, plan=name)
     return PLANS[name]
 
 
@@ -68,7 +64,8 @@ def stages_of(plan_names: Sequence[str], basis: Basis | None = None) -> tuple[St
     """
     if not plan_names:
         raise UserError(
-            f"Expected --plan to name at least one of {', '.join(NAMES)}. "
-            "Received: plan=''. Choose among these."
+            expected=f"--plan to name at least one of {', '.join(NAMES)}",
+            received="plan=''",
+            do="Choose among these",
         )
     return merge(get_plan(name, basis) for name in plan_names)

@@ -1,4 +1,4 @@
-"""What a training step of a size costs, before anything is built: for plans with budgets."""
+"""The cost of a training step of a size, before anything is built: for plans with budgets."""
 
 import pathlib
 
@@ -26,7 +26,7 @@ def step_cost(
         letter: size of the model.
         size: what `--size` says.
         options: of which `step_seconds` counts.
-        batch_size: sequences a batch.
+        batch_size: sequences per batch.
         input_length: tokens that the encoder sees.
         data_dir: folder of prepared tokens, whose vocabulary counts; else
         vocabulary: a SentencePiece model; without one it is as large as the size wants it.
@@ -38,8 +38,9 @@ def step_cost(
     if options.step_seconds is not None:
         if letter not in options.step_seconds:
             raise UserError(
-                f"Expected --step_seconds for size {letter} too. Received: "
-                f"step_seconds={dict(options.step_seconds)}. Add {letter}:SECONDS."
+                expected=f"--step_seconds for size {letter} too",
+                received=f"step_seconds={dict(options.step_seconds)}",
+                do=f"Add {letter}:SECONDS",
             )
         return options.step_seconds[letter]
     length = spans.raw_length(input_length)

@@ -66,15 +66,15 @@ def read_plan(path: str | os.PathLike) -> Plan:
             no sense; a source is no stage of the file; a cycle; a name that a known plan has.
     """
     path = pathlib.Path(path)
-    found = _fields(_parse(path), _PLAN_FIELDS, ("name", "stages"), str(path), "the plan")
+    content = _fields(_parse(path), _PLAN_FIELDS, ("name", "stages"), str(path), "the plan")
     try:
-        stages = in_order(_stage(entry, path) for entry in found["stages"])
+        stages = in_order(_stage(entry, path) for entry in content["stages"])
         for stage in stages:
             settings.check_plan_settings(stage)
-        _check_names(found["name"], stages)
+        _check_names(content["name"], stages)
     except UserError as error:
         raise UserError(f"{error} (In {path}.)") from None
-    return Plan(found["name"], found.get("description", ""), stages)
+    return Plan(content["name"], content.get("description", ""), stages)
 
 
 def to_json(plan: Plan, name: str | None = None) -> str:
@@ -98,21 +98,19 @@ def _entry(stage: Stage) -> dict:
 def _parse(path: pathlib.Path) -> object:
     try:
         text = files.read_file(path, _LIMIT)
-    except OSError as error:
-        raise UserError(
-            "Expected --plan_file to be a JSON file. "
-            f"Received: plan_file={str(path)!r} ({error.strerror or error}). Check the path."
-        ) from None
-    try:
         json.loads(text)  # for the line of a mistake
         return files.parse_json(text)
+    except OSError as error:
+        where, do = error.strerror or str(error), "Check the path"
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        do = "Correct the file"
     except (ValueError, RecursionError) as error:
-        where = str(error)
+        where, do = str(error), "Correct the file"
     raise UserError(
-        f"Expected --plan_file to hold JSON. Received: plan_file={str(path)!r}, {where}. "
-        "Correct the file."
+        expected="--plan_file to be a JSON file",
+        received=f"plan_file={str(path)!r}, {where}",
+        do=do,
     )
 
 
@@ -120,28 +118,22 @@ def _fields(
     entry: object, known: Mapping[str, type], needed: tuple[str, ...], file: str, what: str
 ) -> dict:
     """The entry as an object whose fields are known and of their types."""
-    if not isinstance(entry, dict):
-        raise UserError(
-            f"Expected {what} to be a JSON object. Received: {_short(entry)} in {file}. "
-            "Correct the file."
-        )
+
+    def check(holds: bool, expected: str, received: str):
+        if not holds:
+            raise UserError(
+                expected=expected, received=f"{received} in {file}", do="Correct the file"
+            )
+
+    check(isinstance(entry, dict), f"{what} to be a JSON object", _short(entry))
     for field, value in entry.items():
-        if field not in known:
-            raise UserError(
-                f"Expected the fields of {what} among {', '.join(known)}. "
-                f"Received: {field}={_short(value)} in {file}. Correct the file."
-            )
-        if type(value) is not known[field]:
-            raise UserError(
-                f"Expected {field} of {what} to be {_WORDS[known[field]]}. "
-                f"Received: {field}={_short(value)} in {file}. Correct the file."
-            )
+        received = f"{field}={_short(value)}"
+        check(field in known, f"the fields of {what} among {', '.join(known)}", received)
+        kind = known[field]
+        check(type(value) is kind, f"{field} of {what} to be {_WORDS[kind]}", received)
     for field in needed:
-        if field not in entry:
-            raise UserError(
-                f"Expected {what} to have the field {field}. "
-                f"Received: {', '.join(entry) or 'no field'} in {file}. Add it."
-            )
+        there = ", ".join(entry) or "no field"
+        check(field in entry, f"{what} to have the field {field}", there)
     return entry
 
 
@@ -149,57 +141,63 @@ def _stage(entry: object, path: pathlib.Path) -> Stage:
     what = "a stage"
     if isinstance(entry, dict) and isinstance(entry.get("name"), str):
         what = f"stage {entry['name']!r}"
-    found = dict(_fields(entry, _STAGE_FIELDS, ("name", "size"), path.name, what))
+    fields = dict(_fields(entry, _STAGE_FIELDS, ("name", "size"), path.name, what))
     sources, steps = [], {}
-    for text in found.pop("sources", ()):
+    for text in fields.pop("sources", ()):
         source, at, step = text.partition("@") if isinstance(text, str) else ("", "@", "")
         if at and not (step.isascii() and step.isdigit()):
             raise UserError(
-                f"Expected the sources of {what} to be STAGE or STAGE@STEP. "
-                f"Received: source={_short(text)}. Correct it."
+                expected=f"the sources of {what} to be STAGE or STAGE@STEP",
+                received=f"source={_short(text)}",
+                do="Correct it",
             )
         if source in sources and (at or source in steps):
             raise UserError(
-                f"Expected one checkpoint of each source of {what}. "
-                f"Received: source={_short(text)} beside another of it. Leave one of them out."
+                expected=f"one checkpoint of each source of {what}",
+                received=f"source={_short(text)} beside another of it",
+                do="Leave one of them out",
             )
         sources.append(source)
         if at:
             steps[source] = int(step)
-    if found.get("seed", 0) < 0:
+    if fields.get("seed", 0) < 0:
         raise UserError(
-            f"Expected the seed of {what} to be at least 0. Received: seed={found['seed']}. "
-            "Choose another one."
+            expected=f"the seed of {what} to be at least 0",
+            received=f"seed={fields['seed']}",
+            do="Choose another one",
         )
-    rivals = tuple(map(str, found.pop("rivals", ())))
-    return Stage(**found, sources=tuple(sources), source_steps=steps, rivals=rivals)
+    rivals = tuple(map(str, fields.pop("rivals", ())))
+    return Stage(**fields, sources=tuple(sources), source_steps=steps, rivals=rivals)
 
 
 def _check_names(name: str, stages: tuple[Stage, ...]):
     """Refuses names that mean something else already, or nothing."""
     if not name or not stages:
         raise UserError(
-            "Expected a plan with a name and stages. "
-            f"Received: name={name!r} with {len(stages)} stages. Correct the file."
+            expected="a plan with a name and stages",
+            received=f"name={name!r} with {len(stages)} stages",
+            do="Correct the file",
         )
     if name in PLANS or name in GENERATED:
         raise UserError(
-            f"Expected a plan name other than {', '.join((*PLANS, *GENERATED))}, known plans. "
-            f"Received: name={name!r}. Rename the plan."
+            expected=f"a plan name other than {', '.join((*PLANS, *GENERATED))}, known plans",
+            received=f"name={name!r}",
+            do="Rename the plan",
         )
     known = {stage.name: stage for plan in PLANS.values() for stage in plan.stages}
+    names = {*known, *(stage.name for stage in stages), None}
     for stage in stages:
         if known.get(stage.name, stage) != stage:
             raise UserError(
-                "Expected stage names that no known plan has, or the same stage. Received: "
-                f"name={stage.name!r}, which is another stage there. Rename it."
+                expected="stage names that no known plan has, or the same stage",
+                received=f"name={stage.name!r}, which is another stage there",
+                do="Rename it",
             )
-    names = {*known, *(stage.name for stage in stages), None}
-    for stage in stages:
         if stage.like not in names:
             raise UserError(
-                f"Expected stage {stage.name!r} to be like a stage of this or a known plan. "
-                f"Received: like={stage.like!r}. Correct it."
+                expected=f"stage {stage.name!r} to be like a stage of this or a known plan",
+                received=f"like={stage.like!r}",
+                do="Correct it",
             )
 
 

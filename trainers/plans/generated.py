@@ -72,13 +72,13 @@ def offsets(basis: Basis) -> Plan:
 
 def zero_blocks(basis: Basis) -> Plan:
     """Self-fusion with each noise in the zero blocks; points have `noise` and `noise_kind`."""
-    found = {"noise_0": ({"noise": 0.0, "noise_kind": None}, {"noise": 0.0})}
+    wanted = {"noise_0": ({"noise": 0.0, "noise_kind": None}, {"noise": 0.0})}
     for kind in NOISE_KINDS:
         for sigma in basis.options.sigmas or _SIGMAS:
             fixed = {"noise": sigma, "noise_kind": kind}
-            found[f"noise_{kind}_{short(sigma)}"] = (fixed, fixed)
+            wanted[f"noise_{kind}_{short(sigma)}"] = (fixed, fixed)
     return _around_self_fusion(
-        "zero_blocks", "noise of several kinds and sizes in the zero blocks", basis, found
+        "zero_blocks", "noise of several kinds and sizes in the zero blocks", basis, wanted
     )
 
 
@@ -118,9 +118,10 @@ def when_to_fuse(basis: Basis) -> Plan:
         ends = [int(rest / costs["M"]) or None if rest > 0 else None for rest in left]
         if ends[-1] is None:
             raise UserError(
-                "Expected budgets that leave something to train the fused model with. Received: "
-                f"fuse_at={fusion_step}, which takes {fusion_step * costs['S']:.3g} of the "
-                f"largest budget={budgets[-1]:.3g}. Fuse earlier, or raise the budget."
+                expected="budgets that leave something to train the fused model with",
+                received=f"fuse_at={fusion_step}, which takes {fusion_step * costs['S']:.3g} of "
+                f"the largest budget={budgets[-1]:.3g}",
+                do="Fuse earlier, or raise the budget",
             )
         stages.append(_fused_at(fusion_step, ends[-1], basis))
         points[stages[-1].name] = {"fusion_step": fusion_step, "steps": ends}

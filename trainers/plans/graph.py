@@ -1,6 +1,6 @@
-"""The graph of a plan: stages, what each comes from, and whether it can be trained at all.
+"""The graph of a plan: stages, their sources, and checks that they can be trained at all.
 
-A stage that is fused or goes on names its sources; the stages of one or more plans are a directed
+A stage that is fused or continued names its sources; the stages of one or more plans are a directed
 acyclic graph, which is put in order and checked here before anything is trained.
 
 Example:
@@ -47,17 +47,17 @@ class Stage:
     Args:
         name: folder of the stage in the workdir, and its name in reports and flags.
         size: "S", "M" or "L"; what they are is said by `--size`.
-        init: "scratch", "self_fusion", "fusion_property", "fusion_rule"; or "continued", which goes
-            on where its source ended, as if that had been longer: with its weights, optimizer,
+        init: "scratch", "self_fusion", "fusion_property", "fusion_rule"; or "continued", which
+            resumes where its source ended, as if that had been longer: with its weights, optimizer,
             batches and settings. Steps and costs of the stage are those that come on top.
-        sources: names of the stages that it is fused from, or goes on from.
+        sources: names of the stages that it is fused from, or continues.
         copies: how many copies of its only source a self-fusion takes.
         norm: "property" or "rule" (section 3.2); None takes what `init` says.
         seed: of weights, noise, dropout and batches, within a run's seed.
         settings: settings that the plan fixes for this stage (see trainers/plans/settings.py).
         like: name of a stage whose flags and defaults count for this one too, where it has none.
         source_steps: source to the step whose checkpoint is fused; of others it is their last.
-        repeat: which repeat of the plan it belongs to, from 1; see `repeated`.
+        repeat: number of the repeat of the plan that it belongs to, from 1; see `repeated`.
         until: name of a stage; this one ends early when it is as accurate as that was at its end.
         rivals: names of stages, its source among them; it is trained only if its source is among
             the `keep` of them whose loss is lowest. What is not trained is no rival either.
@@ -83,79 +83,60 @@ class Stage:
     keep: int = 1
 
     def __post_init__(self):
-        where = f"stage {self.name!r}"
-        if not self.name or not self.name.replace("_", "").replace("-", "").isalnum():
-            raise UserError(
-                "Expected a stage name of letters, digits, '_' and '-'. "
-                f"Received: name={self.name!r}. Rename the stage."
-            )
-        if self.name in RESERVED_NAMES:
-            raise UserError(
-                f"Expected a stage name other than {', '.join(RESERVED_NAMES)}, folders of a run. "
-                f"Received: name={self.name!r}. Rename the stage."
-            )
-        if self.name in SIZE_LETTERS:
-            raise UserError(
-                f"Expected a stage name that is not a size. Received: name={self.name!r}. Rename "
-                "the stage: in flags, S, M and L stand for all stages of a size."
-            )
-        if self.size not in SIZE_LETTERS:
-            raise UserError(
-                f"Expected the size of {where} to be one of {', '.join(SIZE_LETTERS)}. "
-                f"Received: size={self.size!r}. Correct the plan."
-            )
-        if self.init not in INITS:
-            raise UserError(
-                f"Expected the init of {where} to be one of {', '.join(INITS)}. "
-                f"Received: init={self.init!r}. Correct the plan."
-            )
+        for holds, expected, field in (*self._name_rules(), *self._kind_rules()):
+            self._check(holds, expected, field)
         norm, fewest, most = INITS[self.init]
-        if len(self.sources) < fewest or (most is not None and len(self.sources) > most):
-            expected = str(fewest) if most == fewest else f"at least {fewest}"
-            raise UserError(
-                f"Expected {where} with init {self.init!r} to name {expected} source(s). "
-                f"Received: sources={list(self.sources)}. Correct the plan."
-            )
-        if (self.init == "self_fusion") != (self.copies > 1):
-            expected = "two or more" if self.init == "self_fusion" else "1"
-            raise UserError(
-                f"Expected {where} with init {self.init!r} to take {expected} copies. "
-                f"Received: copies={self.copies}. Correct the plan."
-            )
         object.__setattr__(self, "norm", self.norm or norm)
-        self._check_norm(norm)
-        self._check_source_steps()
-        self._check_rivals()
+        for holds, expected, field in self._source_rules(norm, fewest, most):
+            self._check(holds, expected, field)
 
-    def _check_norm(self, of_init: str | None):
-        known = NORMS if self.init == "self_fusion" else (of_init,)
-        if self.norm not in known:
-            raise UserError(
-                f"Expected the norm of stage {self.name!r} with init {self.init!r} to be "
-                f"{' or '.join(map(str, known))}. Received: norm={self.norm!r}. "
-                "Choose the init that keeps that norm."
-            )
+    def _check(self, holds: bool, expected: str, field: str):
+        if not holds:
+            value = getattr(self, field)
+            shown = list(value) if isinstance(value, tuple) else value
+            do = "Rename the stage" if field == "name" else "Correct the plan"
+            raise UserError(expected=expected, received=f"{field}={shown!r}", do=do)
 
-    def _check_source_steps(self):
-        if self.source_steps and self.is_continued:
-            raise UserError(
-                f"Expected stage {self.name!r} with init 'continued' to go on from the end of its "
-                f"source. Received: source_steps={dict(self.source_steps)}. Correct the plan."
-            )
+    def _name_rules(self):
+        plain = self.name.replace("_", "").replace("-", "")
+        yield plain.isalnum(), "a stage name of letters, digits, '_' and '-'", "name"
+        folders = f"a stage name other than {', '.join(RESERVED_NAMES)}, folders of a run"
+        yield self.name not in RESERVED_NAMES, folders, "name"
+        letters = f"a stage name that is no size; {', '.join(SIZE_LETTERS)} stand for all of a size"
+        yield self.name not in SIZE_LETTERS, letters, "name"
+
+    def _kind_rules(self):
+        sizes = f"the size of stage {self.name!r} to be one of {', '.join(SIZE_LETTERS)}"
+        yield self.size in SIZE_LETTERS, sizes, "size"
+        yield (
+            self.init in INITS,
+            f"the init of stage {self.name!r} to be one of {', '.join(INITS)}",
+            "init",
+        )
+
+    def _source_rules(self, norm: str | None, fewest: int, most: int | None):
+        where = f"stage {self.name!r} with init {self.init!r}"
+        number = str(fewest) if most == fewest else f"at least {fewest}"
+        enough = fewest <= len(self.sources) <= (most if most is not None else len(self.sources))
+        yield enough, f"{where} to name {number} source(s)", "sources"
+        is_self = self.init == "self_fusion"
+        copies = f"{where} to take {'two or more' if is_self else '1'} copies"
+        yield is_self == (self.copies > 1), copies, "copies"
+        norms = NORMS if is_self else (norm,)
+        words = f"the norm of {where} to be {' or '.join(map(str, norms))}"
+        yield self.norm in norms, words, "norm"
+        ends = f"{where} to resume at the end of its source"
+        yield not (self.source_steps and self.is_continued), ends, "source_steps"
+        steps = f"steps of at least 1 of the sources of {where}, unlike source="
         for source, step in self.source_steps.items():
-            if source not in self.sources or type(step) is not int or step < 1:
-                raise UserError(
-                    f"Expected stage {self.name!r} to name a step of at least 1 of its sources. "
-                    f"Received: source={source}@{step}. Correct the plan."
-                )
-
-    def _check_rivals(self):
-        if self.rivals and (not set(self.sources) <= set(self.rivals) or self.keep < 1):
-            raise UserError(
-                f"Expected the rivals of stage {self.name!r} with its source among them, and to "
-                f"keep at least one. Received: rivals={list(self.rivals)}, "
-                f"sources={list(self.sources)}, keep={self.keep}. Correct the plan."
-            )
+            known = source in self.sources and type(step) is int and step >= 1
+            yield known, f"{steps}{source}@{step}", "source_steps"
+        rivals = not self.rivals or (set(self.sources) <= set(self.rivals) and self.keep >= 1)
+        yield (
+            rivals,
+            f"rivals of {where} with its source among them, at least one to keep",
+            "rivals",
+        )
 
     @property
     def base(self) -> str:
@@ -164,12 +145,12 @@ class Stage:
 
     @property
     def is_fused(self) -> bool:
-        """Whether the stage starts from other stages' weights, placed side by side."""
+        """True if the stage starts from other stages' weights, placed side by side."""
         return self.init not in ("scratch", "continued")
 
     @property
     def is_continued(self) -> bool:
-        """Whether the stage goes on where its source ended."""
+        """True if the stage resumes where its source ended."""
         return self.init == "continued"
 
     @property
@@ -189,8 +170,10 @@ class Stage:
 
     def to_dict(self) -> dict:
         """The stage as JSON holds it."""
-        found = dataclasses.asdict(self)
-        return found | {"sources": list(self.sources), "rivals": list(self.rivals)}
+        return dataclasses.asdict(self) | {
+            "sources": list(self.sources),
+            "rivals": list(self.rivals),
+        }
 
 
 def repeated(stages: Sequence[Stage], repeats: int) -> tuple[Stage, ...]:
@@ -211,7 +194,7 @@ def repeated(stages: Sequence[Stage], repeats: int) -> tuple[Stage, ...]:
 
 
 def repeat_name(stage: str, repeat: int) -> str:
-    """What a stage is called in a repeat, from 1: `small`, `small_r2`, `small_r3` …"""
+    """The name of a stage in a repeat, from 1: `small`, `small_r2`, `small_r3` …"""
     return f"{stage}_r{repeat}" if repeat > 1 else stage
 
 
@@ -230,11 +213,11 @@ def _again(stage: Stage, repeat: int) -> Stage:
 
 def fused_steps(stages: Iterable[Stage]) -> dict[str, list[int]]:
     """Stage to the steps, before its last, at which others are fused from it, ascending."""
-    found: dict[str, set[int]] = {}
+    steps: dict[str, set[int]] = {}
     for stage in stages:
         for source, step in stage.source_steps.items():
-            found.setdefault(source, set()).add(step)
-    return {source: sorted(steps) for source, steps in found.items()}
+            steps.setdefault(source, set()).add(step)
+    return {source: sorted(numbers) for source, numbers in steps.items()}
 
 
 def in_order(stages: Iterable[Stage]) -> tuple[Stage, ...]:
@@ -247,8 +230,9 @@ def in_order(stages: Iterable[Stage]) -> tuple[Stage, ...]:
     for stage in stages:
         if stage.name in by_name:
             raise UserError(
-                "Expected each stage name once in a plan. "
-                f"Received: name={stage.name!r} twice. Rename one of them."
+                expected="each stage name once in a plan",
+                received=f"name={stage.name!r} twice",
+                do="Rename one of them",
             )
         by_name[stage.name] = stage
     done: dict[str, Stage] = {}
@@ -259,13 +243,15 @@ def in_order(stages: Iterable[Stage]) -> tuple[Stage, ...]:
         if name in path:
             cycle = " <- ".join((*path[path.index(name) :], name))
             raise UserError(
-                f"Expected stages that do not need themselves. Received: cycle={cycle}. "
-                "Correct the sources of one of them."
+                expected="stages that do not need themselves",
+                received=f"cycle={cycle}",
+                do="Correct the sources of one of them",
             )
         if name not in by_name:
             raise UserError(
-                f"Expected what stage {path[-1]!r} needs among {', '.join(by_name)}. "
-                f"Received: stage={name!r}. Correct it or add that stage."
+                expected=f"what stage {path[-1]!r} needs among {', '.join(by_name)}",
+                received=f"stage={name!r}",
+                do="Correct it or add that stage",
             )
         for needed in by_name[name].needs:
             visit(needed, (*path, name))

@@ -42,15 +42,16 @@ def merge(plans: Iterable[Plan]) -> tuple[Stage, ...]:
         UserError: two plans mean different things by one stage name; a source that no plan has;
             a cycle.
     """
-    found: dict[str, Stage] = {}
+    stages: dict[str, Stage] = {}
     for plan in plans:
         for stage in plan.stages:
-            if found.setdefault(stage.name, stage) != stage:
+            if stages.setdefault(stage.name, stage) != stage:
                 raise UserError(
-                    f"Expected one meaning of stage {stage.name!r} in all plans. Received: "
-                    f"plan={plan.name!r}, which declares it differently. Run it in another workdir."
+                    expected=f"one meaning of stage {stage.name!r} in all plans",
+                    received=f"plan={plan.name!r}, which declares it differently",
+                    do="Run it in another workdir",
                 )
-    return in_order(found.values())
+    return in_order(stages.values())
 
 
 def short(value: float) -> str:

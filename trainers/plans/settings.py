@@ -97,7 +97,7 @@ def parse(setting: str, text: str) -> dict[str, object]:
         if name in values:
             raise _misread(setting, text, f"{name or 'a bare value'} once")
         try:
-            values[name] = _OPTIONS[setting].read(setting, value)
+            values[name] = _OPTIONS[setting].read(value)
         except UserError:
             raise _misread(setting, text, _OPTIONS[setting].words) from None
     return values

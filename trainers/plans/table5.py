@@ -1,8 +1,8 @@
 """The plan `table5`: the models that section 5.3 fine-tunes, with the checkpoints that it takes.
 
 Two small models are trained for K steps, the number that `--steps` gives size S. From them a
-fusion that keeps the property and a self-fusion go on for K steps; beside them a big model is
-trained from random weights for 2K, and the small one goes on to 2K. What is fine-tuned is each of
+fusion that keeps the property and a self-fusion are trained for K steps; beside them a big model is
+trained from random weights for 2K, and the small one is trained on to 2K. Fine-tuned is each of
 them at the steps of its point: 0 is right after the fusion, or at random weights. (The paper's K is
 500K; it counts the steps of the big model alone.)
 
@@ -33,8 +33,9 @@ def table5(basis: Basis) -> Plan:
     whole = basis.settings_of(small).steps
     if whole % 2:
         raise UserError(
-            "Expected an even number of steps of size S, as half of them count for plan table5. "
-            f"Received: steps={whole}. Give --steps=S:{whole + 1}."
+            expected="an even number of steps of size S, as half of them count for plan table5",
+            received=f"steps={whole}",
+            do=f"Give --steps=S:{whole + 1}",
         )
     half = whole // 2
     longer = dataclasses.replace(

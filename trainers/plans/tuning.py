@@ -1,9 +1,9 @@
-"""The plan `tune`: which learning rate is best for each arm of Table 1, by successive halving.
+"""The plan `tune`: the best learning rate for each arm of Table 1, by successive halving.
 
 An arm is a stage of Table 1. Its candidates are every warm-up with every scale of the schedule
 scale / sqrt(max(n, warm-up)); warm-ups are multiples of the arm's own, scales of its optimizer's.
-All are trained for a rung of steps; the third of them with the lowest validation loss goes on, for
-twice as many steps more, and so on until three or fewer go on: the best of these is the arm's.
+All are trained for a rung of steps; the third of them with the lowest validation loss continue for
+twice as many steps more, and so on until three or fewer continue: the best of these is the arm's.
 (Successive halving with reduction 3: Jamieson and Talwalkar, AISTATS 2016.) Every arm is given the
 same compute: a rung of a small model has as many more steps as they cost less.
 
@@ -50,8 +50,9 @@ def tune(basis: Basis) -> Plan:
     for arm in arms:
         if arm not in known:
             raise UserError(
-                f"Expected --tune_arms among {', '.join(known)}. Received: tune_arms={arm}. "
-                "Correct the list."
+                expected=f"--tune_arms among {', '.join(known)}",
+                received=f"tune_arms={arm}",
+                do="Correct the list",
             )
     arms = [name for name in known if name in arms]
     big = settings.resolve(known["self_fusion"], basis.size, basis.flags).steps
@@ -61,9 +62,9 @@ def tune(basis: Basis) -> Plan:
         for source in ancestors(tuple(known.values()), arm)[:-1]:
             stages.setdefault(source.name, source)
         steps = max(1, round(first * basis.step_cost("M") / basis.step_cost(known[arm].size)))
-        found = _halving(known[arm], steps, basis)
-        rungs[arm] = sorted({stage.settings["steps"] for stage, _ in found})
-        for stage, point in found:
+        candidates = _halving(known[arm], steps, basis)
+        rungs[arm] = sorted({stage.settings["steps"] for stage, _ in candidates})
+        for stage, point in candidates:
             stages[stage.name], points[stage.name] = stage, point
     return Plan(
         NAME,
@@ -81,17 +82,17 @@ def _halving(arm: Stage, steps: int, basis: Basis) -> list[tuple[Stage, dict]]:
     warmups = [max(1, round(own.warmup_steps * f)) for f in options.tune_warmups or _WARMUPS]
     scales = [own.learning_rate_scale * f for f in options.tune_scales or _SCALES]
     candidates = list(itertools.product(dict.fromkeys(warmups), dict.fromkeys(scales)))
-    found: list[tuple[Stage, dict]] = []
+    stages: list[tuple[Stage, dict]] = []
     before: list[Stage] = []
     keep, rung = len(candidates), 1
     while True:
         now = []
-        for index, (warmup, scale) in enumerate(candidates):
-            name = f"tune_{arm.name}_k{warmup}_s{short(scale)}_r{rung}"
+        for index, values in enumerate(candidates):
+            name = f"tune_{arm.name}_k{values[0]}_s{short(values[1])}_r{rung}"
             periods = {"steps": steps, "eval_every": steps, "checkpoint_every": steps}
+            fixed = dict(zip(FOUND, values, strict=True))
             if rung == 1:
-                fixed = {"warmup_steps": warmup, "learning_rate_scale": scale, **periods}
-                stage = dataclasses.replace(arm, name=name, settings=fixed, like=arm.name)
+                stage = dataclasses.replace(arm, name=name, settings=fixed | periods, like=arm.name)
             else:
                 stage = Stage(
                     name,
@@ -103,10 +104,9 @@ def _halving(arm: Stage, steps: int, basis: Basis) -> list[tuple[Stage, dict]]:
                     keep=keep,
                 )
             now.append(stage)
-            point = {"arm": arm.name, "rung": rung}
-            found.append((stage, point | dict(zip(FOUND, (warmup, scale), strict=True))))
+            stages.append((stage, {"arm": arm.name, "rung": rung, **fixed}))
         if keep <= _REDUCTION:
-            return found
+            return stages
         keep = -(-keep // _REDUCTION)
         before = now
         # So that a candidate has had three times the steps of the rung before.
@@ -125,26 +125,26 @@ def arm_stages(stages: Sequence[Stage], points: Mapping[str, Mapping], arm: str)
     return [stage for stage in stages if stage.name in needed]
 
 
-def settings_of(found: Mapping[str, Mapping]) -> dict[str, dict]:
-    """What was found, for `trainers.plans.settings.resolve`: setting to stage to value.
+def settings_of(winners: Mapping[str, Mapping]) -> dict[str, dict]:
+    """Winners in the form of `trainers.plans.settings.resolve`: setting to stage to value.
 
     Args:
-        found: arm to what `trainers.runs.sweep.winners` gives of it.
+        winners: arm to what `trainers.runs.sweep.winners` gives of it.
 
     Example:
         >>> settings_of({"baseline": {"warmup_steps": 500, "learning_rate_scale": 1.0}})
         {'warmup_steps': {'baseline': 500}, 'learning_rate_scale': {'baseline': 1.0}}
     """
-    tuned: dict[str, dict] = {setting: {} for setting in FOUND} if found else {}
-    for arm, best in found.items():
-        for name in (arm, *(other for other in _FOLLOWERS.get(arm, ()) if other not in found)):
+    tuned: dict[str, dict] = {setting: {} for setting in FOUND} if winners else {}
+    for arm, best in winners.items():
+        for name in (arm, *(other for other in _FOLLOWERS.get(arm, ()) if other not in winners)):
             for setting in FOUND:
                 tuned[setting][name] = best[setting]
     return tuned
 
 
 def survivors(points: Mapping[str, Mapping], rung: int) -> int:
-    """How many candidates of an arm are trained on a rung."""
+    """Number of candidates of an arm that are trained on a rung."""
     count = sum(point["rung"] == 1 for point in points.values())
     for _ in range(1, rung):
         count = -(-count // _REDUCTION)

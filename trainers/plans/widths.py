@@ -1,4 +1,4 @@
-"""Whether the models of a plan fit together, found out before anything is trained."""
+"""Checks that the models of a plan fit together, before anything is trained."""
 
 from collections.abc import Mapping, Sequence
 
@@ -26,8 +26,9 @@ def check_widths(stages: Sequence[Stage], configs: Mapping[str, Mapping[str, obj
     for stage in stages:
         if stage.size not in configs:
             raise UserError(
-                f"Expected the sizes of all stages among {', '.join(configs)}. Received: "
-                f"size={stage.size!r} of stage {stage.name!r}. Choose a --size that defines it."
+                expected=f"the sizes of all stages among {', '.join(configs)}",
+                received=f"size={stage.size!r} of stage {stage.name!r}",
+                do="Choose a --size that defines it",
             )
     for stage in stages:
         if not stage.sources:
@@ -36,9 +37,10 @@ def check_widths(stages: Sequence[Stage], configs: Mapping[str, Mapping[str, obj
         wrong = _misfits(parents, configs[stage.size])
         if wrong:
             raise UserError(
-                f"Expected what stage {stage.name!r} comes from "
-                f"({' + '.join(stage.parents)}) to give its size {stage.size}. "
-                f"Received: {'; '.join(wrong)}. Change its sources or its size."
+                expected=f"what stage {stage.name!r} comes from "
+                f"({' + '.join(stage.parents)}) to give its size {stage.size}",
+                received="; ".join(wrong),
+                do="Change its sources or its size",
             )
 
 

@@ -25,7 +25,7 @@ from trainers.plans.generated import steps_to_keep
 from trainers.plans.graph import Stage, fused_steps, repeated
 from trainers.plans.options import READERS, PlanOptions
 from trainers.plans.settings import StageSettings
-from trainers.programs import check_options, option, options, texts
+from trainers.programs import check_options, option, options
 from trainers.training.config import ON_NAN
 
 # Other values of these settings are not those that a size's sweep was made for.
@@ -91,8 +91,8 @@ class PretrainConfig:
     tuning: str | None = option(
         None, "The sweep that chose the learning rates, in words; for the report."
     )
-    stage_flags: Mapping[str, Mapping[str, object]] = texts(
-        StageSettings, settings.parse, settings.FORM
+    stage_flags: Mapping[str, Mapping[str, object]] = options(
+        StageSettings, parse=settings.parse, form=settings.FORM
     )
     devices: Devices = options(Devices)
     command: str = ""
@@ -146,7 +146,7 @@ class PretrainConfig:
         )
         return Basis(size, cost, self.stage_flags, self.plan_options, self.tuned)
 
-    @property
+    @functools.cached_property
     def fused_at(self) -> dict[str, list[int]]:
         """Stage to the steps whose checkpoints stay: others are fused from them, now or later."""
         found = fused_steps(self.stages)

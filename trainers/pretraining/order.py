@@ -14,8 +14,6 @@ from trainers.engines.devices import EngineFactory, MeshEngines
 from trainers.errors import UserError
 from trainers.plans import tuning
 from trainers.plans.graph import Stage
-from trainers.plans.settings import StageSettings
-from trainers.pretraining.config import PretrainConfig
 from trainers.pretraining.stage import Run, run_stage
 from trainers.runs import sources, sweep
 
@@ -52,7 +50,7 @@ def train_side_by_side(
     Args:
         stages: stages to train, sources before what is fused from them.
         engines: engines of the whole mesh.
-        batch_size: sequences a batch.
+        batch_size: sequences per batch.
         train: trains one stage with engines; called in a thread of its own.
     """
     for wave in waves(stages):
@@ -67,78 +65,78 @@ def train_side_by_side(
                     pool.submit(train, stage, part)
                     for stage, part in zip(together, parts, strict=False)
                 ]
-            for each in running:
-                each.result()
+            for stage in running:
+                stage.result()
 
 
-def tune(config: PretrainConfig, run: Run, is_chief: bool) -> tuple[PretrainConfig, list[Stage]]:
+def tune(run: Run, is_chief: bool) -> tuple[Run, list[Stage]]:
     """Trains the sweep, if it was asked for, arm by arm.
 
     Args:
-        config: what was asked for.
         run: what all stages share.
         is_chief: whether this process writes files.
 
     Returns:
-        The configuration with what was found, and the stages that are still to be trained. Each
-        arm, too, starts from stages that have the learning rates that were found for them.
+        The run with what was found, and the stages that are still to be trained. Each arm, too,
+        starts from stages that have the learning rates that were found for them.
     """
+    config = run.config
     plan = next((plan for plan in config.plans if plan.name == tuning.NAME), None)
     rest = list(config.wanted)
     for arm in plan.facts["arms"] if plan else ():
         needed = {stage.name for stage in tuning.arm_stages(config.stages, plan.points, arm)}
-        train(config, [stage for stage in rest if stage.name in needed], run)
+        train([stage for stage in rest if stage.name in needed], run)
         rest = [stage for stage in rest if stage.name not in needed]
-        found = sweep.winners(run.workdir, plan.points)
-        if arm not in found:
+        winners = sweep.winners(run.workdir, plan.points)
+        if arm not in winners:
             _check_swept(arm, rest, plan.points)
             break
         if is_chief:
-            sweep.write(run.workdir, found)
-        config = dataclasses.replace(config, tuned=tuning.settings_of(found))
-    return config, rest
+            sweep.write(run.workdir, winners)
+        tuned = dataclasses.replace(run.config, tuned=tuning.settings_of(winners))
+        run = dataclasses.replace(run, config=tuned)
+    return run, rest
 
 
 def _check_swept(arm: str, rest: Sequence[Stage], sweep: Mapping[str, object]):
-    """Refuses stages that would take what a sweep finds that is not finished (with `--stage`)."""
+    """Refuses stages that would use what a sweep finds that is not finished (with `--stage`)."""
     for stage in rest:
         if stage.name not in sweep:
             raise UserError(
-                f"Expected the sweep of {arm!r} to be finished before stage {stage.name!r}. "
-                f"Received: plan={tuning.NAME!r}, stage={stage.name!r}. Train the stages of the "
-                "sweep first, or leave out the plan."
+                expected=f"the sweep of {arm!r} to be finished before stage {stage.name!r}",
+                received=f"plan={tuning.NAME!r}, stage={stage.name!r}",
+                do="Train the stages of the sweep first, or leave out the plan",
             )
 
 
-def train(config: PretrainConfig, wanted: Sequence[Stage], run: Run) -> None:
-    """Trains stages, and prints a line for each.
+def train(wanted: Sequence[Stage], run: Run) -> None:
+    """Trains stages, and prints one line for each.
 
     Args:
-        config: what was asked for.
         wanted: stages, sources before what is fused from them.
         run: what they share.
     """
 
-    def one(stage: Stage, engines: EngineFactory):
-        _train(stage, config.settings[stage.name], dataclasses.replace(run, make_engine=engines))
+    def train_one(stage: Stage, engines: EngineFactory):
+        _train(stage, dataclasses.replace(run, make_engine=engines))
 
-    if config.devices.parallel_stages:
-        train_side_by_side(wanted, run.make_engine, config.batch_size, one)
+    if run.config.devices.parallel_stages:
+        train_side_by_side(wanted, run.make_engine, run.config.batch_size, train_one)
     else:
         for stage in wanted:
-            one(stage, run.make_engine)
+            train_one(stage, run.make_engine)
 
 
-def _train(stage: Stage, found: StageSettings, run: Run):
+def _train(stage: Stage, run: Run):
     if not sources.is_promoted(stage, run.workdir):
         print(f"{stage.name} is left out: others did better.", flush=True)
         return
     finished = run.workdir.record(stage.name) is not None
     began = time.monotonic()
-    record = run_stage(stage, found, run)
+    record = run_stage(stage, run.config.settings[stage.name], run)
     state = "was finished" if finished else f"took {time.monotonic() - began:.0f} s"
     print(
         f"{stage.name} {state}: {record['steps']:,} steps, accuracy {record['accuracy']:.2f} %, "
-        f"loss {record['loss_per_token']:.4f} a token, {record['flops']:.3g} FLOPs.",
+        f"loss {record['loss_per_token']:.4f} per token, {record['flops']:.3g} FLOPs.",
         flush=True,
     )

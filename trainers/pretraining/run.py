@@ -72,19 +72,19 @@ def _train(
     is_chief: bool,
 ) -> None:
     data_dir = _data(config, size)
-    run = _run(config, size, workdir, data_dir, engines)
+    run = _run(config, workdir, data_dir, engines)
     if isinstance(engines, MeshEngines):
         letters = dict.fromkeys(stage.size for stage in config.wanted)
-        engines.check(map(run.config, letters), config.batch_size)
+        engines.check(map(run.model_config, letters), config.batch_size)
     for stage in config.wanted:
         workdir.check_stage(stage.name, identity(stage, config.settings[stage.name], run))
     if is_chief:
         _open(config, workdir, data_dir)
         _print_plan(config, run)
-    config, rest = order.tune(config, run, is_chief)
+    run, rest = order.tune(run, is_chief)
     if is_chief:
-        _open(config, workdir, data_dir)
-    order.train(config, rest, run)
+        _open(run.config, workdir, data_dir)
+    order.train(rest, run)
 
 
 def _open(config: PretrainConfig, workdir: Workdir, data_dir: pathlib.Path):
@@ -173,45 +173,25 @@ def _corpus(data_dir: pathlib.Path) -> dict[str, str]:
 
 
 def _run(
-    config: PretrainConfig,
-    size: Size,
-    workdir: RunState,
-    data_dir: pathlib.Path,
-    engines: EngineFactory,
+    config: PretrainConfig, workdir: RunState, data_dir: pathlib.Path, engines: EngineFactory
 ) -> Run:
     batches = PretrainingBatches(data_dir, "train", config.batch_size, config.input_length, seed=0)
     # Found out now, and not when the first stage is evaluated.
     PretrainingBatches(data_dir, "validation", config.batch_size, config.input_length)
-    return Run(
-        workdir=workdir,
-        size=size,
-        data_dir=data_dir,
-        vocabulary_size=batches.vocabulary_size,
-        batch_size=config.batch_size,
-        input_length=config.input_length,
-        eval_batches=config.eval_batches,
-        make_engine=engines,
-        microbatches=config.devices.microbatches,
-        progress=config.progress,
-        keep_every=config.keep_every,
-        theory_every=config.theory_every,
-        on_nan=config.on_nan,
-        fused_at=config.fused_at,
-    )
+    return Run(config, workdir, data_dir, batches.vocabulary_size, engines)
 
 
 def _print_plan(config: PretrainConfig, run: Run):
-    """Prints a line a stage: what it is, what it comes from, how long it trains."""
+    """Prints one line per stage: what it is, what it comes from, how long it trains."""
     rows = [("stage", "size", "model", "parameters", "steps", "starts from")]
     for stage in config.wanted:
-        found = config.settings[stage.name]
         rows.append(
             (
                 stage.name,
                 stage.size,
-                run.size.models[stage.size],
-                f"{kf.models.parameter_count(run.config(stage.size)):,}",
-                f"{found.steps:,}",
+                sizes.get_size(config.size).models[stage.size],
+                f"{kf.models.parameter_count(run.model_config(stage.size)):,}",
+                f"{config.settings[stage.name].steps:,}",
                 " + ".join(map(stage.written, stage.parents)) or "random weights",
             )
         )

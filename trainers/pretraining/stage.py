@@ -20,15 +20,23 @@ from trainers.data.batches import PretrainingBatches
 from trainers.engines.base import StepOptions
 from trainers.engines.devices import EngineFactory
 from trainers.engines.flops import step_flops
+from trainers.plans import sizes
 from trainers.plans.graph import Stage
 from trainers.plans.settings import StageSettings
 from trainers.plans.sizes import Size
 from trainers.pretraining import theory_monitor
+from trainers.pretraining.config import PretrainConfig
 from trainers.runs import record as records
 from trainers.runs.sources import check_sources, checkpoint_folder
 from trainers.runs.state import RunState
 from trainers.training import loop, optimizers
-from trainers.training.config import StepCosts
+from trainers.training.config import (
+    Measurement,
+    StageJob,
+    StepCosts,
+    TrainConfig,
+    Watch,
+)
 from trainers.training.progress import Progress
 
 # The validation set is the same for every stage and every run on the same tokens.
@@ -40,46 +48,28 @@ class Run:
     """What all stages of a run share.
 
     Args:
+        config: what was asked for.
         workdir: the run's folder.
-        size: what S, M and L are.
         data_dir: folder of the prepared tokens.
         vocabulary_size: rows of the embedding.
-        batch_size: sequences a batch.
-        input_length: tokens that the encoder sees in a sequence.
-        eval_batches: batches of the fixed validation set.
         make_engine: returns a new engine; a stage takes its own.
-        microbatches: parts that a replica's batch is cut into.
-        progress: whether to show a progress bar.
-        keep_every: checkpoints whose step is a multiple of it stay; None for none of them.
-        on_nan: "stop" or "skip", at a loss that is not finite.
-        fused_at: stage to the steps whose checkpoints others are fused from: they are kept.
-        theory_every: steps between measurements of a fused stage; None for none.
     """
 
+    config: PretrainConfig
     workdir: RunState
-    size: Size
     data_dir: pathlib.Path
     vocabulary_size: int
-    batch_size: int
-    input_length: int
-    eval_batches: int
     make_engine: EngineFactory
-    microbatches: int = 1
-    progress: bool = True
-    keep_every: int | None = None
-    on_nan: str = "stop"
-    fused_at: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
-    theory_every: int | None = None
 
-    def config(self, letter: str, dropout: float = 0.0) -> "kf.models.T5Config":
+    def model_config(self, letter: str, dropout: float = 0.0) -> "kf.models.T5Config":
         """Configuration of the model of a size before any fusion."""
-        return model_config(self.size, letter, self.vocabulary_size, dropout)
+        size = sizes.get_size(self.config.size)
+        return model_config(size, letter, self.vocabulary_size, dropout)
 
     def batches(self, split: str, seed: int, first: int = 0) -> PretrainingBatches:
         """The batches of a split, from the one with index `first`."""
-        return PretrainingBatches(
-            self.data_dir, split, self.batch_size, self.input_length, seed=seed, first=first
-        )
+        lengths = (self.config.batch_size, self.config.input_length)
+        return PretrainingBatches(self.data_dir, split, *lengths, seed=seed, first=first)
 
 
 def model_config(
@@ -93,7 +83,7 @@ def model_config(
 
 def identity(stage: Stage, settings: StageSettings, run: Run) -> dict:
     """What makes a stage what it is, flat: two runs of the stage compare by it."""
-    model = run.config(stage.size, settings.dropout).to_dict()
+    model = run.model_config(stage.size, settings.dropout).to_dict()
     optional = {"source_steps": dict(stage.source_steps), "until": stage.until}
     optional = {name: value for name, value in optional.items() if value}
     return {
@@ -129,7 +119,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
     if record is not None:
         return record
     check_sources(stage, run.workdir)
-    engine = run.make_engine(StepOptions(settings.clip_norm, run.microbatches))
+    engine = run.make_engine(StepOptions(settings.clip_norm, run.config.devices.microbatches))
     start = _start(stage, run)
     with engine.scope():
         model, source_steps = make_model(stage, settings, run)
@@ -141,28 +131,29 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
             )
         )
     batches = run.batches("train", settings.seed, start.batch)
-    flops = step_flops(model, run.batch_size, batches.input_length, batches.target_length)
+    flops = step_flops(model, run.config.batch_size, batches.input_length, batches.target_length)
     known = records.describe(stage, settings, model, flops)
     known |= {"source_steps": source_steps, "first_batch": start.batch}
     if engine.is_chief:
         details = known | {"model": model.config.to_dict(), "plan": stage.to_dict()}
         run.workdir.start_stage(stage.name, what, details)
-    result = loop.train(
+    job = StageJob(
         engine=engine,
         model=model,
         optimizer=optimizer,
         batches=batches,
         validation=run.batches("validation", VALIDATION_SEED),
-        config=_train_config(stage, settings, run),
-        folder=run.workdir.stage_dir(stage.name),
         costs=StepCosts(batches.tokens_per_batch, flops.total),
         settings={"model": model.config.to_dict(), "stage": what},
+        initial=start.state,
+    )
+    watch = Watch(
         monitors=_monitors(model),
         measurements=_measurements(stage, settings, run, optimizer),
-        initial=start.state,
-        name=stage.name,
-        progress=run.progress,
+        progress=run.config.progress,
     )
+    folder = run.workdir.stage_dir(stage.name)
+    result = loop.train(job, _train_config(stage, settings, run), folder, watch)
     if engine.is_chief:
         run.workdir.write_record(stage.name, known | records.reached(result, engine))
     # No host goes on before the record is there: the next stage asks for it.
@@ -195,7 +186,7 @@ def make_model(
         config = kf.models.T5Config.from_dict(known["model"])
         return kf.models.T5(config, **how), known["source_steps"]
     if not stage.sources:
-        return kf.models.T5(run.config(stage.size, settings.dropout), **how), {}
+        return kf.models.T5(run.model_config(stage.size, settings.dropout), **how), {}
     found = {
         name: find_checkpoint(checkpoint_folder(stage, name, run.workdir)) for name in stage.sources
     }
@@ -246,24 +237,27 @@ def _monitors(model) -> dict[str, Callable]:
 
 def _measurements(
     stage: Stage, settings: StageSettings, run: Run, optimizer
-) -> Sequence[loop.Measurement]:
-    if not (stage.is_fused and run.theory_every):
+) -> Sequence[Measurement]:
+    if not (stage.is_fused and run.config.theory_every):
         return ()
     batch = run.batches("validation", VALIDATION_SEED).batch(0)
-    every, dtype = run.theory_every, settings.dtype
+    every, dtype = run.config.theory_every, settings.dtype
     return [theory_monitor.measurement(stage, run.workdir, batch, optimizer, every, dtype)]
 
 
-def _train_config(stage: Stage, settings: StageSettings, run: Run) -> loop.TrainConfig:
+def _train_config(stage: Stage, settings: StageSettings, run: Run) -> TrainConfig:
     # Steps that have to stay are multiples of their greatest common divisor.
-    kept = (*run.fused_at.get(stage.name, ()), *([run.keep_every] if run.keep_every else []))
-    return loop.TrainConfig(
+    kept = (
+        *run.config.fused_at.get(stage.name, ()),
+        *([run.config.keep_every] if run.config.keep_every else []),
+    )
+    return TrainConfig(
         steps=settings.steps,
         eval_every=settings.eval_every,
-        eval_batches=run.eval_batches,
+        eval_batches=run.config.eval_batches,
         checkpoint_every=settings.checkpoint_every,
         steps_per_call=settings.steps_per_call,
         keep_every=math.gcd(*kept) or None,
         goal=run.workdir.record(stage.until)["accuracy"] if stage.until else None,
-        on_nan=run.on_nan,
+        on_nan=run.config.on_nan,
     )

@@ -2,12 +2,49 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
 
 from trainers.checkpoints import Keep
-from trainers.errors import UserError
+from trainers.engines.base import Engine
+from trainers.errors import check_at_least, check_choice
 
 ON_NAN = ("stop", "skip")
+
+
+@dataclasses.dataclass(frozen=True)
+class StepCosts:
+    """Tokens and FLOPs per step, counted from the model (`trainers.engines.flops`)."""
+
+    tokens_per_step: int
+    flops_per_step: float
+
+
+@dataclasses.dataclass(frozen=True)
+class StageJob:
+    """What is trained, and on what.
+
+    Attributes:
+        engine: runs the steps; model and optimizer were built inside its scope.
+        model: maps a batch's inputs to logits.
+        optimizer: Keras optimizer.
+        batches: training batches: `.from_step(start)` iterates from any step.
+        validation: validation batches: `.batch(i)` for i in range(eval_batches).
+        costs: tokens and FLOPs per step.
+        settings: configuration that is written into each checkpoint (model, data, …).
+        initial: state that a new run begins with, as `Engine.load_state` takes it; None for what
+            model and optimizer have.
+    """
+
+    engine: Engine
+    model: object
+    optimizer: object
+    batches: object
+    validation: object
+    costs: StepCosts
+    settings: Mapping = dataclasses.field(default_factory=dict)
+    initial: Mapping[str, np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +57,7 @@ class TrainConfig:
         eval_batches: validation batches of an evaluation.
         checkpoint_every: steps between checkpoints; one at the end comes on top.
         log_every: steps between training lines; they are means over these steps.
-        steps_per_call: most steps in one call of the engine: the host waits once a call, and a
+        steps_per_call: most steps in one call of the engine: the host waits once per call, and a
             signal or a loss that is not finite is seen after one.
         keep_checkpoints: how many of the newest checkpoints stay.
         keep_best: whether the one with the best validation loss stays.
@@ -46,20 +83,14 @@ class TrainConfig:
     on_nan: str = "stop"
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type is int or (field.name == "keep_every" and value is not None):
-                least = 0 if field.name == "steps" else 1
-                if type(value) is not int or value < least:
-                    raise UserError(
-                        f"Expected an integer of at least {least} for {field.name}. "
-                        f"Received: {field.name}={value!r}. Give another number."
-                    )
-        if self.on_nan not in ON_NAN:
-            raise UserError(
-                f"Expected on_nan to be {' or '.join(ON_NAN)}. Received: on_nan={self.on_nan!r}. "
-                "Choose one of these."
+        numbers = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.type is int}
+        for name, number in numbers.items():
+            # Only the period of what stays may be None.
+            check_at_least(
+                0 if name == "steps" else 1, **{name: "None" if number is None else number}
             )
+        check_at_least(1, keep_every=self.keep_every)
+        check_choice(ON_NAN, on_nan=self.on_nan)
 
     @property
     def keep(self) -> Keep:
@@ -95,11 +126,20 @@ class Measurement:
 
 
 @dataclasses.dataclass(frozen=True)
-class StepCosts:
-    """Tokens and FLOPs of one step, counted from the model (`trainers.engines.flops`)."""
+class Watch:
+    """What is shown and measured on the way; none of it changes the training.
 
-    tokens_per_step: int
-    flops_per_step: float
+    Attributes:
+        monitors: name → function of the model, called and logged at every evaluation.
+        measurements: what is measured of the model with periods of its own; on one device.
+        label: of the progress bar; by default the folder's name.
+        progress: show the bar.
+    """
+
+    monitors: Mapping[str, Callable[[object], float]] = dataclasses.field(default_factory=dict)
+    measurements: Sequence[Measurement] = ()
+    label: str = ""
+    progress: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

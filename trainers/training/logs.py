@@ -20,14 +20,14 @@ _EVENTS = re.compile(r"events\.out\.tfevents\.(\d+)\.(\d{6})\.")
 
 
 class MetricsFile:
-    """metrics.jsonl: one JSON object a line, {"kind": "train", "eval" or another, "step": …, …}.
+    """metrics.jsonl: one JSON object per line, {"kind": "train", "eval" or another, "step": …, …}.
 
-    Opening it cuts it back to the step that the run goes on from, so that no step stands in it
+    Opening it cuts it back to the step that the run resumes from, so that no step stands in it
     twice, and drops a last line that a killed process left half written.
 
     Args:
         path: the file.
-        step: step that the run goes on from; None for a new run, which begins an empty file.
+        step: step that the run resumes from; None for a new run, which begins an empty file.
     """
 
     def __init__(self, path: str | os.PathLike, step: int | None):
@@ -76,7 +76,7 @@ class TensorBoard:
 
     Args:
         folder: folder of event files; each start of a run adds one.
-        step: step that the run goes on from, None for a new run; TensorBoard forgets what it read
+        step: step that the run resumes from, None for a new run; TensorBoard forgets what it read
             beyond it.
     """
 
@@ -122,11 +122,11 @@ def _stamp(folder: pathlib.Path) -> str:
 
 
 class RunLog:
-    """The three together.
+    """Metrics file, TensorBoard and progress bar together.
 
     Args:
         folder: the stage's folder.
-        step: step that the run goes on from; None for a new run.
+        step: step that the run resumes from; None for a new run.
         steps: step that it ends at.
         name: name before the progress bar.
         progress: show the bar (on stderr).
@@ -162,22 +162,17 @@ class RunLog:
         """Moves the bar on."""
         self._bar.update(steps)
 
-    def train(self, values: Mapping) -> None:
-        """Logs training numbers: step, loss_per_token, accuracy, tokens_per_second, …"""
-        self._bar.set_postfix_str(
-            f"loss {values['loss_per_token']:.4f}, acc {values['accuracy']:.2f} %, "
-            f"{values['tokens_per_second']:,.0f} tokens/s",
-            refresh=False,
-        )
-        self._write("train", values)
-
-    def evaluation(self, values: Mapping) -> None:
-        """Logs a point of the validation curve."""
-        self._write("eval", values)
-
-    def measurement(self, kind: str, values: Mapping) -> None:
-        """Logs what a `Measurement` of this kind found at a step."""
-        self._write(kind, values)
+    def write(self, kind: str, values: Mapping) -> None:
+        """Logs numbers of a step under a kind: "train", "eval", or that of a `Measurement`."""
+        if kind == "train":
+            self._bar.set_postfix_str(
+                f"loss {values['loss_per_token']:.4f}, acc {values['accuracy']:.2f} %, "
+                f"{values['tokens_per_second']:,.0f} tokens/s",
+                refresh=False,
+            )
+        if self._writes:
+            self._metrics.write(kind, values)
+            self._board.write(kind, values["step"], values)
 
     def say(self, text: str) -> None:
         """Prints a line without breaking the bar."""
@@ -188,11 +183,6 @@ class RunLog:
         """Makes the metrics file outlive a loss of power."""
         if self._writes:
             self._metrics.sync()
-
-    def _write(self, kind: str, values: Mapping) -> None:
-        if self._writes:
-            self._metrics.write(kind, values)
-            self._board.write(kind, values["step"], values)
 
     def close(self) -> None:
         self._bar.close()

@@ -1,7 +1,7 @@
 """The training loop: steps, evaluations and checkpoints on schedule, exact resume.
 
 It knows no backend. A run's state is weights, optimizer slots, step and dropout seeds, and a batch
-is a pure function of (seed, step). So a run that stopped anywhere goes on from its newest
+is a pure function of (seed, step). So a run that stopped anywhere resumes from its newest
 checkpoint as if it had not.
 
 On several hosts each runs this loop and takes the same decisions: all numbers that it sees are
@@ -15,58 +15,33 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from trainers import checkpoints, stopping
-from trainers.checkpoints import Writer
-from trainers.engines.base import Batch, Engine, StepSums
+from trainers.checkpoints import CHECKPOINT_FOLDER, Writer
+from trainers.engines.base import Batch, StepSums
 from trainers.engines.state import state_variables
 from trainers.errors import NotFinite, UserError
-from trainers.training.config import Measurement, StepCosts, TrainConfig, TrainResult
+from trainers.training.config import StageJob, TrainConfig, TrainResult, Watch
 from trainers.training.logs import RunLog
 from trainers.training.progress import Progress, Window
 
-# So many batches may be skipped before a checkpoint lies behind them: more, and it is not the data.
+# Limit of batches skipped since the newest checkpoint: more, and it is not the data.
 MAX_SKIPPED = 10
 
 
 def train(
-    *,
-    engine: Engine,
-    model,
-    optimizer,
-    batches,
-    validation,
-    config: TrainConfig,
-    folder: str | os.PathLike,
-    costs: StepCosts,
-    settings: Mapping | None = None,
-    monitors: Mapping[str, Callable[[object], float]] | None = None,
-    measurements: Sequence[Measurement] = (),
-    initial: Mapping[str, np.ndarray] | None = None,
-    name: str = "",
-    progress: bool = True,
+    job: StageJob, config: TrainConfig, folder: str | os.PathLike, watch: Watch | None = None
 ) -> TrainResult:
-    """Trains a model, or goes on with it where its folder says that it was.
+    """Trains a model, or resumes where its folder says that it was.
 
     Args:
-        engine: runs the steps; model and optimizer were built inside its scope.
-        model: maps a batch's inputs to logits.
-        optimizer: Keras optimizer.
-        batches: training batches: `.from_step(start)` iterates from any step.
-        validation: validation batches: `.batch(i)` for i in range(eval_batches).
+        job: what is trained, and on what.
         config: lengths and periods.
         folder: the stage's folder: metrics.jsonl, tensorboard/ and checkpoints/ go there.
-        costs: tokens and FLOPs of a step.
-        settings: configuration that is written into each checkpoint (model, data, …).
-        monitors: name → function of the model, called and logged at every evaluation.
-        measurements: what is measured of the model with periods of its own; on one device.
-        initial: state that a new run begins with, as `Engine.load_state` takes it; None for what
-            model and optimizer have.
-        name: what the progress bar is called; by default the folder's name.
-        progress: show the bar.
+        watch: what is shown and measured on the way.
 
     Returns:
         `TrainResult`; a folder whose run is finished returns at once with what it reached.
@@ -76,61 +51,32 @@ def train(
         Stopped: a signal came, inside `stopping.handled`; the state is saved.
         UserError: checkpoints that are all damaged, or of another model.
     """
-    folder = pathlib.Path(folder)
-    engine.compile(model, optimizer)
-    run = _Run(
-        engine=engine,
-        batches=batches,
-        config=config,
-        folder=folder,
-        costs=costs,
-        settings=dict(settings or {}),
-        model=model,
-        monitors=dict(monitors or {}),
-        measurements=measurements,
-        # Pure functions of their index: made once, used in every evaluation.
-        validation=[validation.batch(index) for index in range(config.eval_batches)],
-        new_log=lambda step: RunLog(
-            folder, step, config.steps, name or folder.name, progress, writes=engine.is_chief
-        ),
-        shapes={n: tuple(v.shape) for n, v in state_variables(model, optimizer).items()},
-        writer=Writer(folder / checkpoints.CHECKPOINT_FOLDER, config.keep)
-        if engine.is_chief
-        else None,
-        initial=initial,
-    )
-    with stopping.postponed() as stop, run:
-        run.to_end(stop)
-    checkpoint = folder / checkpoints.CHECKPOINT_FOLDER / checkpoints.step_folder(run.at.step)
-    at = run.at
+    job.engine.compile(job.model, job.optimizer)
+    with stopping.postponed() as stop, _Loop(job, config, folder, watch or Watch()) as loop:
+        loop.to_end(stop)
+    at = loop.at
+    checkpoint = loop.saves / checkpoints.step_folder(at.step)
     return TrainResult(at.step, at.device_seconds, at.curve, checkpoint, tuple(at.skipped))
 
 
-@dataclasses.dataclass
-class _Run(contextlib.AbstractContextManager):
+class _Loop(contextlib.AbstractContextManager):
     """A run at some step; as a context manager it closes its files."""
 
-    engine: Engine
-    batches: object
-    config: TrainConfig
-    folder: pathlib.Path
-    costs: StepCosts
-    settings: dict
-    model: object
-    monitors: dict[str, Callable[[object], float]]
-    measurements: Sequence[Measurement]
-    validation: list
-    shapes: dict[str, tuple[int, ...]]
-    new_log: Callable[[int | None], RunLog]
-    writer: Writer | None
-    initial: Mapping[str, np.ndarray] | None = None
-    at: Progress = dataclasses.field(default_factory=Progress)
-    saved: int = -1
-    log: RunLog | None = None
-    feed: Iterator[Batch] | None = None
-    # Batches skipped since the newest checkpoint, and where the loss was not finite last.
-    tried: set[int] = dataclasses.field(default_factory=set)
-    bad: int = -1
+    def __init__(self, job: StageJob, config: TrainConfig, folder: str | os.PathLike, watch: Watch):
+        self.job, self.config, self.watch = job, config, watch
+        self.engine = job.engine
+        self.folder = pathlib.Path(folder)
+        self.saves = self.folder / CHECKPOINT_FOLDER
+        # Pure functions of their index: made once, used in every evaluation.
+        self.validation = [job.validation.batch(index) for index in range(config.eval_batches)]
+        self.writer = Writer(self.saves, config.keep) if self.engine.is_chief else None
+        self.at = Progress()
+        self.saved = -1
+        self.log: RunLog | None = None
+        self.feed: Iterator[Batch] | None = None
+        # Batches skipped since the newest checkpoint, and where the loss was not finite last.
+        self.tried: set[int] = set()
+        self.bad = -1
 
     def __exit__(self, *error) -> None:
         if self.log:
@@ -139,26 +85,36 @@ class _Run(contextlib.AbstractContextManager):
             self.writer.__exit__(*error)
 
     def restore(self) -> None:
-        """Takes up the newest good checkpoint, if there is one, and cuts the logs back to it."""
-        found = checkpoints.latest(self.folder / checkpoints.CHECKPOINT_FOLDER, self.shapes)
-        if found is not None:
-            if found.step > self.config.steps:
+        """Loads the newest good checkpoint, if there is one, and cuts the logs back to it."""
+        variables = state_variables(self.job.model, self.job.optimizer)
+        shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+        checkpoint = checkpoints.latest(self.saves, shapes)
+        if checkpoint is not None:
+            if checkpoint.step > self.config.steps:
                 raise UserError(
-                    f"Expected a run of at least the {found.step} steps that were taken. Received: "
-                    f"steps={self.config.steps}. Give more steps, or another folder."
+                    expected=f"a run of at least the {checkpoint.step} steps that were taken",
+                    received=f"steps={self.config.steps}",
+                    do="Give more steps, or another folder",
                 )
-            self.engine.load_state(found.state())
-            self.at = Progress.from_dict(found.step, found.config["progress"])
-            self.saved = found.step
-        elif self.initial is not None:
-            self.engine.load_state(self.initial)
+            self.engine.load_state(checkpoint.state())
+            self.at = Progress.from_dict(checkpoint.step, checkpoint.config["progress"])
+            self.saved = checkpoint.step
+        elif self.job.initial is not None:
+            self.engine.load_state(self.job.initial)
         # Nobody writes or removes before all hosts have read.
         self.engine.agree(False)
-        if self.writer and found is not None:
-            self.writer.tidy(found.step)
+        if self.writer and checkpoint is not None:
+            self.writer.tidy(checkpoint.step)
         if self.log:
             self.log.close()
-        self.log = self.new_log(None if found is None else found.step)
+        self.log = RunLog(
+            self.folder,
+            None if checkpoint is None else checkpoint.step,
+            self.config.steps,
+            self.watch.label or self.folder.name,
+            self.watch.progress,
+            writes=self.engine.is_chief,
+        )
 
     def to_end(self, stop: stopping.Stop) -> None:
         """Trains from the newest checkpoint to the last step."""
@@ -169,7 +125,7 @@ class _Run(contextlib.AbstractContextManager):
         if self.saved < 0 and (self.config.on_nan == "skip" or self.config.keep_every):
             self.save()  # somewhere to go back to; the multiples of any period begin with 0
         if not self.ended:
-            self.feed = self.at.feed(self.batches)
+            self.feed = self.at.feed(self.job.batches)
             self.engine.warm_up(self.feed, self.config.steps_per_call)
         while True:
             try:
@@ -201,7 +157,8 @@ class _Run(contextlib.AbstractContextManager):
     def advance(self) -> None:
         """One call of the engine, and whatever is due at the step where it ends."""
         at, config = self.at, self.config
-        count = config.boundary_after(at.step, *(m.every for m in self.measurements)) - at.step
+        periods = [measurement.every for measurement in self.watch.measurements]
+        count = config.boundary_after(at.step, *periods) - at.step
         began = time.perf_counter()
         sums = self.engine.train(self.feed, count)
         seconds = time.perf_counter() - began
@@ -212,7 +169,7 @@ class _Run(contextlib.AbstractContextManager):
         at.window = at.window.add(sums, seconds)
         self.log.advance(count)
         if self.due(config.log_every):
-            self.log.train(self.train_line())
+            self.log.write("train", self.train_line())
             at.window = Window()
         if self.due(config.eval_every):
             self.evaluate(sums)
@@ -225,7 +182,7 @@ class _Run(contextlib.AbstractContextManager):
 
     def train_line(self) -> dict:
         sums = self.at.window.sums
-        tokens = sums.steps * self.costs.tokens_per_step
+        tokens = sums.steps * self.job.costs.tokens_per_step
         return {
             "step": self.at.step,
             "loss": sums.loss,
@@ -244,41 +201,42 @@ class _Run(contextlib.AbstractContextManager):
             raise self.not_finite(what, self.at.step - 1, trained)
         point = {
             "step": self.at.step,
-            "tokens": self.at.step * self.costs.tokens_per_step,
-            "flops": self.at.step * self.costs.flops_per_step,
+            "tokens": self.at.step * self.job.costs.tokens_per_step,
+            "flops": self.at.step * self.job.costs.flops_per_step,
             "device_seconds": self.at.device_seconds,
             "loss": sums.loss,
             "loss_per_token": sums.loss_per_token,
             "accuracy": sums.accuracy,
         }
         self.at.curve.append(point)
-        found = {name: float(function(self.model)) for name, function in self.monitors.items()}
-        self.log.evaluation(point | found)
+        model = self.job.model
+        monitored = {name: float(of(model)) for name, of in self.watch.monitors.items()}
+        self.log.write("eval", point | monitored)
 
     def measure(self) -> None:
         """Takes and logs the measurements that are due; a run that meets its goal ends with one."""
-        for each in self.measurements:
-            if not (self.due(each.every) or self.ended):
+        for measurement in self.watch.measurements:
+            if not (self.due(measurement.every) or self.ended):
                 continue
             began = time.perf_counter()
-            numbers = each.measure(self.model)
+            numbers = measurement.measure(self.job.model)
             seconds = time.perf_counter() - began
-            total = self.at.measured.get(each.kind, 0.0) + seconds
-            self.at.measured[each.kind] = total
+            total = self.at.measured.get(measurement.kind, 0.0) + seconds
+            self.at.measured[measurement.kind] = total
             clock = {"seconds": seconds, "total_seconds": total}
-            self.log.measurement(each.kind, {"step": self.at.step, **numbers, **clock})
+            self.log.write(measurement.kind, {"step": self.at.step, **numbers, **clock})
 
     def save(self, trained: StepSums | None = None) -> None:
         """Hands a checkpoint of this step to the writer, which removes those that are too old."""
         if self.writer:
             self.writer.wait()  # or the host would hold two copies
         state = self.engine.state()
-        # The last update may have spoilt the weights, which no loss has shown yet.
+        # The last update may have made weights infinite, which no loss has shown yet.
         if self.engine.agree(not all(_is_finite(value) for value in state.values())):
             raise self.not_finite("weights that are not finite", self.at.step - 1, trained)
         if self.writer:
             config = {
-                "settings": self.settings,
+                "settings": dict(self.job.settings),
                 "train": dataclasses.asdict(self.config),
                 "progress": self.at.to_dict(),
             }
@@ -296,11 +254,12 @@ class _Run(contextlib.AbstractContextManager):
         last = f"the checkpoint of step {self.saved}" if self.saved >= 0 else "no checkpoint"
         skipped = f" {len(self.tried)} batches were skipped since." if self.tried else ""
         return NotFinite(
-            f"Expected a finite loss. Received: {what} at step={step + 1}, "
-            f"learning_rate={sums.learning_rate:.3g}, "
-            f"largest_gradient={sums.largest_gradient:.3g}. Lower the learning rate and start "
-            f"again, or skip such batches with --on_nan=skip; the folder has {last}.{skipped}",
-            step,
+            expected="a finite loss",
+            received=f"{what} at step={step + 1}, learning_rate={sums.learning_rate:.3g}, "
+            f"largest_gradient={sums.largest_gradient:.3g}",
+            do="Lower the learning rate and start again, or skip such batches with --on_nan=skip; "
+            f"the folder has {last}.{skipped}",
+            step=step,
         )
 
     def go_back(self, error: NotFinite) -> None:
@@ -309,7 +268,7 @@ class _Run(contextlib.AbstractContextManager):
             raise error
         indices = {self.at.batch_index(error.step)}
         if error.step == self.bad and error.step > self.saved:
-            # Another batch at the same step: the update before it may have spoilt the weights.
+            # Another batch at the same step: the update before it may have done it.
             indices.add(self.at.batch_index(error.step - 1))
         if len(self.tried | indices) > MAX_SKIPPED:
             raise error
@@ -321,7 +280,7 @@ class _Run(contextlib.AbstractContextManager):
         self.engine.agree(False)
         self.restore()
         self.at.skip(self.tried)
-        self.feed = self.at.feed(self.batches)
+        self.feed = self.at.feed(self.job.batches)
         self.log.say(
             f"{self.folder.name}: not finite at step {error.step + 1}; went back to step "
             f"{self.at.step}, skipping batches {', '.join(map(str, sorted(self.tried)))}."

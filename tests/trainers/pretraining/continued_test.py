@@ -11,7 +11,6 @@ from trainers import checkpoints, pretrain
 from trainers.errors import UserError
 from trainers.files import read_json
 from trainers.runs.state import RunState
-from trainers.training import loop
 
 FIXED = {"dropout": 0.1, "learning_rate_scale": 0.5}
 LATE = {"init": "continued", "settings": {"steps": 3}}
@@ -94,16 +93,16 @@ class Killed(Exception):
 
 def test_a_part_that_was_interrupted_goes_on_exactly(world, patch):
     config = asked(world, workdir="w2")
-    save = loop._Run.save
+    save = checkpoints.Writer.save
 
-    def save_and_end(run, *arguments):
-        save(run, *arguments)
-        run.writer.wait()
+    def save_and_end(writer, step, *arguments):
+        save(writer, step, *arguments)
+        writer.wait()
         raise Killed
 
     kills = 0
     with patch.context() as killing:
-        killing.setattr(loop._Run, "save", save_and_end)
+        killing.setattr(checkpoints.Writer, "save", save_and_end)
         while RunState(world / "w2").record("last") is None:
             with contextlib.suppress(Killed):
                 pretrain.pretrain(config)
@@ -132,14 +131,16 @@ def test_only_the_best_rival_goes_on(world):
 def test_settings_are_those_of_the_source(world):
     stage = read_json(world / "w" / "last" / "stage.json")
     assert stage["settings"]["learning_rate_scale"] == 0.5
-    with pytest.raises(UserError, match=r"only steps.*goes on as 'then' ended\. Received: dropout"):
+    with pytest.raises(
+        UserError, match=r"only steps.*continues 'then' as that ended\. Received: dropout"
+    ):
         asked(world, "--dropout=last:0.2")
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"sources": ["first@2"]}, "go on from the end"),
+        ({"sources": ["first@2"]}, "resume at the end"),
         ({"until": "nobody"}, "needs among .* stage='nobody'"),
         ({"rivals": ["whole"]}, "with its source among them"),
         ({"settings": {"dropout": 0.2}}, "Received: dropout"),

@@ -19,7 +19,7 @@ from trainers.checkpoints import models
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
-# Arguments: logical CPUs of TensorFlow, step to stop behind (0: none), flags of trainers.pretrain.
+# Arguments: logical CPUs of TensorFlow, steps to stop after (0: none), flags of trainers.pretrain.
 PROGRAM = """
 import os
 import signal
@@ -29,7 +29,7 @@ import pytest
 
 from tests.trainers import nano
 from trainers import pretrain, programs
-from trainers.training import loop
+from trainers.training.logs import RunLog
 from absl import flags
 
 cpus, stop, *arguments = sys.argv[1:]
@@ -42,17 +42,18 @@ if int(cpus) > 1:
     mirrored, names = tf.distribute.MirroredStrategy, [f"CPU:{i}" for i in range(int(cpus))]
     tf.distribute.MirroredStrategy = lambda: mirrored(names)
 nano.define(pytest.MonkeyPatch())
-advance = loop._Run.advance
+advance, taken = RunLog.advance, 0
 
-def advance_and_stop(run):
-    advance(run)
-    if run.at.step == int(stop):
+def advance_and_stop(log, steps):
+    global taken
+    advance(log, steps)
+    taken += steps
+    if taken == int(stop):
         os.kill(os.getpid(), signal.SIGTERM)
 
-loop._Run.advance = advance_and_stop
+RunLog.advance = advance_and_stop
 sys.argv[1:] = arguments
-pretrain.define_flags()
-programs.run(pretrain.main)
+programs.run(pretrain.main, pretrain.PretrainConfig)
 """
 
 
@@ -104,7 +105,7 @@ def test_a_run_moves_between_devices_strategies_and_backends(tmp_path, data_dir)
     moved = tmp_path / "moved"
     stopped = run(command(data_dir, moved, stop=4), code=75)
     assert "stopped at step 4 by SIGTERM, saved" in stopped.stderr
-    run(command(data_dir, moved, "--strategy=mirrored", cpus=2, stop=8), code=75)
+    run(command(data_dir, moved, "--strategy=mirrored", cpus=2, stop=4), code=75)
     run(command(data_dir, moved, "--mesh_shape=batch:2,model:2"), backend="jax")
     assert_same(weights(tmp_path / "whole"), weights(moved))
     lines = (moved / "baseline" / "metrics.jsonl").read_text().splitlines()

@@ -23,7 +23,8 @@ from trainers.engines.losses import loss_sums
 from trainers.errors import UserError
 from trainers.plans import settings
 from trainers.plans.graph import Stage
-from trainers.pretraining import stage
+from trainers.pretraining.config import PretrainConfig
+from trainers.pretraining.stage import Run, make_model, run_stage
 from trainers.runs.state import RunState
 
 SMALL, FUSED = plans.PLANS["self_fusion"].stages
@@ -34,19 +35,17 @@ def run(tmp_path_factory, patch):
     """A run in which the small stage is finished."""
     folder = tmp_path_factory.mktemp("stages")
     data_dir = nano.write_tokens(folder)
-    found = stage.Run(
+    run = Run(
+        config=PretrainConfig(
+            ("self_fusion",), size="nano", workdir=str(folder / "w"), progress=False
+        ),
         workdir=RunState(folder / "w"),
-        size=nano.NANO,
         data_dir=data_dir,
         vocabulary_size=PretrainingBatches(data_dir, "train", 2, 16).vocabulary_size,
-        batch_size=2,
-        input_length=16,
-        eval_batches=2,
         make_engine=engine_factory(Devices(strategy="one_device")),
-        progress=False,
     )
-    stage.run_stage(SMALL, settings_of(SMALL), found)
-    return found
+    run_stage(SMALL, settings_of(SMALL), run)
+    return run
 
 
 def settings_of(stage, **flags):
@@ -56,10 +55,10 @@ def settings_of(stage, **flags):
 
 
 def loss_of(model, run):
-    """Loss on the validation batches, summed over a batch, without trainers.training.loop."""
+    """Loss on the validation batches, summed per batch, without trainers.training.loop."""
     batches = PretrainingBatches(run.data_dir, "validation", 2, 16)
     losses = []
-    for index in range(run.eval_batches):
+    for index in range(run.config.eval_batches):
         batch = batches.batch(index)
         targets = batch.pop("targets")
         losses.append(float(loss_sums(model(batch), targets).loss))
@@ -88,32 +87,32 @@ def test_record_of_a_stage_from_random_weights(run):
 
 def test_a_finished_stage_is_not_trained_again(run):
     before = nano.content(run.workdir.path)
-    assert stage.run_stage(SMALL, settings_of(SMALL), run) == run.workdir.record("small_0")
+    assert run_stage(SMALL, settings_of(SMALL), run) == run.workdir.record("small_0")
     assert nano.content(run.workdir.path) == before
 
 
 def test_other_settings_are_refused_with_both_values(run):
     before = nano.content(run.workdir.path)
     with pytest.raises(UserError, match="'small_0'.*steps=4, there it is 3"):
-        stage.run_stage(SMALL, settings_of(SMALL, steps="4"), run)
+        run_stage(SMALL, settings_of(SMALL, steps="4"), run)
     assert nano.content(run.workdir.path) == before
 
 
 def test_how_often_it_saves_is_not_what_it_is(run):
-    stage.run_stage(SMALL, settings_of(SMALL, checkpoint_every="1", steps_per_call="1"), run)
+    run_stage(SMALL, settings_of(SMALL, checkpoint_every="1", steps_per_call="1"), run)
 
 
 def test_a_source_that_is_not_finished_names_the_command(run):
     stage = plans.PLANS["fusion_rule"].stages[-1]
     with pytest.raises(UserError) as error:
-        stage.run_stage(stage, settings_of(stage), run)
+        run_stage(stage, settings_of(stage), run)
     assert f"--stage=small_1 --workdir={run.workdir.path}" in str(error.value)
     assert not run.workdir.stage_dir("fusion_rule").exists()
 
 
 def test_self_fusion_starts_where_its_source_ended(run):
-    found = settings_of(FUSED, noise="0", dropout="0.1")
-    record = stage.run_stage(FUSED, found, run)
+    asked = settings_of(FUSED, noise="0", dropout="0.1")
+    record = run_stage(FUSED, asked, run)
     source = run.workdir.record("small_0")
     assert record["curve"][0]["loss"] == pytest.approx(source["loss"], rel=1e-5)
     assert record["curve"][0]["step"] == 0
@@ -136,7 +135,7 @@ def test_models_of_two_sources(run, tmp_path, norm, groups):
         shutil.copytree(run.workdir.stage_dir("small_0"), twin.workdir.stage_dir(name))
     stage = Stage("big", "M", f"fusion_{norm}", ("small_0", "small_1"))
     with pytest.warns(kf.SymmetryWarning):
-        model, steps = stage.make_model(stage, settings_of(stage, noise="0"), twin)
+        model, steps = make_model(stage, settings_of(stage, noise="0"), twin)
     assert steps == {"small_0": 3, "small_1": 3}
     assert model.config.norm_groups == groups
     assert model.config.hidden_dim == 16
@@ -148,7 +147,7 @@ def test_noise_and_seed_reach_the_fusion(run, tmp_path):
     shutil.copytree(run.workdir.stage_dir("small_0"), twin.workdir.stage_dir("small_0"))
 
     def kernel(**flags):
-        model, _ = stage.make_model(FUSED, settings_of(FUSED, **flags), twin)
+        model, _ = make_model(FUSED, settings_of(FUSED, **flags), twin)
         return keras.ops.convert_to_numpy(model.head.kernel), [
             keras.ops.convert_to_numpy(v) for v in model.weights if "query" in v.path
         ][0]
@@ -171,7 +170,7 @@ def test_a_stage_that_was_stopped_ends_as_one_that_was_not(run, tmp_path):
     folder = twin.workdir.stage_dir("small_0")
     (folder / "record.json").unlink()
     shutil.rmtree(folder / "checkpoints" / "step_00000003")
-    record = stage.run_stage(SMALL, settings_of(SMALL), twin)
+    record = run_stage(SMALL, settings_of(SMALL), twin)
     whole = run.workdir.record("small_0")
     for field in ("loss", "accuracy", "tokens", "flops", "steps", "parameters"):
         assert record[field] == whole[field], field
@@ -180,17 +179,17 @@ def test_a_stage_that_was_stopped_ends_as_one_that_was_not(run, tmp_path):
 
 def test_a_fused_stage_that_was_stopped_is_not_fused_again(run, tmp_path):
     twin = dataclasses.replace(run, workdir=RunState(tmp_path))
-    found = settings_of(FUSED, noise="0", dropout="0.1")
-    stage.run_stage(FUSED, found, run)
+    asked = settings_of(FUSED, noise="0", dropout="0.1")
+    run_stage(FUSED, asked, run)
     shutil.copytree(run.workdir.stage_dir("self_fusion"), twin.workdir.stage_dir("self_fusion"))
-    model, steps = stage.make_model(FUSED, found, twin)  # small_0 is not even there
+    model, steps = make_model(FUSED, asked, twin)  # small_0 is not even there
     assert steps == {"small_0": 3}
     assert model.config.blocks["hidden"] == (8, 8)
 
 
 def test_adamw_works_everywhere(run, tmp_path):
     twin = dataclasses.replace(run, workdir=RunState(tmp_path))
-    record = stage.run_stage(SMALL, settings_of(SMALL, optimizer="adamw", steps="2"), twin)
+    record = run_stage(SMALL, settings_of(SMALL, optimizer="adamw", steps="2"), twin)
     assert record["loss"] < record["curve"][0]["loss"]
 
 
@@ -207,7 +206,6 @@ from tests.trainers import nano
 from trainers import pretrain
 
 with pytest.MonkeyPatch.context() as patch:
-    nano.define(patch)
     patch.setattr(pretrain.reports, "write_report", lambda folder: folder)
     mirrored = tf.distribute.MirroredStrategy
     patch.setattr(tf.distribute, "MirroredStrategy", lambda: mirrored(["CPU:0", "CPU:1"]))

@@ -10,14 +10,13 @@ import pytest
 import keras_fusion as kf
 from keras_fusion.theory.monitors import NAMES
 from tests.trainers import nano
-from trainers import pretrain
+from trainers import checkpoints, pretrain
 from trainers.checkpoints.models import load_model
 from trainers.data.batches import PretrainingBatches
 from trainers.errors import UserError
 from trainers.plans.graph import Stage
-from trainers.pretraining import theory_monitor
+from trainers.pretraining import run, theory_monitor
 from trainers.runs.state import RunState
-from trainers.training import loop
 from trainers.training.logs import read_metrics
 
 FLAGS = ("--plan=self_fusion", "--size=nano", "--noprogress", "--strategy=one_device")
@@ -80,17 +79,17 @@ class Killed(Exception):
 
 
 def test_a_stage_that_was_killed_has_the_same_lines(world, patch):
-    save = loop._Run.save
+    save = checkpoints.Writer.save
 
-    def save_and_end(run, *arguments):
-        save(run, *arguments)
-        run.writer.wait()
-        if run.at.step == 2:
+    def save_and_end(writer, step, *arguments):
+        save(writer, step, *arguments)
+        writer.wait()
+        if step == 2:
             raise Killed
 
     shutil.copytree(world / "w", world / "w2", ignore=shutil.ignore_patterns("self_fusion"))
     with patch.context() as killing, pytest.raises(Killed):
-        killing.setattr(loop._Run, "save", save_and_end)
+        killing.setattr(checkpoints.Writer, "save", save_and_end)
         pretrain.pretrain(asked(world, workdir="w2"))
     pretrain.pretrain(asked(world, workdir="w2"))
     found, expected = (lines_of(world / w / "self_fusion") for w in ("w2", "w"))
@@ -170,7 +169,7 @@ def batch():
 def test_several_devices_are_refused_before_anything_is_written(world, patch):
     several = types.SimpleNamespace(is_local=False, is_chief=True, num_devices=8)
     with patch.context() as asking:
-        asking.setattr(pretrain, "engine_factory", lambda devices: lambda options: several)
+        asking.setattr(run, "engine_factory", lambda devices: lambda options: several)
         with pytest.raises(UserError, match=r"one device.*Received: 8 device\(s\)") as error:
             pretrain.pretrain(asked(world, workdir="w3"))
     assert "\n" not in str(error.value)

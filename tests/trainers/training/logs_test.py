@@ -83,7 +83,7 @@ def test_tensorboard_shows_one_value_a_step_after_a_resume(tmp_path):
 def test_progress_says_loss_accuracy_speed_and_time_left(tmp_path, capsys):
     with RunLog(tmp_path, 0, 10, "baseline", progress=True) as log:
         log.advance(5)
-        log.train({"step": 5, **TRAIN})
+        log.write("train", {"step": 5, **TRAIN})
         log._bar.refresh()
     shown = capsys.readouterr().err
     for part in ("baseline", "5/10", "loss 1.5000", "acc 30.00 %", "1,234 tokens/s", "<"):
@@ -92,7 +92,7 @@ def test_progress_says_loss_accuracy_speed_and_time_left(tmp_path, capsys):
 
 def test_no_progress_is_silent(tmp_path, capsys):
     with RunLog(tmp_path, 0, 10, "baseline", progress=False) as log:
-        log.train({"step": 5, **TRAIN})
+        log.write("train", {"step": 5, **TRAIN})
     assert capsys.readouterr() == ("", "")
 
 

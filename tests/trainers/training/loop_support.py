@@ -5,7 +5,6 @@ import itertools
 import os
 import pathlib
 import sys
-import types
 
 import keras
 import numpy as np
@@ -13,9 +12,10 @@ from keras import layers
 
 import keras_fusion as kf
 from trainers.training import loop
+from trainers.training.config import StageJob, StepCosts, TrainConfig, Watch
 
 BATCH, LENGTH, CLASSES = 8, 6, 16
-COSTS = types.SimpleNamespace(tokens_per_step=2 * BATCH * LENGTH, flops_per_step=1000.0)
+COSTS = StepCosts(tokens_per_step=2 * BATCH * LENGTH, flops_per_step=1000.0)
 
 
 class Batches:
@@ -65,7 +65,7 @@ def make_model(dropout=0.1, width=16):
 
 
 def poisoned(what="loss"):
-    """A model that a batch with `poison` spoils: its loss, or only the update after it."""
+    """A model whose loss a batch with `poison` makes infinite, or only the update after it."""
 
     def make():
         model = make_model()
@@ -110,24 +110,21 @@ def run(folder, batches=None, optimizer=None, engine=None, make=make_model, **op
         "log_every": 10,
         "steps_per_call": 7,
     }
-    known = [field.name for field in dataclasses.fields(loop.TrainConfig)]
-    fields = {name: options.pop(name) for name in list(options) if name in known}
     engine = engine or TensorFlowEngine()
     with engine.scope():
         model, optimizer = make(), optimizer or make_optimizer()
-    result = loop.train(
-        engine=engine,
-        model=model,
-        optimizer=optimizer,
-        batches=batches or Batches(),
-        validation=Batches(),
-        config=loop.TrainConfig(**lengths | fields),
-        folder=folder,
-        costs=COSTS,
-        progress=False,
-        **options,
-    )
+    parts = {"engine": engine, "model": model, "optimizer": optimizer}
+    data = {"batches": batches or Batches(), "validation": Batches(), "costs": COSTS}
+    watch = Watch(progress=False, **_taken(Watch, options))
+    config = TrainConfig(**lengths | _taken(TrainConfig, options))
+    result = loop.train(StageJob(**parts, **data, **options), config, folder, watch)
     return result, engine.state()
+
+
+def _taken(config_class, options):
+    """Takes the options that are fields of a class out of a dictionary."""
+    names = [field.name for field in dataclasses.fields(config_class)]
+    return {name: options.pop(name) for name in names if name in options}
 
 
 def python(code, *arguments):

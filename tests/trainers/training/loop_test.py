@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import time
@@ -15,7 +16,7 @@ from tests.trainers.training import loop_support as support
 from trainers import checkpoints, stopping
 from trainers.engines.tensorflow import TensorFlowEngine
 from trainers.errors import Stopped, UserError
-from trainers.training import loop
+from trainers.training.config import TrainConfig
 from trainers.training.logs import read_metrics
 
 pytestmark = pytest.mark.skipif(
@@ -209,7 +210,7 @@ def test_which_checkpoints_stay(tmp_path):
     best = min(result.curve[1:], key=lambda point: point["loss_per_token"])["step"]
     assert checkpoints.steps(tmp_path / "checkpoints") == sorted({0, 20, 40, best})
     with pytest.raises(UserError, match="Received: on_nan='ignore'"):
-        loop.TrainConfig(10, on_nan="ignore")
+        TrainConfig(10, on_nan="ignore")
 
 
 def test_interrupted_in_evaluation_and_while_saving(tmp_path, whole, monkeypatch):
@@ -226,14 +227,14 @@ def test_interrupted_in_evaluation_and_while_saving(tmp_path, whole, monkeypatch
         support.run(tmp_path, monitors={"symmetry": stop})
     assert checkpoints.steps(tmp_path / "checkpoints") == [10]
 
-    rename = checkpoints.os.rename
+    rename = os.rename
 
     def stop_at_30(source, target):
-        if target.name == "step_00000030":
+        if pathlib.Path(target).name == "step_00000030":
             raise KeyboardInterrupt
         rename(source, target)
 
-    monkeypatch.setattr(checkpoints.os, "rename", stop_at_30)
+    monkeypatch.setattr(os, "rename", stop_at_30)
     with pytest.raises(KeyboardInterrupt):
         support.run(tmp_path)
     monkeypatch.undo()
@@ -321,11 +322,11 @@ def test_config_refuses(field, value):
     if (field, value) == ("keep_every", None):
         return  # none of them stays
     with pytest.raises(UserError, match=f"Received: {field}="):
-        loop.TrainConfig(**{"steps": 10, field: value})
+        TrainConfig(**{"steps": 10, field: value})
 
 
 def test_boundaries_are_those_of_the_run_that_was_not_stopped():
-    config = loop.TrainConfig(
+    config = TrainConfig(
         steps=50, eval_every=20, checkpoint_every=15, log_every=100, steps_per_call=8
     )
     bounds, step = [], 0

@@ -8,6 +8,7 @@ import pytest
 
 from tests.trainers.training import loop_support as support
 from trainers.training import loop
+from trainers.training.config import Measurement
 from trainers.training.logs import read_metrics
 
 pytestmark = pytest.mark.skipif(
@@ -21,7 +22,7 @@ def measurement(**options):
     def of_weights(model):
         return {"bias": float(np.square(model.trainable_variables[-1]).sum())}
 
-    return loop.Measurement(**{"kind": "weights", "every": 15, "measure": of_weights} | options)
+    return Measurement(**{"kind": "weights", "every": 15, "measure": of_weights} | options)
 
 
 def lines_of(folder, kind="weights"):
