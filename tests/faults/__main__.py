@@ -4,7 +4,8 @@ python -m tests.faults --points=30 --seed=0
 
 One line per point; then points tried, points survived, and bytes lost: those of files of the
 finished run (weights, slots, curves, metrics, settings, what TensorBoard shows) that differ from a
-run that was never killed. Exit code 1 unless all survived. About ten seconds per point on two cores.
+run that was never killed. Exit code 1 unless all survived.
+About ten seconds per point on two cores.
 """
 
 import dataclasses
