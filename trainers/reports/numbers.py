@@ -1,4 +1,4 @@
-"""How numbers are written in the reports."""
+"""The forms of numbers in reports."""
 
 import math
 import re
@@ -45,7 +45,7 @@ def percent(value):
 
 
 def loss(value):
-    """A loss: 3.185 a token, 2,976 a batch, and above ten thousand as the paper's 4.53e+4."""
+    """A loss: 3.185 per token, 2,976 per batch, and above ten thousand as the paper's 4.53e+4."""
     if abs(value) >= 1e4:
         return scientific(value)
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"

@@ -174,7 +174,7 @@ def _draw_chart(data, theme):
     columns = min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     size = (4.6 * max(columns, 2), 3.5 * rows + 0.5)
-    lines = [{"stage": line["name"]} for each in panels for line in each["series"]]
+    lines = [{"stage": line["name"]} for content in panels for line in content["series"]]
     styles = line_styles(lines, theme, _CHART_LINES)
 
     def content(axes, content):

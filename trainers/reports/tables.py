@@ -176,13 +176,13 @@ def mean(values, style, otherwise="not recorded"):
         style: function from a number to its text.
         otherwise: text where no repeat has a value.
     """
-    known = [value for value in values if value is not None]
-    if not known:
+    present = [value for value in values if value is not None]
+    if not present:
         return missing(otherwise)
     note = ""
-    if len(known) < len(values):
-        note = f"{len(known)} of {numbers.seeds(len(values))}; the others: {otherwise}."
-    return Cell(numbers.spread(known, style), statistics.fmean(known), note=note)
+    if len(present) < len(values):
+        note = f"{len(present)} of {numbers.seeds(len(values))}; the others: {otherwise}."
+    return Cell(numbers.spread(present, style), statistics.fmean(present), note=note)
 
 
 def tabulate(key, title, items, columns, caption=""):

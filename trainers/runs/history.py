@@ -21,7 +21,7 @@ FINISHED = "finished"
 RUNNING = "running"
 
 CONTINUED = "continued"
-"""How a stage starts that takes over the whole state of another one."""
+"""The start of a stage that takes over the whole state of another one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +220,7 @@ _EVALUATION |= dict.fromkeys(("loss_per_token", "accuracy"), _NUMBER)
 
 
 def _settings(workdir):
-    """What run.json says, flat; empty without one."""
+    """The content of run.json, flat; empty without one."""
     path = workdir / RUN_FILE
     content = _read_object(path) if path.exists() else {}
     settings = content.pop("settings", None)

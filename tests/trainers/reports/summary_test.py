@@ -1,4 +1,4 @@
-"""What the summary says of good, bad, unfinished and untuned runs."""
+"""The summary of good, bad, unfinished and untuned runs."""
 
 import pytest
 

@@ -34,7 +34,7 @@ def learning_curve(steps, size="M", start=0.5, end=46.0, leaves=1500, every=200,
 
 
 def record(name, size, curve, init="scratch", sources=(), **changes):
-    """What a finished stage writes."""
+    """The record of a finished stage."""
     last = curve[-1]
     return {
         "name": name,
@@ -63,7 +63,7 @@ def write_record(workdir, stage):
 
 
 def write_running(workdir, stage):
-    """Writes what a stage that is not finished has: stage.json and metrics.jsonl."""
+    """Writes stage.json and metrics.jsonl, the files of a stage that is not finished."""
     folder = workdir / stage["name"]
     folder.mkdir(parents=True, exist_ok=True)
     reached = ("curve", "tokens", "flops", "device_seconds", "loss", "loss_per_token", "accuracy")

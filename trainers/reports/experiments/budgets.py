@@ -25,23 +25,23 @@ def section(run):
     Args:
         run: a `RunHistory`.
     """
-    found = points.trained(run, PLAN, lambda settings: _step(settings["fusion_step"]))
-    if not found:
+    shown = points.trained(run, PLAN, lambda settings: _step(settings["fusion_step"]))
+    if not shown:
         return None
-    found.sort(key=lambda point: point.settings["fusion_step"])
+    shown.sort(key=lambda point: point.settings["fusion_step"])
     facts = run.experiment(PLAN)["facts"]
-    noise = evaluation_noise([point.stage for point in found])
+    noise = evaluation_noise([point.stage for point in shown])
     lines = [
         (
             _budget(budget, facts["unit"]),
-            [accuracies_at(run, point.stage, point.settings["steps"][i]) for point in found],
+            [accuracies_at(run, point.stage, point.settings["steps"][i]) for point in shown],
         )
         for i, budget in enumerate(facts["budgets"])
     ]
     return Section(
         "When to fuse: Figure 6",
-        (_chart(found, lines, noise), _table(found, facts, lines, noise)),
-        (_ABOUT, *(_best(budget, found, line, noise) for budget, line in lines)),
+        (_chart(shown, lines, noise), _table(shown, facts, lines, noise)),
+        (_ABOUT, *(_best(budget, shown, line, noise) for budget, line in lines)),
     )
 
 
@@ -58,9 +58,9 @@ def accuracies_at(run, stage, step):
     """
     accuracies = []
     for repeat in run.repeats_of(stage.base):
-        known = [(at.step, at.accuracy) for at in repeat.curve if at.accuracy is not None]
-        if step is not None and known and known[-1][0] >= step:
-            accuracies.append(float(np.interp(step, *zip(*known, strict=True))))
+        curve = [(at.step, at.accuracy) for at in repeat.curve if at.accuracy is not None]
+        if step is not None and curve and curve[-1][0] >= step:
+            accuracies.append(float(np.interp(step, *zip(*curve, strict=True))))
     return accuracies
 
 
@@ -72,8 +72,8 @@ def evaluation_noise(stages):
     """
     squares, freedom = 0.0, 0
     for stage in stages:
-        known = [at for at in stage.curve if at.accuracy is not None]
-        late = [at for at in known if at.step >= _SETTLED * known[-1].step]
+        curve = [at for at in stage.curve if at.accuracy is not None]
+        late = [at for at in curve if at.step >= _SETTLED * curve[-1].step]
         if len(late) > _DEGREE + 1:
             x = np.array([at.step for at in late], float) / late[-1].step
             y = np.array([at.accuracy for at in late])
@@ -97,11 +97,11 @@ def _step(step):
     return numbers.count(step) if step else "none"
 
 
-def _chart(found, lines, noise):
+def _chart(shown, lines, noise):
     series = [
         {
             "name": budget,
-            "x": [point.settings["fusion_step"] for point in found],
+            "x": [point.settings["fusion_step"] for point in shown],
             "y": [statistics.fmean(values) if values else None for values in line],
             "error": [_deviation(values, noise) if values else None for values in line],
         }
@@ -120,8 +120,8 @@ def _chart(found, lines, noise):
     )
 
 
-def _table(found, facts, lines, noise):
-    steps = [point.settings["fusion_step"] for point in found]
+def _table(shown, facts, lines, noise):
+    steps = [point.settings["fusion_step"] for point in shown]
     columns = [Column(f"step_{step}", _step(step), "Fusion at step") for step in steps]
     rows = tuple(
         (
@@ -141,21 +141,21 @@ def _table(found, facts, lines, noise):
     )
 
 
-def _best(budget, found, line, noise):
+def _best(budget, shown, line, noise):
     """A sentence about a budget: the best step, and the steps that are as good within the noise."""
-    known = {
+    reached = {
         point.settings["fusion_step"]: values
-        for point, values in zip(found, line, strict=True)
+        for point, values in zip(shown, line, strict=True)
         if values
     }
-    if len(known) < 2:
+    if len(reached) < 2:
         return f"{budget}: fewer than two fusion steps were trained."
-    means = {step: statistics.fmean(values) for step, values in known.items()}
+    means = {step: statistics.fmean(values) for step, values in reached.items()}
     best = max(means, key=means.get)
     how = f"when fused at step {_step(best)}" if best else "without a fusion"
     text = f"{budget}: best {how} ({numbers.percent(means[best])} %)"
     # A point of one seed has no spread over seeds; it may be as large as that of another.
-    deviations = [_deviation(values, noise) for values in known.values()]
+    deviations = [_deviation(values, noise) for values in reached.values()]
     if None in deviations:
         return f"{text}; its uncertainty is not known."
     margin = 2 * 2**0.5 * max(deviations)

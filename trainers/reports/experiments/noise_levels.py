@@ -20,8 +20,8 @@ def section(run):
     Args:
         run: a `RunHistory`.
     """
-    found = points.trained(run, PLAN, name)
-    if not found:
+    shown = points.trained(run, PLAN, name)
+    if not shown:
         return None
     chart = pictures.chart(
         PLAN,
@@ -29,18 +29,18 @@ def section(run):
         "All start from the same small model and see the same batches. The size of a noise is its "
         "standard deviation over the root mean square of the source's weight.",
         "Two line charts over steps, accuracy and distance of the copies, for "
-        f"{', '.join(point.name for point in found)}.",
+        f"{', '.join(point.name for point in shown)}.",
         (
-            points.accuracies(found),
-            points.logged_panel(run, found, "eval", "symmetry", _DISTANCE, "Distance"),
+            points.accuracies(shown),
+            points.logged_panel(run, shown, "eval", "symmetry", _DISTANCE, "Distance"),
         ),
     )
-    without = next((point for point in found if not point.settings["noise"]), None)
+    without = next((point for point in shown if not point.settings["noise"]), None)
     reference = points.ends(run, without, "loss_per_token")
     return Section(
         "Noise in the zero blocks",
-        (chart, _table(run, found, reference)),
-        (_ABOUT, _conclusion(run, found, reference)),
+        (chart, _table(run, shown, reference)),
+        (_ABOUT, _conclusion(run, shown, reference)),
     )
 
 
@@ -49,7 +49,7 @@ def name(settings):
     return f"{settings['noise_kind']} {settings['noise']:g}" if settings["noise"] else "no noise"
 
 
-def _table(run, found, reference):
+def _table(run, shown, reference):
     def start(point):
         stages = [stage for stage in run.repeats_of(point.stage.base) if stage.curve]
         return tables.mean([stage.curve[0].accuracy for stage in stages], numbers.percent)
@@ -93,7 +93,7 @@ def _table(run, found, reference):
     return tables.tabulate(
         PLAN,
         "Noise in the zero blocks: its cost at first, and the result at the end.",
-        found,
+        shown,
         columns,
         "Means ± population standard deviations where there are several seeds, which have small "
         "models of their own; “below no noise” compares within each seed. The distances are those "
@@ -101,10 +101,10 @@ def _table(run, found, reference):
     )
 
 
-def _conclusion(run, found, reference):
+def _conclusion(run, shown, reference):
     below = {
         point.name: points.gains(reference, points.ends(run, point, "loss_per_token"))
-        for point in found
+        for point in shown
         if point.settings["noise"]
     }
     means, seeds = points.comparable(below)

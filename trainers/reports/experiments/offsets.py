@@ -19,21 +19,21 @@ def section(run):
     Args:
         run: a `RunHistory`.
     """
-    found = trained(run)
-    if not found:
+    shown = trained(run)
+    if not shown:
         return None
     chart = pictures.chart(
         "figure7_offsets",
         "Figures 4 and 7: validation after a self-fusion, for several offsets.",
         "All start from the same fused weights and see the same batches.",
         f"Three line charts over steps, accuracy, loss and learning rate, for "
-        f"{', '.join(point.name for point in found)}.",
-        (points.accuracies(found), points.losses(found), points.rates(found, rate)),
+        f"{', '.join(point.name for point in shown)}.",
+        (points.accuracies(shown), points.losses(shown), points.rates(shown, rate)),
     )
     return Section(
         "Offsets of the learning rate: Figures 4 and 7",
-        (chart, _table(run, found)),
-        (_PAPER, _conclusion(run, found)),
+        (chart, _table(run, shown)),
+        (_PAPER, _conclusion(run, shown)),
     )
 
 
@@ -68,17 +68,17 @@ def dip(curve):
 
     Example: 40, 38, 39, 41 at the steps 0, 1, 2, 3 give (40, 38, 3).
     """
-    known = [point for point in curve if point.accuracy is not None]
-    if len(known) < 2:
-        return (known[0].accuracy if known else None), None, None
-    start, rest = known[0].accuracy, known[1:]
+    evaluated = [point for point in curve if point.accuracy is not None]
+    if len(evaluated) < 2:
+        return (evaluated[0].accuracy if evaluated else None), None, None
+    start, rest = evaluated[0].accuracy, evaluated[1:]
     lowest = min(range(len(rest)), key=lambda index: rest[index].accuracy)
     back = next((p.step for p in rest[lowest:] if p.accuracy >= start), None)
     return start, rest[lowest].accuracy, back
 
 
-def _table(run, found):
-    zero = next((point for point in found if not point.settings["offset"]), None)
+def _table(run, shown):
+    zero = next((point for point in shown if not point.settings["offset"]), None)
     reference = points.ends(run, zero, "accuracy")
 
     def dip_at(index, style=numbers.percent, otherwise="not recorded"):
@@ -113,7 +113,7 @@ def _table(run, found):
     return tables.tabulate(
         PLAN,
         "Offsets: the loss of accuracy at first, and the end.",
-        found,
+        shown,
         columns,
         "η share: the root mean square of η over that of the sources' blocks. The start is "
         "regained at the first evaluation after the lowest one that is as accurate. Ends are means "
@@ -122,11 +122,11 @@ def _table(run, found):
     )
 
 
-def _conclusion(run, found):
+def _conclusion(run, shown):
     means, seeds = points.comparable(
         {
             point.settings["offset"]: list(points.ends(run, point, "accuracy").values())
-            for point in found
+            for point in shown
         }
     )
     if len(means) < 2:

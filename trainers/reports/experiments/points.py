@@ -134,7 +134,9 @@ def comparable(values):
     """
     most = max(map(len, values.values()), default=0)
     means = {
-        name: statistics.fmean(each) for name, each in values.items() if each and len(each) == most
+        name: statistics.fmean(seeds)
+        for name, seeds in values.items()
+        if seeds and len(seeds) == most
     }
     return {name: means[name] for name in sorted(means, key=means.get, reverse=True)}, most
 

@@ -32,16 +32,16 @@ def section(run):
     Args:
         run: a `RunHistory`.
     """
-    found = [p for p in offsets.trained(run) if points.logged(run, p, KIND, "bracket")[0]]
-    if not found:
+    shown = [p for p in offsets.trained(run) if points.logged(run, p, KIND, "bracket")[0]]
+    if not shown:
         return None
-    drifts = [statistics.fmean(points.logged(run, p, KIND, "bracket_drift")[1]) for p in found]
+    drifts = [statistics.fmean(points.logged(run, p, KIND, "bracket_drift")[1]) for p in shown]
     by_offset = [
         {"name": point.name, "x": [point.settings["offset"]], "y": [drift]}
-        for point, drift in zip(found, drifts, strict=True)
+        for point, drift in zip(shown, drifts, strict=True)
     ]
     panels = [
-        points.logged_panel(run, found, KIND, field, title, y, scale)
+        points.logged_panel(run, shown, KIND, field, title, y, scale)
         for field, title, y, scale in _PANELS
     ]
     chart = pictures.chart(
@@ -54,8 +54,8 @@ def section(run):
     )
     return Section(
         "The theory and the offsets",
-        (chart, _table(run, found)),
-        (_ABOUT, explains(drifts, [point.stage.accuracy for point in found])),
+        (chart, _table(run, shown)),
+        (_ABOUT, explains(drifts, [point.stage.accuracy for point in shown])),
     )
 
 
@@ -96,7 +96,7 @@ def _rank_correlation(drifts, accuracies):
     return float(result.statistic), float(result.pvalue)
 
 
-def _table(run, found):
+def _table(run, shown):
     def mean(field):
         return points.last(run, KIND, field, numbers.short, statistics.fmean)
 
@@ -119,7 +119,7 @@ def _table(run, found):
     return tables.tabulate(
         KIND,
         "The bracket and the terms of the modified loss, by offset.",
-        found,
+        shown,
         columns,
         "The cost of measuring is not in the stages' device-seconds; it includes compiling.",
     )

@@ -31,7 +31,7 @@ def grid(run, saved, path, columns):
     for name, steps in saved.items():
         row = _row(run, name, steps, path, _GRID)
         maps = [{"step": step, "values": _map(steps, step, path, row)} for step in columns]
-        row["scale"] = _scale([each["values"] for each in maps if each["values"]])
+        row["scale"] = _scale([content["values"] for content in maps if content["values"]])
         rows.append(row | {"maps": maps})
     return {"kernel": path, "axes": _axes(saved, path), "columns": list(columns), "rows": rows}
 
@@ -54,8 +54,8 @@ def close_up(run, saved, path, among=None):
         reach = max(1, min(_REACH, min(row["shape"]) // (2 * _SHARE)))
         region = blocks.corner(row["borders"], reach)
         zoom = {
-            "from": [each.start for each in region],
-            "to": [each.stop for each in region],
+            "from": [along.start for along in region],
+            "to": [along.stop for along in region],
             "values": _rounded(np.abs(np.asarray(steps[step].weights[path][region], np.float64))),
         }
         values = _map(steps, step, path, row)
@@ -97,7 +97,7 @@ def growth(saved, kernels):
             "x": list(sums),
             "eta_rms": list(eta),
             "diagonal_rms": list(diagonal),
-            "ratio": [blocks.ratio(each) for each in sums.values()],
+            "ratio": [blocks.ratio(squares) for squares in sums.values()],
         }
 
     panels = []
@@ -117,8 +117,8 @@ def _row(run, name, steps, path, most):
         "stage": name,
         "schedule": numbers.schedule(rate) if rate else "not recorded",
         "shape": list(last.weights[path].shape),
-        "borders": [list(each) for each in borders],
-        "cells": [list(blocks.bands(each, most)) for each in borders],
+        "borders": [list(edges) for edges in borders],
+        "cells": [list(blocks.bands(edges, most)) for edges in borders],
     }
 
 
@@ -132,8 +132,8 @@ def _map(steps, step, path, row):
 def _scale(maps):
     """The ends of a row's colour scale: 0, and a number above all but a few cells of each map."""
     tops = [0.0]
-    for each in maps:
-        values = np.asarray(each, np.float64)
+    for content in maps:
+        values = np.asarray(content, np.float64)
         values = np.sort(values[np.isfinite(values)])
         tops.append(float(values[int(_WITHIN * (len(values) - 1))]) if len(values) else 0.0)
     return {"low": 0.0, "high": max(tops) or 1.0, "within": _WITHIN}

@@ -35,14 +35,14 @@ def draw_grid(data, theme):
     page = max(_NARROWEST, count * width + _BESIDE)
     for part, row in _parts(page, heights, data["rows"], theme):
         panels = part.subplots(1, count, squeeze=False)[0]
-        for axes, each in zip(panels, row["maps"], strict=True):
-            axes.set_title(f"step {numbers.count(each['step'])}", fontsize=_SMALL + 0.5, pad=3)
-            if each["values"] is None:
+        for axes, content in zip(panels, row["maps"], strict=True):
+            axes.set_title(f"step {numbers.count(content['step'])}", fontsize=_SMALL + 0.5, pad=3)
+            if content["values"] is None:
                 axes.text(
                     0.5, 0.5, "not saved", ha="center", va="center", fontsize=_SMALL,
                     color=theme.muted, transform=axes.transAxes,
                 )  # fmt: skip
-            _show(axes, row["cells"], each["values"], row["borders"], row["scale"], width)
+            _show(axes, row["cells"], content["values"], row["borders"], row["scale"], width)
             axes.set_box_aspect(_ratio(row["shape"]))
             if axes is not panels[0]:
                 axes.tick_params(left=False, labelleft=False, labelbottom=False)

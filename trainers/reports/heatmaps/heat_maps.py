@@ -120,16 +120,16 @@ def _open(run, steps, stages):
 def _choose(saved, kernels):
     """The kernels to show: those asked for, else the usual ones, else the first."""
     last = [stage[max(stage)] for stage in saved.values()]
-    known = dict.fromkeys(path for checkpoint in last for path in checkpoint.matrices)
-    unknown = [path for path in kernels or () if path not in known]
+    matrices = dict.fromkeys(path for checkpoint in last for path in checkpoint.matrices)
+    unknown = [path for path in kernels or () if path not in matrices]
     if unknown:
         raise UserError(
             expected="kernels of the fused stages, weights of two dimensions such as "
-            f"{', '.join(list(known)[:3])}",
+            f"{', '.join(list(matrices)[:3])}",
             received=f"kernels={unknown}",
             do="Choose among these",
         )
-    usual = [path for path in KERNELS if path in known]
+    usual = [path for path in KERNELS if path in matrices]
     return list(dict.fromkeys(kernels or ())) or usual or list(last[0].kernels[:2])
 
 
@@ -173,7 +173,7 @@ def _picture(kind, title, caption, alt, content, draw):
     key = f"{kind}_{content['kernel'].removesuffix('/kernel').replace('/', '_')}"
     maps = [part for row in content["rows"] for part in (row, *row.get("maps", ()))]
     values = [part["values"] for part in maps if part.get("values")]
-    if not all(np.isfinite(each).all() for each in values):
+    if not all(np.isfinite(cells).all() for cells in values):
         caption += " Light blue: NaN or infinite."
     stages = ", ".join(row["stage"] for row in content["rows"])
     return Picture(key, title, caption, f"{alt}{stages}.", content, draw)
