@@ -122,7 +122,9 @@ def table_6(runs: Iterable[FineTuning], pretraining: RunHistory | None) -> Table
         of_paper("glue", "GLUE", lambda row: tables.paper(row.glue, float(row.glue))),
     )
     caption = _NO_RUN if pretraining is None else _CAPTION + (_NO_FUSION if base is None else "")
-    return tables.tabulate("table6", "Table 6: compute before fine-tuning.", keys, columns, caption)
+    heads, cells = zip(*columns, strict=True)
+    rows = tuple(tuple(cell(key) for cell in cells) for key in keys)
+    return Table("table6", "Table 6: compute before fine-tuning.", heads, rows, caption)
 
 
 def _costs(
