@@ -30,7 +30,7 @@ _VERDICTS = {
     choice.PERHAPS: "fusing is expected to be better, but not surely.",
     choice.SCRATCH: "do not fuse; train from random weights.",
 }
-_FACTS = ("law", "curves", "points", "noise", "observed", "cost_per_step", "fused")
+_FACTS = ("law", "curves", "noise", "observed", "cost_per_step", "fused")
 _PLANS = {"best": "Plan", "within": "Best within what was observed"}
 
 
@@ -115,14 +115,15 @@ def describe(advice: dict, fits: Mapping[str, laws.Fit]) -> list[str]:
     lines.append(f"Losses in nats per token; low to high holds {choice.LEVEL:.0%}.")
     for size, fit in fits.items():
         lines.append(
-            f"  {size}: {fit.points} evaluations of {', '.join(fit.curves)}, up to "
-            f"{fit.observed:.3g} {unit}; they tend to {fit.law.floor:.3g}, noise {fit.noise:.1%}."
+            f"  {size}: {', '.join(fit.curves)}, up to {fit.observed:.3g} {unit}; they "
+            f"tend to {fit.law.floor:.3g}, noise {fit.noise:.1%}."
         )
     lines.append(f"Advice: {_VERDICTS[advice['verdict']]}")
     if advice["best"] is None:
         lines.append("  No smaller model leaves its plateau within this budget.")
     for name, title in _PLANS.items():
-        if plan := advice[name]:
+        plan = advice[name]
+        if plan and (name == "best" or plan != advice["best"]):
             stages = zip(plan["sizes"], plan["steps"], plan["costs"], strict=True)
             stages = (f"{s} for {n:,} steps ({cost:.3g} {unit})" for s, n, cost in stages)
             lines += [

@@ -28,11 +28,7 @@ def interval(draws: np.ndarray) -> dict[str, float | list]:
 
 
 def advise(budget: float, unit: str, fits: Mapping[str, Fit]) -> dict:
-    """Chooses how to spend a budget on a model of the last size.
-
-    Args:
-        budget, unit: compute, in "flops" or "device_seconds", as the curves had.
-        fits: size letter, from small to big, to its fit.
+    """Chooses how to spend a budget, in the unit of the curves, on a model of the last size.
 
     Returns:
         As JSON holds it: the verdict; the loss from random weights ("scratch"); the best two
@@ -42,8 +38,8 @@ def advise(budget: float, unit: str, fits: Mapping[str, Fit]) -> dict:
     *smaller, big = fits
     options = [(size, cost) for size in smaller for cost in budget * _SHARES]
     options = [(size, cost) for size, cost in options if cost >= fits[size].law.leaves]
-    scratch, last = fits[big].draws.loss(budget), fits[big]
-    beyond = {big: budget / last.observed}
+    last, beyond = fits[big], {big: budget / fits[big].observed}
+    scratch = last.draws.loss(budget)
     advice = {"budget": budget, "unit": unit, "verdict": SCRATCH, "scratch": interval(scratch)}
     advice |= {"best": None, "within": None, "first_cost": None, "beyond": beyond}
     if not options:
@@ -112,12 +108,10 @@ def backtest(groups, fused, shares=(0.5, 0.6, 0.7, 0.8)) -> list[dict]:
         big = fit(groups[curve.size], [c for c in fused if c.source != curve.source])
         return curve.losses, big.draws.follow(start, big.speed * curve.costs[:, None])
 
-    left, fused = [c for c in curves if plateau_end(c)], [c for c in fused if c.size in smaller]
-    return [
-        *(_score("continued", share, continued, curves) for share in shares),
-        _score("unseen", 0.0, unseen, left),
-        _score("fused", 0.0, merged, fused),
-    ]
+    kinds = [("continued", share, continued, curves) for share in shares]
+    kinds.append(("unseen", 0.0, unseen, [c for c in curves if plateau_end(c)]))
+    kinds.append(("fused", 0.0, merged, [c for c in fused if c.size in smaller]))
+    return [_score(*kind) for kind in kinds]
 
 
 def _score(kind, share, forecast, curves):

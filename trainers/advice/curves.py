@@ -46,24 +46,20 @@ def read_curves(runs: Sequence, unit: str) -> list[Curve]:
     for run, name in ((run, name) for run in runs[1:] for name in _SHARED):
         if run.settings.get(name) != runs[0].settings.get(name):
             raise UserError(
-                expected=f"runs on the same text and vocabulary as {runs[0].workdir}, with "
-                f"{name}={runs[0].settings.get(name)!r}",
+                expected=f"{name}={runs[0].settings.get(name)!r} in every run, as in the first",
                 received=f"workdir={str(run.workdir)!r} with {name}={run.settings.get(name)!r}",
-                do="Give only folders whose losses compare",
+                do="Give folders of the same text and vocabulary",
             )
-    stages = [(run, stage) for run in runs for stage in run.stages.values()]
-    curves = [_curve(run, stage, unit) for run, stage in stages if not _is_varied(run, stage)]
+    curves = []
+    for run in runs:
+        varied = {name for plan in _VARIED for name in run.experiment(plan).get("points", ())}
+        # Self-fusion is what those plans compare with, and no variation.
+        varied -= {known.SELF_FUSION.name}
+        curves += [_curve(run, s, unit) for s in run.stages.values() if s.base not in varied]
     # No two trainings have equal losses; of copies and beginnings the longest stays.
     curves.sort(key=lambda curve: -len(curve.costs))
     longest = {(c.size, float(c.losses[0])): c for c in reversed(curves) if len(c.losses)}
     return sorted(longest.values(), key=lambda c: ("SML".find(c.size), c.name))
-
-
-def _is_varied(run, stage):
-    # Self-fusion is what those plans compare with, and no variation.
-    return stage.base != known.SELF_FUSION.name and any(
-        stage.base in run.experiment(plan).get("points", ()) for plan in _VARIED
-    )
 
 
 def _curve(run, stage, unit):

@@ -66,7 +66,6 @@ class Fit:
     noise: float  # relative standard deviation of an evaluation
     observed: float  # largest compute of a curve
     cost_per_step: float
-    points: int  # evaluations that were fitted
     curves: tuple[str, ...]  # names of their curves
     fused: Mapping[str, float]  # g of each self-fusion, by name
 
@@ -75,16 +74,14 @@ def fit(curves: Sequence[Curve], fused: Sequence[Curve] = (), seed: int = 0) -> 
     """Fits the law of one size to relative errors, robustly, and g of what was fused into it.
 
     The law's uncertainty is a bootstrap over the residuals, with one Gauss-Newton step for each
-    draw. To it comes what a further run adds: another end of the plateau and another level.
-    Self-fusions into other sizes are left out.
+    draw. A further run has another end of the plateau and another level.
 
     Raises:
         UserError: too few evaluations are beyond a plateau.
     """
     pieces = _beyond_plateaus(curves)
     ends = np.array([curve.costs[0] for curve in pieces])
-    lowest = min(curve.losses.min() for curve in pieces)
-    first = np.mean([curve.losses[0] for curve in pieces])
+    first, lowest = np.mean([c.losses[0] for c in pieces]), min(c.losses.min() for c in pieces)
 
     def law(values, leaves):
         floor, exponent, level, scale = values
@@ -122,7 +119,6 @@ def fit(curves: Sequence[Curve], fused: Sequence[Curve] = (), seed: int = 0) -> 
         noise,
         observed=float(max(curve.costs[-1] for curve in curves)),
         cost_per_step=float(curves[0].costs[-1] / curves[0].steps[-1]),
-        points=len(left),
         curves=tuple(curve.name for curve in pieces),
         fused={name: float(np.exp(log)) for name, log in speeds.items()},
     )
@@ -136,8 +132,6 @@ def _further(values, deviation, generator):
 
 
 def _log_speed(curve, law):
-    """Log g of a fused run."""
-
     def residuals(log):
         losses = law.follow(curve.source[0], np.exp(log) * curve.costs)
         return np.append(np.log(losses / curve.losses) / 0.01, log / (2 * _SPEED))
@@ -164,8 +158,8 @@ def _beyond_plateaus(curves):
 def plateau_end(curve: Curve) -> int | None:
     """Index of the last evaluation on the plateau; 0 without one; None if it is never left.
 
-    There the slope over log(compute) becomes twice as steep: that of a power law only gets
-    flatter. A curve without such a place has to have fallen by 15 % since its first evaluation.
+    There the slope over log(compute) becomes twice as steep; that of a power law only gets flatter.
+    A curve without such a place has to have fallen by 15 % since its first evaluation.
     """
     logs, losses, errors = np.log(curve.costs), curve.losses, {}
     bends = np.abs(np.diff(losses, 2))  # in which trends cancel
