@@ -17,7 +17,7 @@ The definition, the same for both arms, so that neither gains by the noise of si
 
 import dataclasses
 
-from trainers.runs.history import CONTINUED, after
+from trainers.runs.history import CONTINUED
 
 BASELINE, LARGE_BASELINE, SELF_FUSION = "baseline", "figure2_1", "self_fusion"
 # Plans that vary one stage: what they train is not compared with the baseline.
@@ -233,9 +233,9 @@ def meetings(run, fused, baseline=BASELINE):
         before, own = cost_before(run, arm.name), own_cost(arm)
         if before is None or own is None or arm.accuracy is None or own_cost(first) is None:
             continue
-        curve = (*first.curve, *(after(first, point) for point in stage.curve[1:]))
-        crossing = first_crossing(curve, arm.accuracy)
-        met.append(Meeting(arm.accuracy, before + own, crossing, first.steps + stage.steps))
+        whole = run.from_its_start(stage)
+        crossing = first_crossing(whole.curve, arm.accuracy)
+        met.append(Meeting(arm.accuracy, before + own, crossing, whole.steps))
     return met
 
 

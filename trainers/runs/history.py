@@ -123,7 +123,13 @@ class RunHistory:
         if first is None:
             return stage
         first = self.from_its_start(first)
-        curve = (*first.curve, *(after(first, point) for point in stage.curve[1:]))
+        before = {"step": first.steps}
+        before |= {name: getattr(first, name) for name in ("tokens", "flops", "device_seconds")}
+        added = [
+            dataclasses.replace(at, **{name: getattr(at, name) + before[name] for name in before})
+            for at in stage.curve[1:]
+        ]
+        curve = (*first.curve, *added)
         return dataclasses.replace(first, curve=curve, steps=first.steps + stage.steps)
 
     @property
@@ -167,45 +173,36 @@ def read_run(workdir):
     return RunHistory(workdir, _sources_first(stages, workdir), _settings(workdir))
 
 
-def after(first, point):
-    """Returns an evaluation of a stage that continues `first`, counted from its start."""
-    added = {"step": first.steps}
-    added |= {name: getattr(first, name) for name in ("tokens", "flops", "device_seconds")}
-    return dataclasses.replace(
-        point, **{name: getattr(point, name) + before for name, before in added.items()}
-    )
-
-
-# Kinds of values in the files of a stage: what is expected, a check, and what is kept of the value.
 def _is_number(value):
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_list_of(kind):
-    return lambda value: isinstance(value, list) and all(isinstance(item, kind) for item in value)
+def _same(value):
+    return value
 
 
-_ANY = ("a value", lambda value: True, lambda value: value)
-_TEXT = ("a text", lambda value: isinstance(value, str), str)
-_COUNT = ("an integer", lambda value: type(value) is int, int)
-_FINITE = (
-    "a finite number",
-    lambda value: _is_number(value) and math.isfinite(value),
-    lambda value: value,
-)
+# Kinds of values in the files of a stage: a name, a check, and the form in which a value is kept.
+_ANY = ("a value", lambda value: True, _same)
+_TEXT = ("a text", lambda value: isinstance(value, str), _same)
+_COUNT = ("an integer", lambda value: type(value) is int, _same)
+_FINITE = ("a finite number", lambda value: _is_number(value) and math.isfinite(value), _same)
 # Not finite where a run diverged.
 _NUMBER = (
     "a number or null",
     lambda value: value is None or _is_number(value),
     lambda value: value if value is not None and math.isfinite(value) else None,
 )
-_NAMES = ("a list of stage names", _is_list_of(str), tuple)
-_EVALUATIONS = ("a list of evaluations", lambda value: isinstance(value, list), tuple)
+_NAMES = (
+    "a list of stage names",
+    lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    tuple,
+)
 _STEPS = (
     "the step of each source",
     lambda value: isinstance(value, dict) and all(type(step) is int for step in value.values()),
-    dict,
+    _same,
 )
+_EVALUATIONS = ("a list of evaluations", lambda value: isinstance(value, list), tuple)
 
 _TOTALS = dict.fromkeys(
     ("tokens", "flops", "device_seconds", "loss", "loss_per_token", "accuracy"), _NUMBER
