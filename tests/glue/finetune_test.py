@@ -281,15 +281,14 @@ def test_the_models_of_a_run_of_table5_are_all_its_repeats(world, table5):
 
 
 @pytest.mark.slow
-def test_every_model_of_a_run_of_table5_is_fine_tuned(world, table5):
+def test_every_model_of_a_run_of_table5_is_fine_tuned_with_every_seed(world, table5):
     asked = ("--checkpoint=", f"--pretrained={world}/w", "--synthetic", f"--tasks={TASKS[0]}")
-    run.finetune(config(world, *asked, "--steps=2", results_folder="all"))
+    run.finetune(config(world, *asked, "--steps=2", "--repeats=2", results_folder="all"))
     tuned_models = results.read_runs(world / "all")
-    assert [(tuned.model, tuned.pretrain_steps) for tuned in tuned_models] == [("baseline", 3)] * 2
-    assert [(tuned.stage, tuned.repeat) for tuned in tuned_models] == [
-        ("small_0", 0),
-        ("small_0_r2", 1),
-    ]
+    assert {(tuned.model, tuned.pretrain_steps) for tuned in tuned_models} == {("baseline", 3)}
+    assert [(tuned.stage, tuned.repeat, tuned.facts["seed"]) for tuned in tuned_models] == [
+        ("small_0", 0, 0), ("small_0", 1, 1), ("small_0_r2", 2, 2), ("small_0_r2", 3, 3)
+    ]  # fmt: skip
     assert all(TASKS[0] in tuned.results for tuned in tuned_models)
 
 
