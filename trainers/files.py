@@ -214,13 +214,15 @@ def read_json(path: pathlib.Path) -> dict:
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"Expected a readable JSON file. Received: file={str(path)!r} ({_one_line(error)}). "
-            "Restore the file, or start in a new folder."
+            expected="a readable JSON file",
+            received=f"file={str(path)!r} ({_one_line(error)})",
+            do="Restore the file, or start in a new folder",
         ) from error
     if not isinstance(content, dict):
         raise UserError(
-            f"Expected a JSON object. Received: file={str(path)!r}, which holds a "
-            f"{type(content).__name__}. Restore the file, or start in a new folder."
+            expected="a JSON object",
+            received=f"file={str(path)!r}, which holds a {type(content).__name__}",
+            do="Restore the file, or start in a new folder",
         )
     return content
 

@@ -1,4 +1,4 @@
-"""How a checkpoint lies on the disk: names of its files, and its manifest.
+"""Form of a checkpoint on the disk: names of its files, and its manifest.
 
     checkpoints/step_00001000/
       model.safetensors      weights, by their path inside the model: all that a fusion reads
@@ -49,12 +49,12 @@ class CheckpointWarning(UserWarning):
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint says of itself.
+    """Description of a checkpoint in its manifest.
 
     Attributes:
         step: steps that had been taken.
-        config: what `save` was given.
-        files: file name → what the file must be.
+        config: configuration that `save` was given.
+        files: file name → hash and size of the file.
         score: validation score, lower is better; None where it was not measured.
     """
 
@@ -71,13 +71,13 @@ def step_folder(step: int) -> str:
 
 def step_folders(folder: str | os.PathLike) -> list[tuple[int, pathlib.Path]]:
     """Returns (step, path) of all that is called like a checkpoint, ascending."""
-    found = []
+    folders = []
     with contextlib.suppress(FileNotFoundError):
         for path in pathlib.Path(folder).iterdir():
             if match := _STEP_FOLDER.fullmatch(path.name):
-                found.append((int(match[1]), path))
+                folders.append((int(match[1]), path))
     # One that was being replaced comes before the one that replaces it.
-    return sorted(found, key=lambda each: (each[0], each[1].name == step_folder(each[0])))
+    return sorted(folders, key=lambda item: (item[0], item[1].name == step_folder(item[0])))
 
 
 def write_manifest(path: pathlib.Path, manifest: Manifest) -> None:
@@ -97,8 +97,9 @@ def write_manifest(path: pathlib.Path, manifest: Manifest) -> None:
     content = json.dumps(fields, indent=1).encode()
     if len(content) > _MAX_MANIFEST:
         raise UserError(
-            f"Expected a manifest of at most {_MAX_MANIFEST:,} bytes. Received: "
-            f"{len(content):,} bytes of configuration and curve. Evaluate less often."
+            expected=f"a manifest of at most {_MAX_MANIFEST:,} bytes",
+            received=f"{len(content):,} bytes of configuration and curve",
+            do="Evaluate less often",
         )
     _write(path / MANIFEST_FILE, content)
     _write(path / MARKER_FILE, hashlib.sha256(content).hexdigest().encode() + b"\n")
@@ -145,7 +146,9 @@ def _parse(content: bytes) -> Manifest:
 def damaged(path: pathlib.Path, fault: str) -> UserError:
     """The error for a checkpoint that cannot be used."""
     return UserError(
-        f"Expected a whole checkpoint. Received: {path} with {fault}. Use another checkpoint."
+        expected="a whole checkpoint",
+        received=f"{path} with {fault}",
+        do="Use another checkpoint",
     )
 
 

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run stay."""
+"""Choice of the checkpoints of a run that stay."""
 
 import contextlib
 import dataclasses
@@ -7,15 +7,15 @@ import pathlib
 from collections.abc import Mapping
 
 from trainers.checkpoints.format import read_manifest, step_folders
-from trainers.errors import UserError
+from trainers.errors import UserError, check_at_least
 
 
 @dataclasses.dataclass(frozen=True)
 class Keep:
-    """Which checkpoints of a run stay.
+    """Choice of the checkpoints of a run that stay.
 
     Args:
-        newest: how many of the newest, at least 1.
+        newest: number of the newest, at least 1.
         best: whether the one with the lowest score stays; of equal ones the newest.
         every: steps that are multiples of it stay; None for none.
 
@@ -32,15 +32,7 @@ class Keep:
     every: int | None = None
 
     def __post_init__(self):
-        for name, value in (
-            ("newest", self.newest),
-            ("every", 1 if self.every is None else self.every),
-        ):
-            if type(value) is not int or value < 1:
-                raise UserError(
-                    f"Expected a positive number of checkpoints to keep. Received: {name}={value!r}"
-                    ". Give at least 1."
-                )
+        check_at_least(1, newest=self.newest, every=self.every)
 
     def of(self, scores: Mapping[int, float | None]) -> set[int]:
         """Returns the steps that stay.
@@ -62,11 +54,11 @@ def good_scores(folder: pathlib.Path) -> dict[int, float | None]:
 
     A damaged one does not count, and so is never taken for one of the newest.
     """
-    found = {}
+    scores = {}
     for step, path in step_folders(folder):
         with contextlib.suppress(UserError, OSError):
             manifest = read_manifest(path)
             sizes = {name: os.lstat(path / name).st_size for name in manifest.files}
             if sizes == {name: digest.bytes for name, digest in manifest.files.items()}:
-                found[step] = manifest.score
-    return found
+                scores[step] = manifest.score
+    return scores

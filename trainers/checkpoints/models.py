@@ -34,19 +34,21 @@ def find_checkpoint(path: str | os.PathLike) -> checkpoints.Checkpoint:
     path = pathlib.Path(path)
     if not path.is_dir():
         raise UserError(
-            "Expected the folder of a stage or checkpoint. "
-            f"Received: folder={str(path)!r}, which is none. Check the path."
+            expected="the folder of a stage or checkpoint",
+            received=f"folder={str(path)!r}, which is none",
+            do="Check the path",
         )
     if (path / checkpoints.MARKER_FILE).exists() or (path / checkpoints.MANIFEST_FILE).exists():
         return checkpoints.load(path)
     inside = path / CHECKPOINT_FOLDER
-    found = checkpoints.latest(inside if inside.is_dir() else path)
-    if found is None:
+    checkpoint = checkpoints.latest(inside if inside.is_dir() else path)
+    if checkpoint is None:
         raise UserError(
-            f"Expected a checkpoint in the folder or in its {CHECKPOINT_FOLDER}/. "
-            f"Received: folder={str(path)!r}, which has none. Train the stage first."
+            expected=f"a checkpoint in the folder or in its {CHECKPOINT_FOLDER}/",
+            received=f"folder={str(path)!r}, which has none",
+            do="Train the stage first",
         )
-    return found
+    return checkpoint
 
 
 def load_model(
@@ -76,18 +78,19 @@ def build_model(checkpoint: checkpoints.Checkpoint, dropout: float | None = None
         return kf.models.T5.from_weights(config, checkpoint.weights, seed=0)
     except ValueError as error:
         raise UserError(
-            "Expected the weights of its configuration. "
-            f"Received: checkpoint={str(checkpoint.path)!r} ({error}). Use another checkpoint."
+            expected="the weights of its configuration",
+            received=f"checkpoint={str(checkpoint.path)!r} ({error})",
+            do="Use another checkpoint",
         ) from error
 
 
 def fused_weights(
-    found: Sequence[checkpoints.Checkpoint], dropout: float | None = None, **how
+    sources: Sequence[checkpoints.Checkpoint], dropout: float | None = None, **how
 ) -> tuple["kf.models.T5Config", dict]:
-    """What the fusion of checkpoints is; its weights are computed from their files when read.
+    """Fuses checkpoints; the fused weights are computed from their files when they are read.
 
     Args:
-        found: the sources; the same one may stand twice.
+        sources: checkpoints; the same one may stand twice.
         dropout: rate that the fused model is to have; None keeps the sources' own.
         **how: norm, noise, noise_kind and seed, as for `kf.models.fused_weights`.
 
@@ -98,8 +101,8 @@ def fused_weights(
         UserError: a configuration is not that of a T5, or not that of its weights.
         kf.FusionError: the sources do not fit together; every mismatch is named.
     """
-    configs = [read_config(checkpoint, dropout) for checkpoint in found]
-    return kf.models.fused_weights(configs, [checkpoint.weights for checkpoint in found], **how)
+    configs = [read_config(checkpoint, dropout) for checkpoint in sources]
+    return kf.models.fused_weights(configs, [checkpoint.weights for checkpoint in sources], **how)
 
 
 def save_model(model, folder: str | os.PathLike, settings: Mapping) -> pathlib.Path:
@@ -108,7 +111,7 @@ def save_model(model, folder: str | os.PathLike, settings: Mapping) -> pathlib.P
     Args:
         model: a built `kf.models.T5`. Where it is deferred, its weights are computed one by one.
         folder: the folder that `find_checkpoint` is to find it in.
-        settings: what else the checkpoint says of itself.
+        settings: further entries of the checkpoint's settings.
 
     Returns:
         The checkpoint's folder.
@@ -135,8 +138,9 @@ def read_config(
     except (KeyError, TypeError, ValueError) as error:
         text = " ".join(str(error).split())
         raise UserError(
-            "Expected a checkpoint with the configuration of a T5. "
-            f"Received: checkpoint={str(checkpoint.path)!r} ({text}). Use another checkpoint."
+            expected="a checkpoint with the configuration of a T5",
+            received=f"checkpoint={str(checkpoint.path)!r} ({text})",
+            do="Use another checkpoint",
         ) from error
     _check_size(config, checkpoint)
     return config if dropout is None else dataclasses.replace(config, dropout=dropout)
@@ -148,6 +152,7 @@ def _check_size(config: "kf.models.T5Config", checkpoint: checkpoints.Checkpoint
     expected = kf.models.parameter_count(config)
     if expected != stored:
         raise UserError(
-            f"Expected {expected:,} weights as its configuration says. Received: "
-            f"checkpoint={str(checkpoint.path)!r} with {stored:,}. Use another checkpoint."
+            expected=f"{expected:,} weights as its configuration says",
+            received=f"checkpoint={str(checkpoint.path)!r} with {stored:,}",
+            do="Use another checkpoint",
         )

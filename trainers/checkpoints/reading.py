@@ -1,4 +1,4 @@
-"""Reads checkpoints: which ones a folder has, and the newest good one.
+"""Reads checkpoints: the steps that a folder has, and the newest good one.
 
 How they lie on the disk: `trainers.checkpoints.format`; how they are written:
 `trainers.checkpoints.writer`; which stay: `trainers.checkpoints.keep`. What got damaged later is
@@ -37,7 +37,7 @@ class Checkpoint:
     Attributes:
         path: its folder.
         step: steps that had been taken.
-        config: what `save` was given.
+        config: configuration that `save` was given.
         weights: path inside the model → array, read from the file when asked for.
         training: name → array for slots, iterations and seeds, likewise.
         score: validation score, lower is better; None where it was not measured.
@@ -126,8 +126,9 @@ def latest(
     if faults:
         path, error = faults[0]
         raise UserError(
-            f"Expected a good checkpoint in {folder}. Received: {len(faults)} damaged ones, "
-            f"the newest {path.name} ({str(error).rstrip('.')}). "
-            "Restore one, or move the folder away to start anew."
+            expected=f"a good checkpoint in {folder}",
+            received=f"{len(faults)} damaged ones, the newest {path.name} "
+            f"({str(error).rstrip('.')})",
+            do="Restore one, or move the folder away to start anew",
         )
     return None

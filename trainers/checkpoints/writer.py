@@ -1,6 +1,6 @@
-"""Writing checkpoints, in the background if the loop is not to wait, and removing old ones.
+"""Writes checkpoints, in the background if the loop is not to wait, and removes old ones.
 
-At any moment a loss of power leaves a folder from which the run can go on: a checkpoint gets its
+At any moment a loss of power leaves a folder from which the run can resume: a checkpoint gets its
 name when it is whole and on the disk, and others are removed only after that.
 """
 
@@ -68,8 +68,9 @@ def save(
         target = _put_in_place(beside, folder / step_folder(step))
     except OSError as error:
         raise UserError(
-            f"Expected to write a checkpoint. Received: {beside} ({error.strerror or error}). "
-            "Make room there or choose another folder; the older checkpoints are untouched."
+            expected="to write a checkpoint",
+            received=f"{beside} ({error.strerror or error})",
+            do="Make room there or choose another folder; the older checkpoints are untouched",
         ) from error
     finally:
         _remove_partial(folder)
@@ -138,7 +139,7 @@ class Writer:
         """Begins to write a checkpoint when the one before is on the disk.
 
         Args:
-            step, state, config, score: as for `checkpoint_writer.save`. The arrays are not copied:
+            step, state, config, score: as for `save`. The arrays are not copied:
                 nobody may change them any more. The configuration may change after this call.
 
         Raises:
@@ -147,7 +148,7 @@ class Writer:
         Call `wait` before the state is copied from the devices, if the host has no room for the
         states of two checkpoints.
         """
-        # As JSON now: the loop goes on adding to its curve.
+        # As JSON now: the loop continues to extend its curve.
         config = json.loads(json.dumps(config))
         self.wait()
         self._pending = self._thread.submit(self._write, step, state, config, score)
@@ -156,7 +157,7 @@ class Writer:
         """Removes, in the background, what the process that wrote `step` had no time to remove.
 
         Args:
-            step: the checkpoint that the run goes on from.
+            step: the checkpoint that the run resumes from.
 
         Raises:
             UserError: the write before failed.
@@ -201,13 +202,13 @@ class Writer:
             warnings.warn(str(failed), CheckpointWarning, stacklevel=2)
 
     def _write(self, step: int, state: Mapping, config: Mapping, score: float | None) -> None:
-        scores = self._known_scores()
+        scores = self._good_scores()
         save(self._folder, step, state, config, score)
         scores[step] = _finite(score)
         self._remove_old(step)
 
     def _remove_old(self, step: int) -> None:
-        scores = self._known_scores()
+        scores = self._good_scores()
         # A later one is of a past that was damaged or taken back, and does not count.
         reached = {old: score for old, score in scores.items() if old <= step}
         goes = reached.keys() - self._keep.of(reached)
@@ -218,7 +219,7 @@ class Writer:
             del scores[old]
         _remove_partial(self._folder)
 
-    def _known_scores(self) -> dict[int, float | None]:
+    def _good_scores(self) -> dict[int, float | None]:
         """Scores of the good checkpoints; their manifests are read once, in the thread."""
         if self._scores is None:
             self._scores = good_scores(self._folder)
@@ -250,8 +251,9 @@ def _remove(path: pathlib.Path) -> None:
         os.rename(path, path.with_name(_aside(PARTIAL + "removed")))
     except OSError as error:
         raise UserError(
-            f"Expected to remove an old checkpoint. Received: {path} ({error.strerror or error}). "
-            "Remove it yourself; the newer ones are whole."
+            expected="to remove an old checkpoint",
+            received=f"{path} ({error.strerror or error})",
+            do="Remove it yourself; the newer ones are whole",
         ) from error
     _remove_partial(path.parent)
 

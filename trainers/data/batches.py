@@ -2,7 +2,7 @@
 
 The tokens of a split are one long row, cut into examples of L raw tokens, where L is the largest
 number whose corrupted inputs fit (568 for 512). Every epoch visits the examples in another order.
-A run that stops at any step goes on with the very batch that would have come.
+A run that stops at any step resumes with the very batch that would have come next.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import numpy as np
 
 from trainers.data import manifest, spans, vocabulary
 from trainers.data.corpora import TRAIN, VALIDATION
-from trainers.errors import UserError
+from trainers.errors import UserError, check_at_least, check_choice
 
 # Prefetching: one thread prepares a batch in a fraction of a step; the buffer hides its hiccups.
 _READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
@@ -32,10 +32,10 @@ class PretrainingBatches:
         data_dir: folder of `trainers.data.preparation.prepare`.
         split: "train" or "validation". Validation ignores `seed`: its batches are the same for
             every run on this data, `num_batches` of them before they repeat.
-        batch_size: examples a batch.
+        batch_size: examples per batch.
         input_length: encoder tokens, EOS included.
         seed: of the order and of the spans.
-        first: how many batches were taken by others before; step 0 takes the one after them.
+        first: number of batches that others took before; step 0 takes the one after them.
 
     Raises:
         UserError: a damaged folder, too few sentinels for the length, or less text than a batch.
@@ -56,14 +56,10 @@ class PretrainingBatches:
         seed: int = 0,
         first: int = 0,
     ):
-        if split not in (TRAIN, VALIDATION):
-            raise UserError(f"Expected the split {TRAIN} or {VALIDATION}. Received: split={split}.")
-        if batch_size < 1:
-            raise UserError(f"Expected a batch of at least 1. Received: batch_size={batch_size}.")
-        if input_length < 3:
-            raise UserError(f"Expected at least 3 tokens. Received: input_length={input_length}.")
-        if seed < 0:
-            raise UserError(f"Expected a seed of at least 0. Received: seed={seed}.")
+        check_choice((TRAIN, VALIDATION), split=split)
+        check_at_least(1, batch_size=batch_size)
+        check_at_least(3, input_length=input_length)
+        check_at_least(0, seed=seed)
         self._folder = folder = pathlib.Path(data_dir)
         self.manifest = manifest.read(folder)
         facts = self.manifest["vocabulary"]
@@ -76,18 +72,19 @@ class PretrainingBatches:
         needed = spans.span_counts(self.raw_length)[1]
         if needed > facts["sentinels"]:
             raise UserError(
-                f"Expected {needed} sentinels for this length. Received: input_length="
-                f"{input_length} with {facts['sentinels']} sentinels in {folder}. Prepare with "
-                f"--num_sentinels={needed} or more, or take a shorter input."
+                expected=f"{needed} sentinels for this length",
+                received=f"input_length={input_length} with {facts['sentinels']} sentinels in "
+                f"{folder}",
+                do=f"Prepare with --num_sentinels={needed} or more, or take a shorter input",
             )
         dtype = manifest.token_dtype(facts["size"])
         tokens = np.memmap(folder / manifest.token_file(split), dtype, mode="r")
         self.num_examples = len(tokens) // self.raw_length
         if self.num_examples < batch_size:
             raise UserError(
-                f"Expected text for one {split} batch of {batch_size} × {self.raw_length} tokens. "
-                f"Received: data_dir={folder} with {len(tokens)} {split} tokens. Take a smaller "
-                "batch, more text or another validation_fraction."
+                expected=f"text for one {split} batch of {batch_size} × {self.raw_length} tokens",
+                received=f"data_dir={folder} with {len(tokens)} {split} tokens",
+                do="Take a smaller batch, more text or another validation_fraction",
             )
         self._examples = tokens[: self.num_examples * self.raw_length].reshape(
             self.num_examples, self.raw_length

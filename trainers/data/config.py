@@ -1,4 +1,4 @@
-"""What decides the contents of a prepared data folder."""
+"""Settings that decide the contents of a prepared data folder."""
 
 import dataclasses
 import hashlib
@@ -69,18 +69,18 @@ class DataConfig:
             )
 
     def identity(self, corpus_sha256: str, vocabulary_sha256: str | None) -> dict:
-        """What makes two prepared folders the same: settings and contents, but no paths.
+        """Returns the settings and hashes, but no paths, that make two prepared folders the same.
 
         Args:
             corpus_sha256: hash of the source's contents, "" where only its name is known.
             vocabulary_sha256: hash of the given model, None where one is trained.
         """
-        found = dataclasses.asdict(self) | {"packages": sorted(self.packages)}
+        settings = dataclasses.asdict(self) | {"packages": sorted(self.packages)}
         for path in ("root", "corpus_path", "vocabulary_path"):
-            del found[path]
+            del settings[path]
         if vocabulary_sha256:
-            del found["vocabulary_pieces"]
-        return found | {"corpus_sha256": corpus_sha256, "vocabulary_sha256": vocabulary_sha256}
+            del settings["vocabulary_pieces"]
+        return settings | {"corpus_sha256": corpus_sha256, "vocabulary_sha256": vocabulary_sha256}
 
 
 def identity_sha256(identity: dict) -> str:

@@ -6,8 +6,8 @@ TensorFlow Datasets. Each is a class, listed in `CORPORA`, made from a `DataConf
 
     documents()  iterator of `Document`, in an order that depends on the settings alone
     sha256       hash of the contents, "" where only the name of the source is known
-    size         about how many bytes of text there are, None where reading alone can tell
-    facts()      what the manifest records about the source
+    size         approximate bytes of text, None where reading alone can tell
+    facts()      facts about the source, for the manifest
 
 Train and validation never share a document: where a corpus has no validation split of its own, a
 hash of the document's content decides, so that equal documents fall on the same side.
@@ -59,8 +59,9 @@ class DocsCorpus:
     def __init__(self, config: DataConfig):
         if config.corpus_path is not None:
             raise UserError(
-                "Expected no path with the corpus docs, which reads what is installed. "
-                f"Received: corpus_path={config.corpus_path}. For files take the corpus text."
+                expected="no path with the corpus docs, which reads what is installed",
+                received=f"corpus_path={config.corpus_path}",
+                do="For files take the corpus text",
             )
         self._config = config
         self._sources = None
@@ -156,7 +157,9 @@ class C4Corpus:
             import tensorflow_datasets as tfds
         except ImportError as error:
             raise UserError(
-                f"Expected tensorflow_datasets for the corpus c4. Received: {error}. Install it."
+                expected="tensorflow_datasets for the corpus c4",
+                received=f"{error}",
+                do="Install it",
             ) from error
 
         folder = self._config.corpus_path
@@ -166,9 +169,10 @@ class C4Corpus:
             dataset = self._builder.as_dataset(split=split, shuffle_files=False)
         except (AssertionError, FileNotFoundError, tfds.core.DatasetNotFoundError) as error:
             raise UserError(
-                f"Expected {self.NAME} prepared by TensorFlow Datasets. Received: corpus_path="
-                f"{folder or '(the default of TFDS)'}, where it is not. Build it with `tfds build "
-                "c4/en` (hundreds of GB), or take the corpus docs or text."
+                expected=f"{self.NAME} prepared by TensorFlow Datasets",
+                received=f"corpus_path={folder or '(the default of TFDS)'}, where it is not",
+                do="Build it with `tfds build c4/en` (hundreds of GB), or take the corpus "
+                "docs or text",
             ) from error
         for example in tfds.as_numpy(dataset):
             yield example["text"].decode("utf-8", "replace")
@@ -200,18 +204,23 @@ def expand(paths: str | None) -> list[pathlib.Path]:
     """
     if not paths:
         raise UserError(
-            f"Expected files for the corpus text. Received: corpus_path={paths}. "
-            "Give --corpus_path='FOLDER/*.txt'."
+            expected="files for the corpus text",
+            received=f"corpus_path={paths}",
+            do="Give --corpus_path='FOLDER/*.txt'",
         )
-    found = set()
+    paths_of_files = set()
     for part in [part.strip() for part in paths.split(",") if part.strip()] or [paths]:
         matches = glob.glob(os.path.expanduser(part), recursive=True)
         files = [match for match in matches if os.path.isfile(match)]
         if not files:
-            reason = "a folder; add /*.txt" if matches else "but no file is there"
-            raise UserError(f"Expected text files. Received: corpus_path={part}, {reason}.")
-        found.update(files)
-    return [pathlib.Path(path) for path in sorted(found)]
+            reason = "which is a folder" if matches else "but no file is there"
+            raise UserError(
+                expected="text files",
+                received=f"corpus_path={part}, {reason}",
+                do="Give --corpus_path='FOLDER/*.txt'",
+            )
+        paths_of_files.update(files)
+    return [pathlib.Path(path) for path in sorted(paths_of_files)]
 
 
 def _read_lines(path: pathlib.Path) -> Iterator[str]:
@@ -224,9 +233,10 @@ def _read_lines(path: pathlib.Path) -> Iterator[str]:
                 yield raw.decode("utf-8-sig" if offset == 0 else "utf-8").strip()
             except UnicodeDecodeError as error:
                 raise UserError(
-                    f"Expected UTF-8 text. Received: corpus_path={path} with the byte "
-                    f"0x{raw[error.start]:02x} at offset {offset + error.start}. Convert the file "
-                    "(iconv -t utf-8) or leave it out."
+                    expected="UTF-8 text",
+                    received=f"corpus_path={path} with the byte 0x{raw[error.start]:02x} at "
+                    f"offset {offset + error.start}",
+                    do="Convert the file (iconv -t utf-8) or leave it out",
                 ) from error
             offset += len(raw)
 
@@ -247,5 +257,7 @@ def _file_sha256(path: pathlib.Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(
-            f"Expected a file that can be read ({error.strerror}). Received: corpus_path={path}."
+            expected=f"a file that can be read ({error.strerror})",
+            received=f"corpus_path={path}",
+            do="Give read permission, or leave it out",
         ) from error

@@ -52,15 +52,16 @@ class Sources:
 
     def __init__(self, packages: Sequence[str] = ()):
         installed = _installed()
-        known = [STANDARD_LIBRARY, *sorted(installed)]
-        wanted = {_normalise(name) for name in packages} or set(known)
-        for name in sorted(wanted.difference(known)):
-            close = difflib.get_close_matches(name, known, n=3) or known[:3]
+        names = [STANDARD_LIBRARY, *sorted(installed)]
+        wanted = {_normalise(name) for name in packages} or set(names)
+        for name in sorted(wanted.difference(names)):
+            close = difflib.get_close_matches(name, names, n=3) or names[:3]
             raise UserError(
-                f"Expected packages that are installed here, such as {', '.join(close)}. "
-                f"Received: packages={name}. Install it or leave it out."
+                expected=f"packages that are installed here, such as {', '.join(close)}",
+                received=f"packages={name}",
+                do="Install it or leave it out",
             )
-        self.versions = {name: installed[name][0] for name in known[1:] if name in wanted}
+        self.versions = {name: installed[name][0] for name in names[1:] if name in wanted}
         self.files = [
             item for name in self.versions for item in _package_files(name, installed[name][1])
         ]
@@ -114,7 +115,7 @@ def _no_garbage_collection() -> Iterator[None]:
 def _docstrings(path: pathlib.Path) -> Iterator[str]:
     try:
         source = path.read_bytes()
-        quoted = sum(len(found.group()) for found in _QUOTED.finditer(source))
+        quoted = sum(len(match.group()) for match in _QUOTED.finditer(source))
         if quoted <= _LEAST_SHARE * len(source):
             return
         with warnings.catch_warnings():
@@ -138,15 +139,15 @@ def _docstrings(path: pathlib.Path) -> Iterator[str]:
 
 def _installed() -> dict[str, tuple[str, importlib.metadata.Distribution]]:
     """Returns name → (version, package) of what is installed, without this project."""
-    found = {}
+    packages = {}
     for package in importlib.metadata.distributions():
         metadata = package.metadata  # parsed anew at every access
         name, version = metadata["Name"], metadata["Version"]
         if name and version:
             # The first one on the path is the one that would be imported.
-            found.setdefault(_normalise(name), (version, package))
-    found.pop(_OWN_PACKAGE, None)
-    return found
+            packages.setdefault(_normalise(name), (version, package))
+    packages.pop(_OWN_PACKAGE, None)
+    return packages
 
 
 def _normalise(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The manifest of a prepared data folder: what is in it, and whether it still is."""
+"""Manifest of a prepared data folder: its contents, and their check."""
 
 import hashlib
 import json
@@ -66,13 +66,15 @@ def read(folder: str | pathlib.Path) -> dict:
         _check_counts(manifest, expected)
     except FileNotFoundError as error:
         raise UserError(
-            f"Expected a prepared data folder with {MANIFEST}. Received: data_dir={folder}. "
-            "Make one with `python -m trainers.prepare`."
+            expected=f"a prepared data folder with {MANIFEST}",
+            received=f"data_dir={folder}",
+            do="Make one with `python -m trainers.prepare`",
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"Expected a manifest of format {FORMAT}. Received: {path} ({error!r}). "
-            f"{_way_out(folder)}"
+            expected=f"a manifest of format {FORMAT}",
+            received=f"{path} ({error!r})",
+            do=f"{_way_out(folder)}",
         ) from error
     for name, (size, digest) in expected.items():
         _check_file(folder, name, size, digest)
@@ -96,18 +98,20 @@ def _check_counts(manifest: dict, files: dict[str, tuple[int, str]]):
 
 def _check_file(folder: pathlib.Path, name: str, size: int, digest: str):
     path = folder / name
-    found = path.stat().st_size if path.is_file() else None
-    if found != size:
-        state = "which is missing" if found is None else f"of {found} bytes"
+    there = path.stat().st_size if path.is_file() else None
+    if there != size:
+        state = "which is missing" if there is None else f"of {there} bytes"
         raise UserError(
-            f"Expected {name} of {size} bytes, as {MANIFEST} says. Received: {path}, {state}. "
-            f"{_way_out(folder)}"
+            expected=f"{name} of {size} bytes, as {MANIFEST} says",
+            received=f"{path}, {state}",
+            do=f"{_way_out(folder)}",
         )
     if size <= FULL_CHECK_BYTES and sha256_of(path) != digest:
-        what = "another vocabulary than the tokens" if name == VOCABULARY else "other contents"
+        fault = "another vocabulary than the tokens" if name == VOCABULARY else "other contents"
         raise UserError(
-            f"Expected {name} with the SHA-256 {digest[:12]}… of {MANIFEST}. "
-            f"Received: {path} with {what}. {_way_out(folder)}"
+            expected=f"{name} with the SHA-256 {digest[:12]}… of {MANIFEST}",
+            received=f"{path} with {fault}",
+            do=f"{_way_out(folder)}",
         )
 
 

@@ -66,9 +66,9 @@ def prepare(config: DataConfig) -> pathlib.Path:
                 logging.info("wrote %s", folder)
     except OSError as error:
         raise UserError(
-            f"Expected to read and write files ({error.strerror}). "
-            f"Received: {error.filename or f'data_dir={config.root}'}. Mend it, or give another "
-            "data folder."
+            expected=f"to read and write files ({error.strerror})",
+            received=f"{error.filename or f'data_dir={config.root}'}",
+            do="Fix it, or give another data folder",
         ) from error
     return folder
 
@@ -88,10 +88,11 @@ def _build(folder: pathlib.Path, config: DataConfig, corpus, given, identity: di
     for split, counts in splits.items():
         if not counts["documents"]:
             raise UserError(
-                f"Expected text for both splits, but {split} got no document. Received: "
-                f"corpus={config.corpus} with {sum(c['bytes'] for c in splits.values())} bytes in "
-                f"{sum(c['documents'] for c in splits.values())} documents. Give more text, or "
-                "another validation_fraction."
+                expected=f"text for both splits, but {split} got no document",
+                received=f"corpus={config.corpus} with "
+                f"{sum(c['bytes'] for c in splits.values())} bytes in "
+                f"{sum(c['documents'] for c in splits.values())} documents",
+                do="Give more text, or another validation_fraction",
             )
     manifest.write(
         folder,

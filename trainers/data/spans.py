@@ -22,7 +22,7 @@ MEAN_SPAN_LENGTH = 3.0
 
 
 def span_counts(length: int) -> tuple[int, int]:
-    """Returns (n, s): how many of `length` raw tokens are noise, and in how many spans.
+    """Returns (n, s): the number of noise tokens among `length` raw tokens, and of their spans.
 
     Example:
         >>> span_counts(568)
@@ -39,13 +39,13 @@ def span_counts(length: int) -> tuple[int, int]:
 
 
 def input_length(length: int) -> int:
-    """Returns how many encoder tokens `length` raw tokens become, EOS included: L - n + s + 1."""
+    """Returns the number L - n + s + 1 of encoder tokens that L raw tokens become, with EOS."""
     noise, spans = span_counts(length)
     return length - noise + spans + 1
 
 
 def target_length(length: int) -> int:
-    """Returns how many target tokens `length` raw tokens become, EOS included: n + s + 1."""
+    """Returns the number n + s + 1 of target tokens that L raw tokens become, with EOS."""
     noise, spans = span_counts(length)
     return noise + spans + 1
 

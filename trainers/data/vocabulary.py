@@ -54,8 +54,9 @@ class Vocabulary:
             model = pathlib.Path(path).read_bytes()
         except OSError as error:
             raise UserError(
-                f"Expected a SentencePiece model file ({error.strerror}). "
-                f"Received: vocabulary={path}. Leave --vocabulary out to train one."
+                expected=f"a SentencePiece model file ({error.strerror})",
+                received=f"vocabulary={path}",
+                do="Leave --vocabulary out to train one",
             ) from error
         return cls(model, num_sentinels, source=str(path))
 
@@ -196,8 +197,9 @@ def train(texts: Iterable[str], num_pieces: int) -> bytes:
     except (RuntimeError, OSError) as error:
         reason = str(error).rpartition("] ")[2] or "the sample is empty"
         raise UserError(
-            f"Expected a number of pieces that fits the text: {reason} "
-            f"Received: vocabulary_pieces={num_pieces}. Give more text or another number."
+            expected=f"a number of pieces that fits the text: {reason}",
+            received=f"vocabulary_pieces={num_pieces}",
+            do="Give more text or another number",
         ) from error
     return model.getvalue()
 
@@ -210,14 +212,14 @@ def _load(model: bytes, source: str) -> sentencepiece.SentencePieceProcessor:
         processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     except RuntimeError as error:
         raise UserError(
-            "Expected a SentencePiece model (a .model file as spm_train writes it). "
-            f"Received: vocabulary={source}, which is none."
+            expected="a SentencePiece model (a .model file as spm_train writes it)",
+            received=f"vocabulary={source}, which is none",
         ) from error
     ids = (processor.pad_id(), processor.eos_id(), processor.unk_id())
     if ids != (PAD_ID, EOS_ID, UNK_ID):
         raise UserError(
-            "Expected a SentencePiece model with PAD, EOS, UNK = 0, 1, 2, as T5's has. "
-            f"Received: vocabulary={source} with {ids}. Train it with "
-            "pad_id=0, eos_id=1, unk_id=2, bos_id=-1."
+            expected="a SentencePiece model with PAD, EOS, UNK = 0, 1, 2, as T5's has",
+            received=f"vocabulary={source} with {ids}",
+            do="Train it with pad_id=0, eos_id=1, unk_id=2, bos_id=-1",
         )
     return processor

@@ -127,7 +127,7 @@ def test_the_fingerprint_is_of_the_contents(prepared_dir, batches):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"split": "test"}, "Received: split=test"),
+        ({"split": "test"}, "Received: split=.test"),
         ({"batch_size": 0}, "Received: batch_size=0"),
         ({"input_length": 2}, "Received: input_length=2"),
         ({"seed": -1}, "Received: seed=-1"),
