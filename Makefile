@@ -51,7 +51,7 @@ PYTEST_ARGS ?= -m "not slow"
 PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses=8 --dist=worksteal
 # What is worth testing on the second backend as well: the library, and what runs there alone.
 ON_JAX := tests/keras_fusion tests/trainers/engines/devices_test.py \
-  $(addprefix tests/trainers/engines/,jax_test.py mesh_test.py mesh_fusion_test.py)
+  $(addprefix tests/trainers/engines/,jax_test.py losses_test.py mesh_test.py mesh_fusion_test.py)
 FAULTS_ARGS ?= --points=30 --seed=0
 
 .DEFAULT_GOAL := help

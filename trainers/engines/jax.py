@@ -126,9 +126,8 @@ class JaxEngine(Engine):
     # ---- running ----
 
     def run_steps(self, arrays: dict[str, np.ndarray], num_steps: int) -> list[float]:
-        state, totals = self.train_steps(
-            self._values(), self._distribute(arrays), np.int32(num_steps)
-        )
+        arrays = self._distribute(arrays)
+        state, totals = self.train_steps(self._values(), arrays, np.int32(num_steps))
         for group, values in zip(self._groups, state, strict=True):
             for variable, value in zip(group, values, strict=True):
                 _keras.set_value(variable, value)

@@ -1,4 +1,4 @@
-"""Reads what a compiled program computes and moves from the text that XLA prints of it.
+"""Reads the products and collectives of a compiled program from the text that XLA prints of it.
 
 XLA partitions a program for a mesh and puts collectives where devices have to talk. The text of
 the partitioned program (`compiled.as_text()` in JAX) holds one device's share: every shape in it is
@@ -31,8 +31,9 @@ _COMPUTATION = re.compile(r"^(ENTRY )?%([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _NAME = re.compile(r"%([\w.\-]+)")
-_CALLED = re.compile(r"\b(?:to_apply|calls|body|condition|true_computation|false_computation)=%")
-_IOTA = re.compile(r"\[([\d,]+)\](?:<=\[([\d,]+)\])?(?:T\(([\d,]+)\))?")
+_CALLED = re.compile(
+    r"\b(?:to_apply|calls|body|condition|true_computation|false_computation)=%([\w.\-]+)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Collective:
         return self.times * self.operand_bytes * share.get(self.kind, (n - 1) / n)
 
     def dims(self, mesh_shape: Mapping[str, int]) -> tuple[str, ...]:
-        """The mesh dims along which the group's devices differ.
+        """Returns the mesh dims along which the group's devices differ.
 
         Args:
             mesh_shape: dim to size, the first dim varying slowest.
@@ -109,8 +110,8 @@ class Program:
             if start := _COMPUTATION.match(line):
                 current = self._computations.setdefault(start[2], {})
                 entry = start[2] if start[1] else entry
-            elif current is not None and (found := _INSTRUCTION.match(line)):
-                instruction = _instruction(found)
+            elif current is not None and (match := _INSTRUCTION.match(line)):
+                instruction = _instruction(*match.groups())
                 current[instruction.name] = instruction
         if entry is None:
             raise ValueError("Expected the text of a compiled program. Received: no ENTRY in it.")
@@ -118,27 +119,27 @@ class Program:
         self._executed = list(self._walk(entry, 1))
 
     def collectives(self) -> list[Collective]:
-        """Every collective of a step; what XLA combined into one is one for each operand."""
-        found = []
-        for name, instruction, times in self._executed:
-            kind = instruction.opcode.removesuffix("-start")
-            if kind in KINDS:
-                group = _first_group(instruction.attributes, self._devices)
-                for operand in instruction.operands:
-                    source = self._computations[name][operand]
-                    found.append(
-                        Collective(
-                            kind,
-                            _moved_bytes(source.type, instruction.attributes),
-                            group,
-                            times,
-                            _op_name(source.attributes) or _op_name(instruction.attributes),
-                        )
-                    )
-        return found
+        """Returns all collectives of a step; what XLA combined is one for each operand."""
+        return [
+            self._collective(self._computations[name][operand], instruction, times)
+            for name, instruction, times in self._executed
+            if instruction.opcode.removesuffix("-start") in KINDS
+            for operand in instruction.operands
+        ]
+
+    def _collective(
+        self, operand: _Instruction, instruction: _Instruction, times: int
+    ) -> Collective:
+        return Collective(
+            instruction.opcode.removesuffix("-start"),
+            _moved_bytes(operand.type, instruction.attributes),
+            _first_group(instruction.attributes, self._devices),
+            times,
+            _op_name(operand.attributes) or _op_name(instruction.attributes),
+        )
 
     def matmul_flops(self) -> float:
-        """FLOPs of the matrix products that a device computes in a step, loops unrolled."""
+        """Returns the FLOPs of the matrix products of a device in a step, loops unrolled."""
         return sum(
             times * self._dot_flops(name, instruction)
             for name, instruction, times in self._executed
@@ -148,17 +149,16 @@ class Program:
     def _dot_flops(self, computation: str, dot: _Instruction) -> float:
         left = self._computations[computation][dot.operands[0]]
         dims = _shapes(left.type)[0][1]
-        contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", dot.attributes)
-        summed = _numbers(contracted[1]) if contracted else ()
+        summed = _numbers(_found(r"lhs_contracting_dims=\{([\d,]*)\}", dot.attributes))
         return 2.0 * math.prod(_shapes(dot.type)[0][1]) * math.prod(dims[axis] for axis in summed)
 
     def _walk(self, name: str, times: int) -> Iterator[tuple[str, _Instruction, int]]:
-        """Each instruction that runs with its computation, and how often a step runs it."""
+        """Yields each instruction that runs with its computation, and how often a step runs it."""
         for instruction in self._computations[name].values():
             yield name, instruction, times
             if instruction.opcode == "conditional":
                 # One branch runs: the longer one stands for it.
-                branches = [list(self._walk(each, times)) for each in _branches(instruction)]
+                branches = [list(self._walk(called, times)) for called in _called(instruction)]
                 yield from max(branches, key=len)
                 continue
             trips = self._trips(instruction) if instruction.opcode == "while" else 1
@@ -166,31 +166,23 @@ class Program:
                 yield from self._walk(called, times * trips)
 
     def _trips(self, loop: _Instruction) -> int:
-        known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
-        self.unknown_loops += known is None
-        return int(known[1]) if known else 1
+        trips = _found(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
+        self.unknown_loops += not trips
+        return int(trips or 1)
 
 
-def _instruction(found: re.Match) -> _Instruction:
-    name, type_, opcode, rest = found.groups()
+def _instruction(name: str, type_: str, opcode: str, rest: str) -> _Instruction:
     # Operands are names; the first parenthesis that closes ends them.
     operands, _, attributes = rest.partition(")")
     return _Instruction(name, type_, opcode, tuple(_NAME.findall(operands)), attributes)
 
 
 def _called(instruction: _Instruction) -> list[str]:
-    """Computations that an instruction runs, its reduction of two scalars left out."""
+    """Returns the computations that an instruction runs, its reduction of two scalars left out."""
     if instruction.opcode.startswith(("all-reduce", "reduce", "sort", "scatter", "map")):
         return []
-    return [
-        _NAME.match(instruction.attributes, found.end() - 1)[1]
-        for found in _CALLED.finditer(instruction.attributes)
-    ]
-
-
-def _branches(conditional: _Instruction) -> list[str]:
-    found = re.search(r"branch_computations=\{([^}]*)\}", conditional.attributes)
-    return _NAME.findall(found[1]) if found else _called(conditional)
+    branches = _found(r"branch_computations=\{([^}]*)\}", instruction.attributes)
+    return _NAME.findall(branches) or _CALLED.findall(instruction.attributes)
 
 
 def _shapes(type_: str) -> list[tuple[str, tuple[int, ...]]]:
@@ -204,7 +196,7 @@ def _bits(dtype: str) -> int:
 
 
 def _moved_bytes(type_: str, attributes: str) -> float:
-    """Bytes of an operand.
+    """Returns the bytes of an operand.
 
     XLA's CPU compiler widens sums of bfloat16 to float32 and marks them; other devices do not.
     """
@@ -214,50 +206,36 @@ def _moved_bytes(type_: str, attributes: str) -> float:
 
 
 def _first_group(attributes: str, num_devices: int) -> tuple[int, ...]:
-    """The devices of the first group, in any of the ways in which XLA writes groups."""
+    """Returns the devices of the first group."""
     if pairs := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", attributes):
         return tuple(sorted({int(pairs[1]), int(pairs[2])}))
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
         return _numbers(listed[1])
-    if iota := re.search(rf"replica_groups=({_IOTA.pattern})", attributes):
-        groups, size = _numbers(iota[2])
-        return tuple(_devices(iota[3], iota[4], groups * size).reshape(groups, size)[0].tolist())
-    if named := re.search(
-        r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(([^)]*\)?)\))? ?\{([^}]*)\}", attributes
+    if iota := re.search(
+        r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes
     ):
-        return _mesh_group(*named.groups())
-    return tuple(range(num_devices))  # replica_groups={}
-
-
-def _devices(dims: str | None, order: str | None, count: int) -> np.ndarray:
-    """0, 1, … as an array of `dims`, transposed by `order`, flat."""
-    devices = np.arange(count).reshape(_numbers(dims) if dims else (count,))
-    return devices.transpose(_numbers(order) if order else None).reshape(-1)
-
-
-def _mesh_group(mesh: str, ids: str | None, axes: str) -> tuple[int, ...]:
-    """First group of `mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b','a':(1)2}`."""
-    sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh)}
-    order = _IOTA.match(ids or "")
-    dims, transposed = (order[1], order[3]) if order else (None, None)
-    devices = _devices(dims, transposed, math.prod(sizes.values())).reshape(*sizes.values())
-    place: list[object] = [0] * len(sizes)
-    for name, before, size in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", axes):
-        whole = sizes[name]
-        # A part of an axis: `size` positions, each as far apart as what comes after it is long.
-        stride = whole // (int(before) * int(size)) if size else 1
-        place[list(sizes).index(name)] = slice(0, stride * int(size or whole), stride)
-    return tuple(np.atleast_1d(devices[tuple(place)]).reshape(-1).tolist())
+        # 0, 1, … as an array of some dims, transposed, cut into groups.
+        groups, size, dims, order = iota.groups()
+        devices = np.arange(int(groups) * int(size)).reshape(_numbers(dims))
+        devices = devices.transpose(_numbers(order) if order else None)
+        return tuple(devices.reshape(int(groups), int(size))[0].tolist())
+    if "replica_groups=" in attributes and "replica_groups={}" not in attributes:
+        raise ValueError(f"Expected groups as XLA of today writes them. Received: {attributes}.")
+    return tuple(range(num_devices))
 
 
 def _op_name(attributes: str) -> str:
-    found = re.search(r'op_name="([^"]*)"', attributes)
-    return found[1] if found else ""
+    return _found(r'op_name="([^"]*)"', attributes)
 
 
 def _number(text: str, name: str, default: int) -> int:
-    found = re.search(rf"^HloModule .*\b{name}=(\d+)", text)
-    return int(found[1]) if found else default
+    return int(_found(rf"^HloModule .*\b{name}=(\d+)", text) or default)
+
+
+def _found(pattern: str, text: str) -> str:
+    """Returns the group of a pattern in a text; "" where it is not there."""
+    match = re.search(pattern, text)
+    return match[1] if match else ""
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""One device, two and four logical ones, and two processes give the same weights."""
+"""One device, four logical ones, and two processes give the same weights."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="the engine of the tensorflow backend"
 )
 
-PROCESSES = ["2 devices", "4 devices", "worker 0", "worker 1"]
+PROCESSES = ["4 devices", "worker 0", "worker 1"]
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +24,15 @@ def one_device():
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
-    """What each process wrote: name to arrays."""
+    """Name of each process to the arrays that it wrote."""
     folder = tmp_path_factory.mktemp("equality")
     ports = support.free_ports(2)
     cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
     configs = [{"cluster": cluster, "task": {"type": "worker", "index": i}} for i in range(2)]
-    arguments = [(2, None), (4, None), (0, configs[0]), (0, configs[1])]
+    arguments = [(4, None), (0, configs[0]), (0, configs[1])]
     running = {
-        name: support.start(folder / f"{name}.npz", *each)
-        for name, each in zip(PROCESSES, arguments, strict=True)
+        name: support.start(folder / f"{name}.npz", *options)
+        for name, options in zip(PROCESSES, arguments, strict=True)
     }
     try:
         for name, process in running.items():
@@ -58,8 +58,8 @@ def gap(a, b):
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("run", [" ".join(run) for run in support.RUNS])
 def test_same_weights_as_on_one_device(one_device, processes, run, process):
-    expected, found = (of_run(s, run, "model") for s in (one_device, processes[process]))
-    assert gap(expected, found) < 1e-6
+    expected, weights = (of_run(s, run, "model") for s in (one_device, processes[process]))
+    assert gap(expected, weights) < 1e-6
     sums = [states[f"{run}|sums"] for states in (one_device, processes[process])]
     np.testing.assert_allclose(sums[1], sums[0], rtol=1e-6)
 
@@ -70,13 +70,8 @@ def test_workers_end_with_the_same_bits(processes):
         assert gap(*(of_run(s, " ".join(run), "") for s in (first, second))) == 0
 
 
-@pytest.mark.parametrize("optimizer", ["adafactor", "adamw"])
-def test_the_norm_of_these_runs_clips(one_device, optimizer):
-    plain, clipped = (
-        {name.split("|")[1]: value for name, value in of_run(one_device, run, "model").items()}
-        for run in (f"{optimizer} {name}" for name in support.OPTIONS)
-    )
-    assert gap(plain, clipped) > 1e-3
+def test_the_norm_of_these_runs_clips(gradients):
+    assert optax.global_norm(gradients) > 2 * support.CLIP_NORM
 
 
 @pytest.mark.parametrize("process", PROCESSES)
@@ -85,13 +80,12 @@ def test_a_resumed_run_draws_the_same_dropout_masks(processes, process):
 
 
 def test_one_worker_writes_and_all_agree(processes):
-    flags = {name: found["agree"].tolist() for name, found in processes.items()}
+    flags = {name: results["agree"].tolist() for name, results in processes.items()}
     # Nobody, worker 1 alone, everybody.
     assert flags["worker 0"] == flags["worker 1"] == [False, True, True]
-    assert flags["2 devices"] == [False, False, True]
-    engines = {name: found["engine"].tolist() for name, found in processes.items()}
+    assert flags["4 devices"] == [False, False, True]
+    engines = {name: results["engine"].tolist() for name, results in processes.items()}
     assert engines == {
-        "2 devices": [2, True],
         "4 devices": [4, True],
         "worker 0": [2, True],
         "worker 1": [2, False],
@@ -102,7 +96,7 @@ def test_one_worker_writes_and_all_agree(processes):
 
 
 def one_step(options):
-    """By how much a step of SGD at rate 1 changes the weights."""
+    """Changes of the weights by a step of SGD at rate 1."""
     engine = support.make_engine(None, "sgd", options)
     before = engine.state() | {"optimizer/learning_rate": np.float32(1.0)}
     engine.load_state(before)
@@ -111,8 +105,9 @@ def one_step(options):
     return {name: before[name] - after[name] for name in after if name.startswith("model/")}
 
 
-def by_hand():
-    """Gradients of the loss a token, by automatic differentiation of its textbook form."""
+@pytest.fixture(scope="module")
+def gradients():
+    """Gradients of the loss per token, by automatic differentiation of its textbook form."""
     import tensorflow as tf
 
     model = loop_support.make_model(dropout=0.0)
@@ -127,15 +122,14 @@ def by_hand():
     return [tf.convert_to_tensor(g).numpy() for g in tape.gradient(loss, weights)]
 
 
-@pytest.mark.parametrize("microbatches", [1, 4])
-@pytest.mark.parametrize("clip_norm", [None, 0.01, 100.0])
-def test_a_step_is_the_gradient_that_optax_clips(clip_norm, microbatches):
-    expected = by_hand()
+@pytest.mark.parametrize(("clip_norm", "microbatches"), [(None, 1), (0.01, 4), (100.0, 4)])
+def test_a_step_is_the_gradient_that_optax_clips(gradients, clip_norm, microbatches):
+    expected = gradients
     if clip_norm is not None:
         clip = optax.clip_by_global_norm(clip_norm)
-        expected, _ = clip.update(expected, clip.init(expected))
-    found = one_step(StepOptions(clip_norm=clip_norm, microbatches=microbatches))
-    for value, right in zip(found.values(), expected, strict=True):
+        expected, _ = clip.update(gradients, clip.init(gradients))
+    changes = one_step(StepOptions(clip_norm=clip_norm, microbatches=microbatches))
+    for value, right in zip(changes.values(), expected, strict=True):
         np.testing.assert_allclose(value, right, atol=2e-7)
 
 

@@ -115,8 +115,7 @@ def expected_crossing(weights, layout):
     return {path for path in weights if path.endswith(CROSSING[layout])}
 
 
-@pytest.mark.parametrize("layout", CROSSING)
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize(("layout", "count"), [*zip(CROSSING, (2, 4, 4), strict=True)])
 def test_arrays_made_slice_by_slice(checkpoints, layout, count):
     """Without an engine: what JAX asks for when it makes an array from a callback."""
     config, weights = watched_weights(checkpoints[:count])

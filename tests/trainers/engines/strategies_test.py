@@ -92,6 +92,7 @@ except strategies.UserError as error:
 """
 
 
+@pytest.mark.slow
 def test_no_tpu_on_this_host_is_one_line():
     # In a process of its own: TensorFlow remembers what it tried to start.
     ran = subprocess.run(**support.python(NO_TPU), capture_output=True, text=True, timeout=120)
