@@ -1,4 +1,4 @@
-"""Batches for calls of several steps: read ahead on the host, stacked into one array a name.
+"""Batches for calls of several steps: read ahead on the host, stacked into one array per name.
 
 Not tf.data: a generator behind a distributed iterator lets the interpreter hang for minutes when it
 ends, hides the exceptions of the data, and needs TensorFlow.
@@ -67,17 +67,18 @@ class Feed:
             try:
                 self._ready.append(next(self.source))
             except StopIteration:
+                count = self._taken + len(self._ready)
                 self._error = UserError(
-                    "Expected a batch for every step. Received: an iterator that ended after "
-                    f"{self._taken + len(self._ready)} batches. Give more data or train fewer "
-                    "steps."
+                    expected="a batch for every step",
+                    received=f"an iterator that ended after {count} batches",
+                    do="Give more data or train fewer steps",
                 )
             except BaseException as error:  # also KeyboardInterrupt, for the thread that asks
                 self._error = error
 
 
 class Calls:
-    """The batches of an engine's calls: one feed a source, one length for all calls.
+    """Batches of an engine's calls: one feed per source, one length for all calls.
 
     The length is that of the longest call so far: a longer one means a new compilation.
     """
@@ -87,11 +88,11 @@ class Calls:
         self._feed: Feed | None = None
 
     def peek(self, source: Iterator[Batch], num_steps: int) -> list[Batch]:
-        """The first batch of a call of `num_steps`, which stays there."""
+        """Returns the first batch of a call of `num_steps`, which stays there."""
         return [self._open(source, num_steps).peek()]
 
     def take(self, source: Iterator[Batch], num_steps: int) -> list[Batch]:
-        """The batches of a call of `num_steps`, as `Feed.take`."""
+        """Returns the batches of a call of `num_steps`, as `Feed.take`."""
         return self._open(source, num_steps).take(num_steps)
 
     def _open(self, source: Iterator[Batch], num_steps: int) -> Feed:
@@ -102,17 +103,17 @@ class Calls:
 
 
 def at_least_one(batches: Iterable[Batch]) -> list[Batch]:
-    """The batches of an evaluation as a list; a `UserError` where there are none."""
+    """Returns the batches of an evaluation; a `UserError` where there are none."""
     batches = list(batches)
     if not batches:
         raise UserError(
-            "Expected at least one batch to evaluate on. Received: batches=[]. Give more data."
+            expected="at least one batch to evaluate on", received="batches=[]", do="Give more data"
         )
     return batches
 
 
 def stack(batches: Sequence[Batch], length: int) -> dict[str, np.ndarray]:
-    """Stacks batches into one array a name: (length, batch, …), zeros behind the last.
+    """Stacks batches into one array per name: (length, batch, …), zeros behind the last.
 
     A fixed length gives a compiled loop one shape, whatever number of steps is due.
 
@@ -126,8 +127,9 @@ def stack(batches: Sequence[Batch], length: int) -> dict[str, np.ndarray]:
         for name, array in arrays.items():
             if batch[name].shape != array.shape[1:]:
                 raise UserError(
-                    "Expected batches of one shape. Received: "
-                    f"{name}={batch[name].shape} after {array.shape[1:]}. Drop a last partial one."
+                    expected="batches of one shape",
+                    received=f"{name}={batch[name].shape} after {array.shape[1:]}",
+                    do="Drop a last partial one",
                 )
             array[index] = batch[name]
     return arrays

@@ -68,21 +68,17 @@ class JaxEngine(Engine):
 
     @property
     def num_devices(self) -> int:
-        """Devices of the mesh, those of other hosts included."""
         return self.mesh_shape.size
 
     @property
     def is_local(self) -> bool:
-        """Whether the model's weights can be used outside the engine as any other arrays."""
         return self.num_devices == 1
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes files."""
         return jax.process_index() == 0
 
     def agree(self, flag: bool) -> bool:
-        """Returns whether `flag` is set on any host; every host has to call it."""
         if jax.process_count() == 1:
             return flag
         return bool(multihost_utils.process_allgather(np.array(flag)).any())

@@ -45,8 +45,9 @@ def state_variables(model, optimizer=None) -> dict[str, keras.Variable]:
     missing = [v.path for v in model.variables if id(v) not in seen]
     if missing:
         raise UserError(
-            "Expected every variable of the model to belong to one of its layers. "
-            f"Received: variables={missing} without one. Create them with `add_weight`."
+            expected="every variable of the model to belong to one of its layers",
+            received=f"variables={missing} without one",
+            do="Create them with `add_weight`",
         )
     if optimizer is not None:
         _name_optimizer(names, optimizer)
@@ -78,7 +79,7 @@ def _layers(layer, path: tuple[str, ...], visited: set[int]):
 
 
 def _stable_name(layer) -> str:
-    """The name that the user gave, or the class name alone where Keras numbered it."""
+    """Returns the name that the user gave, or the class name alone where Keras numbered it."""
     # As Keras makes them: "MultiHeadAttention" is numbered as "multi_head_attention_3".
     automatic = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", re.sub(r"\W+", "", type(layer).__name__))
     automatic = re.sub(r"([a-z])([A-Z])", r"\1_\2", automatic).lower()
@@ -103,13 +104,13 @@ def _name_optimizer(names: dict, optimizer) -> None:
             _put(names, f"optimizer/{weights[prefix]}/{slot}", variable)
 
 
-def check_state(expected: Mapping[str, tuple], received: Mapping[str, tuple], what: str) -> None:
+def check_state(expected: Mapping[str, tuple], received: Mapping[str, tuple], source: str) -> None:
     """Raises one error that lists every name and shape in which two states differ.
 
     Args:
         expected: name to shape, of the variables that will be set.
         received: name to shape, of the values at hand.
-        what: where the values come from, for the message.
+        source: where the values come from, for the message.
 
     Raises:
         UserError: on any difference; nothing has been set then.
@@ -125,7 +126,7 @@ def check_state(expected: Mapping[str, tuple], received: Mapping[str, tuple], wh
     ]
     if faults:
         raise UserError(
-            f"Expected the weights and shapes of this model in {what}. Received: "
-            f"{len(faults)} mismatches: {'; '.join(faults)}. Use the configuration that it was "
-            "saved with."
+            expected=f"the weights and shapes of this model in {source}",
+            received=f"{len(faults)} mismatches: {'; '.join(faults)}",
+            do="Use the configuration that it was saved with",
         )

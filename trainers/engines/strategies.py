@@ -61,7 +61,7 @@ def make_strategy(name: str, tpu: str | None = None) -> tf.distribute.Strategy:
     """
     check_strategy(name, tpu)
     tpu = tpu or os.environ.get("TPU_NAME")
-    return _STRATEGIES[_choose(tpu) if name == "auto" else name](tpu)
+    return MAKERS[_choose(tpu) if name == "auto" else name](tpu)
 
 
 def _choose(tpu: str | None) -> str:
@@ -106,7 +106,8 @@ def _tpu(tpu):
     return tf.distribute.TPUStrategy(resolver)
 
 
-_STRATEGIES: dict[str, Callable] = {
+# Name of a strategy to the function of the TPU's name that makes it.
+MAKERS: dict[str, Callable] = {
     "one_device": lambda tpu: tf.distribute.get_strategy(),
     "mirrored": lambda tpu: tf.distribute.MirroredStrategy(),
     "multi_worker": _multi_worker,

@@ -56,25 +56,22 @@ class TensorFlowEngine(Engine):
 
     @property
     def num_devices(self) -> int:
-        """Devices of all hosts; each holds one replica."""
         return self.strategy.num_replicas_in_sync
 
     @property
     def is_local(self) -> bool:
-        """Whether the model's weights can be used outside the engine as any other tensors."""
         return self.num_devices == 1 and not isinstance(self.strategy, tf.distribute.TPUStrategy)
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes files: the worker named chief, else the first one."""
         if not self._of_workers:
             return True
+        # The worker named chief, else the first one.
         resolver = self.strategy.cluster_resolver
         chiefs = "chief" in resolver.cluster_spec().jobs
         return not resolver.task_id and (resolver.task_type == "chief" or not chiefs)
 
     def agree(self, flag: bool) -> bool:
-        """Returns whether `flag` is set on any host; every host has to call it, and waits."""
         if not self._of_workers:
             return flag
         return bool(self._any_worker(tf.constant(float(flag))) > 0)

@@ -34,8 +34,8 @@ def strategies():
 @pytest.fixture
 def made(monkeypatch, strategies):
     """Makes `make_strategy` return the name of what it would make, and of the TPU."""
-    for name in strategies._STRATEGIES:
-        monkeypatch.setitem(strategies._STRATEGIES, name, lambda tpu, name=name: (name, tpu))
+    for name in strategies.MAKERS:
+        monkeypatch.setitem(strategies.MAKERS, name, lambda tpu, name=name: (name, tpu))
     return strategies.make_strategy
 
 
