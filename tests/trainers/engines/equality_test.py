@@ -36,7 +36,7 @@ def processes(tmp_path_factory):
     }
     try:
         for name, process in running.items():
-            output, _ = process.communicate(timeout=400)
+            output, _ = process.communicate(timeout=500)
             assert process.returncode == 0, f"{name}: {output[-4000:]}"
     finally:
         for process in running.values():
@@ -74,7 +74,7 @@ def test_the_norm_of_these_runs_clips(gradients):
     assert optax.global_norm(gradients) > 2 * support.CLIP_NORM
 
 
-@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("process", ["worker 0", "worker 1"])
 def test_a_resumed_run_draws_the_same_dropout_masks(processes, process):
     assert processes[process]["resumed"]
 

@@ -215,7 +215,7 @@ def gap(a, b):
     return max(float(np.abs(a[k].astype("f8") - b[k]).max()) for k in a if k.startswith("model/"))
 
 def train(strategy):
-    engine = support.make_engine(strategy, dropout=0.0, optimizer="adafactor")
+    engine = support.make_engine(strategy, dropout=0.0, optimizer="adamw")
     sums = engine.train(support.Batches().from_step(0), 20)
     return engine, sums
 
