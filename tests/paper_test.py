@@ -30,11 +30,7 @@ def world(tmp_path_factory):
     return folder / "w"
 
 
-@pytest.fixture(scope="module")
-def results(world):
-    return json.loads((world / "report" / "results.json").read_text())
-
-
+@pytest.mark.slow  # Faster tests train most of the plans.
 def test_every_plan_is_trained(world):
     experiments = json.loads((world / "run.json").read_text())["experiments"]
     fixed = {"tune", "table1", "figure2", "four_at_once", "pair_then_self"}
