@@ -5,10 +5,10 @@
 trains, at tiny size, a baseline of size M from random weights, a small model of size S, and its
 self-fusion of size M: about seven minutes on two processor cores, to about 46 and 50 % token
 accuracy (docs/demo.md); the report is W/report/report.html. At `--size=table8` the same command is
-the experiment of the paper's Tables 1 and 2 (batches of 256 x 512 tokens, one million steps a
+the experiment of the paper's Tables 1 and 2 (batches of 256 x 512 tokens, one million steps per
 stage: for accelerators).
 
-The command can be stopped and given again: finished stages are kept, a started one goes on from
+The command can be stopped and given again: finished stages are kept, a started one resumes from
 its newest checkpoint; after SIGTERM or Ctrl-C it loses nothing (exit codes: trainers/programs.py).
 `--stage=NAME` trains one stage alone, so that stages can run on different machines that share W.
 `--plan=table1,figure2,offsets,zero_blocks,when_to_fuse` are the experiments of the paper

@@ -24,16 +24,16 @@ from collections.abc import Iterator
 from trainers.errors import Stopped
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_AGAIN = "give the same command again to go on"
+_AGAIN = "give the same command again to resume"
 _NO_SIGNAL = b"\0"
 
 
 class Stop:
-    """Whether the process was asked to end.
+    """A request to the process to end, or that there is none.
 
     Attributes:
         name: "SIGTERM" or "SIGINT" once a signal has come, "" before.
-        postponed: how many threads are inside `postponed`.
+        postponed: number of threads inside `postponed`.
     """
 
     def __init__(self):
@@ -42,11 +42,11 @@ class Stop:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """True once a signal has come."""
         return bool(self.name)
 
     def stopped_at(self, step: int) -> Stopped:
-        """What a loop raises when it has saved its state of `step`."""
+        """Returns what a loop raises when it has saved its state of `step`."""
         by = self.name or "a signal to another host"
         return Stopped(f"stopped at step {step} by {by}, saved; {_AGAIN}")
 

@@ -103,7 +103,7 @@ def test_sigterm_in_training_saves_and_goes_on(harness):
         os.kill(pid, signal.SIGTERM)
     assert run.ended.code == 75, run.ended.output
     # Calls end at 2, 3 and 4; the third is the one that was going on.
-    line = "stopped at step 4 by SIGTERM, saved; give the same command again to go on\n"
+    line = "stopped at step 4 by SIGTERM, saved; give the same command again to resume\n"
     assert run.ended.output.endswith(line)
     assert (run.folder / "w/small_0/checkpoints/step_00000004/COMMITTED").exists()
     lost = run.finish()
@@ -115,6 +115,6 @@ def test_sigint_in_a_fusion_ends_at_once(harness):
     with run.waiting() as pid:
         os.kill(pid, signal.SIGINT)
     assert run.ended.code == 75, run.ended.output
-    assert run.ended.output.endswith("stopped by SIGINT; give the same command again to go on\n")
+    assert run.ended.output.endswith("stopped by SIGINT; give the same command again to resume\n")
     assert not (run.folder / "w" / "self_fusion").exists()
     assert run.finish() == {}

@@ -107,7 +107,7 @@ def _last_words(ended: Ended) -> str:
 
 
 def plan(recorded: dict, count: int, seed: int) -> list[list[points.Point]]:
-    """Draws points, the groups in turn; every third run is killed again when it goes on."""
+    """Draws points, the groups in turn; every third run is killed again when it resumes."""
     rng = random.Random(seed)
     groups = [group for group in points.GROUPS if group != "resume"]
     runs = []

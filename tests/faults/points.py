@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 
-# What a group is about → its sites: functions as "module:name", bytes of a file as "file:name".
+# Subject of a group → its sites: functions as "module:name", bytes of a file as "file:name".
 # The longest lists come first: 30 points are to be at all sites.
 GROUPS = {
     "checkpoint file": (
@@ -82,7 +82,7 @@ def draw(rng: random.Random, group: str, turn: int, recorded: dict, later: bool 
         group: key of `GROUPS`.
         turn: which of its sites, in turn, so that a few points have been to all of them.
         recorded: what `record` wrote of a whole run: site → amount inside each call.
-        later: for a process that goes on after a kill and so makes fewer calls: an early one.
+        later: for a process that resumes after a kill and so makes fewer calls: an early one.
     """
     site = GROUPS[group][turn % len(GROUPS[group])]
     calls = recorded[site]

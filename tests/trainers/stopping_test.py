@@ -30,7 +30,7 @@ def test_outside_a_loop_it_is_raised_at_once(number):
         send(number)
         pytest.fail("the signal did nothing")
     name = signal.Signals(number).name
-    assert str(caught.value) == f"stopped by {name}; give the same command again to go on"
+    assert str(caught.value) == f"stopped by {name}; give the same command again to resume"
     assert not isinstance(caught.value, Exception)
 
 

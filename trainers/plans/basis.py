@@ -1,4 +1,4 @@
-"""What plans that depend on the run at hand are made from."""
+"""The facts that plans which depend on the run at hand are made from."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from trainers.plans.sizes import Size
 
 @dataclasses.dataclass(frozen=True)
 class Basis:
-    """What plans are made from.
+    """Facts that plans are made from.
 
     Args:
         size: what `--size` says.
@@ -30,7 +30,7 @@ class Basis:
     tuned: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
 
     def settings_of(self, stage: Stage) -> StageSettings:
-        """How a stage will be trained."""
+        """Returns the settings that a stage will be trained with."""
         return settings.resolve(stage, self.size, self.flags, self.tuned)
 
     def unless_same(self, stage: Stage, known: Stage) -> Stage:

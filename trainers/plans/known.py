@@ -50,7 +50,7 @@ _TABLE_1 = (
     ),
     Plan(
         "baseline_longer",
-        "the baseline goes on until it is as accurate as self-fusion, or as long again",
+        "the baseline is trained on until it is as accurate as self-fusion, or as long again",
         (BASELINE, _SMALL_0, SELF_FUSION, LONGER),
     ),
 )

@@ -1,4 +1,4 @@
-"""What a user says of plans beside their names."""
+"""Options of plans, beside their names."""
 
 import dataclasses
 import math

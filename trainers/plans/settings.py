@@ -31,7 +31,7 @@ OPTIMIZER_SCALES = {"adafactor": 1.0, "adamw": 0.05}
 
 @dataclasses.dataclass(frozen=True)
 class StageSettings:
-    """How one stage is trained.
+    """Settings that one stage is trained with.
 
     `noise`, `noise_kind` and `norm` are None where nothing is fused, `clip_norm` where gradients
     are not clipped. The dtype is Keras' policy: mixed_bfloat16 has float32 weights and bfloat16

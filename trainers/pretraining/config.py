@@ -1,4 +1,4 @@
-"""What a pretraining run is asked for, checked as a whole before anything is read or written."""
+"""Configuration of a pretraining run, checked as a whole before anything is read or written."""
 
 import dataclasses
 import functools
@@ -41,7 +41,7 @@ _SWEPT = (
 
 @dataclasses.dataclass(frozen=True)
 class PretrainConfig:
-    """What a run was asked for; checks itself.
+    """Configuration of a pretraining run; checks itself.
 
     Batch and lengths that are None become those of the size.
 
@@ -149,15 +149,15 @@ class PretrainConfig:
     @functools.cached_property
     def fused_at(self) -> dict[str, list[int]]:
         """Stage to the steps whose checkpoints stay: others are fused from them, now or later."""
-        found = fused_steps(self.stages)
+        steps = fused_steps(self.stages)
         later = steps_to_keep(self._basis)
         for plan in self.plans:
-            for name, steps in plan.keep.items():
-                later[name] = sorted({*later.get(name, ()), *(step for step in steps if step)})
+            for name, kept in plan.keep.items():
+                later[name] = sorted({*later.get(name, ()), *filter(None, kept)})
         for stage in self.stages:
             if stage.base in later:
-                found[stage.name] = sorted({*found.get(stage.name, ()), *later[stage.base]})
-        return found
+                steps[stage.name] = sorted({*steps.get(stage.name, ()), *later[stage.base]})
+        return steps
 
     @functools.cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -191,7 +191,7 @@ class PretrainConfig:
 
     @property
     def tuned_by(self) -> str:
-        """Which sweep chose the learning rates; empty where none did."""
+        """The sweep that chose the learning rates, in words; empty where none did."""
         if self.tuning is not None:
             return self.tuning
         if self.tuned:
@@ -207,18 +207,18 @@ class PretrainConfig:
         return "" if changed else size.tuning
 
     def _swept(self) -> str:
-        """What the plan `tune` did, in words; empty where flags overrule it."""
+        """Work of the plan `tune`, in words; empty where flags overrule it."""
         if not {*_SWEPT}.isdisjoint({*self.stage_flags} - {"steps"}):
             return ""
-        found = self.tuned["warmup_steps"]
+        arms = ", ".join(self.tuned["warmup_steps"])
         return (
             "successive halving on this text, seed 0 (plan tune), chose warm-up and scale of "
-            f"{', '.join(found)} and of stages like them; other stages have defaults of the size, "
+            f"{arms} and of stages like them; other stages have defaults of the size, "
             "that no sweep chose"
         )
 
     def identity(self) -> dict:
-        """What makes the run what it is, apart from its tokens; plans may be added to a run."""
+        """Returns the identity of the run, tokens aside; plans may be added to a run."""
         return {
             "size": self.size,
             "batch_size": self.batch_size,

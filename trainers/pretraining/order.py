@@ -1,8 +1,8 @@
 """The order in which the stages of a plan are trained: one after the other, or side by side.
 
 Stages that do not need each other may train at the same time, each on a part of the devices that
-is its own; a stage that comes alone has all of them. A sweep comes first, and other stages take
-what it finds.
+is its own; a stage that comes alone has all of them. A sweep comes first, and other stages are
+trained with what it finds.
 """
 
 import dataclasses

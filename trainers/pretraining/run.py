@@ -101,7 +101,7 @@ def _open(config: PretrainConfig, workdir: Workdir, data_dir: pathlib.Path):
 
 
 def _experiments(config: PretrainConfig, workdir: Workdir) -> dict:
-    """What reports have to know of each plan; points of earlier commands stay.
+    """Facts of each plan for reports; points of earlier commands stay.
 
     Points that were made from other facts, such as budgets, do not go with those of now.
     """
@@ -152,20 +152,20 @@ def _check_vocabulary(config: PretrainConfig):
     facts = manifest.read(config.data_dir)["vocabulary"]
     if config.vocabulary and manifest.sha256_of(pathlib.Path(config.vocabulary)) != facts["sha256"]:
         raise UserError(
-            f"Expected the vocabulary that the tokens in {config.data_dir!r} were made with. "
-            f"Received: vocabulary={config.vocabulary!r}, another one. Leave out --vocabulary, or "
-            "leave out --data_dir to tokenise anew."
+            expected=f"the vocabulary that the tokens in {config.data_dir!r} were made with",
+            received=f"vocabulary={config.vocabulary!r}, another one",
+            do="Leave out --vocabulary, or leave out --data_dir to tokenise anew",
         )
 
 
 def fingerprints(data_dir: pathlib.Path) -> dict[str, str]:
-    """What tells prepared tokens from others: how their hashes begin."""
+    """Beginnings of the hashes of prepared tokens, which tell them from others."""
     files = manifest.read(data_dir)["files"]
     return {name: file["sha256"][:12] for name, file in files.items()}
 
 
 def _corpus(data_dir: pathlib.Path) -> dict[str, str]:
-    """What the tokens were made of, from their manifest; for the report."""
+    """The corpus of the tokens, from their manifest; for the report."""
     found = manifest.read(data_dir)
     files = ", ".join(file["name"] for file in found["corpus"].get("files", ()))
     path = {"corpus_path": files} if files else {}

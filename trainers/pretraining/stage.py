@@ -1,8 +1,8 @@
-"""Trains one stage of a plan: builds, fuses or takes up its model, calls the loop, records.
+"""Trains one stage of a plan: builds, fuses or resumes its model, calls the loop, records.
 
-What a stage is (its node of the plan, its settings, its model) is written to stage.json when it
-starts and compared whenever it is asked for again: a finished stage is not trained again, a
-started one goes on, and one with other settings is refused.
+The identity of a stage (its node of the plan, its settings, its model) is written to stage.json
+when it starts and compared whenever it is asked for again: a finished stage is not trained again, a
+started one resumes, and one with other settings is refused.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ VALIDATION_SEED = 0
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What all stages of a run share.
+    """Facts that all stages of a run share.
 
     Args:
         config: what was asked for.
@@ -82,7 +82,7 @@ def model_config(
 
 
 def identity(stage: Stage, settings: StageSettings, run: Run) -> dict:
-    """What makes a stage what it is, flat: two runs of the stage compare by it."""
+    """Returns the identity of a stage, flat: two runs of the stage compare by it."""
     model = run.model_config(stage.size, settings.dropout).to_dict()
     optional = {"source_steps": dict(stage.source_steps), "until": stage.until}
     optional = {name: value for name, value in optional.items() if value}
@@ -156,7 +156,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
     result = loop.train(job, _train_config(stage, settings, run), folder, watch)
     if engine.is_chief:
         run.workdir.write_record(stage.name, known | records.reached(result, engine))
-    # No host goes on before the record is there: the next stage asks for it.
+    # Every host waits until the record is there: the next stage asks for it.
     engine.agree(False)
     return run.workdir.record(stage.name)
 
@@ -168,7 +168,7 @@ def make_model(
 
     No source's model is built: a fused weight is computed from the files when it is made, and on
     engines that place weights on a mesh, no more of it than each device holds.
-    A stage that has checkpoints, or goes on from its source's, is only built: the loop sets its
+    A stage that has checkpoints, or continues its source, is only built: the loop sets its
     weights.
 
     Args:
@@ -179,30 +179,30 @@ def make_model(
     Returns:
         The model, and for each source the step of the checkpoint that it comes from.
     """
-    how = {"seed": settings.seed, "dtype": settings.dtype}
+    built = {"seed": settings.seed, "dtype": settings.dtype}
     folder = run.workdir.stage_dir(stage.name)
     if checkpoints.steps(folder / checkpoints.CHECKPOINT_FOLDER):
         known = run.workdir.stage(stage.name)
         config = kf.models.T5Config.from_dict(known["model"])
-        return kf.models.T5(config, **how), known["source_steps"]
+        return kf.models.T5(config, **built), known["source_steps"]
     if not stage.sources:
-        return kf.models.T5(run.model_config(stage.size, settings.dropout), **how), {}
-    found = {
+        return kf.models.T5(run.model_config(stage.size, settings.dropout), **built), {}
+    sources = {
         name: find_checkpoint(checkpoint_folder(stage, name, run.workdir)) for name in stage.sources
     }
-    steps = {name: checkpoint.step for name, checkpoint in found.items()}
+    steps = {name: checkpoint.step for name, checkpoint in sources.items()}
     if stage.is_continued:
-        (checkpoint,) = found.values()
-        return kf.models.T5(read_config(checkpoint, settings.dropout), **how), steps
+        (checkpoint,) = sources.values()
+        return kf.models.T5(read_config(checkpoint, settings.dropout), **built), steps
     config, weights = fused_weights(
-        [found[name] for name in stage.parents],
+        [sources[name] for name in stage.parents],
         settings.dropout,
         norm=settings.norm,
         noise=settings.noise,
         noise_kind=settings.noise_kind,
         seed=settings.seed,
     )
-    model = kf.models.T5.from_weights(config, weights, **how)
+    model = kf.models.T5.from_weights(config, weights, **built)
     return model, steps
 
 
@@ -215,7 +215,7 @@ class _Start:
 
 
 def _start(stage: Stage, run: Run) -> _Start:
-    """A stage that goes on takes over all that its source's last checkpoint holds."""
+    """Start of a stage; a continued one takes over all of its source's last checkpoint."""
     if not stage.is_continued:
         return _Start()
     own = run.workdir.stage_dir(stage.name)
@@ -229,7 +229,7 @@ def _start(stage: Stage, run: Run) -> _Start:
 
 
 def _monitors(model) -> dict[str, Callable]:
-    """What is logged of a fused model at evaluations: how far its copies have come apart."""
+    """Measures of a fused model that evaluations log: how much its copies differ."""
     blocks = model.config.blocks or {}
     alike = blocks and all(len(set(widths)) == 1 for widths in blocks.values())
     return {"symmetry": kf.symmetry} if alike else {}

@@ -1,4 +1,4 @@
-"""What section 4 says of a fused stage while it trains: what `--theory_every` measures.
+"""Measurements of section 4 of a fused stage while it trains: `--theory_every`.
 
 The numbers are those of `kf.theory.Monitor`. They are about a pair of plain gradient steps, the
 last one before the fusion, with the learning rate h, and the next one of the fused model, with
@@ -41,9 +41,9 @@ def check_engine(engine: Engine) -> None:
     """
     if not engine.is_local:
         raise UserError(
-            "Expected one device, and no TPU of TensorFlow's, with --theory_every. Received: "
-            f"{engine.num_devices} device(s) of {type(engine).__name__}. Leave out --theory_every, "
-            "or train on one device with --strategy=one_device."
+            expected="one device, and no TPU of TensorFlow's, with --theory_every",
+            received=f"{engine.num_devices} device(s) of {type(engine).__name__}",
+            do="Leave out --theory_every, or train on one device with --strategy=one_device",
         )
 
 
@@ -55,7 +55,7 @@ def measurement(
     every: int,
     dtype: str,
 ) -> Measurement:
-    """What the loop measures of a fused stage.
+    """Returns what the loop measures of a fused stage.
 
     Args:
         stage: node of a plan, whose sources are finished.
@@ -86,7 +86,7 @@ def last_learning_rate(stage: Stage, workdir: RunState) -> float:
     name = stage.sources[0]
     record = workdir.record(name)
     steps = stage.source_steps.get(name, record["steps"])
-    # The schedule of a stage that goes on counts the steps of those before it.
+    # The schedule of a continued stage counts the steps of those before it.
     while record["init"] == "continued":
         record = workdir.record(record["sources"][0])
         steps += record["steps"]

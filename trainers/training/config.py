@@ -1,4 +1,4 @@
-"""What the training loop is asked for, and what it returns."""
+"""Arguments and result of the training loop."""
 
 import dataclasses
 import pathlib
@@ -23,7 +23,7 @@ class StepCosts:
 
 @dataclasses.dataclass(frozen=True)
 class StageJob:
-    """What is trained, and on what.
+    """A model to train, with its engine and data.
 
     Attributes:
         engine: runs the steps; model and optimizer were built inside its scope.
@@ -49,7 +49,7 @@ class StageJob:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How long a stage trains and what happens on the way.
+    """Length of a training, and the periods of what happens on the way.
 
     Attributes:
         steps: number of optimizer steps.
@@ -94,7 +94,7 @@ class TrainConfig:
 
     @property
     def keep(self) -> Keep:
-        """Which checkpoints stay."""
+        """The checkpoints that stay."""
         return Keep(self.keep_checkpoints, self.keep_best, self.keep_every)
 
     def boundary_after(self, step: int, *more: int) -> int:
@@ -109,7 +109,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What is measured of a model on the way, with a period of its own: it may cost much.
+    """A measurement of a model on the way, with a period of its own: it may cost much.
 
     Its lines in metrics.jsonl hold the numbers, `seconds`, their cost in wall time, and
     `total_seconds`, that of all so far. Like evaluations it is no part of `device_seconds`.
@@ -127,7 +127,7 @@ class Measurement:
 
 @dataclasses.dataclass(frozen=True)
 class Watch:
-    """What is shown and measured on the way; none of it changes the training.
+    """Everything that is shown and measured on the way; none of it changes the training.
 
     Attributes:
         monitors: name → function of the model, called and logged at every evaluation.
@@ -144,7 +144,7 @@ class Watch:
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-    """What a stage reached and cost, all its resumes together.
+    """Results and costs of a stage, all its resumes together.
 
     Attributes:
         steps: steps taken.

@@ -1,4 +1,4 @@
-"""What a training run writes down: metrics.jsonl, TensorBoard's event files, the progress bar."""
+"""Logs of a training run: metrics.jsonl, TensorBoard's event files, the progress bar."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Where a run stands, and which batch a step takes: what a checkpoint keeps beside the tensors."""
+"""Progress of a run and the order of its batches: what a checkpoint keeps beside the tensors."""
 
 import dataclasses
 import itertools
@@ -24,24 +24,24 @@ class Window:
         return Window(self.sums + sums, self.seconds + seconds)
 
     def to_dict(self) -> dict:
-        """What JSON keeps of it; the learning rate of a line is that of its last step."""
+        """Returns what JSON keeps; the learning rate of a line is that of its last step."""
         kept = ("steps", "loss_sum", "tokens", "correct")
         return {name: getattr(self.sums, name) for name in kept} | {"seconds": self.seconds}
 
     @classmethod
-    def from_dict(cls, found: Mapping) -> "Window":
-        """The window that `to_dict` described."""
-        sums = {name: value for name, value in found.items() if name != "seconds"}
-        return cls(StepSums(**sums), found["seconds"])
+    def from_dict(cls, written: Mapping) -> "Window":
+        """Returns the window that `to_dict` described."""
+        sums = {name: value for name, value in written.items() if name != "seconds"}
+        return cls(StepSums(**sums), written["seconds"])
 
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run stands.
+    """State of a run beside its tensors.
 
     Attributes:
         step: steps taken.
-        device_seconds: what they took; see `trainers.training.loop.TrainResult`.
+        device_seconds: what they took; see `trainers.training.config.TrainResult`.
         curve: validation points so far.
         skipped: indices of batches that no step takes, ascending.
         window: sums since the last training line; a checkpoint may lie between two lines.
@@ -66,12 +66,16 @@ class Progress:
         }
 
     @classmethod
-    def from_dict(cls, step: int, found: Mapping) -> "Progress":
-        """The progress that `to_dict` described; what an older checkpoint lacks is empty."""
-        window = Window.from_dict(found["window"]) if "window" in found else Window()
-        skipped = list(found.get("skipped", ()))
-        measured = dict(found.get("measured", {}))
-        return cls(step, found["device_seconds"], list(found["curve"]), skipped, window, measured)
+    def from_dict(cls, step: int, written: Mapping) -> "Progress":
+        """Returns the progress that `to_dict` described; an older checkpoint may lack some."""
+        return cls(
+            step,
+            written["device_seconds"],
+            list(written["curve"]),
+            list(written.get("skipped", ())),
+            Window.from_dict(written["window"]) if "window" in written else Window(),
+            dict(written.get("measured", {})),
+        )
 
     def skip(self, indices: Iterable[int]) -> None:
         """Takes batches out of the order of those that are still to come."""
@@ -90,7 +94,7 @@ class Progress:
         return index
 
     def feed(self, batches) -> Iterator[Batch]:
-        """Returns an iterator of the batches from this step on; see `loop.train`."""
+        """Returns an iterator of the batches from this step on; see `StageJob`."""
         start = self.batch_index(self.step)
         source = batches.from_step(start)
         if not self.skipped or self.skipped[-1] < start:

@@ -33,7 +33,7 @@ def test_arms_are_given_the_same_compute():
         for name, point in points_of(plan, arm).items():
             stage = stages[name]
             rungs.setdefault(point["rung"], []).append(stage.settings["steps"] * COSTS[stage.size])
-        # Six candidates, of which two go on for twice as many steps.
+        # Six candidates, of which two continue for twice as many steps.
         assert {rung: len(costs) for rung, costs in rungs.items()} == {1: 6, 2: 6}
         spent[arm] = 6 * rungs[1][0] + 2 * rungs[2][0]
     assert len(set(spent.values())) == 1

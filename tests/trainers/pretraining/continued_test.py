@@ -1,4 +1,4 @@
-"""Stages that go on where another ended: as if it had been longer, to a goal, or not at all."""
+"""Stages that continue another one: as if it had been longer, to a goal, or not at all."""
 
 import contextlib
 import json

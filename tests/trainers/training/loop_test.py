@@ -1,4 +1,4 @@
-"""The loop: its schedule, its files, and runs that are stopped and go on."""
+"""The loop: its schedule, its files, and runs that are stopped and resume."""
 
 import json
 import os

@@ -92,14 +92,14 @@ def test_before_the_first_checkpoint_it_goes_back_to_the_start(tmp_path):
     assert [line["step"] for line in lines if line["kind"] == "eval"] == [0, 20, 40]
 
 
-def test_an_update_that_spoils_the_weights_is_found_one_step_later(tmp_path):
+def test_an_update_that_makes_weights_infinite_is_found_one_step_later(tmp_path):
     result, state = run(tmp_path / "skip", [22], "update", on_nan="skip")
     # The loss shows it with batch 23, again with 24, and then 22 is out as well.
     assert result.skipped_batches == (22, 23, 24)
     assert all(np.isfinite(value).all() for value in state.values())
 
 
-def test_spoilt_weights_are_never_saved(tmp_path):
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     with pytest.raises(errors.NotFinite, match="weights that are not finite at step=30"):
         run(tmp_path / "stop", [29], "update")
     assert checkpoints.steps(tmp_path / "stop" / "checkpoints") == [10, 20]
