@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import pathlib
 import random
 import typing
@@ -11,6 +12,7 @@ from trainers import programs
 from trainers.data.config import DataConfig
 from trainers.data.preparation import prepare
 from trainers.plans import sizes
+from trainers.runs.workdir import RECORD_FILE, RUN_FILE
 
 PIECES, SENTINELS = 64, 8
 NANO = sizes.Size(
@@ -68,6 +70,17 @@ def write_tokens(folder: pathlib.Path, seed: int = 0, pieces: int = PIECES) -> p
 def config_of(program, *arguments: str):
     """The configuration that a program reads from its flags, parsed afresh."""
     return programs.parse(typing.get_type_hints(program.main)["config"], arguments)
+
+
+def records(folder: pathlib.Path) -> dict[str, dict]:
+    """Records of the finished stages of a run, by name, in the order in which they finished."""
+    paths = sorted(folder.glob(f"*/{RECORD_FILE}"), key=lambda path: path.stat().st_mtime_ns)
+    return {path.parent.name: json.loads(path.read_text()) for path in paths}
+
+
+def plans(folder: pathlib.Path) -> list[str]:
+    """Names of the plans that were ever asked for in the folder of a run."""
+    return json.loads((folder / RUN_FILE).read_text())["plans"]
 
 
 def content(folder: pathlib.Path) -> dict[str, str]:
