@@ -190,16 +190,20 @@ def tabulate(key, title, items, columns, caption=""):
 
     Args:
         key, title, caption: as for `Table`.
-        items: of any kind, at least one.
-        columns: (key, title, group, function from an item to its cell) of each; names stand on the
-            left.
+        items: of any kind.
+        columns: (`Column`, function from an item to its cell) of each, or (key, title, group,
+            function) for a column of this run in which names stand on the left.
     """
     rows = tuple(tuple(cell(item) for *_, cell in columns) for item in items)
     heads = tuple(
-        Column(name, text, group, "left" if cell.origin == LABEL else "right")
-        for (name, text, group, _), cell in zip(columns, rows[0], strict=True)
+        head[0] if len(head) == 1 else Column(*head, _alignment(rows, index))
+        for index, (*head, _) in enumerate(columns)
     )
     return Table(key, title, heads, rows, caption)
+
+
+def _alignment(rows, index):
+    return "left" if any(row[index].origin == LABEL for row in rows) else "right"
 
 
 def _escape_markdown(text):
