@@ -146,6 +146,12 @@ def nodes(model):
     ]
 
 
+def node_of(tensor):
+    """Node that made a symbolic tensor."""
+    operation, index, _ = tensor._keras_history
+    return operation._inbound_nodes[index]
+
+
 def structures(model):
     """Structures (lists, dictionaries) of a functional model's inputs and outputs."""
     functional = model._functional if isinstance(model, keras.Sequential) else model
@@ -156,6 +162,21 @@ def compile_arguments(model):
     """Arguments that `compile` was called with, as the user gave them; None without one."""
     config = getattr(model, "_compile_config", None)
     return None if config is None else dict(config.config)
+
+
+def optimizer_config(optimizer):
+    """Configuration of an optimizer, with a learning rate schedule as the object that it is.
+
+    A schedule of the user's may have no configuration.
+    """
+    schedule = optimizer._learning_rate
+    if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        return optimizer.get_config()
+    try:
+        optimizer._learning_rate = keras.optimizers.schedules.CosineDecay(0.1, 1)
+        return optimizer.get_config() | {"learning_rate": schedule}
+    finally:
+        optimizer._learning_rate = schedule
 
 
 def adam_slots(optimizer, variable):

@@ -1,14 +1,183 @@
 """Named axes: the one declaration that fusion, sharding and monitoring read.
 
 A weight names its axes, in the manner of Mesh TensorFlow, and says which of them its operation
-sums over. A T5 query kernel is `Axes(("hidden", "heads"), sums=("hidden",))`; an embedding looks
-up and sums over nothing: `Axes(("vocabulary", "hidden"))`. Everything that happens to a weight
-when networks are fused follows from this and from the set of axes that *grow*.
+sums over. A T5 query kernel is `Axes(("hidden", Joined("heads", after=64)), sums=("hidden",))`; an
+embedding looks up and sums over nothing: `Axes(("vocabulary", "hidden"))`. Everything that happens
+to a weight when networks are fused follows from this and from the axes that *grow*.
+
+`Layout` says where each source's entries lie along one dimension of a fused array. Layouts compose
+as dimensions do: `Layout.joined` is what a reshape makes of them, `Layout.stacked` what a
+concatenation makes.
 """
 
+import collections
 import dataclasses
+from collections.abc import Mapping
 
 from keras_fusion.errors import FusionError
+
+Run = collections.namedtuple("Run", ("target", "source", "length"))
+Run.__doc__ = "Entries that lie side by side: where in the fused array, where in the source."
+
+
+@dataclasses.dataclass(frozen=True)
+class Joined:
+    """A dimension that is a product, in row-major order, of which one factor has a name.
+
+    Args:
+        name: Name of the factor that may grow.
+        before: Size of the factors before it, such as the 4 gates of an LSTM's units.
+        after: Size of the factors after it, such as a head's size.
+
+    Example:
+        >>> Axes(("input", Joined("units", before=4)), sums=("input",)).names
+        ('input', 'units')
+    """
+
+    name: str
+    before: int = 1
+    after: int = 1
+
+    @property
+    def factor(self):
+        """Entries of the dimension for each entry of the named factor."""
+        return self.before * self.after
+
+
+@dataclasses.dataclass(frozen=True)
+class Stacked:
+    """A dimension that is the concatenation of named axes, such as the outputs of two directions.
+
+    Args:
+        names: Names of the axes, in order.
+    """
+
+    names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Positions of the entries of each source along one dimension of a fused array.
+
+    Args:
+        size: Size of the fused dimension.
+        sizes: Size of each source's dimension.
+        own: For each source, the `Run`s that are its own.
+        shared: For each source, the `Run`s whose targets all sources have in common.
+
+    Example:
+        >>> grown = Layout.blocks((2, 3))
+        >>> Layout.stacked([grown, Layout.whole(4, 2)]).size
+        9
+        >>> Layout.joined(grown, before=2).own[1]
+        (Run(target=2, source=0, length=3), Run(target=7, source=3, length=3))
+    """
+
+    size: int
+    sizes: tuple[int, ...]
+    own: tuple[tuple[Run, ...], ...]
+    shared: tuple[tuple[Run, ...], ...]
+
+    @classmethod
+    def blocks(cls, widths):
+        """Layout of a dimension that grew: one block for each source, one behind the other."""
+        starts = [sum(widths[:source]) for source in range(len(widths))]
+        own = tuple((Run(start, 0, width),) for start, width in zip(starts, widths, strict=True))
+        return cls(sum(widths), tuple(widths), own, ((),) * len(widths))
+
+    @classmethod
+    def whole(cls, size, num_sources):
+        """Layout of a dimension that did not grow: every source has all of it."""
+        runs = ((Run(0, 0, size),),) * num_sources
+        return cls(size, (size,) * num_sources, ((),) * num_sources, runs)
+
+    @classmethod
+    def joined(cls, layout, before=1, after=1):
+        """Layout of the product, in row-major order, of `before`, a dimension, and `after`."""
+        if before == after == 1:
+            return layout
+
+        def repeated(runs, size):
+            return _merged(
+                Run(
+                    (index * layout.size + run.target) * after,
+                    (index * size + run.source) * after,
+                    run.length * after,
+                )
+                for index in range(before)
+                for run in runs
+            )
+
+        return cls(
+            before * layout.size * after,
+            tuple(before * size * after for size in layout.sizes),
+            tuple(map(repeated, layout.own, layout.sizes)),
+            tuple(map(repeated, layout.shared, layout.sizes)),
+        )
+
+    @classmethod
+    def stacked(cls, layouts):
+        """Layout of the concatenation of dimensions."""
+        num_sources = len(layouts[0].sizes)
+        own, shared = [[] for _ in range(num_sources)], [[] for _ in range(num_sources)]
+        size, sizes = 0, [0] * num_sources
+        for layout in layouts:
+            for source in range(num_sources):
+                for runs, added in ((own, layout.own), (shared, layout.shared)):
+                    runs[source] += [
+                        Run(run.target + size, run.source + sizes[source], run.length)
+                        for run in added[source]
+                    ]
+                sizes[source] += layout.sizes[source]
+            size += layout.size
+        return cls(size, tuple(sizes), tuple(map(_merged, own)), tuple(map(_merged, shared)))
+
+    def divided(self, factor):
+        """Layout of this dimension split, in row-major order, into two: of the first of them.
+
+        Args:
+            factor: Size of the second.
+
+        Returns:
+            A `Layout`, or None where a block's border lies inside the second.
+        """
+        runs = [run for kind in (self.own, self.shared) for source in kind for run in source]
+        if any(value % factor for run in runs for value in run):
+            return None
+
+        def divide(source):
+            return tuple(Run(*(value // factor for value in run)) for run in source)
+
+        return Layout(
+            self.size // factor,
+            tuple(size // factor for size in self.sizes),
+            tuple(map(divide, self.own)),
+            tuple(map(divide, self.shared)),
+        )
+
+    @property
+    def is_blocks(self):
+        """Whether each source is one run, one source behind the other."""
+        return self == Layout.blocks(self.sizes)
+
+    @property
+    def grows(self):
+        """Whether a source has entries of its own."""
+        return any(self.own)
+
+    @property
+    def widths(self):
+        """Number of each source's own entries."""
+        return tuple(sum(run.length for run in runs) for runs in self.own)
+
+    def runs(self, source):
+        """All runs of a source, its own and the shared ones, in the order of their targets."""
+        return tuple(sorted(self.own[source] + self.shared[source]))
+
+    def indices(self, source):
+        """Positions in the fused dimension of a source's entries, in the source's order."""
+        runs = sorted(self.runs(source), key=lambda run: run.source)
+        return [run.target + entry for run in runs for entry in range(run.length)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,32 +185,35 @@ class Axes:
     """The names of a weight's axes, and what its operation does with them.
 
     Args:
-        names: One name per dimension of the weight, in order. A joined dimension, such as
-            num_heads · key_value_dim, is one axis.
-        sums: The names that the weight's operation sums over (the inputs of a matrix).
+        dims: For each dimension of the weight, in order, the name of its axis, or a `Joined`.
+        sums: Names that the weight's operation sums over (the inputs of a matrix).
         averages: Whether the mean of several such weights computes the mean of their outputs.
             True for whatever acts linearly on its input; a norm's scale does not.
 
     Raises:
-        ValueError: A name is repeated, or `sums` holds a name that is not among `names`.
+        ValueError: A name is repeated, or `sums` holds a name that is not among them.
 
     Example:
         >>> Axes(("hidden", "mlp"), sums=("hidden",)).outputs
         ('mlp',)
     """
 
-    names: tuple[str, ...]
+    dims: tuple[str | Joined, ...]
     sums: tuple[str, ...] = ()
     averages: bool = True
 
     def __post_init__(self):
         if len(set(self.names)) != len(self.names):
-            raise ValueError(f"Each axis needs its own name. Received: names={self.names}")
-        unknown = set(self.sums) - set(self.names)
-        if unknown:
+            raise ValueError(f"Each axis needs its own name. Received: dims={self.dims}")
+        if set(self.sums) - set(self.names):
             raise ValueError(
                 f"`sums` must be among the axes {self.names}. Received: sums={self.sums}"
             )
+
+    @property
+    def names(self):
+        """One name for each dimension; of a joined one, that of the factor that may grow."""
+        return tuple(dim.name if isinstance(dim, Joined) else dim for dim in self.dims)
 
     @property
     def outputs(self):
@@ -52,45 +224,167 @@ class Axes:
         """Names of this weight's axes that grow, in the order of its dimensions."""
         return tuple(name for name in self.names if name in grow)
 
-    def divisor(self, grow, num_sources):
-        """What the sources' values are divided by: n where the paper's AVG acts, else 1.
+    def averages_here(self, grow):
+        """Whether the sources' representations meet at this weight: no output axis of it grows.
 
-        The fused network averages where the sources' representations meet again: at a weight
-        none of whose output axes grows (section 3.1, DF = AVG ∘ F).
+        There the fused network averages (section 3.1, DF = AVG ∘ F).
         """
-        return 1 if any(name in grow for name in self.outputs) else num_sources
+        return not any(name in grow for name in self.outputs)
 
-    def slices(self, shape, blocks):
-        """The position of every source's block in a fused array.
+    def divisor(self, grow, num_sources):
+        """Number that the sources' values are divided by: n where AVG acts, else 1."""
+        return num_sources if self.averages_here(grow) else 1
+
+    def widths(self, shapes, grow):
+        """`{name: widths}` of the axes that grow, one width for each source.
 
         Args:
-            shape: The shape of the fused array.
-            blocks: `{axis name: widths}`, one width per source, in any unit: a joined axis of
-                several entries a head may be described by its number of heads.
+            shapes: The sources' shapes.
+            grow: Names of the axes that grow.
 
-        Returns:
-            A list with one tuple of slices per source; axes without blocks are whole.
+        Raises:
+            FusionError: A joined dimension is no multiple of the factors beside the name.
+        """
+        return {
+            name: tuple(self._entries(dim, shape[dim]) for shape in shapes)
+            for dim, name in enumerate(self.names)
+            if name in grow
+        }
+
+    def layouts(self, grow, shapes):
+        """`Layout` of each dimension of the fused array.
+
+        Args:
+            grow: Names of the axes that grow, or `{name: Layout or widths}`.
+            shapes: The sources' shapes.
+
+        Raises:
+            FusionError: Shapes differ in rank, or along an axis that does not grow.
 
         Example:
-            >>> Axes(("hidden", "heads")).slices((4, 8), {"hidden": (1, 3)})[1]
-            (slice(1, 4, None), slice(0, 8, None))
+            >>> axes = Axes(("hidden", Joined("heads", after=2)), sums=("hidden",))
+            >>> [layout.size for layout in axes.layouts({"heads"}, [(3, 2), (3, 4)])]
+            [3, 6]
         """
-        num_sources = max((len(blocks[name]) for name in self.names if name in blocks), default=0)
+        if any(len(shape) != len(self.dims) for shape in shapes):
+            raise FusionError(
+                f"a weight with axes {self.names} needs that many dimensions. "
+                f"Received: shapes={[tuple(shape) for shape in shapes]}"
+            )
+        named = grow if isinstance(grow, Mapping) else self.widths(shapes, grow)
+        return tuple(
+            self._layout(dim, named, tuple(sizes))
+            for dim, sizes in enumerate(zip(*shapes, strict=True))
+        )
+
+    def _layout(self, dim, named, sizes):
+        name = self.names[dim]
+        if name not in named:
+            if len(set(sizes)) > 1:
+                raise FusionError(
+                    f"axis `{name}` does not grow, so its size must be the same in "
+                    f"every source. Received: sizes={sizes}"
+                )
+            return Layout.whole(sizes[0], len(sizes))
+        layout = self._joined(dim, named[name])
+        if layout.sizes != sizes:
+            raise FusionError(
+                f"axis `{name}` has the sizes {layout.sizes} in the layers around this weight. "
+                f"Received: sizes={sizes}"
+            )
+        return layout
+
+    def _joined(self, dim, layout):
+        """Layout of a dimension from the layout, or the widths, of its named factor."""
+        if not isinstance(layout, Layout):
+            layout = Layout.blocks(tuple(layout))
+        if isinstance(self.dims[dim], Joined):
+            return Layout.joined(layout, self.dims[dim].before, self.dims[dim].after)
+        return layout
+
+    def positions(self, shape, blocks):
+        """Layouts of the dimensions of a fused array, from the blocks that a fusion recorded.
+
+        Args:
+            shape: Shape of the fused array.
+            blocks: `{axis name: widths}`, one width for each source.
+
+        Returns:
+            A `Layout` for each dimension; none where the array has no axis in `blocks`.
+
+        Raises:
+            FusionError: The blocks do not add up to the array's size.
+        """
+        widths = [tuple(blocks[name]) for name in self.names if name in blocks]
+        layouts = []
+        for dim, (name, size) in enumerate(zip(self.names, shape, strict=True)):
+            if not widths:
+                return ()
+            if name not in blocks:
+                layouts.append(Layout.whole(size, len(widths[0])))
+                continue
+            layouts.append(self._joined(dim, blocks[name]))
+            if layouts[-1].size != size:
+                raise FusionError(
+                    f"blocks of axis `{name}` must add up to its size {size}. "
+                    f"Received: widths={tuple(blocks[name])}"
+                )
+        return tuple(layouts)
+
+    def slices(self, shape, blocks):
+        """Position of the block of each source in a fused array whose blocks are rectangles.
+
+        Args:
+            shape: Shape of the fused array.
+            blocks: `{axis name: widths}`, one width for each source.
+
+        Returns:
+            A list with one tuple of slices for each source; axes without blocks are whole.
+
+        Raises:
+            FusionError: The blocks do not add up to the array's size, or are no rectangles.
+
+        Example:
+            >>> Axes(("hidden", "heads")).slices((4, 4), {"hidden": (1, 3)})[1]
+            (slice(1, 4, None), slice(0, 4, None))
+        """
+        layouts = self.positions(shape, blocks)
+        if not layouts:
+            return []
         positions = []
-        for source in range(num_sources):
-            position = []
-            for name, size in zip(self.names, shape, strict=True):
-                if name not in blocks:
-                    position.append(slice(0, size))
-                    continue
-                widths = blocks[name]
-                unit, rest = divmod(size, sum(widths))
-                if rest:
-                    raise FusionError(
-                        f"blocks of axis `{name}` must add up to a divisor of its size {size}. "
-                        f"Received: widths={tuple(widths)}"
-                    )
-                start = unit * sum(widths[:source])
-                position.append(slice(start, start + unit * widths[source]))
-            positions.append(tuple(position))
+        for source in range(len(layouts[0].sizes)):
+            runs = [layout.runs(source) for layout in layouts]
+            if any(len(parts) != 1 for parts in runs):
+                raise FusionError(
+                    f"the blocks of a weight with axes {self.dims} are no rectangles; read "
+                    "`positions` instead"
+                )
+            positions.append(tuple(slice(run.target, run.target + run.length) for (run,) in runs))
         return positions
+
+    def _entries(self, dim, size):
+        """Size of the named factor of a dimension."""
+        factor = self.dims[dim].factor if isinstance(self.dims[dim], Joined) else 1
+        entries, rest = divmod(size, factor)
+        if rest:
+            raise FusionError(
+                f"axis `{self.names[dim]}` is joined with factors of {factor} entries, which must "
+                f"divide its dimension. Received: size={size}"
+            )
+        return entries
+
+
+def _merged(runs):
+    """Runs in the order of their targets, those that continue each other as one."""
+    merged = []
+    for run in sorted(runs):
+        last = merged[-1] if merged else None
+        if (
+            last is not None
+            and last.target + last.length == run.target
+            and last.source + last.length == run.source
+        ):
+            merged[-1] = Run(last.target, last.source, last.length + run.length)
+        elif run.length:
+            merged.append(run)
+    return tuple(merged)

@@ -1,32 +1,53 @@
 """`kf.fuse`: one call for any fusable model."""
 
-from keras_fusion.functional import fuse_functional, is_graph
+from keras_fusion.graph.fusing import GraphOptions, fuse_graphs, is_graph
 from keras_fusion.layers import checks
 from keras_fusion.layers.tree import is_fusable
 from keras_fusion.operator import Noise
 
 
-def fuse(models, norm="property", noise=0.0, noise_kind="gaussian", seed=0):
+def fuse(
+    models,
+    norm="property",
+    noise=0.0,
+    noise_kind="gaussian",
+    seed=0,
+    *,
+    weights=None,
+    inputs="shared",
+    outputs="average",
+    average="logits",
+    check=True,
+):
     """Fuses networks of one structure into one that computes their mean (section 3.1).
 
     Args:
-        models: Two or more built models of one structure; widths may differ. Either all are
-            fusable themselves, such as `kf.models.T5`, or all are functional or sequential Keras
-            models of fusable layers. The mean is that of the outputs before the last activation.
+        models: Two or more built models of one structure; widths may differ. Functional or
+            sequential Keras models of any layers, or `kf.models`.
         norm: `"property"` normalises each source's units apart and keeps the function;
             `"rule"` normalises all together and keeps the architecture (section 3.2).
         noise: Standard deviation of η over the root mean square of each weight.
         noise_kind: `"gaussian"` or `"balanced"`, see `keras_fusion.noise.Noise`.
         seed: Seed of the noise.
+        weights: Weight of each source in the mean, adding up to 1; default 1/n.
+        inputs: `"shared"`: all sources read the same input. `"concat"`: each reads its own, and
+            the fused model's input is their concatenation along the last dimension.
+        outputs: `"average"` or `"concat"`, which keeps the outputs of all sources.
+        average: Where the mean is taken. `"logits"`: in the last layers with weights, before their
+            activation and what follows without weights, so that a softmax of the mean of the
+            logits comes out. `"outputs"`: of the outputs themselves, so that probabilities are
+            averaged.
+        check: Whether to run the sources and the result on random inputs, and to raise where a
+            tensor is further from what was promised than rounding explains.
 
     Returns:
-        A built model.
+        A built model: of stock layers only, except for norms in groups.
 
     Raises:
         FusionError: Naming everything that keeps the models from being fused.
 
     Example:
-        >>> big = kf.fuse([model_a, model_b], norm="property")
+        >>> big = kf.fuse([model_a, model_b])
     """
     models = list(models)
     if models and all(is_fusable(model) for model in models):
@@ -35,10 +56,16 @@ def fuse(models, norm="property", noise=0.0, noise_kind="gaussian", seed=0):
     messages = [
         f"source {index} is a {type(model).__name__}; fusing takes kf.models, or functional or "
         "sequential Keras models"
-        for index, model in enumerate(models)
         if not is_graph(model)
+        else f"source {index} (`{model.name}`) is not built; call it on data or `build` it first"
+        for index, model in enumerate(models)
+        if not is_graph(model) or not model.built
     ]
     if len(models) < 2:
         messages.append(f"fusing takes at least two networks, received {len(models)}")
     checks.raise_mismatches(messages)
-    return fuse_functional(models, norm, Noise(noise, noise_kind, seed))
+    weights = tuple(weights) if weights is not None else (1 / len(models),) * len(models)
+    if len(weights) != len(models):
+        checks.raise_mismatches([f"weights: {len(weights)} for {len(models)} sources"])
+    options = GraphOptions(weights, norm, Noise(noise, noise_kind, seed), inputs, outputs, average)
+    return fuse_graphs(models, options, check)

@@ -9,8 +9,9 @@ import dataclasses
 import numpy as np
 
 from keras_fusion.errors import FusionError
-from keras_fusion.layers.tree import declared_axes, join, leaves, own_weights, to_numpy
+from keras_fusion.layers.tree import to_numpy
 from keras_fusion.losses import mean_cross_entropy
+from keras_fusion.record import recall
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,13 +109,4 @@ def symmetry(model):
 
 def diagonal_blocks(model):
     """`{weight path: the sources' blocks}` of a fused network, as numpy arrays."""
-    found = {}
-    for path, leaf in leaves(model).items():
-        for name, variable in own_weights(leaf).items():
-            axes = declared_axes(leaf)[name]
-            blocks = getattr(leaf, "blocks", None) or getattr(model, "blocks", None) or {}
-            positions = axes.slices(tuple(variable.shape), blocks)
-            if positions:
-                value = to_numpy(variable)
-                found[join(path, name)] = [value[position] for position in positions]
-    return found
+    return {weight.path: weight.blocks() for weight in recall(model) if weight.grows}

@@ -10,8 +10,9 @@ import zlib
 
 import numpy as np
 
+from keras_fusion.axes import Run
 from keras_fusion.errors import FusionError
-from keras_fusion.regions import overlap, placed, region_shape, tiles, within
+from keras_fusion.regions import clipped, region_shape, tiles, within
 
 NOISE_KINDS = ("gaussian", "balanced")
 
@@ -55,48 +56,96 @@ class Noise:
 
 
 def uneven_inputs(widths, axes):
-    """Returns the axes of `widths` that a weight sums over and whose blocks differ in width.
+    """Axes of `widths` that a weight sums over and whose blocks differ in width.
 
     Balanced noise sums to zero over the blocks of an input axis, so it needs equal ones.
     """
     return {
-        name: blocks
-        for name, blocks in widths.items()
-        if name in axes.sums and len(set(blocks)) > 1
+        name: sizes for name, sizes in widths.items() if name in axes.sums and len(set(sizes)) > 1
     }
 
 
 def check_balanced(widths, axes, path):
     """Raises a `FusionError` where balanced noise has input blocks of unequal widths."""
-    for name, blocks in uneven_inputs(widths, axes).items():
+    for name, sizes in uneven_inputs(widths, axes).items():
         raise FusionError(
             f"balanced noise needs input blocks of equal width, in {path or 'weight'}. "
-            f"Received: axis `{name}` with widths={blocks}; use noise_kind='gaussian'"
+            f"Received: axis `{name}` with widths={sizes}; use noise_kind='gaussian'"
         )
 
 
-def add_noise(values, region, blocks, noise, deviation, path):
+def add_noise(values, region, layouts, axes, noise, deviation, path):
     """Adds the noise of a region of a fused array.
 
     Args:
         values: The region's values, changed in place.
         region: The part of the fused array that they are.
-        blocks: The weight's `Blocks`.
+        layouts: `Layout` of each dimension of the fused array.
+        axes: The weight's `Axes`.
         noise: A `Noise`.
         deviation: Returns the standard deviation of each entry; called where any is drawn.
         path: The weight's name.
     """
-    for key, group in blocks.groups(noise.kind):
-        for numbers, tile in tiles(region_shape(group[0]), _TILE):
-            wanted = [overlap(region, placed(tile, block)) for block in group]
-            if not any(wanted):
+    for key, group in _groups(layouts, axes, noise.kind):
+        shape = [sum(run.length for run in runs) for runs in group[0]]
+        for numbers, tile in tiles(shape, _TILE):
+            parts = [list(_parts(block, tile, region)) for block in group]
+            if not any(parts):
                 continue
             generator = noise.generator(path, (*key, *numbers))
             draws = _draw(generator, len(group), region_shape(tile), deviation())
-            for block, part, draw in zip(group, wanted, draws, strict=True):
-                if part is not None:
-                    target = values[within(part, region)]
-                    target += draw[within(part, placed(tile, block))].astype(values.dtype)
+            for draw, pairs in zip(draws, parts, strict=True):
+                for target, source in pairs:
+                    entries = values[within(target, region)]
+                    entries += draw[within(source, tile)].astype(values.dtype)
+
+
+def _groups(layouts, axes, kind):
+    """Blocks whose noise is drawn together: (key, blocks), where there is noise of a kind.
+
+    A block takes each dimension that grows from one source; it is given by its runs along each
+    dimension, whose sources count through the block.
+    """
+    growing = [dim for dim, layout in enumerate(layouts) if layout.grows]
+    if not growing:
+        return
+    sources = range(len(layouts[growing[0]].sizes))
+    if kind == "gaussian":
+        for choice in itertools.product(sources, repeat=len(growing)):
+            if len(set(choice)) > 1:
+                yield choice, [_block(layouts, dict(zip(growing, choice, strict=True)))]
+        return
+    summed = [dim for dim in growing if axes.names[dim] in axes.sums]
+    outputs = [dim for dim in growing if dim not in summed]
+    if not summed:
+        return
+    for key in itertools.product(sources, repeat=len(outputs)):
+        output = dict(zip(outputs, key, strict=True))
+        yield (
+            key,
+            [
+                _block(layouts, output | dict(zip(summed, choice, strict=True)))
+                for choice in itertools.product(sources, repeat=len(summed))
+            ],
+        )
+
+
+def _block(layouts, choice):
+    """Runs of a block along every dimension, numbered through from the block's first entry."""
+    block = []
+    for dim, layout in enumerate(layouts):
+        start, runs = 0, []
+        for run in layout.own[choice[dim]] if dim in choice else layout.shared[0]:
+            runs.append(Run(run.target, start, run.length))
+            start += run.length
+        block.append(runs)
+    return block
+
+
+def _parts(block, tile, region):
+    """Rectangles in which a tile of a block meets a region: in the array, and in the block."""
+    for parts in itertools.product(*map(clipped, block, region, tile)):
+        yield tuple(target for target, _ in parts), tuple(source for _, source in parts)
 
 
 def _draw(generator, count, shape, deviation):
@@ -113,46 +162,3 @@ def _draw(generator, count, shape, deviation):
     draws *= np.float32(deviation * (count / (count - 1)) ** 0.5)
     draws[-1] = -draws[:-1].sum(axis=0)
     return draws
-
-
-@dataclasses.dataclass(frozen=True)
-class Blocks:
-    """The blocks of a fused weight: one per choice of a source for each of its growing axes.
-
-    Args:
-        axes: The weight's `Axes`.
-        growing: Names of its axes that grow.
-        positions: One region per source, its own block, as `Axes.slices` gives them.
-    """
-
-    axes: object
-    growing: tuple[str, ...]
-    positions: tuple
-
-    def block(self, choice):
-        """Returns the region of the block with the chosen source along each growing axis."""
-        return tuple(
-            self.positions[choice.get(name, 0)][dim] for dim, name in enumerate(self.axes.names)
-        )
-
-    def groups(self, kind):
-        """Yields the blocks whose noise is drawn together, as (key, regions)."""
-        sources = range(len(self.positions))
-        if kind == "gaussian":
-            for choice in itertools.product(sources, repeat=len(self.growing)):
-                if len(set(choice)) > 1:
-                    yield choice, [self.block(dict(zip(self.growing, choice, strict=True)))]
-            return
-        summed = [name for name in self.growing if name in self.axes.sums]
-        outputs = [name for name in self.growing if name not in summed]
-        if not summed:
-            return
-        for key in itertools.product(sources, repeat=len(outputs)):
-            output = dict(zip(outputs, key, strict=True))
-            yield (
-                key,
-                [
-                    self.block(output | dict(zip(summed, choice, strict=True)))
-                    for choice in itertools.product(sources, repeat=len(summed))
-                ],
-            )

@@ -8,14 +8,15 @@ the parts of the sources that the region covers.
 """
 
 import functools
+import itertools
 import math
 
 import numpy as np
 
 from keras_fusion.errors import FusionError
-from keras_fusion.noise import Blocks, add_noise, check_balanced
 from keras_fusion.noise import Noise as Noise
-from keras_fusion.regions import overlap, pieces, region_of, region_shape, within
+from keras_fusion.noise import add_noise, check_balanced
+from keras_fusion.regions import clipped, pieces, placed, region_of, region_shape, within
 
 # Sources are read in pieces of this many values: no second array of a weight's size is made, and
 # what was checked is still in the processor's cache when it is copied.
@@ -23,42 +24,17 @@ _CHUNK = 1 << 18
 
 
 def fused_shape(shapes, axes, grow):
-    """The shape of the fused array.
+    """Shape of the fused array.
 
     Args:
         shapes: The sources' shapes.
         axes: The `Axes` of the weight.
-        grow: The names of the axes that grow.
+        grow: Names of the axes that grow, or `{name: Layout}`.
 
     Raises:
         FusionError: Shapes differ in rank, or along an axis that does not grow.
     """
-    if any(len(shape) != len(axes.names) for shape in shapes):
-        raise FusionError(
-            f"a weight with axes {axes.names} needs that many dimensions. "
-            f"Received: shapes={[tuple(s) for s in shapes]}"
-        )
-    fused = []
-    for name, sizes in zip(axes.names, zip(*shapes, strict=True), strict=True):
-        if name in grow:
-            fused.append(sum(sizes))
-        elif len(set(sizes)) == 1:
-            fused.append(sizes[0])
-        else:
-            raise FusionError(
-                f"axis `{name}` does not grow, so its size must be the same in "
-                f"every source. Received: sizes={tuple(sizes)}"
-            )
-    return tuple(fused)
-
-
-def block_widths(shapes, axes, grow):
-    """`{axis: widths}`, one width per source, for the growing axes of a weight."""
-    return {
-        name: tuple(shape[dim] for shape in shapes)
-        for dim, name in enumerate(axes.names)
-        if name in grow
-    }
+    return tuple(layout.size for layout in axes.layouts(grow, shapes))
 
 
 class FusedArray:
@@ -72,12 +48,13 @@ class FusedArray:
         arrays: The sources' arrays of one weight, n ≥ 2, all of one dtype, which is kept. Anything
             with `shape`, `dtype` and slicing: numpy arrays, memory-mapped files, `FusedArray`s.
         axes: The weight's `Axes`.
-        grow: The names of the axes that grow.
+        grow: Names of the axes that grow, or `{name: Layout}` where the blocks are no plain runs.
         noise: A `Noise` for η; default none. Its deviation is relative to all values of all
             sources, so the first region that is asked for reads them once.
         path: The weight's name; with the noise's seed it determines the draw.
-        factors: Optional, one number per source that its block is multiplied by, besides the
-            1/n of AVG.
+        factors: Optional, one number for each source that its block is multiplied by, besides
+            AVG's weight.
+        weights: Optional, the weight of each source in the average; default 1/n.
 
     Raises:
         FusionError: Shapes or dtypes that do not fit together; balanced noise over blocks of
@@ -92,22 +69,45 @@ class FusedArray:
                [2., 2.]]))
     """
 
-    def __init__(self, arrays, axes, grow, noise=None, path="", factors=None):
+    def __init__(self, arrays, axes, grow, noise=None, path="", factors=None, weights=None):
         self.path = path
         self._arrays = tuple(arrays)
-        self._axes = axes
+        self._axes, self._grow = axes, grow
         self._noise = noise or Noise()
         self._check_sources()
         shapes = [tuple(array.shape) for array in self._arrays]
-        self.shape = fused_shape(shapes, axes, grow)
-        widths = block_widths(shapes, axes, grow)
+        self._layouts = axes.layouts(grow, shapes)
+        self.shape = tuple(layout.size for layout in self._layouts)
         if self._noise.scale and self._noise.kind == "balanced":
-            check_balanced(widths, axes, path)
+            check_balanced(
+                {
+                    name: layout.widths
+                    for name, layout in zip(axes.names, self._layouts, strict=True)
+                    if layout.grows
+                },
+                axes,
+                path,
+            )
         self.dtype = np.dtype(self._arrays[0].dtype)
-        self._divisor = axes.divisor(grow, len(shapes))
-        self._factors = factors if factors is not None else [1.0] * len(shapes)
-        # Without a growing axis there are none, and the array is the sources' mean.
-        self._blocks = Blocks(axes, axes.growing(grow), tuple(axes.slices(self.shape, widths)))
+        self._weights = weights or [1 / len(shapes)] * len(shapes)
+        self._averages = axes.averages_here(grow)
+        self._factors = list(factors or [1.0] * len(shapes))
+
+    def with_noise(self, noise):
+        """The same array with noise in η."""
+        return FusedArray(
+            self._arrays, self._axes, self._grow, noise, self.path, self._factors, self._weights
+        )
+
+    @property
+    def layouts(self):
+        """`Layout` of each dimension."""
+        return self._layouts
+
+    @property
+    def averages(self):
+        """Whether the sources' values are averaged here (AVG)."""
+        return self._averages
 
     @property
     def ndim(self):
@@ -132,20 +132,65 @@ class FusedArray:
         region = region_of(index, self.shape)
         # numpy's zeros are pages that the system hands out untouched: η costs no write.
         values = np.zeros(region_shape(region), self.dtype)
-        for source, position in enumerate(self._blocks.positions):
-            part = overlap(region, position)
-            if part is not None:
-                self._copy(values[within(part, region)], source, within(part, position))
-        if not self._blocks.positions:
-            for piece in pieces(region, _CHUNK):
-                values[within(piece, region)] = self._mean(piece)
+        for source in range(len(self._arrays)):
+            for target, origin in self._own_parts(source, region):
+                self._copy(values[within(target, region)], source, origin)
+        for target, origins in self._shared_parts(region):
+            for piece in pieces(target, _CHUNK):
+                values[within(piece, region)] = self._mean(
+                    [placed(within(piece, target), origin) for origin in origins]
+                )
         if self._noise.scale:
-            add_noise(values, region, self._blocks, self._noise, self._deviation, self.path)
+            add_noise(
+                values, region, self._layouts, self._axes, self._noise, self._deviation, self.path
+            )
         return values
+
+    def _own_parts(self, source, region):
+        """Rectangles of a region that belong to one source: where, and where in the source."""
+        kinds = [
+            [
+                (parts, own)
+                for own, runs in ((True, layout.own[source]), (False, layout.shared[source]))
+                for parts in clipped(runs, frame)
+            ]
+            for layout, frame in zip(self._layouts, region, strict=True)
+        ]
+        for choice in itertools.product(*kinds):
+            if any(own for _, own in choice):
+                yield (
+                    tuple(target for (target, _), _ in choice),
+                    tuple(origin for (_, origin), _ in choice),
+                )
+
+    def _shared_parts(self, region):
+        """Rectangles of a region that all sources have: where, and where in each source."""
+        parts = [
+            list(
+                zip(
+                    *(
+                        list(clipped(layout.shared[source], frame))
+                        for source in range(len(self._arrays))
+                    ),
+                    strict=True,
+                )
+            )
+            for layout, frame in zip(self._layouts, region, strict=True)
+        ]
+        for choice in itertools.product(*parts):
+            yield (
+                tuple(sources[0][0] for sources in choice),
+                [
+                    tuple(sources[source][1] for sources in choice)
+                    for source in range(len(self._arrays))
+                ],
+            )
 
     def _copy(self, block, source, region):
         """block[...] = that region of the source, times its factor."""
-        factor = self._factors[source] / self._divisor
+        factor = self._factors[source]
+        if self._averages:
+            factor *= self._weights[source]
         for piece in pieces(region, _CHUNK):
             _write(block[within(piece, region)], self._read(source, piece), factor)
 
@@ -159,9 +204,9 @@ class FusedArray:
             )
         return values
 
-    def _mean(self, region):
-        """The sources' mean, which is exact where they are equal."""
-        parts = [self._read(source, region) for source in range(len(self._arrays))]
+    def _mean(self, regions):
+        """The weighted mean of the sources, which is exact where they are equal."""
+        parts = [self._read(source, region) for source, region in enumerate(regions)]
         first = parts[0]
         equal = np.logical_and.reduce([first == part for part in parts[1:]])
         if np.all(equal):
@@ -171,14 +216,17 @@ class FusedArray:
                 f"{self.path or 'this weight'} has no growing axis and does not average, so it "
                 "must be equal in every source; fuse networks that share it"
             )
-        total = first.astype(np.float64 if first.dtype.itemsize >= 8 else np.float32)
-        for part in parts[1:]:
-            total += part
-        return np.where(equal, first, (total / len(parts)).astype(first.dtype))
+        wide = np.float64 if first.dtype.itemsize >= 8 else np.float32
+        total = sum(
+            part.astype(wide) * wide(weight)
+            for part, weight in zip(parts, self._weights, strict=True)
+        )
+        return np.where(equal, first, total.astype(first.dtype))
 
     def _deviation(self):
         """The standard deviation of the noise."""
-        return self._noise.scale * self._size_of_values / self._divisor
+        scale = self._noise.scale * self._size_of_values
+        return scale / len(self._arrays) if self._averages else scale
 
     @functools.cached_property
     def _size_of_values(self):
@@ -198,7 +246,7 @@ class FusedArray:
             raise FusionError(f"the sources of {name} must share one dtype. Received: {dtypes}")
 
 
-def fuse_arrays(arrays, axes, grow, *, noise=None, path="", factors=None):
+def fuse_arrays(arrays, axes, grow, **options):
     """Places the sources' arrays as blocks of one array (Eq. 3-5): all of a `FusedArray`.
 
     Takes the arguments of `FusedArray`.
@@ -216,7 +264,7 @@ def fuse_arrays(arrays, axes, grow, *, noise=None, path="", factors=None):
                [0., 2.]])
     """
     arrays = [np.asarray(array) for array in arrays]
-    return FusedArray(arrays, axes, grow, noise, path, factors)[...]
+    return FusedArray(arrays, axes, grow, **options)[...]
 
 
 def _write(block, array, factor):

@@ -37,32 +37,49 @@ def region_of(index, shape):
 
 
 def region_shape(region):
-    """Returns the shape of a region."""
+    """The shape of what a region covers."""
     return tuple(part.stop - part.start for part in region)
 
 
-def overlap(first, second):
-    """Returns the region that two regions of one array share; None where it is empty."""
-    shared = tuple(
-        slice(max(a.start, b.start), min(a.stop, b.stop))
-        for a, b in zip(first, second, strict=True)
-    )
-    return shared if all(part.start < part.stop for part in shared) else None
+def clipped(runs, target=None, source=None):
+    """Parts of runs inside a slice of the fused dimension, and one of the source's.
+
+    Args:
+        runs: `keras_fusion.axes.Run`s.
+        target, source: Slices; None for everything.
+
+    Yields:
+        A slice of the fused dimension and the slice of the source that lies there.
+
+    Example:
+        >>> list(clipped([Run(target=4, source=0, length=3)], slice(5, 9)))
+        [(slice(5, 7, None), slice(1, 3, None))]
+    """
+    for run in runs:
+        first, last = 0, run.length
+        for frame, start in ((target, run.target), (source, run.source)):
+            if frame is not None:
+                first, last = max(first, frame.start - start), min(last, frame.stop - start)
+        if first < last:
+            yield (
+                slice(run.target + first, run.target + last),
+                slice(run.source + first, run.source + last),
+            )
 
 
 def within(region, frame):
     """Returns a region's place inside another region that holds it."""
     return tuple(
-        slice(inner.start - outer.start, inner.stop - outer.start)
-        for inner, outer in zip(region, frame, strict=True)
+        slice(part.start - outer.start, part.stop - outer.start)
+        for part, outer in zip(region, frame, strict=True)
     )
 
 
 def placed(region, frame):
     """Returns the region of the whole array at `region` inside `frame`; undoes `within`."""
     return tuple(
-        slice(inner.start + outer.start, inner.stop + outer.start)
-        for inner, outer in zip(region, frame, strict=True)
+        slice(part.start + outer.start, part.stop + outer.start)
+        for part, outer in zip(region, frame, strict=True)
     )
 
 

@@ -5,9 +5,12 @@ import math
 import keras
 from keras import ops
 
+from keras_fusion.axes import Axes, Joined
+from keras_fusion.layers.declarations import Declaration, register_fusion
 from keras_fusion.layers.dense import FusableDense
 from keras_fusion.layers.dropout import FusableDropout
 from keras_fusion.layers.fusable import Fusable
+from keras_fusion.layers.tree import own_weights_inside
 
 # Added to the scores of positions that must not be attended to; large, yet finite in float32.
 MASKED = -1e9
@@ -110,9 +113,10 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
             "bias_constraint": keras.constraints.get(bias_constraint),
         }
         into, heads, out = self.axes
-        self.query = self._projection("query", num_heads * key_dim, (into, heads))
-        self.key = self._projection("key", num_heads * key_dim, (into, heads))
-        self.value = self._projection("value", num_heads * self.value_dim, (into, heads))
+        keys, values = Joined(heads, after=key_dim), Joined(heads, after=self.value_dim)
+        self.query = self._projection("query", num_heads * key_dim, (into, keys))
+        self.key = self._projection("key", num_heads * key_dim, (into, keys))
+        self.value = self._projection("value", num_heads * self.value_dim, (into, values))
         self.attention_dropout = FusableDropout(
             dropout,
             noise_shape=(None, None, 1, None) if broadcast_dropout else None,
@@ -123,7 +127,9 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
         # Without an `output_shape` the size of the output is known when the query's is.
         self.attention_output = None
         if output_shape is not None:
-            self.attention_output = self._projection("attention_output", output_shape, (heads, out))
+            self.attention_output = self._projection(
+                "attention_output", output_shape, (values, out)
+            )
 
     def _projection(self, name, units, axes):
         options = {
@@ -138,10 +144,17 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
         )
 
     def build(self, query_shape, value_shape, key_shape=None):
+        if len(query_shape) != 3:
+            raise ValueError(
+                "FusableMultiHeadAttention takes inputs (batch, length, features). Received: "
+                f"query_shape={tuple(query_shape)}; keras.layers.MultiHeadAttention takes other "
+                "ranks, and kf.fuse takes that layer"
+            )
         _, heads, out = self.axes
         if self.attention_output is None:
+            values = Joined(heads, after=self.value_dim)
             self.attention_output = self._projection(
-                "attention_output", query_shape[-1], (heads, out)
+                "attention_output", query_shape[-1], (values, out)
             )
         self.query.build(query_shape)
         self.value.build(value_shape)
@@ -226,6 +239,27 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
         )
         return (output, scores) if return_attention_scores else output
 
+    def compute_output_spec(
+        self,
+        query,
+        value,
+        key=None,
+        query_mask=None,
+        value_mask=None,
+        key_mask=None,
+        attention_mask=None,
+        return_attention_scores=False,
+        training=None,
+        use_causal_mask=False,
+        position_bias=None,
+    ):
+        shape = (*query.shape[:-1], self.output_dim or query.shape[-1])
+        output = keras.KerasTensor(shape, dtype=self.compute_dtype)
+        if not return_attention_scores:
+            return output
+        scores = (query.shape[0], self.num_heads, query.shape[1], value.shape[1])
+        return output, keras.KerasTensor(scores, dtype=self.compute_dtype)
+
     def compute_output_shape(self, query_shape, value_shape, key_shape=None):
         return (*query_shape[:-1], self.output_dim or query_shape[-1])
 
@@ -265,6 +299,36 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
         shape = ops.shape(inputs)
         heads = ops.reshape(inputs, (*shape[:2], self.num_heads, size))
         return ops.transpose(heads, (0, 2, 1, 3))
+
+
+@register_fusion(FusableMultiHeadAttention)
+def _declaration(layer):
+    def projection(name, size):
+        axes = {f"{name}/kernel": Axes((name, Joined("heads", after=size)), sums=(name,))}
+        return axes | {f"{name}/bias": Axes((Joined("heads", after=size),))}
+
+    heads = Joined("heads", after=layer.value_dim)
+    weights = {
+        **projection("query", layer.key_dim),
+        **projection("key", layer.key_dim),
+        **projection("value", layer.value_dim),
+        "attention_output/kernel": Axes((heads, "output"), sums=("heads",)),
+        "attention_output/bias": Axes(("output",)),
+    }
+    own = own_weights_inside(layer)
+
+    def resize(config, sources, layouts, norm):
+        units = layer.attention_output.units
+        size = layouts["output"].size if "output" in layouts else units
+        return type(layer), config | {"output_shape": size}
+
+    return Declaration(
+        {path: axes for path, axes in weights.items() if path in own},
+        inputs={"query": {-1: "query"}, "value": {-1: "value"}, "key": {-1: "key"}},
+        outputs=({-1: "output"}, {1: "heads"}),
+        sizes={"num_heads": "heads"},
+        resize=resize,
+    )
 
 
 def _refuse_set(**arguments):

@@ -31,19 +31,30 @@ def differing_fields(configs, allowed=(), prefix=""):
         values = [config.get(field) for config in configs]
         if all(value == values[0] for value in values[1:]):
             continue
-        if all(isinstance(value, dict) and "class_name" not in value for value in values):
-            messages += differing_fields(values, allowed, f"{prefix}{field}.")
+        nested = [_fields_of(value) for value in values]
+        if None not in nested and len({value.get("class_name") for value in values}) == 1:
+            messages += differing_fields(nested, allowed, f"{prefix}{field}.")
         else:
             shown = " vs ".join(_short(value) for value in values)
             messages.append(f"{prefix}{field}: {shown}")
     return messages
 
 
+def _fields_of(value):
+    """Fields of a nested configuration; None for what is none, or has nothing but a name."""
+    if not isinstance(value, dict):
+        return None
+    inner = value.get("config") if "class_name" in value else value
+    return inner if isinstance(inner, dict) and inner.keys() - {"name"} else None
+
+
 def _short(value):
     """A configuration value as a person would write it."""
     if isinstance(value, dict) and "config" in value:
         inner = value["config"]
-        return str(inner.get("name", value.get("class_name")) if isinstance(inner, dict) else inner)
+        if isinstance(inner, dict):
+            return str(inner["name"] if inner.keys() == {"name"} else value.get("class_name"))
+        return str(inner)
     return str(value)
 
 

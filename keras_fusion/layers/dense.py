@@ -25,8 +25,8 @@ class FusableDense(Fusable, keras.layers.Dense):
     default_axes = ("input", "output")
 
     def weight_axes(self):
-        into, out = self.axes
-        axes = {"kernel": Axes((into, out), sums=(into,))}
+        into, out = self.dims
+        axes = {"kernel": Axes((into, out), sums=self.axes[:1])}
         return axes | {"bias": Axes((out,))} if self.use_bias else axes
 
     def sizes(self):

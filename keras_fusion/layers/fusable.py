@@ -5,11 +5,13 @@ constructor arguments are sizes of axes, and the axes of what it is built with. 
 checks the sources, widens the configuration, and builds the target from blocks.
 """
 
+import dataclasses
+
+from keras_fusion.axes import Joined
 from keras_fusion.layers import checks
 from keras_fusion.layers.fusing import FusionOptions, fuse_layers, widened_shape
 from keras_fusion.layers.tree import own_weights
 from keras_fusion.noise import Noise
-from keras_fusion.operator import block_widths
 
 
 class Fusable:
@@ -20,7 +22,8 @@ class Fusable:
     model can say which of its layers share an axis (T5's "hidden").
 
     Args:
-        axes: Names of the layer's axes, in the order of the class's `default_axes`.
+        axes: Names of the layer's axes, in the order of the class's `default_axes`; a `Joined`
+            where an axis is a product.
         blocks: `{axis: widths}` of the last fusion; written by `fuse`.
     """
 
@@ -28,7 +31,8 @@ class Fusable:
 
     def __init__(self, *args, axes=None, blocks=None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.axes = tuple(axes or self.default_axes)
+        self.dims = tuple(_dim(axis) for axis in axes or self.default_axes)
+        self.axes = tuple(dim.name if isinstance(dim, Joined) else dim for dim in self.dims)
         if len(self.axes) != len(self.default_axes):
             raise ValueError(
                 f"axes must name {self.default_axes}, one name each. Received: axes={axes}"
@@ -133,11 +137,18 @@ class Fusable:
 
     def get_config(self):
         config = super().get_config()
-        config["axes"] = list(self.axes)
+        config["axes"] = [
+            dataclasses.asdict(dim) if isinstance(dim, Joined) else dim for dim in self.dims
+        ]
         config["blocks"] = {name: list(widths) for name, widths in self.blocks.items()}
         return config
 
     def _axes_with_shapes(self, sources, grow):
         for name, axes in self.weight_axes().items():
             shapes = [own_weights(source)[name].shape for source in sources]
-            yield block_widths(shapes, axes, grow)
+            yield axes.widths(shapes, grow)
+
+
+def _dim(axis):
+    """An axis as a name or a `Joined`, which a configuration holds as a dictionary."""
+    return Joined(**axis) if isinstance(axis, dict) else axis

@@ -21,7 +21,7 @@ from keras_fusion.layers.tree import (
 )
 from keras_fusion.layers.values import born_as
 from keras_fusion.noise import Noise, uneven_inputs
-from keras_fusion.operator import FusedArray, block_widths, count_not_finite, fused_shape
+from keras_fusion.operator import FusedArray, count_not_finite, fused_shape
 
 NORMS = ("property", "rule")
 
@@ -208,7 +208,7 @@ def _weight_mismatches(grouped, values, options):
                 shapes = [tuple(own[name].shape) for own in weights]
                 messages += _shape_mismatch(where, shapes, values, axes, options.grow)
                 if options.noise.scale and options.noise.kind == "balanced":
-                    uneven |= uneven_inputs(block_widths(shapes, axes, options.grow), axes)
+                    uneven |= uneven_inputs(axes.widths(shapes, options.grow), axes)
     return messages + [
         f"balanced noise needs sources of equal width, axis `{axis}` has widths {widths}; use "
         "noise_kind='gaussian'"

@@ -20,6 +20,15 @@ def own_weights(layer):
     return {weight.name: weight for weight in layer.weights if id(weight) not in inner}
 
 
+def own_weights_inside(layer):
+    """`{path: variable}` of all weights inside a layer, those of its sublayers included."""
+    return {
+        join(path, name): variable
+        for path, leaf in leaves(layer).items()
+        for name, variable in own_weights(leaf).items()
+    }
+
+
 def leaves(layer, path=""):
     """`{path: layer}` of every layer that declares or owns weights, the layer itself at ""."""
     found = {}
@@ -77,13 +86,7 @@ class Values(Mapping):
 def values_of(layers):
     """`{path: array}` for each layer; one and the same for a layer that stands there twice."""
     found = {
-        id(layer): Values(
-            {
-                join(path, name): variable
-                for path, leaf in leaves(layer).items()
-                for name, variable in own_weights(leaf).items()
-            }
-        )
+        id(layer): Values(own_weights_inside(layer))
         for layer in {id(layer): layer for layer in layers}.values()
     }
     return [found[id(layer)] for layer in layers]

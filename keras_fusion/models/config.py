@@ -101,6 +101,15 @@ class T5Config:
                 "layer_norm_epsilon must be above 0. Received: "
                 f"layer_norm_epsilon={self.layer_norm_epsilon!r}"
             )
+        # Of an encoder's buckets a quarter, of a decoder's half are for exact distances.
+        exact = self.relative_attention_num_buckets // 2
+        if exact < 2 or self.relative_attention_max_distance <= exact:
+            raise ValueError(
+                "position biases take at least 4 buckets, and a maximum distance beyond half of "
+                "them. Received: "
+                f"relative_attention_num_buckets={self.relative_attention_num_buckets}, "
+                f"relative_attention_max_distance={self.relative_attention_max_distance}"
+            )
         if self.activation not in _ACTIVATIONS:
             raise ValueError(
                 f"activation must be one of {_ACTIVATIONS}. "

@@ -17,6 +17,8 @@ from keras_fusion.models.generation import generate
 from keras_fusion.models.t5_layers import SeedSequence, T5Stack, fan_in, normal
 from keras_fusion.noise import Noise
 
+_TOKEN_INPUTS = ("token_ids", "padding_mask")
+
 
 @keras.saving.register_keras_serializable(package="keras_fusion")
 class T5(Fusable, keras.Model):
@@ -225,6 +227,22 @@ class T5(Fusable, keras.Model):
     def generate(self, token_ids, padding_mask=None, max_length=64, **options):
         """Generates token ids; see `keras_fusion.models.generation.generate`."""
         return generate(self, token_ids, padding_mask, max_length=max_length, **options)
+
+    def export(self, filepath, *args, input_signature=None, **kwargs):
+        """Exports the model as `keras.Model.export` does.
+
+        Args:
+            filepath: Where to.
+            input_signature: Default: the four inputs, of any batch size and lengths.
+            *args, **kwargs: Those of `keras.Model.export`.
+        """
+        names = [f"{side}_{kind}" for side in ("encoder", "decoder") for kind in _TOKEN_INPUTS]
+        if input_signature is None:
+            spec = keras.InputSpec(shape=(None, None), dtype="int32")
+            input_signature = [dict.fromkeys(names, spec)]
+        # Keras exports only what was called once.
+        self(dict.fromkeys(names, ops.ones((1, 1), "int32")))
+        return super().export(filepath, *args, input_signature=input_signature, **kwargs)
 
     def widened_config(self, sources, options):
         fused = self.config.fused([source.config for source in sources[1:]], options.norm)

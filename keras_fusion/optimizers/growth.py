@@ -39,7 +39,7 @@ import numpy as np
 
 from keras_fusion._keras import adam_slots
 from keras_fusion.errors import FusionError
-from keras_fusion.operator import block_widths, fused_shape
+from keras_fusion.operator import fused_shape
 from keras_fusion.optimizers.adafactor import Adafactor, factored_axes
 
 
@@ -158,7 +158,7 @@ def _grow_array(arrays, axes, grow, off_diagonal):
         mean = sum(array.astype(np.float64) for array in arrays) / len(arrays)
         return mean.astype(arrays[0].dtype)
     fused = np.empty(fused_shape(shapes, axes, grow), arrays[0].dtype)
-    positions = axes.slices(fused.shape, block_widths(shapes, axes, grow))
+    positions = axes.slices(fused.shape, axes.widths(shapes, grow))
     dims = tuple(axes.names.index(name) for name in growing)
     for choice in itertools.product(range(len(arrays)), repeat=len(growing)):
         source = dict(zip(dims, choice, strict=True))

@@ -17,7 +17,7 @@ from keras import ops
 
 from keras_fusion.errors import FusionError
 from keras_fusion.layers.tree import declared_axes, is_fusable, join, leaves, own_weights
-from keras_fusion.operator import block_widths, fused_shape
+from keras_fusion.operator import fused_shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _part(path, axes, shape, shapes, recorded, factors):
         if size != before
     }
     expected = fused_shape(shapes, axes, grow)
-    positions = axes.slices(expected, block_widths(shapes, axes, grow))
+    positions = axes.slices(expected, axes.widths(shapes, grow))
     blocks = {name: widths for name, widths in recorded.items() if name in grow}
     if expected != shape or (len(blocks) == len(grow) and axes.slices(shape, blocks) != positions):
         raise FusionError(

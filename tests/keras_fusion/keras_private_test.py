@@ -145,3 +145,22 @@ def test_an_optimizer_that_sums_no_gradients_applies_them_as_they_are():
         assert optimizer._all_reduce_sum_gradients(pairs) is pairs
     optimizer.apply_gradients(pairs)
     np.testing.assert_array_equal(layer.bias, -np.ones(2))
+
+
+def test_the_configuration_of_an_optimizer_holds_its_schedule():
+    class Own(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return 0.1
+
+    optimizer = keras.optimizers.SGD(Own(), momentum=0.5)
+    schedule = _keras.optimizer_config(optimizer)["learning_rate"]
+    assert (
+        isinstance(schedule, Own)
+        and schedule is _keras.optimizer_config(optimizer)["learning_rate"]
+    )
+    assert _keras.optimizer_config(keras.optimizers.SGD(0.25))["learning_rate"] == 0.25
+
+
+def test_node_of_is_the_call_that_made_a_tensor():
+    functional = model()
+    assert _keras.node_of(functional.outputs[0]) is _keras.nodes(functional)[1]

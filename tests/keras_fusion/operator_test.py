@@ -12,7 +12,6 @@ from keras_fusion.axes import Axes
 from keras_fusion.errors import FusionError
 from keras_fusion.operator import (
     Noise,
-    block_widths,
     fuse_arrays,
     fused_shape,
     root_mean_square,
@@ -94,9 +93,9 @@ class TestByHand:
     def test_shape_and_widths(self):
         shapes = [(1, 2), (3, 5)]
         assert fused_shape(shapes, KERNEL, BOTH) == (4, 7)
-        assert block_widths(shapes, KERNEL, BOTH) == {"in": (1, 3), "out": (2, 5)}
+        assert KERNEL.widths(shapes, BOTH) == {"in": (1, 3), "out": (2, 5)}
         assert fused_shape([(4, 2), (4, 5)], TABLE, BOTH) == (4, 7)
-        assert block_widths([(4, 2), (4, 5)], TABLE, BOTH) == {"out": (2, 5)}
+        assert TABLE.widths([(4, 2), (4, 5)], BOTH) == {"out": (2, 5)}
 
     def test_root_mean_square_over_all_sources(self):
         assert root_mean_square([np.array([3.0]), np.array([4.0, 0.0])]) == pytest.approx(

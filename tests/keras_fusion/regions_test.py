@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_fusion.regions import overlap, pieces, placed, region_of, region_shape, tiles, within
+from keras_fusion.axes import Run
+from keras_fusion.regions import clipped, pieces, placed, region_of, region_shape, tiles, within
 
 properties = settings(max_examples=60, deadline=None, derandomize=True)
 shapes = st.lists(st.integers(0, 6), min_size=0, max_size=3).map(tuple)
@@ -55,20 +56,36 @@ def test_other_indices_are_refused(index):
 
 @properties
 @given(st.data())
-def test_overlap_within_and_placed(data):
+def test_within_and_placed(data):
     shape = data.draw(shapes)
-    first, second = data.draw(regions(shape)), data.draw(regions(shape))
-    marks = np.zeros((2, *shape), bool)
-    marks[(0, *first)], marks[(1, *second)] = True, True
-    shared = overlap(first, second)
-    assert (shared is not None) == bool(marks.all(0).any())
-    if shared is not None:
-        covered = np.zeros(shape, bool)
-        covered[shared] = True
-        np.testing.assert_array_equal(covered, marks.all(0))
-        array = np.arange(covered.size).reshape(shape)
-        np.testing.assert_array_equal(array[first][within(shared, first)], array[shared])
-        assert placed(within(shared, first), first) == shared
+    frame = data.draw(regions(shape))
+    inner = data.draw(regions(region_shape(frame)))
+    array = np.arange(np.prod(shape, dtype=int)).reshape(shape)
+    whole = placed(inner, frame)
+    np.testing.assert_array_equal(array[whole], array[frame][inner])
+    assert within(whole, frame) == inner
+
+
+@properties
+@given(st.data())
+def test_clipped_runs_are_what_copying_the_runs_and_slicing_gives(data):
+    lengths = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+    gaps = data.draw(st.lists(st.integers(0, 2), min_size=len(lengths), max_size=len(lengths)))
+    source = np.arange(1, sum(lengths) + 1)
+    runs, target, origin = [], 0, 0
+    for length, gap in zip(lengths, gaps, strict=True):
+        runs.append(Run(target + gap, origin, length))
+        target, origin = target + gap + length, origin + length
+    whole = np.zeros(target, int)
+    for run in runs:
+        whole[run.target : run.target + run.length] = source[run.source : run.source + run.length]
+    (frame,), (part,) = data.draw(regions((target,))), data.draw(regions((origin,)))
+    rebuilt, expected = np.zeros_like(whole), np.zeros_like(whole)
+    for there, here in clipped(runs, frame, part):
+        rebuilt[there] = source[here]
+    inside = np.isin(whole[frame], source[part])
+    expected[frame] = np.where(inside, whole[frame], 0)
+    np.testing.assert_array_equal(rebuilt, expected)
 
 
 @properties

@@ -385,3 +385,24 @@ def test_training_parts_the_copies():
     losses = [float(fused.train_on_batch(inputs, targets)) for _ in range(3)]
     assert losses[2] < losses[0]
     assert 0 < start < kf.symmetry(fused)
+
+
+def test_an_exported_model_computes_the_same(tmp_path):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the archive is read with TensorFlow")
+    import tensorflow as tf
+
+    model = kf.models.T5(kf.models.T5Config.from_size("tiny_s", vocabulary_size=16), seed=0)
+    model.export(tmp_path / "t5", verbose=False)
+    tokens = np.arange(6, dtype="int32").reshape(2, 3)
+    inputs = {
+        f"{side}_{kind}": tokens if kind == "token_ids" else np.ones_like(tokens)
+        for side in ("encoder", "decoder")
+        for kind in ("token_ids", "padding_mask")
+    }
+    exported = tf.saved_model.load(str(tmp_path / "t5"))
+    np.testing.assert_allclose(
+        exported.serve({name: tf.constant(value) for name, value in inputs.items()}),
+        keras.ops.convert_to_numpy(model(inputs)),
+        atol=1e-5,
+    )

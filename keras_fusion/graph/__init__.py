@@ -1,0 +1,1 @@
+"""Fusing the graphs of functional and sequential Keras models of any layers."""

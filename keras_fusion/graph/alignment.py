@@ -1,0 +1,194 @@
+"""Which call of one source is which of another: graphs are compared from their outputs back."""
+
+import types
+
+import keras
+import numpy as np
+
+from keras_fusion.graph.tracing import Tensor
+from keras_fusion.layers import checks
+
+
+def align(graphs):
+    """Pairs the calls of graphs of one structure.
+
+    Two calls pair where they are of one class, read the same tensors under the same arguments, and
+    what reads them pairs. Nothing is paired by a name, a shape or an order of creation.
+
+    Args:
+        graphs: `Graph`s, one for each source.
+
+    Returns:
+        `{id of a call of the first graph: calls, one for each source}`, and messages that name
+        every difference.
+    """
+    counts = [len({id(call.operation) for call in graph.calls}) for graph in graphs]
+    messages = []
+    for what, sizes in (
+        ("inputs", [len(graph.inputs) for graph in graphs]),
+        ("outputs", [len(graph.outputs) for graph in graphs]),
+        ("layers", counts),
+    ):
+        if len(set(sizes)) > 1:
+            messages.append(f"number of {what}: " + " vs ".join(map(str, sizes)))
+    if messages:
+        return {}, messages
+    walk = _Walk(len(graphs))
+    pending = list(zip(*(graph.outputs for graph in graphs), strict=True))[::-1]
+    while pending:
+        pending += walk.visit(pending.pop())
+    return walk.pairs, walk.messages
+
+
+class _Walk:
+    """The pairs found so far, and what does not pair."""
+
+    def __init__(self, num_sources):
+        self.pairs, self.messages = {}, []
+        self._layers = {}
+        self._partners = [{} for _ in range(num_sources - 1)]
+
+    def visit(self, tensors):
+        """Pairs the calls that made tensors; returns the tensors to visit next."""
+        calls = [tensor.call for tensor in tensors]
+        if any(call is None for call in calls):
+            if len({tensor.index for tensor in tensors}) > 1 or any(calls):
+                self._differ(
+                    "what is read there",
+                    [f"input {t.index}" if t.call is None else t.call.name for t in tensors],
+                )
+            return []
+        known = self.pairs.get(id(calls[0]))
+        if known is not None:
+            if any(a is not b for a, b in zip(known, calls, strict=True)) or self._indices(tensors):
+                self._differ("where it is read again", [call.name for call in calls])
+            return []
+        if len({type(call.operation) for call in calls}) > 1 or self._indices(tensors):
+            self._differ("structure", [call.name for call in calls])
+            return []
+        self.pairs[id(calls[0])] = tuple(calls)
+        self._check_partners(calls)
+        return self._arguments(calls)
+
+    def _indices(self, tensors):
+        return len({tensor.index for tensor in tensors}) > 1
+
+    def _check_partners(self, calls):
+        """One call of a source pairs with one of every other; so does a layer called twice."""
+        first, *others = calls
+        for partners, other in zip(self._partners, others, strict=True):
+            for mine, its in ((first, other), (first.operation, other.operation)):
+                back = partners.setdefault(("back", id(its)), mine)
+                there = partners.setdefault(("there", id(mine)), its)
+                if back is not mine or there is not its:
+                    self._differ("sharing of layers", [call.name for call in calls])
+
+    def _arguments(self, calls):
+        leaves = [call.leaves for call in calls]
+        name = calls[0].name
+        if len({len(each) for each in leaves}) > 1 or len({_shape(call) for call in calls}) > 1:
+            self.messages.append(f"{name}: it is called with other arguments in another source")
+            return []
+        following = []
+        for values in zip(*leaves, strict=True):
+            tensors = [isinstance(value, Tensor) for value in values]
+            if all(tensors):
+                following.append(values)
+            elif any(tensors) or not all(same(values[0], value) for value in values[1:]):
+                shown = " vs ".join(
+                    "a tensor" if isinstance(value, Tensor) else repr(value) for value in values
+                )
+                self.messages.append(f"{name}: an argument of its call is {shown}")
+        settings = [call.settings for call in calls]
+        if any(other != settings[0] for other in settings[1:]):
+            self.messages.append(f"{name}: its model is called with {settings[0]} vs {settings[1]}")
+        return following[::-1]
+
+    def _differ(self, what, names):
+        self.messages.append(f"{what}: " + " vs ".join(names))
+
+
+def _shape(call):
+    """Argument names and nesting of a call."""
+    nest = keras.tree.map_structure(lambda leaf: None, (call.args, call.kwargs))
+    return repr(nest)
+
+
+def same(first, second):
+    """Whether two arguments or attributes mean the same."""
+    if first is second:
+        return True
+    if isinstance(first, types.FunctionType) and isinstance(second, types.FunctionType):
+        return _code(first) == _code(second)
+    if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
+        return np.array_equal(np.asarray(first), np.asarray(second))
+    if type(first) is not type(second):
+        return False
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+    try:
+        return bool(first == second) or _configured(first) == _configured(second)
+    except (TypeError, ValueError):
+        return False
+
+
+def _configured(value):
+    """Class and configuration of an object of Keras; the object itself for any other."""
+    if not hasattr(value, "get_config"):
+        return value
+    config = value.get_config()
+    return type(value), {key: part for key, part in config.items() if key != "name"}
+
+
+def _code(function):
+    """What a function computes: its code, its constants, and what it closes over."""
+    cells = tuple(repr(cell.cell_contents) for cell in function.__closure__ or ())
+    code = function.__code__
+    constants = tuple(
+        constant.co_code if isinstance(constant, types.CodeType) else constant
+        for constant in code.co_consts
+    )
+    return code.co_code, constants, code.co_names, repr(function.__defaults__), cells
+
+
+def setting_mismatches(operations, sizes=()):
+    """`setting: a vs b` for every setting in which operations of one class differ.
+
+    Args:
+        operations: Layers or operations, one for each source.
+        sizes: Constructor arguments that may differ.
+    """
+    if not isinstance(operations[0], keras.layers.Layer):
+        plain = [
+            {
+                key: value
+                for key, value in vars(operation).items()
+                if not key.startswith("_") and key != "name"
+            }
+            for operation in operations
+        ]
+        return [
+            f"{key}: " + " vs ".join(repr(settings.get(key)) for settings in plain)
+            for key in plain[0]
+            if key not in sizes
+            and not all(same(plain[0][key], settings.get(key)) for settings in plain[1:])
+        ]
+    messages = checks.differing_fields([layer.get_config() for layer in operations], sizes)
+    for name in _functions(operations[0]):
+        functions = [getattr(layer, name, None) for layer in operations]
+        if not all(same(functions[0], function) for function in functions[1:]):
+            if not any(message.startswith(f"{name}:") for message in messages):
+                messages.append(f"{name}: functions of one name that compute other things")
+    return messages
+
+
+def _functions(layer):
+    """Names of a layer's settings that are functions of the user's."""
+    return [
+        name
+        for name in layer.get_config()
+        if isinstance(value := getattr(layer, name, None), types.FunctionType)
+        and not value.__module__.startswith("keras.")
+    ]

@@ -1,0 +1,197 @@
+"""Building the fused model from its plan: its layers call one another as the first source's do.
+
+Every weight is born from the sources' blocks: none is initialised first and then overwritten.
+"""
+
+import keras
+
+from keras_fusion import _keras
+from keras_fusion.graph.values import GROWN, part
+from keras_fusion.layers.fusing import join
+from keras_fusion.layers.tree import own_weights_inside, to_numpy
+from keras_fusion.layers.values import ArrayInitializer
+from keras_fusion.operator import FusedArray
+from keras_fusion.record import FusedWeight
+
+
+class Builder:
+    """Builds the fused model.
+
+    Args:
+        graph: The first source's `Graph`.
+        planner: A `Planner` that has run, without messages.
+        options: `GraphOptions`.
+        noise: The `Noise` that weights are born with.
+
+    Attributes:
+        made: `{id of a keras tensor of the first source: that of the fused model}`.
+        arrays: `{id of a variable: the FusedArray that it was born from}`.
+    """
+
+    def __init__(self, graph, planner, options, noise):
+        self.graph, self.planner, self.options = graph, planner, options
+        self._noise = noise
+        self._calls = {}
+        for call in graph.calls:
+            self._calls.setdefault(id(call.place[-1]), call)
+        self._models, self._nodes_made = {}, {}
+        self.made, self.arrays = {}, {}
+
+    def build(self):
+        """Returns the fused model; its weights have their values."""
+        with _keras.deferred():
+            model = self._model(self.graph.model, (), is_root=True)
+        weights = [
+            entry for plan in self.planner.layers.values() for entry in self._give_weights(plan)
+        ]
+        for variable in model.variables:
+            if _keras.value_of(variable) is None:
+                _keras.initialize(variable)
+        for layer in _keras.layers_in(model):
+            for generator in _keras.seed_generators(layer):
+                if _keras.value_of(generator.state) is None:
+                    _keras.initialize(generator.state)
+        return model, weights
+
+    def _model(self, model, place, is_root=False):
+        """A model of the fused network, in place of a model of the first source."""
+        if id(model) in self._models:
+            return self._models[id(model)]
+        if isinstance(model, keras.Sequential) and self._is_a_chain(model, is_root):
+            nodes = self._nodes(model)
+            fused = keras.Sequential(
+                [self._input(model.inputs[0], place), *map(self._operation, nodes)],
+                name=model.name,
+            )
+            for node, made in zip(nodes, self._nodes(fused), strict=True):
+                self._nodes_made[id(node)] = made
+                self.made |= {
+                    id(spec): out for spec, out in zip(node.outputs, made.outputs, strict=True)
+                }
+        else:
+            fused = self._functional(model, place, is_root)
+        fused.trainable = model.trainable
+        self._models[id(model)] = fused
+        return fused
+
+    def _nodes(self, model):
+        return [node for node in _keras.nodes(model) if not node.is_input]
+
+    def _is_a_chain(self, model, is_root):
+        """Whether a sequential model stays one: nothing has to stand between its layers."""
+        for node in self._nodes(model):
+            call = self._calls.get(id(node))
+            if call is not None and not self.planner.steps[id(call)].is_plain:
+                return False
+        outputs = [self.planner.values[id(tensor)] for tensor in self.graph.outputs]
+        ends = is_root and self.options.outputs != "concat"
+        return not (ends and any(value.kind == GROWN for value in outputs))
+
+    def _operation(self, node):
+        call = self._calls.get(id(node))
+        if call is None:
+            return self._model(node.operation, self._place_of(node))
+        return self.planner.steps[id(call)].operation()
+
+    def _place_of(self, node):
+        """Enclosing calls of what is inside the model that a node calls."""
+        for call in self.graph.calls:
+            if any(node is outer for outer in call.place[:-1]):
+                index = next(i for i, outer in enumerate(call.place) if outer is node)
+                return call.place[: index + 1]
+        return ()
+
+    def _input(self, spec, place):
+        tensor = self.graph.tensors[(tuple(map(id, place)), id(spec))]
+        value = self.planner.values.get(id(tensor))
+        shape = value.shape(spec.shape) if value is not None else spec.shape
+        return keras.Input(batch_shape=shape, dtype=spec.dtype, name=spec.name)
+
+    def _functional(self, model, place, is_root):
+        inputs_struct, outputs_struct = _keras.structures(model)
+        tensors = {id(spec): self._input(spec, place) for spec in model.inputs}
+        inputs = keras.tree.map_structure(lambda spec: tensors[id(spec)], inputs_struct)
+        for node in self._nodes(model):
+            leaves = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
+            leaves = [tensors.get(id(leaf), leaf) for leaf in leaves]
+            call = self._calls.get(id(node))
+            if call is not None and id(call) in self.planner.steps:
+                outputs = self.planner.steps[id(call)].apply(call, leaves)
+            elif call is None:
+                nested = self._model(node.operation, self._place_of(node))
+                args, kwargs = keras.tree.pack_sequence_as(
+                    (node.arguments.args, node.arguments.kwargs), leaves
+                )
+                outputs = keras.tree.flatten(nested(*args, **kwargs))
+                self._nodes_made[id(node)] = _keras.node_of(outputs[0])
+            else:
+                continue
+            for spec, tensor in zip(node.outputs, outputs, strict=True):
+                tensors[id(spec)] = tensor
+                self.made[id(spec)] = tensor
+        if is_root:
+            for spec, tensor in zip(model.outputs, self.graph.outputs, strict=True):
+                tensors[id(spec)] = self._averaged(tensors[id(spec)], tensor)
+        outputs = keras.tree.map_structure(lambda spec: tensors[id(spec)], outputs_struct)
+        return keras.Model(inputs, outputs, name=model.name)
+
+    def _averaged(self, tensor, output):
+        """An output whose mean no layer has taken."""
+        value = self.planner.values[id(output)]
+        if value.kind != GROWN or self.options.outputs == "concat":
+            return tensor
+        weights = self.options.weights
+        parts = [part(tensor, value, source) for source in range(len(weights))]
+        if len(set(weights)) == 1:
+            return keras.layers.Average()(parts)
+        scaled = [
+            keras.layers.Rescaling(weight)(tensor)
+            for tensor, weight in zip(parts, weights, strict=True)
+        ]
+        return keras.layers.Add()(scaled)
+
+    def _give_weights(self, plan):
+        """Gives a layer's variables their values; returns what the report says of each."""
+        if plan.made is None:
+            return []
+        sources = [own_weights_inside(layer) for layer in plan.sources]
+        if plan.declaration is None or not plan.declaration.weights:
+            # Equal in all sources.
+            for variable, origin in zip(
+                plan.made.variables, plan.sources[0].variables, strict=False
+            ):
+                if _keras.value_of(variable) is None:
+                    _keras.initialize(variable, ArrayInitializer(to_numpy(origin)))
+            return []
+        entries = []
+        arrays = zip(*(own.values() for own in sources), strict=True)
+        fused = own_weights_inside(plan.made)
+        for (path, variable), source_path, variables in zip(
+            fused.items(), sources[0], arrays, strict=True
+        ):
+            axes = plan.declaration.weights[source_path]
+            array = FusedArray(
+                [to_numpy(own) for own in variables],
+                axes,
+                plan.layouts,
+                noise=self._noise,
+                path=join(plan.made.name, path),
+                weights=self.options.weights,
+            )
+            _keras.initialize(variable, ArrayInitializer(array))
+            entries.append(FusedWeight(array.path, variable, axes, array.layouts, array.averages))
+            self.arrays[id(variable)] = array
+        return entries
+
+    def counterpart(self, target, call, index):
+        """The tensor of the fused graph that stands for an output of a call; None without one.
+
+        Args:
+            target: `Graph` of the fused model.
+            call: A call of the first source.
+            index: Number of its output.
+        """
+        *outer, node = call.place
+        place = tuple(id(self._nodes_made.get(id(enclosing))) for enclosing in outer)
+        made = self.made.get(id(node.outputs[index]))
+        return target.tensors.get((place, id(made)))

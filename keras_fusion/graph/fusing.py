@@ -1,0 +1,93 @@
+"""Fusing functional and sequential models: compare, plan, build, check."""
+
+import dataclasses
+
+from keras_fusion import _keras
+from keras_fusion.errors import FusionError
+from keras_fusion.graph.alignment import align
+from keras_fusion.graph.building import Builder
+from keras_fusion.graph.checking import check
+from keras_fusion.graph.compiling import compile_alike
+from keras_fusion.graph.planning import Planner
+from keras_fusion.graph.tracing import trace
+from keras_fusion.layers import checks
+from keras_fusion.layers.fusing import NORMS
+from keras_fusion.layers.tree import Values
+from keras_fusion.noise import Noise
+from keras_fusion.record import remember
+
+INPUTS = ("shared", "concat")
+OUTPUTS = ("average", "concat")
+AVERAGES = ("logits", "outputs")
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphOptions:
+    """How graphs are fused; the arguments of `kf.fuse`."""
+
+    weights: tuple[float, ...]
+    norm: str = "property"
+    noise: Noise = Noise()
+    inputs: str = "shared"
+    outputs: str = "average"
+    average: str = "logits"
+
+    def __post_init__(self):
+        for name, choices in (
+            ("norm", NORMS),
+            ("inputs", INPUTS),
+            ("outputs", OUTPUTS),
+            ("average", AVERAGES),
+        ):
+            if getattr(self, name) not in choices:
+                raise FusionError(
+                    f"{name} must be one of {choices}. Received: {name}={getattr(self, name)!r}"
+                )
+        if any(weight <= 0 for weight in self.weights) or abs(sum(self.weights) - 1) > 1e-6:
+            raise FusionError(
+                f"weights must be above 0 and add up to 1. Received: weights={list(self.weights)}"
+            )
+
+
+def fuse_graphs(models, options, check_result=True):
+    """Fuses built functional or sequential models of one structure; see `kf.fuse`.
+
+    Args:
+        models: The sources.
+        options: `GraphOptions`.
+        check_result: Whether to run sources and result on random numbers.
+
+    Returns:
+        The fused model.
+
+    Raises:
+        FusionError: Naming everything that keeps them from being fused, before anything is built;
+            or the layer at which the result is not what it should be.
+    """
+    traced = {id(model): trace(model) for model in models}
+    graphs = [traced[id(model)] for model in models]
+    pairs, messages = align(graphs)
+    checks.raise_mismatches(messages)
+    planner = Planner(graphs, pairs, options)
+    planner.run()
+    checks.raise_mismatches(list(dict.fromkeys(planner.messages)))
+    if not options.noise.scale:
+        values = {id(model): Values(enumerate(model.weights)) for model in models}
+        checks.warn_if_never_parting(models, [values[id(model)] for model in models])
+    # Noise moves the function, so it comes after the check.
+    builder = Builder(graphs[0], planner, options, Noise() if check_result else options.noise)
+    fused, weights = builder.build()
+    if check_result:
+        check(graphs, pairs, planner, builder, fused, options)
+        if options.noise.scale:
+            for weight in weights:
+                array = builder.arrays[id(weight.variable)]
+                weight.variable.assign(array.with_noise(options.noise)[...])
+    remember(fused, weights)
+    compile_alike(fused, models[0])
+    return fused
+
+
+def is_graph(model):
+    """Whether a model's graph can be read."""
+    return _keras.is_functional(model)

@@ -1,0 +1,195 @@
+"""What becomes of one call of the sources in the fused model."""
+
+import copy
+import dataclasses
+import types
+from collections.abc import Callable, Mapping
+
+import keras
+
+from keras_fusion.graph.tracing import Tensor
+from keras_fusion.graph.values import Value, joined_parts, part, rearranged
+from keras_fusion.layers.declarations import Declaration
+
+
+@dataclasses.dataclass(eq=False)
+class LayerPlan:
+    """A layer of the fused model, made from one layer of each source.
+
+    Args:
+        sources: The layers.
+        declaration: Their `Declaration`; None for a layer that is taken over as it is.
+        layouts: `{axis: Layout}` of the axes that grow.
+        averages: Whether the fused layer takes the mean of its outputs.
+        linear: Whether its activation is left out, because a later step applies it.
+        kind, config: Class and configuration of the fused layer.
+    """
+
+    sources: tuple
+    declaration: Declaration | None = None
+    layouts: Mapping = dataclasses.field(default_factory=dict)
+    averages: bool = False
+    linear: bool = False
+    kind: type | None = None
+    config: dict | None = None
+    made: object = None
+
+    @property
+    def layer(self):
+        """The fused layer, made when it is first asked for; without weights until it is called."""
+        if self.made is None:
+            kind = self.kind or type(self.sources[0])
+            self.made = remade(self.sources[0], kind, self.config, self.linear)
+        return self.made
+
+
+@dataclasses.dataclass(eq=False)
+class Step:
+    """One call in the fused model.
+
+    Args:
+        values: `Value` of each output.
+        operation: Returns the operation to call.
+        changes: `{leaf: {dimension: (layout before, layout after)}}`: how inputs are rearranged.
+        finish: Optional function from the outputs to the outputs, such as an activation that is
+            applied to each source's part.
+        apart: Function from `(args, kwargs)` leaves to outputs, in place of one call: the sources'
+            parts are computed one by one.
+    """
+
+    values: list[Value]
+    operation: Callable | None = None
+    changes: Mapping = dataclasses.field(default_factory=dict)
+    finish: Callable | None = None
+    apart: Callable | None = None
+
+    @property
+    def is_plain(self):
+        """Whether it is one call of one operation on its inputs as they are."""
+        return not (self.changes or self.finish or self.apart)
+
+    def apply(self, call, leaves):
+        """Output tensors of the fused model, from the leaves of the call's arguments in it."""
+        leaves = list(leaves)
+        for number, dims in self.changes.items():
+            for dim, (before, after) in dims.items():
+                leaves[number] = rearranged(leaves[number], dim, before, after)
+        if self.apart is not None:
+            return self.apart(leaves)
+        args, kwargs = call.with_leaves(leaves)
+        outputs = keras.tree.flatten(self.operation()(*args, **kwargs))
+        return self.finish(outputs) if self.finish else outputs
+
+
+def computed_apart(calls, inputs, outputs):
+    """Function that computes a call for each source and joins the results.
+
+    Args:
+        calls: The call in each source.
+        inputs: `{leaf: Value}` of the tensors.
+        outputs: For each output, the dimension that keeps the sources apart and its `Layout`.
+    """
+
+    def apply(leaves):
+        results = []
+        for source, call in enumerate(calls):
+            own = [
+                part(leaf, inputs[number], source) if number in inputs else leaf
+                for number, leaf in enumerate(leaves)
+            ]
+            args, kwargs = call.with_leaves(own)
+            operation = copied(calls[source].operation, suffix=f"_{source}")
+            results.append(keras.tree.flatten(operation(*args, **kwargs)))
+        return [
+            joined_parts([result[index] for result in results], dim, layout)
+            for index, (dim, layout) in enumerate(outputs)
+        ]
+
+    return apply
+
+
+def activated_apart(activation, dim, layout):
+    """Function that applies an activation to each source's part of the (only) output."""
+
+    def finish(outputs):
+        value = Value("grown", {dim: layout})
+        parts = [part(outputs[0], value, source) for source in range(len(layout.sizes))]
+        return [joined_parts([keras.layers.Activation(activation)(p) for p in parts], dim, layout)]
+
+    return finish
+
+
+def copied(operation, suffix="", **attributes):
+    """A layer without weights, or an operation, for use in another model.
+
+    Args:
+        operation: Layer or operation.
+        suffix: Added to a layer's name.
+        attributes: Of an operation (constructor arguments of a layer), with other values.
+    """
+    if isinstance(operation, keras.layers.Layer):
+        config = operation.get_config() | attributes
+        if suffix:
+            config["name"] = f"{operation.name}{suffix}"
+        return remade(operation, type(operation), config)
+    other = copy.copy(operation)
+    other._inbound_nodes, other._outbound_nodes = [], []
+    for name, value in attributes.items():
+        setattr(other, name, value)
+    return other
+
+
+def remade(layer, kind, config=None, linear=False):
+    """A new layer from the configuration of one.
+
+    What a configuration can only name, such as a function of the user's, is handed over itself.
+
+    Args:
+        layer: The layer.
+        kind: Class of the new one.
+        config: Its configuration; default the layer's.
+        linear: Whether the activation is left out.
+    """
+    config = _unbuilt(layer.get_config() if config is None else config)
+    for name, value in config.items():
+        own = getattr(layer, name, None)
+        if isinstance(value, str | dict) and callable(own) and not _is_plain(own):
+            config[name] = own
+    if linear:
+        config["activation"] = None
+    with keras.saving.CustomObjectScope(_functions(layer)):
+        return kind.from_config(config)
+
+
+def _unbuilt(config):
+    """A configuration without the shapes that layers inside were built with."""
+    if not isinstance(config, dict):
+        return config
+    return {name: _unbuilt(value) for name, value in config.items() if name != "build_config"}
+
+
+def _is_plain(value):
+    """Whether a configuration says enough to make the value anew."""
+    return isinstance(value, keras.layers.Layer | types.MethodType)
+
+
+def _functions(layer):
+    """`{name: function}` of the user's functions and classes that a layer holds."""
+    named = {type(layer).__name__: type(layer)}
+    for inner in (layer, *_inside(layer)):
+        for name in inner.get_config():
+            value = getattr(inner, name, None)
+            if isinstance(value, types.FunctionType) and not value.__module__.startswith("keras."):
+                named[value.__name__] = value
+    return named
+
+
+def _inside(layer):
+    cell = getattr(layer, "cell", None)
+    inner = [getattr(layer, name, None) for name in ("layer", "forward_layer", "backward_layer")]
+    return [value for value in (cell, *getattr(cell, "cells", ()), *inner) if value is not None]
+
+
+def tensors_of(leaves):
+    """Numbers of the leaves that are tensors."""
+    return [number for number, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]

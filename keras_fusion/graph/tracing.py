@@ -1,0 +1,143 @@
+"""The graph of a functional or sequential model, nested models opened, as calls of operations."""
+
+import dataclasses
+import inspect
+
+import keras
+
+from keras_fusion import _keras
+
+
+@dataclasses.dataclass(eq=False)
+class Tensor:
+    """A tensor of a graph.
+
+    Args:
+        spec: The `keras.KerasTensor`, which has its shape and dtype.
+        call: The `Call` that made it; None for an input of the model.
+        index: Its number among the outputs of the call, or among the model's inputs.
+    """
+
+    spec: object
+    call: "Call | None"
+    index: int
+
+
+@dataclasses.dataclass(eq=False)
+class Call:
+    """One call of a layer or operation.
+
+    Args:
+        operation: The layer, or the operation of a sum of tensors, say.
+        args, kwargs: Arguments of the call; where there were tensors, there are `Tensor`s.
+        place: `(enclosing calls of nested models, node)`: where it is in the model.
+        settings: Keyword arguments of the enclosing calls, such as `training=False`.
+        outputs: Tensors that it made.
+    """
+
+    operation: object
+    args: tuple
+    kwargs: dict
+    place: tuple
+    settings: tuple
+    outputs: list[Tensor] = dataclasses.field(default_factory=list)
+
+    @property
+    def leaves(self):
+        """Arguments in the order in which a tree of them is flattened."""
+        return keras.tree.flatten((self.args, self.kwargs))
+
+    @property
+    def inputs(self):
+        """Tensors among the arguments."""
+        return [leaf for leaf in self.leaves if isinstance(leaf, Tensor)]
+
+    @property
+    def name(self):
+        """How messages call it: its layer, or what it computes and from which layers."""
+        operation = self.operation
+        if isinstance(operation, keras.layers.Layer):
+            return f"layer `{operation.name}` ({type(operation).__name__})"
+        return f"operation `{operation.name}` ({type(operation).__name__})"
+
+    def with_leaves(self, leaves):
+        """`(args, kwargs)` with other leaves."""
+        return keras.tree.pack_sequence_as((self.args, self.kwargs), leaves)
+
+
+@dataclasses.dataclass(eq=False)
+class Graph:
+    """The calls of a model, in the order in which they are computed.
+
+    Args:
+        model: The model.
+        inputs: Its input tensors.
+        outputs: Its output tensors.
+        calls: All calls, those inside nested models in place of the calls of these.
+        tensors: `{(enclosing calls, id of the keras tensor): Tensor}`.
+    """
+
+    model: object
+    inputs: list[Tensor] = dataclasses.field(default_factory=list)
+    outputs: list[Tensor] = dataclasses.field(default_factory=list)
+    calls: list[Call] = dataclasses.field(default_factory=list)
+    tensors: dict = dataclasses.field(default_factory=dict)
+
+    def consumers(self):
+        """`{id of a tensor: calls that read it}`."""
+        readers = {}
+        for call in self.calls:
+            for tensor in call.inputs:
+                readers.setdefault(id(tensor), []).append(call)
+        return readers
+
+
+def run(operation, args, kwargs):
+    """Output tensors of an operation on values, as in inference.
+
+    Layers that augment images act as in training where they are not told otherwise.
+    """
+    if "training" in inspect.signature(type(operation).call).parameters:
+        kwargs = {"training": False} | kwargs
+    return keras.tree.flatten(operation(*args, **kwargs))
+
+
+def trace(model):
+    """The `Graph` of a built functional or sequential model.
+
+    Example:
+        >>> [call.operation.name for call in trace(model).calls]
+        ['dense', 'dense_1']
+    """
+    graph = Graph(model)
+    graph.inputs = [Tensor(spec, None, index) for index, spec in enumerate(model.inputs)]
+    graph.outputs = _open(graph, model, graph.inputs, (), ())
+    return graph
+
+
+def _open(graph, model, inputs, place, settings):
+    """Adds the calls inside a model, and returns its output tensors."""
+    own = {id(spec): tensor for spec, tensor in zip(model.inputs, inputs, strict=True)}
+    for node in _keras.nodes(model):
+        if node.is_input:
+            continue
+        args, kwargs = keras.tree.map_structure(
+            lambda leaf, own=own: own.get(id(leaf), leaf),
+            (node.arguments.args, node.arguments.kwargs),
+        )
+        if _keras.is_functional(node.operation):
+            outer = (*settings, {name: _plain(value) for name, value in kwargs.items()})
+            outputs = _open(graph, node.operation, keras.tree.flatten(args), (*place, node), outer)
+        else:
+            call = Call(node.operation, args, kwargs, (*place, node), settings)
+            outputs = call.outputs = [
+                Tensor(spec, call, index) for index, spec in enumerate(node.outputs)
+            ]
+            graph.calls.append(call)
+        own |= {id(spec): tensor for spec, tensor in zip(node.outputs, outputs, strict=True)}
+    graph.tensors |= {(tuple(map(id, place)), identity): tensor for identity, tensor in own.items()}
+    return [own[id(spec)] for spec in model.outputs]
+
+
+def _plain(value):
+    return "a tensor" if isinstance(value, Tensor) else value

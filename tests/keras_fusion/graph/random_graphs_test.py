@@ -1,0 +1,77 @@
+"""Random graphs fuse to the mean of their sources, or a FusionError names what is in the way."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import keras_fusion as kf
+from tests.keras_fusion.graph.random_graphs import Network
+
+numbers = st.integers(0, 10_000)
+programs = st.lists(st.tuples(numbers, numbers, numbers), min_size=2, max_size=9)
+widths = st.lists(st.integers(1, 4), min_size=2, max_size=4)
+RNG = np.random.default_rng(0)
+BATCH = [RNG.normal(size=(2, *shape)) for shape in ((5,), (4, 3), (6, 6, 2))]
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    before = keras.config.dtype_policy(), keras.config.floatx()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_dtype_policy(before[0])
+    keras.config.set_floatx(before[1])
+
+
+def outputs(model):
+    return [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(model(BATCH))]
+
+
+def fuses_to_the_mean(program, sizes, heads):
+    """Fuses the sources of a program; a refusal has to name a layer or an operation."""
+    sources = [Network(program, width).model(heads, seed) for seed, width in enumerate(sizes)]
+    try:
+        fused = kf.fuse(sources, average="outputs", check=False)
+    except kf.FusionError as error:
+        assert re.search(r"(layer|operation) `\w+`", str(error)), error
+        return False
+    for result, *expected in zip(outputs(fused), *map(outputs, sources), strict=True):
+        mean = np.mean(expected, axis=0)
+        scale = max(1.0, np.abs(mean).max())
+        np.testing.assert_allclose(result / scale, mean / scale, rtol=0, atol=1e-9)
+    return True
+
+
+def options(examples):
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@options(60)
+@given(programs, widths, st.integers(1, 2))
+def test_random_graphs(program, sizes, heads):
+    fuses_to_the_mean(program, sizes, heads)
+
+
+@pytest.mark.slow
+@options(2000)
+@given(programs, widths, st.integers(1, 2))
+def test_many_random_graphs(program, sizes, heads):
+    fuses_to_the_mean(program, sizes, heads)
+
+
+def test_most_random_graphs_fuse():
+    """A generator whose graphs were all refused would show nothing."""
+    rng = np.random.default_rng(1)
+    programs = [rng.integers(0, 10_000, (rng.integers(2, 9), 3)).tolist() for _ in range(12)]
+    fused = [fuses_to_the_mean(program, (2, 3), 1) for program in programs]
+    assert sum(fused) >= 9
