@@ -6,38 +6,23 @@ weights grow. Nothing is built here.
 """
 
 import dataclasses
-import inspect
 
 import keras
-import numpy as np
 
-from keras_fusion.axes import Joined, Layout, Stacked
+from keras_fusion.axes import Layout
 from keras_fusion.errors import FusionError
 from keras_fusion.graph import movers
 from keras_fusion.graph.alignment import setting_mismatches
 from keras_fusion.graph.averaging import averaged_calls
-from keras_fusion.graph.steps import (
-    LayerPlan,
-    Step,
-    activated_apart,
-    computed_apart,
-    copied,
-)
-from keras_fusion.graph.tracing import Tensor
-from keras_fusion.graph.trials import acts_on_units_apart, tensor_leaves, tried
+from keras_fusion.graph.declared import SIZES, DeclaredCall, have_equal_weights
+from keras_fusion.graph.steps import LayerPlan, Refusal, Step, computed_apart, copied
+from keras_fusion.graph.trials import tensor_leaves, tried
 from keras_fusion.graph.values import AFTER, GROWN, MEAN, SHARED, Value, grown
-from keras_fusion.layers.declarations import declaration_of, names_of
-from keras_fusion.layers.fusing import unusable_values
-from keras_fusion.layers.tree import own_weights_inside, to_numpy
+from keras_fusion.layers.declarations import declaration_of
+from keras_fusion.layers.tree import own_weights_inside
 
 _CONCATENATIONS = ("Concatenate", "Hstack", "Vstack")
 _RESHAPES = ("Flatten", "Reshape")
-# Arguments that hold sizes in ways of their own; the shapes of the weights are compared.
-_SIZES = ("output_shape", "groups", "filters")
-
-
-class Refusal(Exception):
-    """Why a call cannot be fused."""
 
 
 class Planner:
@@ -75,7 +60,7 @@ class Planner:
                 # What it reads is not known, but its settings are compared all the same.
                 broken |= set(map(id, call.outputs))
                 operations = [each.operation for each in self.pairs[id(call)]]
-                settings = setting_mismatches(operations, (*_SIZES, *_sized(call.operation)))
+                settings = setting_mismatches(operations, (*SIZES, *_sized(call.operation)))
                 self.messages += [f"{call.name}: {'; '.join(settings)}"] if settings else []
                 continue
             try:
@@ -122,7 +107,7 @@ class Planner:
         is_layer = isinstance(call.operation, keras.layers.Layer)
         declaration = declaration_of(call.operation) if is_layer else None
         if declaration is not None:
-            step = self._declared(calls, inputs, declaration)
+            step = DeclaredCall(self, calls, inputs, declaration).step()
         elif is_layer and own_weights_inside(call.operation):
             step = self._taken_over(calls, inputs)
         else:
@@ -260,7 +245,7 @@ class Planner:
         settings = setting_mismatches(operations)
         if settings:
             raise Refusal("; ".join(settings))
-        if not _equal(operations):
+        if not have_equal_weights(operations):
             raise Refusal(
                 "it declares no axes, so its weights must be equal in every source; declare them "
                 "with @kf.register_fusion, or give all sources one such layer"
@@ -268,233 +253,12 @@ class Planner:
         plan = self.layers.setdefault(id(operations[0]), LayerPlan(tuple(operations)))
         return Step([Value() for _ in calls[0].outputs], lambda: plan.layer)
 
-    # Layers with declared axes
-
-    def _declared(self, calls, inputs, declaration):
-        call, layers = calls[0], [each.operation for each in calls]
-        allowed = {*declaration.sizes, *_SIZES, "units"}
-        averages = id(call) in self.averaged
-        layouts, changes = self._bound(calls, inputs, declaration)
-        if not layouts and not averages and self._is_shared(layers, declaration):
-            plan = self._register(layers, LayerPlan(tuple(layers), declaration))
-            return Step([Value() for _ in call.outputs], lambda: plan.layer)
-        layouts, more = self._grown(calls, layouts, declaration, averages)
-        changes = changes | more
-        settings = setting_mismatches(layers, allowed)
-        reason = declaration.refuse and declaration.refuse(layers, layouts, self.options.norm)
-        problems = [*settings, *([reason] if reason else [])]
-        problems += self._weight_problems(layers, layouts, declaration)
-        if problems:
-            raise Refusal("; ".join(problems))
-        kind, config = declaration.widened(layers[0], layers, layouts, self.options.norm)
-        values = self._outputs(call, declaration, layouts, averages)
-        exact = (
-            declaration.keeps is None
-            or self.equal_sources
-            or declaration.keeps(layers, layouts, self.options.norm)
-        )
-        values = [dataclasses.replace(value, exact=exact) for value in values]
-        finish, linear = self._activation(layers[0], declaration, values)
-        plan = self._register(
-            layers, LayerPlan(tuple(layers), declaration, layouts, averages, linear, kind, config)
-        )
-        return Step(values, lambda: plan.layer, changes, finish)
-
-    def _register(self, layers, plan):
-        known = self.layers.setdefault(id(layers[0]), plan)
-        if known is not plan and (known.layouts, known.averages) != (plan.layouts, plan.averages):
-            raise Refusal("it is called in two ways: what it reads or makes grows in one of them")
-        return known
-
-    def _is_shared(self, layers, declaration):
-        """Whether a layer that treats units apart is one and the same in all sources."""
-        return (
-            declaration.unitwise
-            and not declaration.inner_axes
-            and not declaration.averages
-            and not setting_mismatches(layers)
-            and _equal(layers)
-        )
-
-    def _bound(self, calls, inputs, declaration):
-        """Layouts of the input axes that grew, and how inputs are rearranged to agree on them."""
-        call, layouts, changes, readers = calls[0], {}, {}, {}
-        arguments = _arguments(call)
-        dims_of = {}
-        for key, dims in declaration.inputs.items():
-            name = list(arguments)[key] if isinstance(key, int) else key
-            for number in arguments.get(name, ()):
-                dims_of[number] = dims
-        for number, value in inputs.items():
-            rank = len(call.leaves[number].spec.shape)
-            dims = {dim % rank: axis for dim, axis in dims_of.get(number, {}).items()}
-            stray = value.dims.keys() - dims.keys()
-            if stray or (value.kind == GROWN and number not in dims_of):
-                raise Refusal(
-                    "it reads a tensor that grew along a dimension that is none of its axes, "
-                    f"dimension {min(stray or value.dims)}"
-                )
-            if value.kind in (MEAN, AFTER):
-                raise Refusal("it uses an output of the model, where the sources' mean is taken")
-            for dim, axis in dims.items():
-                readers.setdefault(axis, []).append((number, dim))
-                if dim in value.dims:
-                    layouts.setdefault(axis, value.dims[dim])
-        for axis, places in readers.items():
-            if axis in layouts:
-                changes |= self._agreed(calls, inputs, layouts[axis], places)
-        return layouts, changes
-
-    def _agreed(self, calls, inputs, layout, places):
-        changes = {}
-        for number, dim in places:
-            own = inputs[number].dims.get(dim)
-            if own == layout:
-                continue
-            sizes = tuple(call.leaves[number].spec.shape[dim] for call in calls)
-            before = own or Layout.whole(sizes[0], self.num_sources)
-            changes[number] = {dim: (before, layout)}
-        return changes
-
-    def _grown(self, calls, layouts, declaration, averages):
-        """Layouts of all axes that grow, and the copies that a shared input needs for that."""
-        call, layers, changes = calls[0], [each.operation for each in calls], {}
-        layouts, given = dict(layouts), set()
-        arguments = _arguments(call)
-        for key, dims in declaration.inputs.items():
-            name = list(arguments)[key] if isinstance(key, int) else key
-            if not arguments.get(name):
-                # An attention without a key reads its value.
-                for axis in dims.values():
-                    if axis == "key" and "value" in layouts:
-                        layouts[axis] = layouts["value"]
-                continue
-            given |= set(dims.values())
-            for dim, axis in dims.items():
-                if axis in declaration.unitwise and axis not in layouts:
-                    for number in arguments[name]:
-                        shapes = [each.leaves[number].spec.shape for each in calls]
-                        place = dim % len(shapes[0])
-                        size = shapes[0][place]
-                        if size is None or (place != len(shapes[0]) - 1 and place != 1):
-                            continue
-                        layout = Layout.blocks((size,) * self.num_sources)
-                        layouts[axis] = layout
-                        before = Layout.whole(size, self.num_sources)
-                        changes.setdefault(number, {})[place] = (before, layout)
-        sizes = self._sizes(layers, declaration)
-        made = declaration.output_axes - given - set(declaration.tied)
-        for axis in (*declaration.inner_axes, *(() if averages else made)):
-            if axis in sizes:
-                layouts[axis] = Layout.blocks(sizes[axis])
-        for axis, other in declaration.tied.items():
-            if other in layouts:
-                layouts[axis] = layouts[other]
-        return {axis: layout for axis, layout in layouts.items() if layout.grows}, changes
-
-    def _sizes(self, layers, declaration):
-        """`{axis: sizes}` of the axes of a layer, one for each source."""
-        sizes = {}
-        paths = list(own_weights_inside(layers[0]))
-        weights = [list(own_weights_inside(layer).values()) for layer in layers]
-        for index, path in enumerate(paths):
-            axes = declaration.weights.get(path)
-            shapes = [tuple(own[index].shape) for own in weights if index < len(own)]
-            if axes is None or any(len(shape) != len(axes.dims) for shape in shapes):
-                continue
-            sizes |= axes.widths(shapes, set(axes.names))
-        return sizes
-
-    def _weight_problems(self, layers, layouts, declaration):
-        """What keeps the weights of layers from being fused, as messages."""
-        weights = [own_weights_inside(layer) for layer in layers]
-        if len({len(own) for own in weights}) > 1:
-            return ["it has other weights in another source"]
-        problems = [
-            f"weight `{path}` declares no axes; merge adapters and quantised weights first"
-            for path in weights[0]
-            if path not in declaration.weights
-        ]
-        if problems:
-            return problems
-        for path, variables in zip(
-            weights[0], zip(*(own.values() for own in weights), strict=True), strict=True
-        ):
-            axes = declaration.weights[path]
-            shapes = [tuple(variable.shape) for variable in variables]
-            dtypes = [variable.dtype for variable in variables]
-            if len(set(dtypes)) > 1:
-                problems.append(f"weight `{path}`: dtype {' vs '.join(map(str, dtypes))}")
-            try:
-                axes.layouts(layouts, shapes)
-            except FusionError as error:
-                problems.append(f"weight `{path}`: {error}")
-                continue
-            if not axes.growing(layouts) and not axes.averages and not _same_values(variables):
-                problems.append(
-                    f"weight `{path}` has no axis that grows, so it must be equal in every source"
-                )
-        for layer, own in {id(a): (a, b) for a, b in zip(layers, weights, strict=True)}.values():
-            problems += unusable_values(
-                {path: to_numpy(variable) for path, variable in own.items()}, layer.name
-            )
-        return problems
-
-    def _outputs(self, call, declaration, layouts, averages):
-        values = []
-        for tensor, dims in zip(call.outputs, declaration.outputs, strict=False):
-            rank = len(tensor.spec.shape)
-            outer = {dim % rank: self._expression(axis, layouts) for dim, axis in dims.items()}
-            value = grown(outer)
-            values.append(Value(MEAN) if averages and value.kind == SHARED else value)
-        if len(values) < len(call.outputs):
-            raise Refusal("it has more outputs than its declaration names")
-        if averages and any(value.kind == GROWN for value in values):
-            raise Refusal("its outputs would be averaged, and one of them grows")
-        return values
-
-    def _expression(self, axis, layouts):
-        """Layout of a dimension; None where it did not grow."""
-        if isinstance(axis, Stacked):
-            parts = [layouts.get(name) for name in axis.names]
-            return Layout.stacked(parts) if all(parts) else None
-        (name,) = names_of(axis)
-        layout = layouts.get(name)
-        if isinstance(axis, Joined) and layout is not None:
-            return Layout.joined(layout, axis.before, axis.after)
-        return layout
-
-    def _activation(self, layer, declaration, values):
-        """`(finish, linear)`: how an activation that joins units acts on each source's part."""
-        activation = getattr(layer, "activation", None)
-        if activation is None or values[0].kind != GROWN or acts_on_units_apart(activation):
-            return None, False
-        if not declaration.averages or len(values[0].dims) > 1:
-            raise Refusal("its activation joins units that fusion keeps apart")
-        ((dim, layout),) = values[0].dims.items()
-        return activated_apart(activation, dim, layout), True
-
 
 def _sized(operation):
     """Settings of an operation that are sizes, and may differ."""
     is_layer = isinstance(operation, keras.layers.Layer)
     declaration = declaration_of(operation) if is_layer else None
     return tuple(declaration.sizes) if declaration else ("target_shape", "newshape")
-
-
-def _arguments(call):
-    """`{parameter of call: numbers of the tensor leaves given for it}`."""
-    signature = inspect.signature(type(call.operation).call)
-    names = [name for name in signature.parameters if name != "self"]
-    numbered = keras.tree.pack_sequence_as(
-        (call.args, call.kwargs),
-        [number if isinstance(leaf, Tensor) else None for number, leaf in enumerate(call.leaves)],
-    )
-    args, kwargs = numbered
-    given = dict(zip(names, args, strict=False)) | kwargs
-    return {
-        name: [n for n in keras.tree.flatten(given.get(name)) if n is not None] for name in names
-    }
 
 
 def _widened_noise(layer, values, shapes):
@@ -507,15 +271,3 @@ def _widened_noise(layer, values, shapes):
         if noise[dim] not in (None, 1):
             noise[dim] = layout.size
     return layer.get_config() | {"noise_shape": noise}
-
-
-def _same_values(variables):
-    first, *others = map(to_numpy, variables)
-    return all(np.array_equal(first, other) for other in others)
-
-
-def _equal(layers):
-    weights = [list(own_weights_inside(layer).values()) for layer in layers]
-    return len({len(own) for own in weights}) == 1 and all(
-        _same_values(variables) for variables in zip(*weights, strict=True)
-    )

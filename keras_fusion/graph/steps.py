@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping
 
 import keras
 
-from keras_fusion.graph.tracing import Tensor
 from keras_fusion.graph.values import Value, joined_parts, part, rearranged
 from keras_fusion.layers.declarations import Declaration
+
+
+class Refusal(Exception):
+    """Why a call cannot be fused."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -188,8 +191,3 @@ def _inside(layer):
     cell = getattr(layer, "cell", None)
     inner = [getattr(layer, name, None) for name in ("layer", "forward_layer", "backward_layer")]
     return [value for value in (cell, *getattr(cell, "cells", ()), *inner) if value is not None]
-
-
-def tensors_of(leaves):
-    """Numbers of the leaves that are tensors."""
-    return [number for number, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]

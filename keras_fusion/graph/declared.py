@@ -1,0 +1,274 @@
+"""The rule of layers whose axes are declared: what grows in them, and what is wrong with that."""
+
+import dataclasses
+import inspect
+
+import keras
+import numpy as np
+
+from keras_fusion.axes import Joined, Layout, Stacked
+from keras_fusion.errors import FusionError
+from keras_fusion.graph.alignment import setting_mismatches
+from keras_fusion.graph.steps import LayerPlan, Refusal, Step, activated_apart
+from keras_fusion.graph.tracing import Tensor
+from keras_fusion.graph.trials import acts_on_units_apart
+from keras_fusion.graph.values import AFTER, GROWN, MEAN, SHARED, Value, grown
+from keras_fusion.layers.declarations import names_of
+from keras_fusion.layers.fusing import unusable_values
+from keras_fusion.layers.tree import own_weights_inside, to_numpy
+
+# Arguments that hold sizes in ways of their own; the shapes of the weights are compared.
+SIZES = ("output_shape", "groups", "filters", "units")
+
+
+class DeclaredCall:
+    """One call of a layer that has a declaration, in every source.
+
+    Args:
+        planner: The `Planner`.
+        calls: The call in each source.
+        inputs: `{leaf: Value}` of the tensors.
+        declaration: The first layer's `Declaration`.
+    """
+
+    def __init__(self, planner, calls, inputs, declaration):
+        self.planner, self.calls, self.inputs = planner, calls, inputs
+        self.declaration, self.call = declaration, calls[0]
+        self.layers = [call.operation for call in calls]
+
+    def step(self):
+        """Returns the `Step` of the call, and registers its layer."""
+        call, layers, declaration = self.call, self.layers, self.declaration
+        allowed = {*declaration.sizes, *SIZES}
+        averages = id(call) in self.planner.averaged
+        layouts, changes = self._bound()
+        if not layouts and not averages and self._is_shared():
+            plan = self._register(LayerPlan(tuple(layers), declaration))
+            return Step([Value() for _ in call.outputs], lambda: plan.layer)
+        layouts, more = self._grown(layouts, averages)
+        changes = changes | more
+        settings = setting_mismatches(layers, allowed)
+        reason = declaration.refuse and declaration.refuse(
+            layers, layouts, self.planner.options.norm
+        )
+        problems = [*settings, *([reason] if reason else [])]
+        problems += self._weight_problems(layouts)
+        if problems:
+            raise Refusal("; ".join(problems))
+        kind, config = declaration.widened(layers[0], layers, layouts, self.planner.options.norm)
+        values = self._outputs(layouts, averages)
+        exact = (
+            declaration.keeps is None
+            or self.planner.equal_sources
+            or declaration.keeps(layers, layouts, self.planner.options.norm)
+        )
+        values = [dataclasses.replace(value, exact=exact) for value in values]
+        finish, linear = self._activation(values)
+        plan = self._register(
+            LayerPlan(tuple(layers), declaration, layouts, averages, linear, kind, config)
+        )
+        return Step(values, lambda: plan.layer, changes, finish)
+
+    def _register(self, plan):
+        first = self.planner.layers.setdefault(id(self.layers[0]), plan)
+        if first is not plan and (first.layouts, first.averages) != (plan.layouts, plan.averages):
+            raise Refusal("it is called in two ways: what it reads or makes grows in one of them")
+        return first
+
+    def _is_shared(self):
+        """Whether a layer that treats units apart is one and the same in all sources."""
+        return (
+            self.declaration.unitwise
+            and not self.declaration.inner_axes
+            and not self.declaration.averages
+            and not setting_mismatches(self.layers)
+            and have_equal_weights(self.layers)
+        )
+
+    def _bound(self):
+        """Layouts of the input axes that grew, and how inputs are rearranged to agree on them."""
+        call, inputs, layouts, changes, readers = self.call, self.inputs, {}, {}, {}
+        arguments = _arguments(call)
+        dims_of = {}
+        for key, dims in self.declaration.inputs.items():
+            name = list(arguments)[key] if isinstance(key, int) else key
+            for number in arguments.get(name, ()):
+                dims_of[number] = dims
+        for number, value in inputs.items():
+            rank = len(call.leaves[number].spec.shape)
+            dims = {dim % rank: axis for dim, axis in dims_of.get(number, {}).items()}
+            stray = value.dims.keys() - dims.keys()
+            if stray or (value.kind == GROWN and number not in dims_of):
+                raise Refusal(
+                    "it reads a tensor that grew along a dimension that is none of its axes, "
+                    f"dimension {min(stray or value.dims)}"
+                )
+            if value.kind in (MEAN, AFTER):
+                raise Refusal("it uses an output of the model, where the sources' mean is taken")
+            for dim, axis in dims.items():
+                readers.setdefault(axis, []).append((number, dim))
+                if dim in value.dims:
+                    layouts.setdefault(axis, value.dims[dim])
+        for axis, places in readers.items():
+            if axis in layouts:
+                changes |= self._agreed(layouts[axis], places)
+        return layouts, changes
+
+    def _agreed(self, layout, places):
+        changes = {}
+        for number, dim in places:
+            own = self.inputs[number].dims.get(dim)
+            if own == layout:
+                continue
+            sizes = tuple(call.leaves[number].spec.shape[dim] for call in self.calls)
+            before = own or Layout.whole(sizes[0], len(self.layers))
+            changes[number] = {dim: (before, layout)}
+        return changes
+
+    def _grown(self, layouts, averages):
+        """Layouts of all axes that grow, and the copies that a shared input needs for that."""
+        declaration, changes = self.declaration, {}
+        layouts, given = dict(layouts), set()
+        arguments = _arguments(self.call)
+        for key, dims in declaration.inputs.items():
+            name = list(arguments)[key] if isinstance(key, int) else key
+            if not arguments.get(name):
+                # An attention without a key reads its value.
+                for axis in dims.values():
+                    if axis == "key" and "value" in layouts:
+                        layouts[axis] = layouts["value"]
+                continue
+            given |= set(dims.values())
+            for dim, axis in dims.items():
+                if axis in declaration.unitwise and axis not in layouts:
+                    for number in arguments[name]:
+                        shapes = [call.leaves[number].spec.shape for call in self.calls]
+                        place = dim % len(shapes[0])
+                        size = shapes[0][place]
+                        if size is None or (place != len(shapes[0]) - 1 and place != 1):
+                            continue
+                        layout = Layout.blocks((size,) * len(self.layers))
+                        layouts[axis] = layout
+                        before = Layout.whole(size, len(self.layers))
+                        changes.setdefault(number, {})[place] = (before, layout)
+        sizes = self._sizes()
+        made = declaration.output_axes - given - set(declaration.tied)
+        for axis in (*declaration.inner_axes, *(() if averages else made)):
+            if axis in sizes:
+                layouts[axis] = Layout.blocks(sizes[axis])
+        for axis, other in declaration.tied.items():
+            if other in layouts:
+                layouts[axis] = layouts[other]
+        return {axis: layout for axis, layout in layouts.items() if layout.grows}, changes
+
+    def _sizes(self):
+        """`{axis: sizes}` of the axes of a layer, one for each source."""
+        sizes = {}
+        paths = list(own_weights_inside(self.layers[0]))
+        weights = [list(own_weights_inside(layer).values()) for layer in self.layers]
+        for index, path in enumerate(paths):
+            axes = self.declaration.weights.get(path)
+            shapes = [tuple(own[index].shape) for own in weights if index < len(own)]
+            if axes is None or any(len(shape) != len(axes.dims) for shape in shapes):
+                continue
+            sizes |= axes.widths(shapes, set(axes.names))
+        return sizes
+
+    def _weight_problems(self, layouts):
+        """What keeps the weights of layers from being fused, as messages."""
+        layers, declared = self.layers, self.declaration.weights
+        weights = [own_weights_inside(layer) for layer in layers]
+        if len({len(own) for own in weights}) > 1:
+            return ["it has other weights in another source"]
+        problems = [
+            f"weight `{path}` declares no axes; merge adapters and quantised weights first"
+            for path in weights[0]
+            if path not in declared
+        ]
+        if problems:
+            return problems
+        for path, variables in zip(
+            weights[0], zip(*(own.values() for own in weights), strict=True), strict=True
+        ):
+            axes = declared[path]
+            shapes = [tuple(variable.shape) for variable in variables]
+            dtypes = [variable.dtype for variable in variables]
+            if len(set(dtypes)) > 1:
+                problems.append(f"weight `{path}`: dtype {' vs '.join(map(str, dtypes))}")
+            try:
+                axes.layouts(layouts, shapes)
+            except FusionError as error:
+                problems.append(f"weight `{path}`: {error}")
+                continue
+            if not axes.growing(layouts) and not axes.averages and not have_equal_values(variables):
+                problems.append(
+                    f"weight `{path}` has no axis that grows, so it must be equal in every source"
+                )
+        for layer, own in {id(a): (a, b) for a, b in zip(layers, weights, strict=True)}.values():
+            problems += unusable_values(
+                {path: to_numpy(variable) for path, variable in own.items()}, layer.name
+            )
+        return problems
+
+    def _outputs(self, layouts, averages):
+        values = []
+        for tensor, dims in zip(self.call.outputs, self.declaration.outputs, strict=False):
+            rank = len(tensor.spec.shape)
+            outer = {dim % rank: self._expression(axis, layouts) for dim, axis in dims.items()}
+            value = grown(outer)
+            values.append(Value(MEAN) if averages and value.kind == SHARED else value)
+        if len(values) < len(self.call.outputs):
+            raise Refusal("it has more outputs than its declaration names")
+        if averages and any(value.kind == GROWN for value in values):
+            raise Refusal("its outputs would be averaged, and one of them grows")
+        return values
+
+    def _expression(self, axis, layouts):
+        """Layout of a dimension; None where it did not grow."""
+        if isinstance(axis, Stacked):
+            parts = [layouts.get(name) for name in axis.names]
+            return Layout.stacked(parts) if all(parts) else None
+        (name,) = names_of(axis)
+        layout = layouts.get(name)
+        if isinstance(axis, Joined) and layout is not None:
+            return Layout.joined(layout, axis.before, axis.after)
+        return layout
+
+    def _activation(self, values):
+        """`(finish, linear)`: how an activation that joins units acts on each source's part."""
+        activation = getattr(self.layers[0], "activation", None)
+        if activation is None or values[0].kind != GROWN or acts_on_units_apart(activation):
+            return None, False
+        if not self.declaration.averages or len(values[0].dims) > 1:
+            raise Refusal("its activation joins units that fusion keeps apart")
+        ((dim, layout),) = values[0].dims.items()
+        return activated_apart(activation, dim, layout), True
+
+
+def _arguments(call):
+    """`{parameter of call: numbers of the tensor leaves given for it}`."""
+    signature = inspect.signature(type(call.operation).call)
+    names = [name for name in signature.parameters if name != "self"]
+    numbered = keras.tree.pack_sequence_as(
+        (call.args, call.kwargs),
+        [number if isinstance(leaf, Tensor) else None for number, leaf in enumerate(call.leaves)],
+    )
+    args, kwargs = numbered
+    given = dict(zip(names, args, strict=False)) | kwargs
+    return {
+        name: [n for n in keras.tree.flatten(given.get(name)) if n is not None] for name in names
+    }
+
+
+def have_equal_values(variables):
+    """Whether variables hold the same."""
+    first, *others = map(to_numpy, variables)
+    return all(np.array_equal(first, other) for other in others)
+
+
+def have_equal_weights(layers):
+    """Whether layers have the same weights."""
+    weights = [list(own_weights_inside(layer).values()) for layer in layers]
+    return len({len(own) for own in weights}) == 1 and all(
+        have_equal_values(variables) for variables in zip(*weights, strict=True)
+    )
