@@ -69,10 +69,10 @@ def parse_json(text: bytes, constant: Callable[[str], float] | None = None) -> o
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    values = dict(pairs)
+    if len(values) != len(pairs):
         raise ValueError("a name twice")
-    return found
+    return values
 
 
 def _refuse(text: str) -> float:

@@ -1,4 +1,4 @@
-"""How a program starts and ends: flags from the fields of its configuration, --help, exit codes.
+"""Start and end of a program: flags from the fields of its configuration, --help, exit codes.
 
     @dataclasses.dataclass(frozen=True)
     class Config:
@@ -76,7 +76,7 @@ class Option:
 
     @property
     def words(self) -> str:
-        """What the value has to be, such as "a whole number of at least 1"."""
+        """Description of the values that are allowed, such as "a whole number of at least 1"."""
         if self.choices and not self.is_list:
             few = len(self.choices) == 2
             return " or ".join(self.choices) if few else f"one of {', '.join(self.choices)}"
@@ -170,25 +170,25 @@ def options(
 @functools.cache
 def _flags_of(config_class: type) -> tuple[tuple[tuple[str, ...], Option, object], ...]:
     """Options of a configuration and of those in it: path of the field, option, default."""
-    found, group = [], ""
+    entries, group = [], ""
     hints = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
-        if known := field.metadata.get("option"):
-            group = known.group or group
+        if spec := field.metadata.get("option"):
+            group = spec.group or group
             kind, is_list = _kind(hints[field.name])
-            flag = known.flag or field.name
-            known = dataclasses.replace(known, group=group, flag=flag, type=kind, is_list=is_list)
-            found.append(((field.name,), known, field.default))
+            flag = spec.flag or field.name
+            spec = dataclasses.replace(spec, group=group, flag=flag, type=kind, is_list=is_list)
+            entries.append(((field.name,), spec, field.default))
         elif "options" in field.metadata:
             nested, without, parse, form = field.metadata["options"]
-            for path, known, default in _flags_of(nested):
+            for path, spec, default in _flags_of(nested):
                 if path[-1] in without:
                     continue
                 if parse:
-                    title, default = f"{known.group}: {form}", None
-                    known = dataclasses.replace(known, parse=parse, group=title)
-                found.append(((field.name, *path), known, default))
-    return tuple(found)
+                    title, default = f"{spec.group}: {form}", None
+                    spec = dataclasses.replace(spec, parse=parse, group=title)
+                entries.append(((field.name, *path), spec, default))
+    return tuple(entries)
 
 
 def _kind(hint: object) -> tuple[type, bool]:
@@ -202,7 +202,7 @@ def _kind(hint: object) -> tuple[type, bool]:
 
 def options_of(config_class: type) -> dict[str, Option]:
     """Returns the options among the fields of a dataclass itself, by field."""
-    return {path[0]: known for path, known, _ in _flags_of(config_class) if len(path) == 1}
+    return {path[0]: spec for path, spec, _ in _flags_of(config_class) if len(path) == 1}
 
 
 def check_options(config: object) -> None:
@@ -211,10 +211,10 @@ def check_options(config: object) -> None:
     Raises:
         UserError: naming the first that has another type, is no choice, or beyond its limits.
     """
-    for name, known in options_of(type(config)).items():
+    for name, spec in options_of(type(config)).items():
         value = getattr(config, name)
-        if value not in (None, ()) and not known.parse and not known.accepts(value):
-            raise known.error(value)
+        if value not in (None, ()) and not spec.parse and not spec.accepts(value):
+            raise spec.error(value)
 
 
 def define_flags(config_class: type, values: flags.FlagValues = flags.FLAGS) -> None:
@@ -224,9 +224,9 @@ def define_flags(config_class: type, values: flags.FlagValues = flags.FLAGS) -> 
         config_class: dataclass whose fields are made by `option` and `options`.
         values: where they are declared.
     """
-    for _, known, _ in _flags_of(config_class):
-        define = flags.DEFINE_bool if known.type is bool else flags.DEFINE_string
-        define(known.flag, None, known.help, flag_values=values)
+    for _, spec, _ in _flags_of(config_class):
+        define = flags.DEFINE_bool if spec.type is bool else flags.DEFINE_string
+        define(spec.flag, None, spec.help, flag_values=values)
 
 
 def read_flags(config_class: type, values: flags.FlagValues = flags.FLAGS) -> dict[str, object]:
@@ -239,17 +239,17 @@ def read_flags(config_class: type, values: flags.FlagValues = flags.FLAGS) -> di
     Raises:
         UserError: a text is no value of its field.
     """
-    found = {}
-    for path, known, _ in _flags_of(config_class):
-        given = values[known.flag].value
-        owner = found.setdefault(path[0], {}) if len(path) > 1 else found
+    fields = {}
+    for path, spec, _ in _flags_of(config_class):
+        given = values[spec.flag].value
+        owner = fields.setdefault(path[0], {}) if len(path) > 1 else fields
         if given is not None:
-            owner[path[-1]] = known.read(given) if isinstance(given, str) else given
+            owner[path[-1]] = spec.read(given) if isinstance(given, str) else given
     for field in dataclasses.fields(config_class):
         nested, _, parse, _ = field.metadata.get("options", (None,) * 4)
         if nested and not parse:
-            found[field.name] = nested(**found[field.name])
-    return found
+            fields[field.name] = nested(**fields[field.name])
+    return fields
 
 
 def parse(config_class: type, arguments: Sequence[str], **computed) -> object:
@@ -293,18 +293,18 @@ def help_text(config_class: type, doc: str | None) -> str:
         add_help=False, usage=argparse.SUPPRESS, description=doc, formatter_class=layout
     )
     groups = {}
-    for _, known, default in _flags_of(config_class):
-        title = known.group or "Flags"
+    for _, spec, default in _flags_of(config_class):
+        title = spec.group or "Flags"
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
-        is_bool = known.type is bool
-        text = known.help
-        if known.choices:
-            text += f" Choices: {', '.join(known.choices)}."
+        is_bool = spec.type is bool
+        text = spec.help
+        if spec.choices:
+            text += f" Choices: {', '.join(spec.choices)}."
         if default not in (None, "", (), dataclasses.MISSING):
             shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
             text += f" Default: {shown.lower() if is_bool else shown}."
-        name = f"--[no]{known.flag}" if is_bool else f"--{known.flag}"
+        name = f"--[no]{spec.flag}" if is_bool else f"--{spec.flag}"
         # Only for its place in the text: absl reads the flags.
         groups[title].add_argument(name, action="store_true", help=text.replace("%", "%%"))
     return parser.format_help()

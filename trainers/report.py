@@ -20,7 +20,7 @@ from trainers.programs import check_options, option
 
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
-    """What is reported; checks itself.
+    """Folder and heat maps of a report; checks itself.
 
     Raises:
         UserError: no workdir, or a step that is no number.

@@ -145,10 +145,10 @@ def _beyond_plateaus(curves):
     counts = [0 if end is None else len(c.costs) - 1 - end for c, end in pairs]
     enough = [pair for pair, count in zip(pairs, counts, strict=True) if count >= FEWEST_POINTS]
     if not enough:
-        each = (f"{c.name} {n} of {len(c.costs)}" for c, n in zip(curves, counts, strict=True))
+        shown = (f"{c.name} {n} of {len(c.costs)}" for c, n in zip(curves, counts, strict=True))
         raise UserError(
             expected=f"curves of each size with {FEWEST_POINTS} evaluations beyond their plateau",
-            received=", ".join(each) or "no curve",
+            received=", ".join(shown) or "no curve",
             do="Train longer, or evaluate more often",
         )
     # Where some left a plateau, one that shows none was not evaluated early enough to tell.

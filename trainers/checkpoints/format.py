@@ -40,7 +40,7 @@ REPLACED = ".replaced_"
 _FORMAT = 1
 _STEP_FOLDER = re.compile(rf"step_([0-9]{{8,18}})(?:{re.escape(REPLACED)}[0-9a-f]+)?")
 # Forty thousand evaluations.
-_MAX_MANIFEST = 16_000_000
+MAX_MANIFEST = 16_000_000
 
 
 class CheckpointWarning(UserWarning):
@@ -95,9 +95,9 @@ def write_manifest(path: pathlib.Path, manifest: Manifest) -> None:
         "config": manifest.config,
     }
     content = json.dumps(fields, indent=1).encode()
-    if len(content) > _MAX_MANIFEST:
+    if len(content) > MAX_MANIFEST:
         raise UserError(
-            expected=f"a manifest of at most {_MAX_MANIFEST:,} bytes",
+            expected=f"a manifest of at most {MAX_MANIFEST:,} bytes",
             received=f"{len(content):,} bytes of configuration and curve",
             do="Evaluate less often",
         )
@@ -113,7 +113,7 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
     """
     path = pathlib.Path(path)
     marker = _read(path, MARKER_FILE, 100)
-    content = _read(path, MANIFEST_FILE, _MAX_MANIFEST)
+    content = _read(path, MANIFEST_FILE, MAX_MANIFEST)
     if hashlib.sha256(content).hexdigest().encode() != marker.strip():
         raise damaged(path, f"a changed {MANIFEST_FILE}")
     try:

@@ -1,4 +1,4 @@
-"""What the training loop asks of an engine, and what all engines do alike."""
+"""Interface between the training loop and an engine, and the code that all engines share."""
 
 import abc
 import contextlib
@@ -68,7 +68,7 @@ class StepSums:
 
 @dataclasses.dataclass(frozen=True)
 class StepOptions:
-    """What a training step does with its gradients, on every engine alike.
+    """Treatment of the gradients in a training step, the same on every engine.
 
     Args:
         clip_norm: largest global norm of the gradients, after the sum over all replicas and

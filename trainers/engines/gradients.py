@@ -1,4 +1,4 @@
-"""What a step does with its gradients before the update; Keras operations, for every engine."""
+"""Operations on gradients before the update; Keras operations, for every engine."""
 
 import functools
 

@@ -184,10 +184,10 @@ def _check_names(name: str, stages: tuple[Stage, ...]):
             received=f"name={name!r}",
             do="Rename the plan",
         )
-    known = {stage.name: stage for plan in PLANS.values() for stage in plan.stages}
-    names = {*known, *(stage.name for stage in stages), None}
+    planned = {stage.name: stage for plan in PLANS.values() for stage in plan.stages}
+    names = {*planned, *(stage.name for stage in stages), None}
     for stage in stages:
-        if known.get(stage.name, stage) != stage:
+        if planned.get(stage.name, stage) != stage:
             raise UserError(
                 expected="stage names that no known plan has, or the same stage",
                 received=f"name={stage.name!r}, which is another stage there",

@@ -48,13 +48,13 @@ _SMALL = PLANS["self_fusion"].stages[0]
 
 def offsets(basis: Basis) -> Plan:
     """Self-fusion with each offset of the learning rate; points have `offset`."""
-    known = basis.settings_of(SELF_FUSION)
-    warmup = max(1, round(known.steps * _PAPER_WARMUP / _PAPER_STEPS))
+    fused = basis.settings_of(SELF_FUSION)
+    warmup = max(1, round(fused.steps * _PAPER_WARMUP / _PAPER_STEPS))
     shape = {}
-    if warmup != known.warmup_steps:
-        scale = known.learning_rate_scale * math.sqrt(warmup / known.warmup_steps)
+    if warmup != fused.warmup_steps:
+        scale = fused.learning_rate_scale * math.sqrt(warmup / fused.warmup_steps)
         shape = {"warmup_steps": warmup, "learning_rate_scale": scale}
-    scaled = [round(offset * known.steps / _PAPER_STEPS) for offset in _PAPER_OFFSETS]
+    scaled = [round(offset * fused.steps / _PAPER_STEPS) for offset in _PAPER_OFFSETS]
     return _around_self_fusion(
         "offsets",
         "Figures 4 and 7: self-fusion with offsets of the learning rate",
@@ -137,19 +137,19 @@ def when_to_fuse(basis: Basis) -> Plan:
 
 def _fused_at(fusion_step: int, steps: int, basis: Basis) -> Stage:
     """The stage that fuses the small model at a step and trains on, for at least so many steps."""
-    known = SELF_FUSION if fusion_step else BASELINE
+    usual = SELF_FUSION if fusion_step else BASELINE
     on_the_way = 0 < fusion_step != basis.settings_of(_SMALL).steps
     if not on_the_way:
         # Longer than it has to be, it may be a stage that is there.
-        steps = max(steps, basis.settings_of(known).steps)
+        steps = max(steps, basis.settings_of(usual).steps)
     stage = dataclasses.replace(
-        known,
+        usual,
         name=f"fuse_at_{fusion_step}" if fusion_step else "fuse_never",
         settings={"steps": steps},
-        like=known.name,
+        like=usual.name,
         source_steps={_SMALL.name: fusion_step} if on_the_way else {},
     )
-    return basis.unless_same(stage, known)
+    return basis.unless_same(stage, usual)
 
 
 def _fusion_steps(steps: int, period: int) -> Sequence[int]:

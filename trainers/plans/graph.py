@@ -129,8 +129,8 @@ class Stage:
         yield not (self.source_steps and self.is_continued), ends, "source_steps"
         steps = f"steps of at least 1 of the sources of {where}, unlike source="
         for source, step in self.source_steps.items():
-            known = source in self.sources and type(step) is int and step >= 1
-            yield known, f"{steps}{source}@{step}", "source_steps"
+            is_usable = source in self.sources and type(step) is int and step >= 1
+            yield is_usable, f"{steps}{source}@{step}", "source_steps"
         rivals = not self.rivals or (set(self.sources) <= set(self.rivals) and self.keep >= 1)
         yield (
             rivals,

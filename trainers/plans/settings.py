@@ -118,13 +118,14 @@ def check_names(flags: Mapping[str, Mapping[str, object]], stages: Sequence[Stag
     Raises:
         UserError: a name is neither, so its value would silently have no effect.
     """
-    names = [*(stage.name for stage in stages), *(stage.like for stage in stages if stage.like)]
-    known = list(dict.fromkeys((ALL, *size.models, *names)))
+    of_stages = [stage.name for stage in stages]
+    of_stages += [stage.like for stage in stages if stage.like]
+    names = list(dict.fromkeys((ALL, *size.models, *of_stages)))
     for setting, values in flags.items():
         for name in values:
-            if name not in known:
+            if name not in names:
                 raise UserError(
-                    expected=f"the names in --{setting} among {', '.join(known[1:])}",
+                    expected=f"the names in --{setting} among {', '.join(names[1:])}",
                     received=f"{setting}={name}:{values[name]}",
                     do="Correct the name, or add its --plan",
                 )

@@ -28,8 +28,8 @@ def table5(basis: Basis) -> Plan:
     Raises:
         UserError: there is no half of K.
     """
-    known = {stage.name: stage for stage in PLANS["table1"].stages}
-    small = known["small_0"]
+    of_table1 = {stage.name: stage for stage in PLANS["table1"].stages}
+    small = of_table1["small_0"]
     whole = basis.settings_of(small).steps
     if whole % 2:
         raise UserError(
@@ -46,12 +46,12 @@ def table5(basis: Basis) -> Plan:
         until=None,
         settings={"steps": whole},
     )
-    stages = [small, known["small_1"], longer]
+    stages = [small, of_table1["small_1"], longer]
     points = {longer.name: {"model": "small", "steps": [whole], "before": whole}}
     for name, times in _PARTS.items():
         fixed = {"steps": times * whole, "checkpoint_every": half}
         stage = dataclasses.replace(
-            known[name], name=f"table5_{name}", settings=fixed, like=known[name].name
+            of_table1[name], name=f"table5_{name}", settings=fixed, like=of_table1[name].name
         )
         steps = [0, half, whole] + ([2 * whole] if times == 2 else [])
         stages.append(stage)

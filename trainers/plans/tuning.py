@@ -45,24 +45,24 @@ def tune(basis: Basis) -> Plan:
         basis: what an earlier sweep found does not count.
     """
     options = basis.options
-    known = {stage.name: stage for stage in PLANS["table1"].stages if not stage.is_continued}
+    trained = {stage.name: stage for stage in PLANS["table1"].stages if not stage.is_continued}
     arms = options.tune_arms or ARMS
     for arm in arms:
-        if arm not in known:
+        if arm not in trained:
             raise UserError(
-                expected=f"--tune_arms among {', '.join(known)}",
+                expected=f"--tune_arms among {', '.join(trained)}",
                 received=f"tune_arms={arm}",
                 do="Correct the list",
             )
-    arms = [name for name in known if name in arms]
-    big = settings.resolve(known["self_fusion"], basis.size, basis.flags).steps
+    arms = [name for name in trained if name in arms]
+    big = settings.resolve(trained["self_fusion"], basis.size, basis.flags).steps
     first = options.tune_steps or max(1, round(big * _FIRST_RUNG))
     stages, points, rungs = {}, {}, {}
     for arm in arms:
-        for source in ancestors(tuple(known.values()), arm)[:-1]:
+        for source in ancestors(tuple(trained.values()), arm)[:-1]:
             stages.setdefault(source.name, source)
-        steps = max(1, round(first * basis.step_cost("M") / basis.step_cost(known[arm].size)))
-        candidates = _halving(known[arm], steps, basis)
+        steps = max(1, round(first * basis.step_cost("M") / basis.step_cost(trained[arm].size)))
+        candidates = _halving(trained[arm], steps, basis)
         rungs[arm] = sorted({stage.settings["steps"] for stage, _ in candidates})
         for stage, point in candidates:
             stages[stage.name], points[stage.name] = stage, point

@@ -1,1 +1,1 @@
-"""What `trainers.pretrain` does: stages of plans, one after another or side by side."""
+"""The work of `trainers.pretrain`: stages of plans, one after another or side by side."""

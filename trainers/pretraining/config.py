@@ -262,12 +262,12 @@ def _check_continued(config: PretrainConfig):
 def _check_fused_steps(config: PretrainConfig):
     """Refuses fusions from checkpoints that are never written."""
     fused_at = fused_steps(config.stages)
-    for name, known in config.settings.items():
+    for name, planned in config.settings.items():
         for step in fused_at.get(name, ()):
-            if step > known.steps or (step % known.checkpoint_every and step < known.steps):
+            if step > planned.steps or (step % planned.checkpoint_every and step < planned.steps):
                 raise UserError(
                     expected=f"fusions from {name!r} at multiples of its checkpoint_every="
-                    f"{known.checkpoint_every} up to its {known.steps} steps",
+                    f"{planned.checkpoint_every} up to its {planned.steps} steps",
                     received=f"step={step}",
                     do=f"Change the step, or give --checkpoint_every={name}:STEPS",
                 )

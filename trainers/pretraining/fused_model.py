@@ -18,7 +18,7 @@ from trainers.programs import check_options, option
 
 @dataclasses.dataclass(frozen=True)
 class FuseConfig:
-    """What is fused, and how; checks itself.
+    """Sources and options of a fusion; checks itself.
 
     Raises:
         UserError: a value is out of range, or the output holds something.
@@ -63,7 +63,7 @@ class FuseConfig:
 
 
 def _is_free(output: pathlib.Path) -> bool:
-    """Whether a folder holds nothing, or nothing but what a killed fusion left."""
+    """Returns whether a folder holds nothing, or nothing but what a killed fusion left."""
     if not output.is_dir():
         return False
     inside = output / CHECKPOINT_FOLDER
@@ -98,8 +98,8 @@ def fuse(config: FuseConfig) -> pathlib.Path:
         _print_losses(config.sources, checkpoints, fused_config, weights, batch)
     with deferred():
         fused = kf.models.T5.from_weights(fused_config, weights, seed=config.seed)
-    known = {"sources": [{"checkpoint": str(s.path), "step": s.step} for s in sources], **options}
-    written = models.save_model(fused, config.output, {"fusion": known})
+    facts = {"sources": [{"checkpoint": str(s.path), "step": s.step} for s in sources], **options}
+    written = models.save_model(fused, config.output, {"fusion": facts})
     print(f"Wrote {written}")
     return written
 

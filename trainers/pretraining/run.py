@@ -33,7 +33,7 @@ def train(config: PretrainConfig) -> bool:
         config: the run.
 
     Returns:
-        Whether this process is the one that writes files.
+        True if this process is the one that writes files.
 
     Raises:
         UserError: something cannot be used as asked, or another process trains one of the stages;
@@ -106,19 +106,19 @@ def _experiments(config: PretrainConfig, workdir: Workdir) -> dict:
     Points that were made from other facts, such as budgets, do not go with those of now.
     """
     path = workdir.path / RUN_FILE
-    found = read_json(path).get("experiments", {}) if path.exists() else {}
+    experiments = read_json(path).get("experiments", {}) if path.exists() else {}
     for plan in config.plans:
         facts, points = json.loads(json.dumps([dict(plan.facts), dict(plan.points)]))
-        before = found.get(plan.name, {})
+        before = experiments.get(plan.name, {})
         kept = before.get("points", {}) if before.get("facts") == facts else {}
-        found[plan.name] = {
+        experiments[plan.name] = {
             "description": plan.description,
             "final": plan.final,
             "points": kept | points,
             "facts": facts,
             "repeats": max(before.get("repeats", 1), config.plan_options.repeats),
         }
-    return found
+    return experiments
 
 
 def _check_plan(config: PretrainConfig, size: Size):
@@ -166,10 +166,10 @@ def fingerprints(data_dir: pathlib.Path) -> dict[str, str]:
 
 def _corpus(data_dir: pathlib.Path) -> dict[str, str]:
     """The corpus of the tokens, from their manifest; for the report."""
-    found = manifest.read(data_dir)
-    files = ", ".join(file["name"] for file in found["corpus"].get("files", ()))
+    facts = manifest.read(data_dir)
+    files = ", ".join(file["name"] for file in facts["corpus"].get("files", ()))
     path = {"corpus_path": files} if files else {}
-    return {"corpus": found["config"]["corpus"], **path}
+    return {"corpus": facts["config"]["corpus"], **path}
 
 
 def _run(

@@ -132,10 +132,10 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         )
     batches = run.batches("train", settings.seed, start.batch)
     flops = step_flops(model, run.config.batch_size, batches.input_length, batches.target_length)
-    known = records.describe(stage, settings, model, flops)
-    known |= {"source_steps": source_steps, "first_batch": start.batch}
+    facts = records.describe(stage, settings, model, flops)
+    facts |= {"source_steps": source_steps, "first_batch": start.batch}
     if engine.is_chief:
-        details = known | {"model": model.config.to_dict(), "plan": stage.to_dict()}
+        details = facts | {"model": model.config.to_dict(), "plan": stage.to_dict()}
         run.workdir.start_stage(stage.name, what, details)
     job = StageJob(
         engine=engine,
@@ -155,7 +155,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
     folder = run.workdir.stage_dir(stage.name)
     result = loop.train(job, _train_config(stage, settings, run), folder, watch)
     if engine.is_chief:
-        run.workdir.write_record(stage.name, known | records.reached(result, engine))
+        run.workdir.write_record(stage.name, facts | records.reached(result, engine))
     # Every host waits until the record is there: the next stage asks for it.
     engine.agree(False)
     return run.workdir.record(stage.name)
@@ -182,9 +182,9 @@ def make_model(
     built = {"seed": settings.seed, "dtype": settings.dtype}
     folder = run.workdir.stage_dir(stage.name)
     if checkpoints.steps(folder / checkpoints.CHECKPOINT_FOLDER):
-        known = run.workdir.stage(stage.name)
-        config = kf.models.T5Config.from_dict(known["model"])
-        return kf.models.T5(config, **built), known["source_steps"]
+        started = run.workdir.stage(stage.name)
+        config = kf.models.T5Config.from_dict(started["model"])
+        return kf.models.T5(config, **built), started["source_steps"]
     if not stage.sources:
         return kf.models.T5(run.model_config(stage.size, settings.dropout), **built), {}
     sources = {

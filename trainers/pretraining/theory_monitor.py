@@ -97,7 +97,7 @@ def last_learning_rate(stage: Stage, workdir: RunState) -> float:
 
 def _skeleton(workdir: RunState, name: str, dtype: str) -> "kf.models.T5":
     """The model of a source, without values."""
-    found = workdir.stage(name)["model"]
+    values = workdir.stage(name)["model"]
     # Without dropout, which is not of the structure, it has no state but its weights.
-    config = kf.models.T5Config.from_dict(found | {"dropout": 0.0})
+    config = kf.models.T5Config.from_dict(values | {"dropout": 0.0})
     return kf.models.T5.skeleton(config, dtype=dtype)

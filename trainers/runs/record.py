@@ -1,4 +1,4 @@
-"""What a finished stage records of itself: W/STAGE/record.json, which reports read."""
+"""Record of a finished stage: W/STAGE/record.json, which reports read."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What the folder of a run says of its stages; each file is read once.
+"""Stages of a run as its folder records them; each file is read once.
 
 Example:
     >>> state = RunState("W")

@@ -140,7 +140,7 @@ class _Loop(contextlib.AbstractContextManager):
 
     @property
     def ended(self) -> bool:
-        """Whether the last step is taken, or the goal was reached at an evaluation."""
+        """True if the last step is taken, or the goal was reached at an evaluation."""
         goal = self.config.goal
         reached = goal is not None and any(point["accuracy"] >= goal for point in self.at.curve)
         return reached or self.at.step == self.config.steps

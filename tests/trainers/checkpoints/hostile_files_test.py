@@ -156,7 +156,7 @@ def test_a_manifest_of_hundreds_of_megabytes_is_not_read(path):
 
 
 def test_a_manifest_too_large_to_be_read_back_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(format, "_MAX_MANIFEST", 2000)
+    monkeypatch.setattr(format, "MAX_MANIFEST", 2000)
     checkpoints.save(tmp_path, 1, STATE, {})
     with pytest.raises(UserError, match="manifest of at most 2,000 bytes"):
         checkpoints.save(tmp_path, 2, STATE, {"curve": list(range(1000))})

@@ -16,7 +16,7 @@ import pytest
 from tests.trainers import nano
 from trainers.checkpoints import models
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.slow
 
 # Arguments: logical CPUs of TensorFlow, steps to stop after (0: none), flags of trainers.pretrain.

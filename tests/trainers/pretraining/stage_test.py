@@ -220,7 +220,7 @@ with pytest.MonkeyPatch.context() as patch:
 @pytest.mark.slow
 def test_stages_on_two_devices_are_those_on_one(tmp_path):
     """Stages of two sizes in one process; it is one of its own, since it begins with two CPUs."""
-    root = pathlib.Path(__file__).resolve().parents[2]
+    root = pathlib.Path(__file__).resolve().parents[3]
     subprocess.run(
         [sys.executable, "-c", ON_TWO_DEVICES, str(tmp_path)],
         env=os.environ | {"PYTHONPATH": str(root)},

@@ -129,6 +129,6 @@ def _taken(config_class, options):
 
 def python(code, *arguments):
     """Command and environment of another Python process that finds the repository."""
-    root = pathlib.Path(__file__).parents[2]
+    root = pathlib.Path(__file__).parents[3]
     environment = dict(os.environ, PYTHONPATH=str(root), TF_CPP_MIN_LOG_LEVEL="3")
     return {"args": [sys.executable, "-c", code, *map(str, arguments)], "env": environment}

@@ -1,4 +1,4 @@
-"""How good the advice of `trainers.advise` would have been on this run."""
+"""Backtest of the advice of `trainers.advise` on this run."""
 
 from trainers.errors import UserError
 from trainers.reports import numbers, tables
