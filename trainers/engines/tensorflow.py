@@ -50,17 +50,18 @@ class TensorFlowEngine(Engine):
         super().__init__(options)
         check_backend("tensorflow", "a tf.distribute strategy")
         self.strategy = strategy or tf.distribute.get_strategy()
+        self._replicas = self.strategy.num_replicas_in_sync
         # Each worker is a process; a TPU's hosts all do what one process says.
         self._of_workers = isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy)
         self._any_worker = tf.function(self._sum_over_replicas)
 
     @property
     def num_devices(self) -> int:
-        return self.strategy.num_replicas_in_sync
+        return self._replicas
 
     @property
     def is_local(self) -> bool:
-        return self.num_devices == 1 and not isinstance(self.strategy, tf.distribute.TPUStrategy)
+        return self._replicas == 1 and not isinstance(self.strategy, tf.distribute.TPUStrategy)
 
     @property
     def is_chief(self) -> bool:
@@ -91,7 +92,7 @@ class TensorFlowEngine(Engine):
             UserError: a model built outside `scope()`, or an optimizer option that is wrong inside
                 this loop.
         """
-        if self.num_devices > 1:
+        if self._replicas > 1:
             outside = [
                 v.path
                 for v in model.variables
@@ -120,9 +121,9 @@ class TensorFlowEngine(Engine):
                 )
 
     def build_steps(self, model, optimizer) -> None:
-        if self.num_devices > 1:
+        if self._replicas > 1:
             _keras.sum_no_gradients(optimizer)
-        self._steps = ReplicaSteps(model, optimizer, self.options, self.num_devices)
+        self._steps = ReplicaSteps(model, optimizer, self.options, self._replicas)
         # Not jit_compile: on the CPU XLA is slower, under MirroredStrategy it fails, on a TPU it
         # is implied.
         self._train_steps = tf.function(self._loop_of_training)
@@ -143,13 +144,13 @@ class TensorFlowEngine(Engine):
     def _rows_of_a_replica(self, arrays) -> int:
         """Rows of each batch that a replica takes, of arrays (steps, global batch, length)."""
         size = arrays["targets"].shape[1]
-        if size % self.num_devices:
+        if size % self._replicas:
             raise UserError(
-                expected=f"a batch size that {self.num_devices} replicas divide",
+                expected=f"a batch size that {self._replicas} replicas divide",
                 received=f"batch_size={size}",
-                do=f"Take a multiple of {self.num_devices}",
+                do=f"Take a multiple of {self._replicas}",
             )
-        return size // self.num_devices
+        return size // self._replicas
 
     def _batch_of_replicas(self, arrays, index):
         """Hands each replica its rows of step `index`; in a graph.

@@ -34,6 +34,12 @@ _NAME = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(
     r"\b(?:to_apply|calls|body|condition|true_computation|false_computation)=%([\w.\-]+)"
 )
+# mesh['batch'=2,'model'=4], device_ids=([4,2]T(1,0)) {'model':(1)2}
+_MESH_GROUPS = re.compile(
+    r"replica_groups=mesh\[(?P<axes>[^\]]*)\]"
+    r"(?:, device_ids=\((?:\[(?P<dims>[\d,]+)\](?:T\((?P<order>[\d,]+)\))?|(?P<ids>[\d,]+))\))?"
+    r" \{(?P<along>[^}]*)\}"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +212,7 @@ def _moved_bytes(type_: str, attributes: str) -> float:
 
 
 def _first_group(attributes: str, num_devices: int) -> tuple[int, ...]:
-    """Returns the devices of the first group."""
+    """Returns the devices of the first group, in any of XLA's notations."""
     if pairs := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", attributes):
         return tuple(sorted({int(pairs[1]), int(pairs[2])}))
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
@@ -214,14 +220,47 @@ def _first_group(attributes: str, num_devices: int) -> tuple[int, ...]:
     if iota := re.search(
         r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes
     ):
-        # 0, 1, … as an array of some dims, transposed, cut into groups.
         groups, size, dims, order = iota.groups()
-        devices = np.arange(int(groups) * int(size)).reshape(_numbers(dims))
-        devices = devices.transpose(_numbers(order) if order else None)
-        return tuple(devices.reshape(int(groups), int(size))[0].tolist())
+        return tuple(_iota(dims, order).reshape(int(groups), int(size))[0].tolist())
+    if mesh := _MESH_GROUPS.search(attributes):
+        return _first_group_on_mesh(**mesh.groupdict())
     if "replica_groups=" in attributes and "replica_groups={}" not in attributes:
         raise ValueError(f"Expected groups as XLA of today writes them. Received: {attributes}.")
     return tuple(range(num_devices))
+
+
+def _first_group_on_mesh(
+    axes: str, dims: str | None, order: str | None, ids: str | None, along: str
+) -> tuple[int, ...]:
+    """Returns the first of the groups that lie along some axes of a mesh.
+
+    Args:
+        axes: names and sizes of the mesh's axes.
+        dims, order, ids: the mesh's devices, if they are not 0, 1, …: as an array that is
+            transposed, or listed.
+        along: names of the axes; `name:(before)size` is a part of one, with `before` parts of a
+            larger stride before it.
+    """
+    sizes = {name: int(size) for name, size in (axis.split("=") for axis in axes.split(","))}
+    places = {name: np.zeros(1, int) for name in sizes}
+    for part in along.split(",") if along else ():
+        name, _, sub_axis = part.partition(":")
+        before, size = _numbers(sub_axis.replace("(", "").replace(")", ",")) or (1, sizes[name])
+        stride = sizes[name] // (before * size)
+        places[name] = np.add.outer(places[name], stride * np.arange(size)).ravel()
+    if ids:
+        devices = np.array(_numbers(ids))
+    else:
+        devices = _iota(dims or str(math.prod(sizes.values())), order)
+    devices = devices.reshape(tuple(sizes.values()))[np.ix_(*places.values())]
+    return tuple(devices.ravel().tolist())
+
+
+def _iota(dims: str, order: str | None) -> np.ndarray:
+    """Returns 0, 1, … as an array of some dims, transposed."""
+    shape = _numbers(dims)
+    devices = np.arange(math.prod(shape)).reshape(shape)
+    return devices.transpose(_numbers(order) if order else None)
 
 
 def _op_name(attributes: str) -> str:

@@ -154,6 +154,14 @@ def _program(operation: str, partitions: int = 8) -> hlo.Program:
         ("[2,4]<=[8]", (0, 1, 2, 3)),
         ("[4,2]<=[2,4]T(1,0)", (0, 4)),
         ("[4,2]<=[2,2,2]T(0,2,1)", (0, 2)),
+        ("mesh['a'=2,'b'=4] {'b'}", (0, 1, 2, 3)),
+        ("mesh['a'=2,'b'=1,'c'=4] {'a'}", (0, 4)),
+        ("mesh['a'=2,'b'=2,'c'=2] {'a','c'}", (0, 1, 4, 5)),
+        ("mesh['a'=8] {'a':(1)2}", (0, 4)),
+        ("mesh['a'=8] {'a':(2)2}", (0, 2)),
+        ("mesh['a'=8] {'a':(1)2,'a':(4)2}", (0, 1, 4, 5)),
+        ("mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b'}", (0, 2, 4, 6)),
+        ("mesh['a'=2,'b'=4], device_ids=(7,6,5,4,3,2,1,0) {'a'}", (7, 3)),
     ],
 )
 def test_groups_in_every_notation(groups, first):
@@ -208,7 +216,7 @@ def test_dims_are_those_along_which_the_group_differs():
 
 
 def test_unknown_groups_are_refused():
-    program = _program("f32[4]{0} all-reduce(%p), replica_groups=mesh['a'=2,'b'=4] {'b'}")
+    program = _program("f32[4]{0} all-reduce(%p), replica_groups=of_no_known_form")
 
     with pytest.raises(ValueError, match="Expected groups"):
         program.collectives()

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import keras_fusion as kf
-from keras_fusion.axes import Axes
+from keras_fusion.axes import Axes, Joined
 from tests.trainers.reports.heatmaps import fused_stages
 from trainers.reports.heatmaps import blocks
 
-KERNEL = Axes(("hidden", "heads"), sums=("hidden",))
+KERNEL = Axes(("hidden", Joined("heads", after=4)), sums=("hidden",))
 
 
 @pytest.fixture(scope="module")
