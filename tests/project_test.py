@@ -22,7 +22,7 @@ from tests import makefile
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ["keras_fusion", "trainers", "glue"]
-FOLDERS = [*PACKAGES, "benchmarks", "tests"]
+FOLDERS = [*PACKAGES, "benchmarks", "examples", "tests"]
 # What tensorflow-tpu needs in other versions than constraints.txt has.
 TPU_PINS = {
     "libtpu": "0.0.14",

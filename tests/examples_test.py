@@ -1,0 +1,28 @@
+"""The examples run: in a reduced form, with every line of their tables."""
+
+import importlib
+
+import pytest
+
+SOURCES = 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fuse_mlps",
+        pytest.param("fuse_convnets", marks=pytest.mark.slow),
+        pytest.param("fuse_text_classifiers", marks=pytest.mark.slow),
+    ],
+)
+def test_an_example(name, capsys):
+    rows = importlib.import_module(f"examples.{name}").main(steps=3, more_steps=2)
+    *sources, fused, trained, scratch = rows
+    assert len(sources) == SOURCES
+    assert fused.flops == sum(row.flops for row in sources) < trained.flops
+    assert fused.parameters == trained.parameters == scratch.parameters
+    # The same compute, to a whole number of steps.
+    assert scratch.flops == pytest.approx(trained.flops, rel=0.2)
+    assert all(0 <= row.accuracy <= 1 and row.loss > 0 for row in rows)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1:] == [str(row) for row in rows]
