@@ -7,8 +7,8 @@ Takes less than a minute on two cores:
 
     python -m examples.fuse_mlps
 
-The fused network starts as good as its sources, and ends at 97.5 % against 96.8 % from scratch. With
-285 test examples and one seed, differences of a percent are noise.
+The fused network starts as good as its sources, and ends at 97.5 % against 96.8 % from scratch.
+With 285 test examples and one seed, differences of a percent are noise.
 """
 
 import keras

@@ -1,8 +1,8 @@
 """Fuses two text classifiers with bidirectional LSTMs, of different seeds and widths.
 
-The task is to tell the documentation of two installed packages apart, SciPy and scikit-learn: from
-24 words in a row of their docstrings, without the packages' names. The files that test examples come from
-have no training examples. The table has the accuracy and the loss of both sources, of the fused
+The task is to tell the documentation of two installed packages apart, SciPy and scikit-learn, from
+24 words in a row of their docstrings, without the packages' names. Test examples come from other
+files than training examples. The table has the accuracy and the loss of both sources, of the fused
 network before and after a little more training, and of a network of the fused one's size that is
 trained from scratch for the same number of floating-point operations. Takes less than a minute on
 two cores:
