@@ -174,6 +174,19 @@ class Layout:
         """All runs of a source, its own and the shared ones, in the order of their targets."""
         return tuple(sorted(self.own[source] + self.shared[source]))
 
+    def entries(self, source, shared=False):
+        """Positions of a source's own entries, or of the shared ones: in the array, in the source.
+
+        Args:
+            source: Number of the source.
+            shared: Whether the shared entries are meant.
+        """
+        runs = (self.shared if shared else self.own)[source]
+        return tuple(
+            [getattr(run, end) + entry for run in runs for entry in range(run.length)]
+            for end in ("target", "source")
+        )
+
     def indices(self, source):
         """Positions in the fused dimension of a source's entries, in the source's order."""
         runs = sorted(self.runs(source), key=lambda run: run.source)

@@ -17,6 +17,7 @@ def fuse(
     inputs="shared",
     outputs="average",
     average="logits",
+    optimizer="fresh",
     check=True,
 ):
     """Fuses networks of one structure into one that computes their mean (section 3.1).
@@ -37,6 +38,8 @@ def fuse(
             activation and what follows without weights, so that a softmax of the mean of the
             logits comes out. `"outputs"`: of the outputs themselves, so that probabilities are
             averaged.
+        optimizer: Of a result whose first source is compiled: `"fresh"`, or `"grow"`, which takes
+            over the state that the sources' Adam, AdamW or Adafactor have.
         check: Whether to run the sources and the result on random inputs, and to raise where a
             tensor is further from what was promised than rounding explains.
 
@@ -68,4 +71,24 @@ def fuse(
     if len(weights) != len(models):
         checks.raise_mismatches([f"weights: {len(weights)} for {len(models)} sources"])
     options = GraphOptions(weights, norm, Noise(noise, noise_kind, seed), inputs, outputs, average)
-    return fuse_graphs(models, options, check)
+    return fuse_graphs(models, options, check, optimizer)
+
+
+def self_fuse(model, n=2, **options):
+    """Fuses a network with itself n times (section 3.1): its function stays what it is.
+
+    Args:
+        model: A built model, as for `fuse`.
+        n: Number of copies, at least 2.
+        **options: Those of `fuse`; without noise or dropout the copies never part.
+
+    Returns:
+        A built model.
+
+    Raises:
+        FusionError: As `fuse`, and for fewer than two copies.
+
+    Example:
+        >>> big = kf.self_fuse(model, 2, noise=0.1)
+    """
+    return fuse([model] * n, **options)

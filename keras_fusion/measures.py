@@ -107,6 +107,35 @@ def symmetry(model):
     return float((differences / squares) ** 0.5)
 
 
+def eta_share(model):
+    """Root mean square of η over that of the sources' blocks, in the weights that have η.
+
+    η is what no source's block covers, zero or noise after a fusion (Eq. 5).
+
+    Args:
+        model: A network that a fusion made.
+
+    Returns:
+        A number ≥ 0; 0 where no weight has η.
+
+    Example:
+        >>> eta_share(kf.self_fuse(model, 2, noise=0.1))
+        0.1
+    """
+    squares, counts = np.zeros(2), np.zeros(2)
+    for weight in recall(model):
+        if sum(layout.grows for layout in weight.layouts) < 2:
+            continue
+        value = to_numpy(weight.variable)
+        blocks = weight.blocks(value)
+        inside = sum(np.square(block, dtype=np.float64).sum() for block in blocks)
+        size = sum(block.size for block in blocks)
+        squares += max(0.0, np.square(value, dtype=np.float64).sum() - inside), inside
+        counts += value.size - size, size
+    eta, theta = np.sqrt(squares / np.maximum(counts, 1))
+    return float(eta / theta) if theta else 0.0
+
+
 def diagonal_blocks(model):
     """`{weight path: the sources' blocks}` of a fused network, as numpy arrays."""
     return {weight.path: weight.blocks() for weight in recall(model) if weight.grows}

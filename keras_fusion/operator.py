@@ -105,6 +105,11 @@ class FusedArray:
         return self._layouts
 
     @property
+    def grow(self):
+        """What the array was told of the axes that grow."""
+        return self._grow
+
+    @property
     def averages(self):
         """Whether the sources' values are averaged here (AVG)."""
         return self._averages

@@ -26,6 +26,7 @@ class Builder:
     Attributes:
         made: `{id of a keras tensor of the first source: that of the fused model}`.
         arrays: `{id of a variable: the FusedArray that it was born from}`.
+        origins: `{id of a variable: the sources' variables}`.
     """
 
     def __init__(self, graph, planner, options, noise):
@@ -35,7 +36,7 @@ class Builder:
         for call in graph.calls:
             self._calls.setdefault(id(call.place[-1]), call)
         self._models, self._nodes_made = {}, {}
-        self.made, self.arrays = {}, {}
+        self.made, self.arrays, self.origins = {}, {}, {}
 
     def build(self):
         """Returns the fused model; its weights have their values."""
@@ -181,6 +182,7 @@ class Builder:
             _keras.initialize(variable, ArrayInitializer(array))
             entries.append(FusedWeight(array.path, variable, axes, array.layouts, array.averages))
             self.arrays[id(variable)] = array
+            self.origins[id(variable)] = variables
         return entries
 
     def counterpart(self, target, call, index):

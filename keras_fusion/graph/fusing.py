@@ -7,7 +7,7 @@ from keras_fusion.errors import FusionError
 from keras_fusion.graph.alignment import align
 from keras_fusion.graph.building import Builder
 from keras_fusion.graph.checking import check
-from keras_fusion.graph.compiling import compile_alike
+from keras_fusion.graph.compiling import compile_alike, compile_mismatches
 from keras_fusion.graph.planning import Planner
 from keras_fusion.graph.tracing import trace
 from keras_fusion.layers import checks
@@ -49,13 +49,14 @@ class GraphOptions:
             )
 
 
-def fuse_graphs(models, options, check_result=True):
+def fuse_graphs(models, options, check_result=True, optimizer="fresh"):
     """Fuses built functional or sequential models of one structure; see `kf.fuse`.
 
     Args:
         models: The sources.
         options: `GraphOptions`.
         check_result: Whether to run sources and result on random numbers.
+        optimizer: `"fresh"` or `"grow"`.
 
     Returns:
         The fused model.
@@ -67,7 +68,7 @@ def fuse_graphs(models, options, check_result=True):
     traced = {id(model): trace(model) for model in models}
     graphs = [traced[id(model)] for model in models]
     pairs, messages = align(graphs)
-    checks.raise_mismatches(messages)
+    checks.raise_mismatches([*messages, *compile_mismatches(models, optimizer)])
     planner = Planner(graphs, pairs, options)
     planner.run()
     checks.raise_mismatches(list(dict.fromkeys(planner.messages)))
@@ -84,7 +85,7 @@ def fuse_graphs(models, options, check_result=True):
                 array = builder.arrays[id(weight.variable)]
                 weight.variable.assign(array.with_noise(options.noise)[...])
     remember(fused, weights)
-    compile_alike(fused, models[0])
+    compile_alike(fused, models, builder, weights, options, optimizer)
     return fused
 
 

@@ -39,8 +39,9 @@ import numpy as np
 
 from keras_fusion._keras import adam_slots
 from keras_fusion.errors import FusionError
-from keras_fusion.operator import fused_shape
 from keras_fusion.optimizers.adafactor import Adafactor, factored_axes
+
+_SHARED = "shared"
 
 
 def read_state(optimizer, variables):
@@ -125,7 +126,7 @@ def grow_state(axes, grow, source_states, factors=None, min_dim_size_to_factor=1
         _check_slots(name, slots)
         share = axes[name].divisor(grow, num_sources) / num_sources
         scales = [share / factor for factor in factors.get(name, [1.0] * num_sources)]
-        grown[name] = _grow_slots(axes[name], grow, slots, scales, min_dim_size_to_factor)
+        grown[name] = grow_slots(axes[name], grow, slots, scales, min_dim_size_to_factor)
     return grown
 
 
@@ -137,7 +138,16 @@ def _check_slots(name, slots):
         )
 
 
-def _grow_slots(axes, grow, slots, scales, min_dim):
+def grow_slots(axes, grow, slots, scales, min_dim=128):
+    """Slots of one weight of the fused model.
+
+    Args:
+        axes: The weight's `Axes`.
+        grow: Names of the axes that grow, or `{name: Layout}`.
+        slots: Slots of each source, as in `read_state`.
+        scales: For each source, the factor s of the module's text.
+        min_dim: `min_dim_size_to_factor` of the fused model's `Adafactor`.
+    """
     squares = [s**2 * _full_second_moment(keyed) for s, keyed in zip(scales, slots, strict=True)]
     second = _grow_array(squares, axes, grow, _product_of_marginals)
     if "m" in slots[0]:
@@ -151,24 +161,49 @@ def _grow_slots(axes, grow, slots, scales, min_dim):
 
 
 def _grow_array(arrays, axes, grow, off_diagonal):
-    """Fills every block: with the array of its sources if they agree, else `off_diagonal`."""
-    shapes = [array.shape for array in arrays]
-    growing = axes.growing(grow)
-    if not growing:
-        mean = sum(array.astype(np.float64) for array in arrays) / len(arrays)
-        return mean.astype(arrays[0].dtype)
-    fused = np.empty(fused_shape(shapes, axes, grow), arrays[0].dtype)
-    positions = axes.slices(fused.shape, axes.widths(shapes, grow))
-    dims = tuple(axes.names.index(name) for name in growing)
-    for choice in itertools.product(range(len(arrays)), repeat=len(growing)):
-        source = dict(zip(dims, choice, strict=True))
-        block = tuple(positions[source.get(dim, 0)][dim] for dim in range(fused.ndim))
-        chosen = [arrays[index] for index in choice]
-        if all(_same(chosen[0], other) for other in chosen[1:]):
-            fused[block] = chosen[0]
+    """Fills every block: with the array of its sources if they agree, else `off_diagonal`.
+
+    What all sources have in common takes the mean.
+    """
+    layouts = axes.layouts(grow, [array.shape for array in arrays])
+    dims = [dim for dim, layout in enumerate(layouts) if layout.grows]
+    keys = [[*range(len(arrays)), *([_SHARED] if any(layouts[dim].shared) else [])] for dim in dims]
+    fused = np.empty([layout.size for layout in layouts], arrays[0].dtype)
+    for choice in itertools.product(*keys):
+        of_dim = dict(zip(dims, choice, strict=True))
+        block = _index(layouts, of_dim, None)
+        own = {dim: source for dim, source in of_dim.items() if source != _SHARED}
+        if not own:
+            parts = [array[_index(layouts, of_dim, i)] for i, array in enumerate(arrays)]
+            fused[block] = np.mean(parts, axis=0, dtype=np.float64)
+            continue
+        # A source's part: along every dimension that grew its own entries, or the shared ones.
+        parts = [arrays[source][_index(layouts, of_dim, source, source)] for source in own.values()]
+        if all(_same(parts[0], part) for part in parts[1:]):
+            fused[block] = parts[0]
         else:
-            fused[block] = off_diagonal(chosen, dims)
+            fused[block] = off_diagonal(parts, tuple(own))
     return fused
+
+
+def _index(layouts, of_dim, source, instead=None):
+    """Index of a block in the fused array, or of a source's part of it in that source's array.
+
+    Args:
+        layouts: `Layout` of each dimension.
+        of_dim: `{dimension: source, or that the shared entries are meant}`.
+        source: The source whose array is indexed; None for the fused array.
+        instead: The source that every dimension is read from; None for those of `of_dim`.
+    """
+    lists = []
+    for dim, layout in enumerate(layouts):
+        key = of_dim.get(dim, _SHARED)
+        number = key if key != _SHARED else 0
+        if source is not None:
+            number = source if instead is None else instead
+        target, origin = layout.entries(number, shared=key == _SHARED)
+        lists.append(target if source is None else origin)
+    return np.ix_(*lists)
 
 
 def _same(a, b):

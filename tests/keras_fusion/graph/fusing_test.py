@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 
 import keras_fusion as kf
+from keras_fusion import _keras
 from keras_fusion.errors import FusionError, SymmetryWarning
 from keras_fusion.layers import (
     FusableDense,
@@ -330,3 +331,41 @@ class TestSymmetryWarning:
             kf.fuse([perceptron(0), perceptron(1)])
             kf.fuse([perceptron(0), perceptron(0)], noise=0.1)
             kf.fuse([residual(0), residual(0)])  # it has dropout
+
+
+class TestOptimizers:
+    def compiled(self, seed, optimizer=None):
+        model = perceptron(seed)
+        model.compile(optimizer or keras.optimizers.Adam(0.01), "mse")
+        target = np.ones((3, 3), "float32")
+        for _ in range(4):
+            model.train_on_batch(FEATURES, target)
+        return model
+
+    def test_a_grown_state_is_that_of_the_gradients(self):
+        """After a self-fusion every block's gradient is the source's, divided by n (Lemma 1)."""
+        model = self.compiled(0)
+        with pytest.warns(SymmetryWarning):
+            fused = kf.self_fuse(model, 2, optimizer="grow")
+        assert int(numpy(fused.optimizer.iterations)) == 4
+        m, v = _keras.adam_slots(fused.optimizer, fused.layers[1].kernel)
+        own_m, own_v = _keras.adam_slots(model.optimizer, model.layers[1].kernel)
+        np.testing.assert_allclose(numpy(m), np.tile(numpy(own_m), (2, 2)) / 2, rtol=1e-5)
+        np.testing.assert_allclose(numpy(v), np.tile(numpy(own_v), (2, 2)) / 4, rtol=1e-5)
+        m, _ = _keras.adam_slots(fused.optimizer, fused.layers[2].kernel)
+        own_m, _ = _keras.adam_slots(model.optimizer, model.layers[2].kernel)
+        np.testing.assert_allclose(numpy(m), np.tile(numpy(own_m), (2, 1)), rtol=1e-5)
+
+    def test_a_fresh_one_starts_anew(self):
+        fused = kf.fuse([self.compiled(0), self.compiled(1)])
+        assert int(numpy(fused.optimizer.iterations)) == 0
+        assert float(numpy(fused.optimizer.learning_rate)) == pytest.approx(0.01)
+
+    def test_what_cannot_grow(self):
+        with pytest.raises(FusionError, match="needs sources that are compiled with Adam"):
+            kf.fuse([perceptron(0), perceptron(1)], optimizer="grow")
+        with pytest.raises(FusionError, match="optimizer must be one of"):
+            kf.fuse([perceptron(0), perceptron(1)], optimizer="adam")
+        sources = [self.compiled(seed, keras.optimizers.SGD(0.1)) for seed in range(2)]
+        with pytest.raises(FusionError, match="Received: SGD, SGD"):
+            kf.fuse(sources, optimizer="grow")
