@@ -17,6 +17,8 @@ def fuse(
     inputs="shared",
     outputs="average",
     average="logits",
+    fill="diagonal",
+    asymmetry=0.0,
     optimizer="fresh",
     check=True,
 ):
@@ -38,6 +40,10 @@ def fuse(
             activation and what follows without weights, so that a softmax of the mean of the
             logits comes out. `"outputs"`: of the outputs themselves, so that probabilities are
             averaged.
+        fill: `"diagonal"`: each source's block on the diagonal (Eq. 5). `"copies"`, for a network
+            with itself: its weights over n in every block.
+        asymmetry: Of copies: makes their shares unequal by up to this part of 1/n, with the same
+            sum, so that they part without noise.
         optimizer: Of a result whose first source is compiled: `"fresh"`, or `"grow"`, which takes
             over the state that the sources' Adam, AdamW or Adafactor have.
         check: Whether to run the sources and the result on random inputs, and to raise where a
@@ -70,7 +76,16 @@ def fuse(
     weights = tuple(weights) if weights is not None else (1 / len(models),) * len(models)
     if len(weights) != len(models):
         checks.raise_mismatches([f"weights: {len(weights)} for {len(models)} sources"])
-    options = GraphOptions(weights, norm, Noise(noise, noise_kind, seed), inputs, outputs, average)
+    options = GraphOptions(
+        weights,
+        norm,
+        Noise(noise, noise_kind, seed),
+        inputs,
+        outputs,
+        average,
+        fill,
+        asymmetry,
+    )
     return fuse_graphs(models, options, check, optimizer)
 
 

@@ -55,6 +55,9 @@ class FusedArray:
         factors: Optional, one number for each source that its block is multiplied by, besides
             AVG's weight.
         weights: Optional, the weight of each source in the average; default 1/n.
+        shares: Optional, for equal sources, numbers that add up to 1: every block holds a copy,
+            those of an input axis multiplied by the share of the source that they read (LEMON's
+            and HyperCloning's growth), in place of Eq. 5's diagonal.
 
     Raises:
         FusionError: Shapes or dtypes that do not fit together; balanced noise over blocks of
@@ -69,7 +72,9 @@ class FusedArray:
                [2., 2.]]))
     """
 
-    def __init__(self, arrays, axes, grow, noise=None, path="", factors=None, weights=None):
+    def __init__(
+        self, arrays, axes, grow, noise=None, path="", factors=None, weights=None, shares=None
+    ):
         self.path = path
         self._arrays = tuple(arrays)
         self._axes, self._grow = axes, grow
@@ -92,11 +97,19 @@ class FusedArray:
         self._weights = weights or [1 / len(shapes)] * len(shapes)
         self._averages = axes.averages_here(grow)
         self._factors = list(factors or [1.0] * len(shapes))
+        self._shares = shares
 
     def with_noise(self, noise):
         """The same array with noise in η."""
         return FusedArray(
-            self._arrays, self._axes, self._grow, noise, self.path, self._factors, self._weights
+            self._arrays,
+            self._axes,
+            self._grow,
+            noise,
+            self.path,
+            self._factors,
+            self._weights,
+            self._shares,
         )
 
     @property
@@ -137,9 +150,13 @@ class FusedArray:
         region = region_of(index, self.shape)
         # numpy's zeros are pages that the system hands out untouched: η costs no write.
         values = np.zeros(region_shape(region), self.dtype)
-        for source in range(len(self._arrays)):
-            for target, origin in self._own_parts(source, region):
-                self._copy(values[within(target, region)], source, origin)
+        if self._shares is not None:
+            for factor, target, origin in self._copied_parts(region):
+                self._copy(values[within(target, region)], 0, origin, factor)
+        else:
+            for source in range(len(self._arrays)):
+                for target, origin in self._own_parts(source, region):
+                    self._copy(values[within(target, region)], source, origin)
         for target, origins in self._shared_parts(region):
             for piece in pieces(target, _CHUNK):
                 values[within(piece, region)] = self._mean(
@@ -168,6 +185,28 @@ class FusedArray:
                     tuple(origin for (_, origin), _ in choice),
                 )
 
+    def _copied_parts(self, region):
+        """Rectangles of a region in a fusion of equal sources whose blocks all hold copies.
+
+        Yields:
+            The copy's factor, the rectangle, and where it lies in the source.
+        """
+        keys = [[*enumerate(layout.own), (None, layout.shared[0])] for layout in self._layouts]
+        for choice in itertools.product(*keys):
+            summed, outputs = [], set()
+            for name, (source, _) in zip(self._axes.names, choice, strict=True):
+                if source is not None and name in self._axes.sums:
+                    summed.append(source)
+                elif source is not None:
+                    outputs.add(source)
+            if len(outputs) > 1 or not (summed or outputs):
+                continue
+            factor = math.prod(self._shares[source] for source in summed)
+            for parts in itertools.product(
+                *(clipped(runs, frame) for (_, runs), frame in zip(choice, region, strict=True))
+            ):
+                yield factor, tuple(part[0] for part in parts), tuple(part[1] for part in parts)
+
     def _shared_parts(self, region):
         """Rectangles of a region that all sources have: where, and where in each source."""
         parts = [
@@ -191,10 +230,12 @@ class FusedArray:
                 ],
             )
 
-    def _copy(self, block, source, region):
-        """block[...] = that region of the source, times its factor."""
+    def _copy(self, block, source, region, share=None):
+        """block[...] = that region of the source, times its factor, and its share or weight."""
         factor = self._factors[source]
-        if self._averages:
+        if share is not None:
+            factor *= share
+        elif self._averages:
             factor *= self._weights[source]
         for piece in pieces(region, _CHUNK):
             _write(block[within(piece, region)], self._read(source, piece), factor)
@@ -249,6 +290,31 @@ class FusedArray:
         dtypes = [np.dtype(array.dtype).name for array in self._arrays]
         if len(set(dtypes)) > 1:
             raise FusionError(f"the sources of {name} must share one dtype. Received: {dtypes}")
+
+
+def unequal_shares(num_sources, asymmetry=0.0):
+    """Shares of copies that add up to 1, as unequal as is asked for.
+
+    Unequal shares keep the function of equal copies, and send them gradients of unequal size, so
+    that they part without noise.
+
+    Args:
+        num_sources: Number of copies.
+        asymmetry: Largest deviation of a share from 1/n, over 1/n; 0 for equal ones.
+
+    Raises:
+        FusionError: An asymmetry outside [0, 1).
+
+    Example:
+        >>> unequal_shares(2, 0.1)
+        (0.45, 0.55)
+    """
+    if not 0 <= asymmetry < 1:
+        raise FusionError(
+            f"asymmetry must be at least 0 and below 1. Received: asymmetry={asymmetry}"
+        )
+    deviations = np.linspace(-asymmetry, asymmetry, num_sources)
+    return tuple(float(share) for share in (1 + deviations) / num_sources)
 
 
 def fuse_arrays(arrays, axes, grow, **options):

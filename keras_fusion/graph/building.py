@@ -178,6 +178,7 @@ class Builder:
                 noise=self._noise,
                 path=join(plan.made.name, path),
                 weights=self.options.weights,
+                shares=self.options.shares,
             )
             _keras.initialize(variable, ArrayInitializer(array))
             entries.append(FusedWeight(array.path, variable, axes, array.layouts, array.averages))

@@ -14,11 +14,13 @@ from keras_fusion.layers import checks
 from keras_fusion.layers.fusing import NORMS
 from keras_fusion.layers.tree import Values
 from keras_fusion.noise import Noise
+from keras_fusion.operator import unequal_shares
 from keras_fusion.record import remember
 
 INPUTS = ("shared", "concat")
 OUTPUTS = ("average", "concat")
 AVERAGES = ("logits", "outputs")
+FILLS = ("diagonal", "copies")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,15 @@ class GraphOptions:
     inputs: str = "shared"
     outputs: str = "average"
     average: str = "logits"
+    fill: str = "diagonal"
+    asymmetry: float = 0.0
+
+    @property
+    def shares(self):
+        """Shares of the copies in every block; None where blocks are on the diagonal."""
+        if self.fill == "diagonal":
+            return None
+        return unequal_shares(len(self.weights), self.asymmetry)
 
     def __post_init__(self):
         for name, choices in (
@@ -38,11 +49,17 @@ class GraphOptions:
             ("inputs", INPUTS),
             ("outputs", OUTPUTS),
             ("average", AVERAGES),
+            ("fill", FILLS),
         ):
             if getattr(self, name) not in choices:
                 raise FusionError(
                     f"{name} must be one of {choices}. Received: {name}={getattr(self, name)!r}"
                 )
+        if self.asymmetry and self.fill != "copies":
+            raise FusionError(
+                "asymmetry is that of copies. "
+                f"Received: asymmetry={self.asymmetry} with fill={self.fill!r}; use fill='copies'"
+            )
         if any(weight <= 0 for weight in self.weights) or abs(sum(self.weights) - 1) > 1e-6:
             raise FusionError(
                 f"weights must be above 0 and add up to 1. Received: weights={list(self.weights)}"
@@ -69,10 +86,16 @@ def fuse_graphs(models, options, check_result=True, optimizer="fresh"):
     graphs = [traced[id(model)] for model in models]
     pairs, messages = align(graphs)
     checks.raise_mismatches([*messages, *compile_mismatches(models, optimizer)])
+    if options.fill == "copies" and any(graph is not graphs[0] for graph in graphs):
+        raise FusionError(
+            "fill='copies' puts a network's weights into every block, so it takes one network "
+            f"several times. Received: {len(traced)} networks; use kf.self_fuse, or "
+            "fill='diagonal'"
+        )
     planner = Planner(graphs, pairs, options)
     planner.run()
     checks.raise_mismatches(list(dict.fromkeys(planner.messages)))
-    if not options.noise.scale:
+    if not options.noise.scale and not options.asymmetry:
         values = {id(model): Values(enumerate(model.weights)) for model in models}
         checks.warn_if_never_parting(models, [values[id(model)] for model in models])
     # Noise moves the function, so it comes after the check.

@@ -369,3 +369,47 @@ class TestOptimizers:
         sources = [self.compiled(seed, keras.optimizers.SGD(0.1)) for seed in range(2)]
         with pytest.raises(FusionError, match="Received: SGD, SGD"):
             kf.fuse(sources, optimizer="grow")
+
+
+class TestCopies:
+    @pytest.mark.parametrize("asymmetry", [0.0, 0.3])
+    @pytest.mark.parametrize(("build", "inputs"), [(perceptron, FEATURES), (residual, FEATURES)])
+    def test_every_block_holds_a_share_and_the_function_stays(self, build, inputs, asymmetry):
+        model = build(0)
+        fused = kf.self_fuse(model, 3, fill="copies", asymmetry=asymmetry, noise=1e-9)
+        np.testing.assert_allclose(numpy(fused(inputs)), numpy(model(inputs)), atol=1e-5)
+
+    def test_the_blocks_by_hand(self):
+        model = perceptron(0)
+        fused = kf.self_fuse(model, 2, fill="copies", asymmetry=0.5)
+        kernel, source = fused.layers[1].get_weights()[0], model.layers[1].get_weights()[0]
+        np.testing.assert_allclose(
+            kernel,
+            np.block([[0.25 * source, 0.25 * source], [0.75 * source, 0.75 * source]]),
+            rtol=1e-6,
+        )
+        head, source = fused.layers[2].get_weights()[0], model.layers[2].get_weights()[0]
+        np.testing.assert_allclose(head, np.concatenate([0.25 * source, 0.75 * source]), rtol=1e-6)
+
+    def test_unequal_shares_part_without_noise(self):
+        model = perceptron(0)
+        equal, unequal = (
+            kf.self_fuse(model, 2, fill="copies", asymmetry=asymmetry) for asymmetry in (0.0, 0.3)
+        )
+        moved = []
+        for fused in (equal, unequal):
+            first = fused.layers[0]
+            fused.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
+            for _ in range(3):
+                fused.train_on_batch(FEATURES, np.ones((3, 3), "float32"))
+            kernel = numpy(first.kernel)
+            moved.append(np.abs(kernel[:, :4] - kernel[:, 4:]).max())
+        assert moved[0] < 1e-6 < 1e-3 < moved[1]
+
+    def test_what_copies_do_not_take(self):
+        with pytest.raises(FusionError, match="takes one network several times. Received: 2"):
+            kf.fuse([perceptron(0), perceptron(1)], fill="copies")
+        with pytest.raises(FusionError, match="asymmetry is that of copies"):
+            kf.self_fuse(perceptron(0), 2, asymmetry=0.1)
+        with pytest.raises(FusionError, match="asymmetry must be at least 0 and below 1"):
+            kf.self_fuse(perceptron(0), 2, fill="copies", asymmetry=1.0)
