@@ -127,7 +127,7 @@ def _replace_initialization():
 
 
 def is_functional(model):
-    """Whether a model is sequential or functional and its `call` runs its graph."""
+    """Returns whether a model is sequential or functional and its `call` runs its graph."""
     if isinstance(model, keras.Sequential):
         return type(model).call is keras.Sequential.call
     return isinstance(model, Functional) and type(model).call is Functional.call

@@ -157,12 +157,12 @@ class Layout:
 
     @property
     def is_blocks(self):
-        """Whether each source is one run, one source behind the other."""
+        """True where each source is one run, one source behind the other."""
         return self == Layout.blocks(self.sizes)
 
     @property
     def grows(self):
-        """Whether a source has entries of its own."""
+        """True where a source has entries of its own."""
         return any(self.own)
 
     @property
@@ -238,7 +238,7 @@ class Axes:
         return tuple(name for name in self.names if name in grow)
 
     def averages_here(self, grow):
-        """Whether the sources' representations meet at this weight: no output axis of it grows.
+        """Returns whether the sources' representations meet here: no output axis grows.
 
         There the fused network averages (section 3.1, DF = AVG ∘ F).
         """

@@ -61,6 +61,22 @@ def fuse(
     models = list(models)
     if models and all(is_fusable(model) for model in models):
         first, *others = models
+        given = {
+            "weights": weights is not None,
+            "inputs": inputs != "shared",
+            "outputs": outputs != "average",
+            "average": average != "logits",
+            "fill": fill != "diagonal",
+            "asymmetry": asymmetry != 0,
+            "optimizer": optimizer != "fresh",
+        }
+        checks.raise_mismatches(
+            [
+                f"{name}: a {type(first).__name__} is fused without this option; leave it out"
+                for name, is_given in given.items()
+                if is_given
+            ]
+        )
         return first.fuse(*others, norm=norm, noise=noise, noise_kind=noise_kind, seed=seed)
     messages = [
         f"source {index} is a {type(model).__name__}; fusing takes kf.models, or functional or "

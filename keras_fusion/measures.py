@@ -1,4 +1,4 @@
-"""What a fusion did to networks: by how much the loss moved, how far copies have come apart.
+"""Measures of a fusion: the change of the loss, the distance of copies, the share of η.
 
 `fusion_gap` is zero under the fusion property and for equal sources, and says what the fusion rule
 costs otherwise. `symmetry` tells fused copies that learn different things from copies that do not.
@@ -16,7 +16,7 @@ from keras_fusion.record import recall
 
 @dataclasses.dataclass(frozen=True)
 class FusionGap:
-    """By how much fusing moved the loss on one batch.
+    """Change of the loss on one batch that a fusion caused.
 
     Args:
         sources: Loss of each source, in nats per token.
@@ -71,7 +71,7 @@ def fusion_gap(fused, sources, batch):
 
 
 def symmetry(model):
-    """How far the copies in a fused network have come apart: 0 equal, √2 unrelated.
+    """Distance of the copies in a fused network: 0 equal, √2 unrelated.
 
     The root mean square difference between two sources' diagonal blocks, over the root mean
     square of a block, over all weights whose sources have the same widths. While it is 0 the

@@ -119,12 +119,12 @@ class FusedArray:
 
     @property
     def grow(self):
-        """What the array was told of the axes that grow."""
+        """Axes that grow, as they were given."""
         return self._grow
 
     @property
     def averages(self):
-        """Whether the sources' values are averaged here (AVG)."""
+        """True where the sources' values are averaged (AVG)."""
         return self._averages
 
     @property
@@ -349,7 +349,7 @@ def _write(block, array, factor):
 
 
 def count_not_finite(array):
-    """How many entries of an array are NaN or infinite.
+    """Number of entries of an array that are NaN or infinite.
 
     A sum is not finite where an entry is not, and one pass over the memory finds it; only then
     the entries are counted, since a sum may also overflow.

@@ -1,4 +1,4 @@
-"""What a fusion made of each weight: kept for the models that are in memory, or read from layers.
+"""Records of fusions: kept for the models that are in memory, or read from their layers.
 
 A model of stock layers has no place for it in its file; a fusable layer writes its blocks down.
 """
@@ -34,7 +34,7 @@ class FusedWeight:
 
     @property
     def grows(self):
-        """Whether the sources have entries of their own."""
+        """True where the sources have entries of their own."""
         return any(layout.grows for layout in self.layouts)
 
     @property

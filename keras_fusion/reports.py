@@ -30,7 +30,7 @@ class WeightReport:
 
 @dataclasses.dataclass(frozen=True)
 class FusionReport:
-    """What a fusion made of every weight; `str` of it is a table.
+    """Report of a fusion, weight by weight; `str` of it is a table.
 
     Args:
         weights: A `WeightReport` for each.
@@ -60,7 +60,7 @@ class FusionReport:
 
 
 def report(model):
-    """What a fusion made of every weight of a model.
+    """Returns what a fusion made of every weight of a model.
 
     Args:
         model: What `kf.fuse` returned, in this process; or a model of fusable layers.

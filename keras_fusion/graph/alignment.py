@@ -1,4 +1,4 @@
-"""Which call of one source is which of another: graphs are compared from their outputs back."""
+"""Pairs of calls of several sources: graphs are compared from their outputs back."""
 
 import types
 
@@ -58,9 +58,11 @@ class _Walk:
                     [f"input {t.index}" if t.call is None else t.call.name for t in tensors],
                 )
             return []
-        known = self.pairs.get(id(calls[0]))
-        if known is not None:
-            if any(a is not b for a, b in zip(known, calls, strict=True)) or self._indices(tensors):
+        partners = self.pairs.get(id(calls[0]))
+        if partners is not None:
+            if any(a is not b for a, b in zip(partners, calls, strict=True)) or self._indices(
+                tensors
+            ):
                 self._differ("where it is read again", [call.name for call in calls])
             return []
         if len({type(call.operation) for call in calls}) > 1 or self._indices(tensors):
@@ -86,7 +88,7 @@ class _Walk:
     def _arguments(self, calls):
         leaves = [call.leaves for call in calls]
         name = calls[0].name
-        if len({len(each) for each in leaves}) > 1 or len({_shape(call) for call in calls}) > 1:
+        if len(set(map(len, leaves))) > 1 or len({_shape(call) for call in calls}) > 1:
             self.messages.append(f"{name}: it is called with other arguments in another source")
             return []
         following = []
@@ -115,7 +117,7 @@ def _shape(call):
 
 
 def same(first, second):
-    """Whether two arguments or attributes mean the same."""
+    """Returns whether two arguments or attributes mean the same."""
     if first is second:
         return True
     if isinstance(first, types.FunctionType) and isinstance(second, types.FunctionType):
@@ -143,7 +145,7 @@ def _configured(value):
 
 
 def _code(function):
-    """What a function computes: its code, its constants, and what it closes over."""
+    """Returns a function's code, its constants, and the values that it closes over."""
     cells = tuple(repr(cell.cell_contents) for cell in function.__closure__ or ())
     code = function.__code__
     constants = tuple(

@@ -1,4 +1,4 @@
-"""Which calls take the mean of the sources: those that make the outputs of the model."""
+"""The calls that take the mean of the sources: those that make the outputs of the model."""
 
 import keras
 
@@ -47,7 +47,7 @@ def averaged_calls(graph, pairs, options):
 
 
 def _is_learned(tensor, way):
-    """Whether a tensor depends on what the heads make, and so holds a mean."""
+    """Returns whether a tensor depends on a head, and so holds a mean."""
     return id(tensor) in way.means
 
 
@@ -95,7 +95,7 @@ class _Way:
                 pending += call.inputs
 
     def _keeps_means(self, pairs, options):
-        """Whether every call between maps means to means, or stands at the end of the way."""
+        """Returns whether every call between maps means to means, or ends the way."""
         if options.average == "outputs":
             return not any(
                 id(tensor) in self.means for call in self.between for tensor in call.inputs
@@ -124,7 +124,7 @@ class _Way:
 
 
 def _is_linear(call):
-    """Whether a layer's outputs, before its activation, are linear in its weights."""
+    """Returns whether a layer is, before its activation, linear in its weights."""
     declaration = declaration_of(call.operation)
     return declaration is not None and declaration.averages
 

@@ -79,7 +79,7 @@ class Builder:
         return [node for node in _keras.nodes(model) if not node.is_input]
 
     def _is_a_chain(self, model, is_root):
-        """Whether a sequential model stays one: nothing has to stand between its layers."""
+        """Returns whether a sequential model stays one: nothing comes between its layers."""
         for node in self._nodes(model):
             call = self._calls.get(id(node))
             if call is not None and not self.planner.steps[id(call)].is_plain:

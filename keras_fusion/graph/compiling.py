@@ -10,7 +10,7 @@ OPTIMIZERS = ("fresh", "grow")
 
 
 def compile_mismatches(models, optimizer):
-    """What keeps the optimizers of models from being grown, as messages."""
+    """Returns messages on optimizers that cannot be grown."""
     if optimizer not in OPTIMIZERS:
         return [f"optimizer must be one of {OPTIMIZERS}. Received: optimizer={optimizer!r}"]
     if optimizer == "fresh":

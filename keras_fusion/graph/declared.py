@@ -76,7 +76,7 @@ class DeclaredCall:
         return first
 
     def _is_shared(self):
-        """Whether a layer that treats units apart is one and the same in all sources."""
+        """Returns whether a layer that treats units apart is the same in all sources."""
         return (
             self.declaration.unitwise
             and not self.declaration.inner_axes
@@ -175,7 +175,7 @@ class DeclaredCall:
         return sizes
 
     def _weight_problems(self, layouts):
-        """What keeps the weights of layers from being fused, as messages."""
+        """Returns messages on weights that cannot be fused."""
         layers, declared = self.layers, self.declaration.weights
         weights = [own_weights_inside(layer) for layer in layers]
         if len({len(own) for own in weights}) > 1:
@@ -261,13 +261,13 @@ def _arguments(call):
 
 
 def have_equal_values(variables):
-    """Whether variables hold the same."""
+    """Returns whether variables hold the same values."""
     first, *others = map(to_numpy, variables)
     return all(np.array_equal(first, other) for other in others)
 
 
 def have_equal_weights(layers):
-    """Whether layers have the same weights."""
+    """Returns whether layers have the same weights."""
     weights = [list(own_weights_inside(layer).values()) for layer in layers]
     return len({len(own) for own in weights}) == 1 and all(
         have_equal_values(variables) for variables in zip(*weights, strict=True)

@@ -25,7 +25,7 @@ FILLS = ("diagonal", "copies")
 
 @dataclasses.dataclass(frozen=True)
 class GraphOptions:
-    """How graphs are fused; the arguments of `kf.fuse`."""
+    """Options of a fusion of graphs: the arguments of `kf.fuse`."""
 
     weights: tuple[float, ...]
     norm: str = "property"
@@ -113,5 +113,5 @@ def fuse_graphs(models, options, check_result=True, optimizer="fresh"):
 
 
 def is_graph(model):
-    """Whether a model's graph can be read."""
+    """Returns whether a model has a graph that can be read."""
     return _keras.is_functional(model)

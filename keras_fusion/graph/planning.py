@@ -59,7 +59,7 @@ class Planner:
             if any(id(tensor) in broken for tensor in call.inputs):
                 # What it reads is not known, but its settings are compared all the same.
                 broken |= set(map(id, call.outputs))
-                operations = [each.operation for each in self.pairs[id(call)]]
+                operations = [other.operation for other in self.pairs[id(call)]]
                 settings = setting_mismatches(operations, (*SIZES, *_sized(call.operation)))
                 self.messages += [f"{call.name}: {'; '.join(settings)}"] if settings else []
                 continue
@@ -203,8 +203,8 @@ class Planner:
         changes, layouts = {}, {}
         for number, value in inputs.items():
             for dim, layout in value.dims.items():
-                known = layouts.get(dim - len(shapes[number][0]))
-                if known is None or max(layout.sizes) > max(known.sizes):
+                widest = layouts.get(dim - len(shapes[number][0]))
+                if widest is None or max(layout.sizes) > max(widest.sizes):
                     layouts[dim - len(shapes[number][0])] = layout
         for number, value in inputs.items():
             rank = len(shapes[number][0])
@@ -228,12 +228,12 @@ class Planner:
         first = operations[0]
         if not isinstance(first, keras.layers.Layer):
             return lambda: copied(first)
-        known = self.layers.get(id(first))
-        if known is None:
-            known = self.layers[id(first)] = plan or LayerPlan(tuple(operations))
+        made = self.layers.get(id(first))
+        if made is None:
+            made = self.layers[id(first)] = plan or LayerPlan(tuple(operations))
             if values is not None:
-                known.config = _widened_noise(first, *values)
-        return lambda: known.layer
+                made.config = _widened_noise(first, *values)
+        return lambda: made.layer
 
     def _taken_over(self, calls, inputs):
         """A layer with weights that declares no axes: only where nothing grew, if all are equal."""

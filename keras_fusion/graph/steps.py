@@ -1,4 +1,4 @@
-"""What becomes of one call of the sources in the fused model."""
+"""Steps: the calls of the fused model, one for each call of the sources."""
 
 import copy
 import dataclasses
@@ -68,7 +68,7 @@ class Step:
 
     @property
     def is_plain(self):
-        """Whether it is one call of one operation on its inputs as they are."""
+        """True where it is one call of one operation on its inputs as they are."""
         return not (self.changes or self.finish or self.apart)
 
     def apply(self, call, leaves):
@@ -172,7 +172,7 @@ def _unbuilt(config):
 
 
 def _is_plain(value):
-    """Whether a configuration says enough to make the value anew."""
+    """Returns whether a configuration is enough to make the value again."""
     return isinstance(value, keras.layers.Layer | types.MethodType)
 
 

@@ -54,7 +54,7 @@ class Call:
 
     @property
     def name(self):
-        """How messages call it: its layer, or what it computes and from which layers."""
+        """Name of its layer or operation, as messages show it."""
         operation = self.operation
         if isinstance(operation, keras.layers.Layer):
             return f"layer `{operation.name}` ({type(operation).__name__})"

@@ -119,7 +119,7 @@ class Trial:
         return None
 
     def linear(self, weights):
-        """Whether the operation maps the weighted mean of its inputs to that of its outputs."""
+        """Returns whether the operation maps the mean of its inputs to that of its outputs."""
         try:
             means = self._means(weights)
             results = self.run(0, means)
@@ -140,7 +140,7 @@ class Trial:
 
 
 def close(first, second):
-    """Whether arrays are equal but for rounding."""
+    """Returns whether arrays are equal but for rounding."""
     return first.shape == second.shape and np.allclose(
         first, second, rtol=1e-4, atol=1e-5, equal_nan=True
     )
@@ -155,7 +155,7 @@ def tried(calls, values):
 
 
 def acts_on_units_apart(activation):
-    """Whether an activation acts on each unit apart, found by trying it on numbers."""
+    """Returns whether an activation acts on each unit apart, by trying it on numbers."""
     if activation is None:
         return True
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""How a tensor of the fused model relates to those of its sources."""
+"""Values: the relation of a tensor of the fused model to those of its sources."""
 
 import dataclasses
 from collections.abc import Mapping

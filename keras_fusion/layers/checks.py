@@ -1,4 +1,4 @@
-"""What must hold before anything is fused, each failure named with both values."""
+"""Checks before anything is fused; each failure is named with both values."""
 
 import warnings
 
@@ -59,7 +59,7 @@ def _short(value):
 
 
 def has_dropout(layer):
-    """Whether any dropout inside a layer or model is switched on."""
+    """Returns whether any dropout inside a layer or model is switched on."""
     return any(
         getattr(inner, "rate", 0) > 0
         for inner in layers_in(layer)
@@ -68,7 +68,7 @@ def has_dropout(layer):
 
 
 def equal_arrays(first, second):
-    """Whether two arrays are equal; they are read piece by piece, to the first difference."""
+    """Returns whether two arrays are equal; reads them up to the first difference."""
     return tuple(first.shape) == tuple(second.shape) and all(
         np.array_equal(first[piece], second[piece])
         for piece in pieces(region_of(..., first.shape), _PIECE)
@@ -76,7 +76,7 @@ def equal_arrays(first, second):
 
 
 def equal_weights(weights):
-    """Whether all sources have the same weights.
+    """Returns whether all sources have the same weights.
 
     Args:
         weights: `{path: array}` of every source; a mapping that stands there twice equals itself.

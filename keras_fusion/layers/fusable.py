@@ -1,4 +1,4 @@
-"""What makes a layer fusable: it declares its axes, and everything else follows.
+"""The mixin of fusable layers: they declare their axes, and everything else follows.
 
 `Fusable` is mixed into a Keras layer. The layer declares the axes of its weights, which of its
 constructor arguments are sizes of axes, and the axes of what it is built with. From these `fuse`
@@ -71,8 +71,8 @@ class Fusable:
     def flow(self):
         """The names of the axes that the layer's inputs have, and those of its outputs."""
         axes = self.weight_axes().values()
-        inputs = {name for each in axes for name in each.sums}
-        return inputs, {name for each in axes for name in each.outputs}
+        inputs = {name for declared in axes for name in declared.sums}
+        return inputs, {name for declared in axes for name in declared.outputs}
 
     def weight_factors(self, sources):
         """`{weight path: factors}` that sources' blocks are multiplied by, besides AVG's 1/n."""
@@ -80,7 +80,7 @@ class Fusable:
         return {}
 
     def config_mismatches(self, sources, options):
-        """What keeps the sources' configurations from being fused, as `field: a vs b` strings."""
+        """Returns `field: a vs b` for what keeps the configurations from being fused."""
         sized = {field for field, axis in self.sizes().items() if axis in options.grow}
         return checks.differing_fields([source.get_config() for source in sources], sized)
 

@@ -28,7 +28,7 @@ NORMS = ("property", "rule")
 
 @dataclasses.dataclass(frozen=True)
 class FusionOptions:
-    """How sources are fused.
+    """Options of a fusion of layers.
 
     Args:
         grow: Names of the axes that grow.
@@ -218,7 +218,7 @@ def _weight_mismatches(grouped, values, options):
 
 def _shape_mismatch(where, shapes, values, axes, grow):
     if not axes.growing(grow) and not axes.averages:
-        arrays = [each[where] for each in values]
+        arrays = [weights[where] for weights in values]
         if not all(checks.equal_arrays(arrays[0], array) for array in arrays[1:]):
             return [f"`{where}` has no growing axis and must be equal in every source"]
     try:

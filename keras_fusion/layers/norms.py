@@ -36,7 +36,7 @@ def apply_by_group(inputs, groups, function):
 
 
 class _GroupedNorm(Fusable):
-    """What the fusable norms share: `groups`, and how it follows from the sources.
+    """Base of the fusable norms: `groups`, as it follows from the sources.
 
     Args:
         groups: Widths of the groups of units that are normalised apart, adding up to the size of

@@ -10,7 +10,7 @@ from keras_fusion._keras import children
 
 
 def is_fusable(layer):
-    """Whether a layer declares its axes, and so can be fused."""
+    """Returns whether a layer declares its axes, and so can be fused."""
     return hasattr(layer, "weight_axes")
 
 
@@ -31,12 +31,12 @@ def own_weights_inside(layer):
 
 def leaves(layer, path=""):
     """`{path: layer}` of every layer that declares or owns weights, the layer itself at ""."""
-    found = {}
+    layers = {}
     if declared_axes(layer) or own_weights(layer):
-        found[path] = layer
+        layers[path] = layer
     for child in children(layer):
-        found |= leaves(child, f"{path}/{child.name}".lstrip("/"))
-    return found
+        layers |= leaves(child, f"{path}/{child.name}".lstrip("/"))
+    return layers
 
 
 def join(path, name):
@@ -85,11 +85,11 @@ class Values(Mapping):
 
 def values_of(layers):
     """`{path: array}` for each layer; one and the same for a layer that stands there twice."""
-    found = {
+    values = {
         id(layer): Values(own_weights_inside(layer))
         for layer in {id(layer): layer for layer in layers}.values()
     }
-    return [found[id(layer)] for layer in layers]
+    return [values[id(layer)] for layer in layers]
 
 
 def weight_axes(layer):

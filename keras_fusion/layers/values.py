@@ -91,7 +91,7 @@ def _initializer(arrays, made, path, name):
 
 
 def misfits(layer, weights):
-    """What keeps arrays from being the weights of a built layer, as messages; each is named.
+    """Returns messages on arrays that cannot be the weights of a built layer, each named.
 
     Args:
         layer: A built layer; it may be one that was built inside `deferred`.

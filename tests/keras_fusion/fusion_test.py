@@ -1,4 +1,4 @@
-"""`kf.fuse` hands models of the library to their own `fuse`, and graphs to `fuse_functional`."""
+"""`kf.fuse` hands models of the library to their own `fuse`, and graphs to `graph.fusing`."""
 
 import numpy as np
 import pytest
@@ -16,3 +16,7 @@ def test_fuse_takes_models_of_the_library():
     np.testing.assert_array_equal(tiny.logits(fused, inputs), tiny.logits(same, inputs))
     with pytest.raises(FusionError, match="received 1"):
         kf.fuse([a])
+    for option in ({"weights": [0.3, 0.7]}, {"outputs": "concat"}, {"fill": "copies"}):
+        (name,) = option
+        with pytest.raises(FusionError, match=f"{name}: a T5 is fused without this option"):
+            kf.fuse([a, b], **option)

@@ -1,5 +1,7 @@
 """`kf.fuse` on functional and sequential models: what it computes, and what it cannot fuse."""
 
+import subprocess
+import sys
 import warnings
 
 import keras
@@ -413,3 +415,65 @@ class TestCopies:
             kf.self_fuse(perceptron(0), 2, asymmetry=0.1)
         with pytest.raises(FusionError, match="asymmetry must be at least 0 and below 1"):
             kf.self_fuse(perceptron(0), 2, fill="copies", asymmetry=1.0)
+
+
+class TestInputsOutputsAndWeights:
+    def test_each_source_reads_its_own_input(self):
+        sources = [perceptron(0), perceptron(1, 3)]
+        fused = kf.fuse(sources, inputs="concat")
+        parts = random_inputs([(3, 5), (3, 5)])
+        mean = np.mean([numpy(model(x)) for model, x in zip(sources, parts, strict=True)], 0)
+        np.testing.assert_allclose(numpy(fused(np.concatenate(parts, -1))), mean, atol=1e-5)
+
+    def test_all_outputs_are_kept(self):
+        sources = [perceptron(0, activation="softmax"), perceptron(1, 3, activation="softmax")]
+        fused = kf.fuse(sources, outputs="concat")
+        expected = np.concatenate([numpy(model(FEATURES)) for model in sources], -1)
+        np.testing.assert_allclose(numpy(fused(FEATURES)), expected, atol=1e-5)
+
+    @pytest.mark.parametrize("average", ["logits", "outputs"])
+    def test_a_weighted_mean(self, average):
+        sources = [residual(0, 4, FusableRMSNorm), residual(1, 3, FusableRMSNorm)]
+        fused = kf.fuse(sources, weights=[0.7, 0.3], average=average)
+        expected = 0.7 * numpy(sources[0](FEATURES)) + 0.3 * numpy(sources[1](FEATURES))
+        np.testing.assert_allclose(numpy(fused(FEATURES)), expected, atol=1e-5)
+
+    def test_probabilities_are_averaged_on_demand(self):
+        sources = [perceptron(seed, activation="softmax") for seed in range(3)]
+        fused = kf.fuse(sources, average="outputs")
+        mean = np.mean([numpy(model(FEATURES)) for model in sources], 0)
+        np.testing.assert_allclose(numpy(fused(FEATURES)), mean, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"weights": [0.5, 0.6]}, "weights must be above 0 and add up to 1"),
+            ({"weights": [1.0]}, "weights: 1 for 2 sources"),
+            ({"inputs": "both"}, "inputs must be one of .*inputs='both'"),
+            ({"average": "mean"}, "average must be one of .*average='mean'"),
+        ],
+    )
+    def test_bad_options(self, options, message):
+        with pytest.raises(FusionError, match=message):
+            kf.fuse([perceptron(0), perceptron(1)], **options)
+
+
+def test_a_saved_model_of_stock_layers_loads_without_the_library(tmp_path):
+    def network(seed):
+        inputs = keras.Input((5,))
+        x = layers.Dense(4, activation="softmax")(inputs)
+        x = layers.BatchNormalization()(x * layers.Dense(1)(x))
+        return randomised(keras.Model(inputs, layers.Dense(2)(x)), seed)
+
+    fused = kf.fuse([network(0), network(1)])
+    fused.save(tmp_path / "fused.keras")
+    np.save(tmp_path / "x.npy", FEATURES)
+    program = (
+        "import sys, keras, numpy as np\n"
+        "model = keras.saving.load_model(sys.argv[1], safe_mode=True)\n"
+        "assert 'keras_fusion' not in sys.modules\n"
+        "np.save(sys.argv[3], keras.ops.convert_to_numpy(model(np.load(sys.argv[2]))))\n"
+    )
+    names = [str(tmp_path / name) for name in ("fused.keras", "x.npy", "y.npy")]
+    subprocess.run([sys.executable, "-c", program, *names], check=True)
+    np.testing.assert_allclose(np.load(names[2]), numpy(fused(FEATURES)), atol=1e-6)
