@@ -146,6 +146,23 @@ def nodes(model):
     ]
 
 
+def operation_of(tensor):
+    """Operation that made a symbolic tensor; of an input, its `InputLayer`."""
+    return tensor._keras_history.operation
+
+
+def operations_of(tensors):
+    """Operations that symbolic tensors were made by, those that come last first."""
+    operations, visited, pending = {}, set(), list(tensors)
+    while pending:
+        node = node_of(pending.pop(0))
+        if id(node) not in visited:
+            visited.add(id(node))
+            operations[id(node.operation)] = node.operation
+            pending += node.arguments.keras_tensors
+    return list(operations.values())
+
+
 def node_of(tensor):
     """Node that made a symbolic tensor."""
     operation, index, _ = tensor._keras_history

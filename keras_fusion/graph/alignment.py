@@ -178,6 +178,13 @@ def setting_mismatches(operations, sizes=()):
             and not all(same(plain[0][key], settings.get(key)) for settings in plain[1:])
         ]
     messages = checks.differing_fields([layer.get_config() for layer in operations], sizes)
+    if hasattr(operations[0], "get_vocabulary"):
+        vocabularies = [layer.get_vocabulary() for layer in operations]
+        if any(list(other) != list(vocabularies[0]) for other in vocabularies[1:]):
+            messages.append(
+                "vocabulary: other words, received "
+                + " vs ".join(f"{len(v)}" for v in vocabularies)
+            )
     for name in _functions(operations[0]):
         functions = [getattr(layer, name, None) for layer in operations]
         if not all(same(functions[0], function) for function in functions[1:]):

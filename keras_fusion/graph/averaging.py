@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_fusion.graph.trials import tried
+from keras_fusion.graph.trials import activations_of, tried
 from keras_fusion.graph.values import AFTER, MEAN, SHARED, Value
 from keras_fusion.layers.declarations import declaration_of
 from keras_fusion.layers.tree import own_weights_inside
@@ -130,6 +130,4 @@ def _is_linear(call):
 
 
 def _activation_is_linear(layer):
-    layer = getattr(layer, "layer", layer)
-    activation = getattr(layer, "activation", None)
-    return activation is None or activation is keras.activations.linear
+    return all(function is keras.activations.linear for function in activations_of(layer))

@@ -36,6 +36,7 @@ class Builder:
         for call in graph.calls:
             self._calls.setdefault(id(call.place[-1]), call)
         self._models, self._nodes_made = {}, {}
+        self._made_operations = []
         self.made, self.arrays, self.origins = {}, {}, {}
 
     def build(self):
@@ -106,20 +107,23 @@ class Builder:
         tensor = self.graph.tensors[(tuple(map(id, place)), id(spec))]
         value = self.planner.values.get(id(tensor))
         shape = value.shape(spec.shape) if value is not None else spec.shape
-        return keras.Input(batch_shape=shape, dtype=spec.dtype, name=spec.name)
+        name = _keras.operation_of(spec).name
+        return keras.Input(batch_shape=shape, dtype=spec.dtype, name=name)
 
     def _functional(self, model, place, is_root):
         inputs_struct, outputs_struct = _keras.structures(model)
         tensors = {id(spec): self._input(spec, place) for spec in model.inputs}
+        self._made_operations += map(_keras.operation_of, tensors.values())
         inputs = keras.tree.map_structure(lambda spec: tensors[id(spec)], inputs_struct)
         for node in self._nodes(model):
             leaves = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
             leaves = [tensors.get(id(leaf), leaf) for leaf in leaves]
             call = self._calls.get(id(node))
             if call is not None and id(call) in self.planner.steps:
-                outputs = self.planner.steps[id(call)].apply(call, leaves)
+                outputs = self.planner.steps[id(call)].apply(call, leaves, self._made_operations)
             elif call is None:
                 nested = self._model(node.operation, self._place_of(node))
+                self._made_operations.append(nested)
                 args, kwargs = keras.tree.pack_sequence_as(
                     (node.arguments.args, node.arguments.kwargs), leaves
                 )
@@ -130,9 +134,15 @@ class Builder:
             for spec, tensor in zip(node.outputs, outputs, strict=True):
                 tensors[id(spec)] = tensor
                 self.made[id(spec)] = tensor
+        ends = {}
         if is_root:
             for spec, tensor in zip(model.outputs, self.graph.outputs, strict=True):
-                tensors[id(spec)] = self._averaged(tensors[id(spec)], tensor)
+                before = tensors[id(spec)]
+                tensors[id(spec)] = self._averaged(before, tensor)
+                if tensors[id(spec)] is not before:
+                    end = _keras.operation_of(tensors[id(spec)])
+                    ends[id(end)] = _keras.operation_of(spec).name
+        self._name(model, [tensors[id(spec)] for spec in model.outputs], ends)
         outputs = keras.tree.map_structure(lambda spec: tensors[id(spec)], outputs_struct)
         return keras.Model(inputs, outputs, name=model.name)
 
@@ -141,19 +151,39 @@ class Builder:
         value = self.planner.values[id(output)]
         if value.kind != GROWN or self.options.outputs == "concat":
             return tensor
-        weights = self.options.weights
+        weights, dtype = self.options.weights, tensor.dtype
         parts = [part(tensor, value, source) for source in range(len(weights))]
         if len(set(weights)) == 1:
-            return keras.layers.Average()(parts)
+            return keras.layers.Average(dtype=dtype)(parts)
         scaled = [
-            keras.layers.Rescaling(weight)(tensor)
+            keras.layers.Rescaling(weight, dtype=dtype)(tensor)
             for tensor, weight in zip(parts, weights, strict=True)
         ]
-        return keras.layers.Add()(scaled)
+        return keras.layers.Add(dtype=dtype)(scaled)
+
+    def _name(self, model, outputs, ends):
+        """Gives what was added names of its own, and an averaged output the name that it had.
+
+        Args:
+            model: The first source's model.
+            outputs: Output tensors of the fused one.
+            ends: `{id of the layer that averages an output: the output's name in the source}`.
+        """
+        operations = _keras.operations_of(outputs)
+        taken = {node.operation.name for node in _keras.nodes(model)}
+        taken |= {operation.name for operation in operations}
+        made = set(map(id, self._made_operations))
+        for operation in operations:
+            if id(operation) in ends:
+                operation.name = ends[id(operation)]
+            elif operation.name in ends.values():
+                operation.name = _unused(f"{operation.name}_sources", taken)
+            elif id(operation) not in made:
+                operation.name = _unused(operation.name, taken)
 
     def _give_weights(self, plan):
         """Gives a layer's variables their values; returns what the report says of each."""
-        if plan.made is None:
+        if plan.made is None or plan.made is plan.sources[0]:
             return []
         sources = [own_weights_inside(layer) for layer in plan.sources]
         if plan.declaration is None or not plan.declaration.weights:
@@ -198,3 +228,13 @@ class Builder:
         place = tuple(id(self._nodes_made.get(id(enclosing))) for enclosing in outer)
         made = self.made.get(id(node.outputs[index]))
         return target.tensors.get((place, id(made)))
+
+
+def _unused(name, taken):
+    """A name that is not taken, which takes it."""
+    stem, number = name, 0
+    while name in taken:
+        number += 1
+        name = f"{stem}_{number}"
+    taken.add(name)
+    return name

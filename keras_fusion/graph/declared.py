@@ -11,7 +11,7 @@ from keras_fusion.errors import FusionError
 from keras_fusion.graph.alignment import setting_mismatches
 from keras_fusion.graph.steps import LayerPlan, Refusal, Step, activated_apart
 from keras_fusion.graph.tracing import Tensor
-from keras_fusion.graph.trials import acts_on_units_apart
+from keras_fusion.graph.trials import activations_of, acts_on_units_apart
 from keras_fusion.graph.values import AFTER, GROWN, MEAN, SHARED, Value, grown
 from keras_fusion.layers.declarations import names_of
 from keras_fusion.layers.fusing import unusable_values
@@ -55,6 +55,12 @@ class DeclaredCall:
         problems += self._weight_problems(layouts)
         if problems:
             raise Refusal("; ".join(problems))
+        if not averages and not any(layout.grows for layout in layouts.values()):
+            if not have_equal_weights(layers):
+                raise Refusal(
+                    "its weights differ, and none of its axes can grow here; put a layer with an "
+                    "output of its own, such as a Dense, before it"
+                )
         kind, config = declaration.widened(layers[0], layers, layouts, self.planner.options.norm)
         values = self._outputs(layouts, averages)
         exact = (
@@ -236,13 +242,21 @@ class DeclaredCall:
 
     def _activation(self, values):
         """`(finish, linear)`: how an activation that joins units acts on each source's part."""
-        activation = getattr(self.layers[0], "activation", None)
-        if activation is None or values[0].kind != GROWN or acts_on_units_apart(activation):
+        layer = self.layers[0]
+        if all(value.kind != GROWN for value in values):
             return None, False
-        if not self.declaration.averages or len(values[0].dims) > 1:
-            raise Refusal("its activation joins units that fusion keeps apart")
+        joining = [f for f in activations_of(layer) if not acts_on_units_apart(f)]
+        if not joining:
+            return None, False
+        if joining != [getattr(layer, "activation", None)] or not self.declaration.averages:
+            raise Refusal(
+                "an activation inside it joins units that fusion keeps apart; use one that acts on "
+                "each unit, or give it to an Activation layer behind this one"
+            )
+        if len(values[0].dims) > 1:
+            raise Refusal("its activation joins units of several dimensions that grew")
         ((dim, layout),) = values[0].dims.items()
-        return activated_apart(activation, dim, layout), True
+        return activated_apart(joining[0], dim, layout), True
 
 
 def _arguments(call):

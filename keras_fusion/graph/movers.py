@@ -57,6 +57,11 @@ def reshape(calls, inputs):
         return None
     ((dim, layout),) = value.dims.items()
     before = [call.leaves[number].spec.shape for call in calls]
+    if getattr(calls[0].operation, "data_format", None) == "channels_first":
+        # Keras moves the channels to the end first.
+        order = [0, *range(2, len(before[0])), 1]
+        before = [tuple(shape[dim] for dim in order) for shape in before]
+        dim = order.index(dim)
     after = [call.outputs[0].spec.shape for call in calls]
     if len({len(shape) for shape in after}) > 1:
         return None

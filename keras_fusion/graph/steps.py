@@ -40,6 +40,9 @@ class LayerPlan:
     @property
     def layer(self):
         """The fused layer, made when it is first asked for; without weights until it is called."""
+        if self.made is None and self.declaration is None and hasattr(self.sources[0], "adapt"):
+            # What it learned from data is in no configuration, and never changes in training.
+            self.made = self.sources[0]
         if self.made is None:
             kind = self.kind or type(self.sources[0])
             self.made = remade(self.sources[0], kind, self.config, self.linear)
@@ -71,8 +74,14 @@ class Step:
         """True where it is one call of one operation on its inputs as they are."""
         return not (self.changes or self.finish or self.apart)
 
-    def apply(self, call, leaves):
-        """Output tensors of the fused model, from the leaves of the call's arguments in it."""
+    def apply(self, call, leaves, made):
+        """Output tensors of the fused model, from the leaves of the call's arguments in it.
+
+        Args:
+            call: The first source's call.
+            leaves: The leaves.
+            made: List that the operation is added to that stands for the call's.
+        """
         leaves = list(leaves)
         for number, dims in self.changes.items():
             for dim, (before, after) in dims.items():
@@ -80,7 +89,9 @@ class Step:
         if self.apart is not None:
             return self.apart(leaves)
         args, kwargs = call.with_leaves(leaves)
-        outputs = keras.tree.flatten(self.operation()(*args, **kwargs))
+        operation = self.operation()
+        made.append(operation)
+        outputs = keras.tree.flatten(operation(*args, **kwargs))
         return self.finish(outputs) if self.finish else outputs
 
 
@@ -117,7 +128,8 @@ def activated_apart(activation, dim, layout):
     def finish(outputs):
         value = Value("grown", {dim: layout})
         parts = [part(outputs[0], value, source) for source in range(len(layout.sizes))]
-        return [joined_parts([keras.layers.Activation(activation)(p) for p in parts], dim, layout)]
+        active = [keras.layers.Activation(activation, dtype=p.dtype)(p) for p in parts]
+        return [joined_parts(active, dim, layout)]
 
     return finish
 

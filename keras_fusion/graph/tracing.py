@@ -6,6 +6,7 @@ import inspect
 import keras
 
 from keras_fusion import _keras
+from keras_fusion.errors import FusionError
 
 
 @dataclasses.dataclass(eq=False)
@@ -126,8 +127,8 @@ def _open(graph, model, inputs, place, settings):
             (node.arguments.args, node.arguments.kwargs),
         )
         if _keras.is_functional(node.operation):
-            outer = (*settings, {name: _plain(value) for name, value in kwargs.items()})
-            outputs = _open(graph, node.operation, keras.tree.flatten(args), (*place, node), outer)
+            given, options = _given(node.operation, args, kwargs)
+            outputs = _open(graph, node.operation, given, (*place, node), (*settings, options))
         else:
             call = Call(node.operation, args, kwargs, (*place, node), settings)
             outputs = call.outputs = [
@@ -139,5 +140,19 @@ def _open(graph, model, inputs, place, settings):
     return [own[id(spec)] for spec in model.outputs]
 
 
-def _plain(value):
-    return "a tensor" if isinstance(value, Tensor) else value
+def _given(model, args, kwargs):
+    """Tensors that a nested model reads, in the order of its inputs, and its other arguments."""
+    kwargs = dict(kwargs)
+    inputs = args[0] if args else kwargs.pop("inputs")
+    struct, _ = _keras.structures(model)
+    if isinstance(struct, dict) and isinstance(inputs, dict):
+        inputs = {name: inputs[name] for name in struct}
+    tensors = keras.tree.flatten(inputs)
+    if len(tensors) != len(model.inputs):
+        raise FusionError(
+            f"cannot fuse: model `{model.name}` has {len(model.inputs)} inputs and is called on "
+            f"{len(tensors)} tensors; call it on its inputs alone"
+        )
+    return tensors, {
+        name: "a tensor" if isinstance(value, Tensor) else value for name, value in kwargs.items()
+    }

@@ -165,6 +165,17 @@ def acts_on_units_apart(activation):
     return close(together, np.concatenate(apart, -1))
 
 
+def activations_of(layer):
+    """Activations of a layer, and of the layers and cells inside it."""
+    names = ("activation", "recurrent_activation")
+    functions = [getattr(layer, name, None) for name in names]
+    inside = [getattr(layer, name, None) for name in ("layer", "cell", "backward_layer")]
+    inside += getattr(layer, "cells", ())
+    return [function for function in functions if function is not None] + [
+        function for inner in inside if inner is not None for function in activations_of(inner)
+    ]
+
+
 def tensor_leaves(call, values):
     """`{number of a leaf: Value}` of the tensors among a call's arguments."""
     return {

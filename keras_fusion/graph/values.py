@@ -78,7 +78,8 @@ def part(tensor, value, source):
 def joined_parts(parts, dim, layout):
     """The fused tensor of a graph from its sources' parts along one dimension."""
     blocks = Layout.blocks(layout.sizes)
-    return rearranged(keras.layers.Concatenate(axis=dim)(parts), dim, blocks, layout)
+    joint = keras.layers.Concatenate(axis=dim, dtype=parts[0].dtype)(parts)
+    return rearranged(joint, dim, blocks, layout)
 
 
 def rearranged(tensor, dim, before, after):
@@ -86,7 +87,8 @@ def rearranged(tensor, dim, before, after):
     if before == after:
         return tensor
     if not before.grows and after.is_blocks:
-        return keras.layers.Concatenate(axis=dim)([tensor] * len(after.sizes))
+        copies = [tensor] * len(after.sizes)
+        return keras.layers.Concatenate(axis=dim, dtype=tensor.dtype)(copies)
     return ops.take(tensor, places(before, after), axis=dim)
 
 

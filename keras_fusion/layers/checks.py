@@ -10,7 +10,7 @@ from keras_fusion.errors import FusionError, SymmetryWarning
 from keras_fusion.regions import pieces, region_of
 
 # Configuration that does not change what a built layer computes.
-_IGNORED = ("name", "blocks", "groups", "trainable", "seed", "build_config")
+_IGNORED = ("name", "blocks", "trainable", "seed", "build_config")
 _IGNORED_ENDINGS = ("_initializer", "initializer")
 # Values that are compared at a time.
 _PIECE = 1 << 20

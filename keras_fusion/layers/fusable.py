@@ -82,6 +82,7 @@ class Fusable:
     def config_mismatches(self, sources, options):
         """Returns `field: a vs b` for what keeps the configurations from being fused."""
         sized = {field for field, axis in self.sizes().items() if axis in options.grow}
+        sized.add("groups")  # Of norms: they follow from the sources.
         return checks.differing_fields([source.get_config() for source in sources], sized)
 
     def build_fused(self, sources, options):

@@ -64,6 +64,9 @@ def einsum_dense(layer):
         return type(layer), config | {"output_shape": tuple(shape)}
 
     def refuse(sources, layouts, norm):
+        lost = [letter for letter in inputs if letter in layouts and letter not in kernel + output]
+        if lost:
+            return f"its equation sums over `{lost[0]}`, which grew, without a weight"
         varies = layer.bias_axes or output
         still = [letter for letter in layouts if letter in output and letter not in varies]
         if not still:
@@ -77,6 +80,7 @@ def einsum_dense(layer):
         outputs=({dim - len(output): letter for dim, letter in enumerate(output)},),
         # Of the axes that the layer makes, the first grows, such as the heads of a projection.
         fixed=tuple(made[1:]),
+        unitwise=tuple(letter for letter in kernel if letter in inputs and letter in output),
         resize=resize,
         refuse=refuse,
     )
@@ -103,6 +107,9 @@ def convolution(layer):
         return type(layer), config | {"groups": groups, "filters": layouts["output"].size}
 
     def refuse(sources, layouts, norm):
+        per_group = [source.filters / source.groups for source in sources]
+        if len(set(per_group)) > 1:
+            return f"the filters of a group must be equally many, received {per_group}"
         return unless_blocks(layouts["input"], "its groups")
 
     return Declaration(

@@ -26,7 +26,9 @@ from tests.keras_fusion.fusion_contract import numpy, random_inputs
 
 def randomised(model, seed):
     rng = np.random.default_rng(seed)
-    model.set_weights([rng.normal(0.3, 0.5, weight.shape) for weight in model.get_weights()])
+    for variable in model.weights:
+        value = rng.normal(0.3, 0.5, variable.shape)
+        variable.assign(np.abs(value) + 0.1 if "variance" in variable.path else value)
     return model
 
 

@@ -1,0 +1,199 @@
+"""Layers and places in which a plausible rule gives a wrong network, each against the mean."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_fusion as kf
+from tests.keras_fusion.fusion_contract import numpy
+from tests.keras_fusion.graph.differences_test import check_mean, graph, randomised, stacked
+
+
+def pair(function, *shapes, widths=(4, 3)):
+    """Two sources of unequal widths: `function` takes a width, and returns one of tensors."""
+    return [graph(function(width), *shapes, seed=seed) for seed, width in enumerate(widths)]
+
+
+class TestWhatLayersLearnedFromData:
+    def network(self, values, seed):
+        normalization = layers.Normalization()
+        normalization.adapt(np.asarray(values, "float32").reshape(-1, 4))
+        inputs = keras.Input((4,))
+        x = layers.Dense(3, activation="tanh")(normalization(inputs))
+        model = keras.Model(inputs, layers.Dense(2)(x))
+        for variable in model.trainable_variables:
+            variable.assign(np.random.default_rng(seed).normal(size=variable.shape))
+        return model
+
+    def test_a_normalization_that_all_share(self):
+        check_mean([self.network(np.arange(20), seed) for seed in range(2)])
+
+    def test_normalizations_that_differ(self):
+        with pytest.raises(kf.FusionError, match="layer `normalization.*must be equal in every"):
+            kf.fuse([self.network(np.arange(20), 0), self.network(np.arange(20) ** 2, 1)])
+
+    def words(self, words, seed):
+        lookup = layers.StringLookup()
+        lookup.adapt(words)
+        inputs = keras.Input((3,), dtype="string")
+        x = layers.Flatten()(layers.Embedding(8, 4)(lookup(inputs)))
+        model = keras.Model(inputs, layers.Dense(2)(x))
+        for variable in model.trainable_variables:
+            variable.assign(np.random.default_rng(seed).normal(size=variable.shape))
+        return model
+
+    @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="strings are TensorFlow's")
+    def test_vocabularies(self):
+        import tensorflow as tf
+
+        a, b = (self.words(["a", "b", "c"], seed) for seed in range(2))
+        x = tf.constant([["a", "c", "?"], ["b", "b", "a"]])
+        np.testing.assert_allclose(
+            numpy(kf.fuse([a, b])(x)), (numpy(a(x)) + numpy(b(x))) / 2, atol=1e-5
+        )
+        with pytest.raises(kf.FusionError, match="vocabulary: other words"):
+            kf.fuse([a, self.words(["x", "y"], 1)])
+
+
+class TestEinsumDense:
+    def test_a_letter_in_input_kernel_and_output_on_a_shared_input(self):
+        def function(width):
+            return lambda x: layers.Dense(3)(ops.tanh(layers.EinsumDense("ab,b->ab", (5,))(x)))
+
+        check_mean(pair(function, (5,)))
+
+    def test_a_letter_that_is_summed_without_a_weight(self):
+        def function(width):
+            def network(x):
+                x = layers.Permute((2, 1))(layers.Dense(width, activation="tanh")(x))
+                return layers.Dense(2)(layers.EinsumDense("abc,cd->ad", (4,))(x))
+
+            return network
+
+        with pytest.raises(kf.FusionError, match="sums over `b`, which grew, without a weight"):
+            kf.fuse(pair(function, (3, 5)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda width: layers.LSTM(width, recurrent_activation="softmax", return_sequences=True),
+        lambda width: layers.RNN(
+            layers.SimpleRNNCell(width, activation="softmax"), return_sequences=True
+        ),
+        lambda width: layers.Bidirectional(
+            layers.LSTM(width, activation="softmax", return_sequences=True)
+        ),
+        lambda width: layers.TimeDistributed(layers.Dense(width, activation="softmax")),
+    ],
+)
+def test_activations_inside_that_join_units_are_refused(make):
+    def function(width):
+        return lambda x: layers.Dense(2)(make(width)(x))
+
+    with pytest.raises(kf.FusionError, match="an activation inside it joins units"):
+        kf.fuse(pair(function, (3, 5)))
+
+
+def test_grouped_convolutions():
+    def function(width):
+        return lambda x: layers.Dense(2)(
+            layers.Flatten()(layers.Conv1D(width, 2, groups=2, activation="relu")(x))
+        )
+
+    check_mean(pair(function, (6, 4), widths=(4, 4)))
+    with pytest.raises(kf.FusionError, match=r"filters of a group.*\[2.0, 4.0\]"):
+        kf.fuse(pair(function, (6, 4), widths=(4, 8)))
+
+
+def test_groups_of_a_norm_that_all_sources_read_are_compared():
+    def network(groups):
+        return stacked(
+            layers.GroupNormalization(groups), layers.Flatten(), layers.Dense(2), inputs=(3, 8)
+        )
+
+    with pytest.raises(kf.FusionError, match="group"):
+        kf.fuse([network(2), network(4)])
+
+
+def test_a_flatten_of_channels_that_come_first():
+    def function(width):
+        def network(x):
+            x = layers.Permute((2, 1))(layers.Dense(width, activation="relu")(x))
+            return layers.Dense(2)(layers.Flatten(data_format="channels_first")(x))
+
+        return network
+
+    check_mean(pair(function, (3, 5)))
+
+
+class TestNamesAndTypes:
+    def network(self, seed):
+        inputs = keras.Input((5,), name="features")
+        x = layers.Dense(4, name="body")(inputs)
+        x = layers.Concatenate(name="concatenate")([x, inputs])
+        outputs = [
+            layers.Dense(3, activation="softmax", name="kind")(x),
+            layers.Dense(1, name="size")(x),
+        ]
+        model = randomised(keras.Model(inputs, outputs), seed)
+        model.compile("sgd", loss={"kind": "sparse_categorical_crossentropy", "size": "mse"})
+        return model
+
+    def test_outputs_keep_the_names_that_losses_are_given_by(self):
+        fused = kf.fuse([self.network(0), self.network(1)], average="outputs")
+        assert fused.output_names == ["kind", "size"] and fused.inputs[0].name == "features"
+        x = np.ones((4, 5), "float32")
+        fused.fit(x, {"kind": np.zeros(4, int), "size": np.ones(4)}, verbose=0)
+        names = {layer.name for layer in fused.layers}
+        assert {"features", "body", "concatenate", "kind_sources"} <= names
+
+    def test_models_from_files_in_a_process_that_made_none(self, tmp_path):
+        for seed in range(2):
+            self.network(seed).save(tmp_path / f"{seed}.keras")
+        keras.utils.clear_session()
+        sources = [keras.saving.load_model(tmp_path / f"{seed}.keras") for seed in range(2)]
+        fused = kf.fuse(sources, average="outputs")
+        again = kf.fuse([fused, fused], average="outputs", noise=0.1)
+        assert again.output_names == ["kind", "size"]
+
+    def test_what_is_added_computes_in_the_type_of_what_it_joins(self):
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        try:
+            sources = [
+                stacked(
+                    layers.Dense(4),
+                    layers.Dense(3, activation="softmax", dtype="float32"),
+                    seed=seed,
+                )
+                for seed in range(2)
+            ]
+            fused = kf.fuse(sources, average="outputs")
+        finally:
+            keras.config.set_dtype_policy("float32")
+        assert keras.backend.standardize_dtype(fused.output.dtype) == "float32"
+
+
+class TestNestedModels:
+    def test_called_by_keyword(self):
+        def function(width):
+            def network(x):
+                inner = keras.Input((5,))
+                block = keras.Model(inner, layers.Dense(width, activation="relu")(inner))
+                return layers.Dense(2)(block(inputs=x))
+
+            return network
+
+        check_mean(pair(function, (5,)))
+
+    def test_called_on_more_than_it_reads(self):
+        def function(width):
+            def network(x):
+                inner = {"p": keras.Input((5,), name="p"), "q": keras.Input((5,), name="q")}
+                block = keras.Model(inner, layers.Dense(width)(inner["p"] + inner["q"]))
+                return layers.Dense(2)(block({"p": x, "q": x * 2, "z": x}))
+
+            return network
+
+        check_mean(pair(function, (5,)))
