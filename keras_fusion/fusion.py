@@ -1,5 +1,10 @@
 """`kf.fuse`: one call for any fusable model."""
 
+from collections.abc import Iterable
+
+import keras
+
+from keras_fusion.errors import FusionError
 from keras_fusion.graph.fusing import GraphOptions, fuse_graphs, is_graph
 from keras_fusion.layers import checks
 from keras_fusion.layers.tree import is_fusable
@@ -58,6 +63,11 @@ def fuse(
     Example:
         >>> big = kf.fuse([model_a, model_b])
     """
+    if isinstance(models, keras.layers.Layer) or not isinstance(models, Iterable):
+        raise FusionError(
+            "fuse takes a list of models. Received: models of type "
+            f"{type(models).__name__}; write kf.fuse([a, b])"
+        )
     models = list(models)
     if models and all(is_fusable(model) for model in models):
         first, *others = models
@@ -89,9 +99,7 @@ def fuse(
     if len(models) < 2:
         messages.append(f"fusing takes at least two networks, received {len(models)}")
     checks.raise_mismatches(messages)
-    weights = tuple(weights) if weights is not None else (1 / len(models),) * len(models)
-    if len(weights) != len(models):
-        checks.raise_mismatches([f"weights: {len(weights)} for {len(models)} sources"])
+    weights = _weights(weights, len(models))
     options = GraphOptions(
         weights,
         norm,
@@ -103,6 +111,22 @@ def fuse(
         asymmetry,
     )
     return fuse_graphs(models, options, check, optimizer)
+
+
+def _weights(weights, num_sources):
+    """Weights of the mean, one for each source."""
+    if weights is None:
+        return (1 / num_sources,) * num_sources
+    try:
+        values = tuple(float(weight) for weight in weights)
+    except (TypeError, ValueError):
+        values = ()
+    if len(values) != num_sources or not all(value > 0 for value in values):
+        raise FusionError(
+            f"weights must be {num_sources} numbers above 0, one for each source, that add up to "
+            f"1. Received: weights={weights!r}"
+        )
+    return values
 
 
 def self_fuse(model, n=2, **options):

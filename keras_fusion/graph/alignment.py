@@ -4,6 +4,7 @@ import types
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_fusion.graph.tracing import Tensor
 from keras_fusion.layers import checks
@@ -34,7 +35,10 @@ def align(graphs):
     if messages:
         return {}, messages
     walk = _Walk(len(graphs))
-    pending = list(zip(*(graph.outputs for graph in graphs), strict=True))[::-1]
+    if len({len(graph.nested) for graph in graphs}) > 1:
+        return {}, ["number of nested models' outputs differs"]
+    roots = [[*graph.outputs, *graph.nested] for graph in graphs]
+    pending = list(zip(*roots, strict=True))[::-1]
     while pending:
         pending += walk.visit(pending.pop())
     return walk.pairs, walk.messages
@@ -97,9 +101,7 @@ class _Walk:
             if all(tensors):
                 following.append(values)
             elif any(tensors) or not all(same(values[0], value) for value in values[1:]):
-                shown = " vs ".join(
-                    "a tensor" if isinstance(value, Tensor) else repr(value) for value in values
-                )
+                shown = " vs ".join(map(_shown, values))
                 self.messages.append(f"{name}: an argument of its call is {shown}")
         settings = [call.settings for call in calls]
         if any(other != settings[0] for other in settings[1:]):
@@ -108,6 +110,14 @@ class _Walk:
 
     def _differ(self, what, names):
         self.messages.append(f"{what}: " + " vs ".join(names))
+
+
+def _shown(value):
+    """An argument as a message shows it."""
+    if isinstance(value, Tensor):
+        return "a tensor"
+    shape = getattr(value, "shape", ())
+    return f"a constant of shape {tuple(shape)}" if shape else repr(value)
 
 
 def _shape(call):
@@ -122,8 +132,9 @@ def same(first, second):
         return True
     if isinstance(first, types.FunctionType) and isinstance(second, types.FunctionType):
         return _code(first) == _code(second)
-    if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
-        return np.array_equal(np.asarray(first), np.asarray(second))
+    if any(isinstance(value, np.ndarray) or ops.is_tensor(value) for value in (first, second)):
+        arrays = [np.asarray(ops.convert_to_numpy(value)) for value in (first, second)]
+        return np.array_equal(*arrays)
     if type(first) is not type(second):
         return False
     if isinstance(first, list | tuple):

@@ -60,12 +60,16 @@ class Builder:
         if id(model) in self._models:
             return self._models[id(model)]
         if isinstance(model, keras.Sequential) and self._is_a_chain(model, is_root):
-            nodes = self._nodes(model)
+            # A mask is computed by operations of its own, which come along with the layer.
+            nodes = [n for n in self._nodes(model) if isinstance(n.operation, keras.layers.Layer)]
             fused = keras.Sequential(
                 [self._input(model.inputs[0], place), *map(self._operation, nodes)],
                 name=model.name,
             )
-            for node, made in zip(nodes, self._nodes(fused), strict=True):
+            fused_nodes = [
+                n for n in self._nodes(fused) if isinstance(n.operation, keras.layers.Layer)
+            ]
+            for node, made in zip(nodes, fused_nodes, strict=True):
                 self._nodes_made[id(node)] = made
                 self.made |= {
                     id(spec): out for spec, out in zip(node.outputs, made.outputs, strict=True)
@@ -155,10 +159,7 @@ class Builder:
         parts = [part(tensor, value, source) for source in range(len(weights))]
         if len(set(weights)) == 1:
             return keras.layers.Average(dtype=dtype)(parts)
-        scaled = [
-            keras.layers.Rescaling(weight, dtype=dtype)(tensor)
-            for tensor, weight in zip(parts, weights, strict=True)
-        ]
+        scaled = [tensor * weight for tensor, weight in zip(parts, weights, strict=True)]
         return keras.layers.Add(dtype=dtype)(scaled)
 
     def _name(self, model, outputs, ends):

@@ -48,9 +48,14 @@ class DeclaredCall:
         layouts, more = self._grown(layouts, averages)
         changes = changes | more
         settings = setting_mismatches(layers, allowed)
-        reason = declaration.refuse and declaration.refuse(
-            layers, layouts, self.planner.options.norm
-        )
+        norm = self.planner.options.norm
+        reason = declaration.refuse and declaration.refuse(layers, layouts, norm)
+        apart = [a for a in declaration.unitwise if a in layouts and not layouts[a].is_blocks]
+        if apart and (reason or any(any(layouts[axis].shared) for axis in apart)):
+            # Each source's units side by side, with a copy of those that all sources share.
+            more = self._side_by_side(layouts, apart)
+            changes = changes | more
+            reason = declaration.refuse and declaration.refuse(layers, layouts, norm)
         problems = [*settings, *([reason] if reason else [])]
         problems += self._weight_problems(layouts)
         if problems:
@@ -129,6 +134,23 @@ class DeclaredCall:
             sizes = tuple(call.leaves[number].spec.shape[dim] for call in self.calls)
             before = own or Layout.whole(sizes[0], len(self.layers))
             changes[number] = {dim: (before, layout)}
+        return changes
+
+    def _side_by_side(self, layouts, axes):
+        """Rearranges the inputs of axes to one block for each source; changes `layouts`."""
+        changes = {}
+        arguments = _arguments(self.call)
+        for key, dims in self.declaration.inputs.items():
+            name = list(arguments)[key] if isinstance(key, int) else key
+            for dim, axis in dims.items():
+                if axis not in axes:
+                    continue
+                before, after = layouts[axis], Layout.blocks(layouts[axis].sizes)
+                for number in arguments.get(name, ()):
+                    place = dim % len(self.call.leaves[number].spec.shape)
+                    changes.setdefault(number, {})[place] = (before, after)
+        for axis in axes:
+            layouts[axis] = Layout.blocks(layouts[axis].sizes)
         return changes
 
     def _grown(self, layouts, averages):
@@ -245,7 +267,8 @@ class DeclaredCall:
         layer = self.layers[0]
         if all(value.kind != GROWN for value in values):
             return None, False
-        joining = [f for f in activations_of(layer) if not acts_on_units_apart(f)]
+        rank = len(self.call.outputs[0].spec.shape)
+        joining = [f for f in activations_of(layer) if not acts_on_units_apart(f, rank)]
         if not joining:
             return None, False
         if joining != [getattr(layer, "activation", None)] or not self.declaration.averages:

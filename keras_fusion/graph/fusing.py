@@ -94,13 +94,23 @@ def fuse_graphs(models, options, check_result=True, optimizer="fresh"):
         )
     planner = Planner(graphs, pairs, options)
     planner.run()
+    planner.check_outputs()
     checks.raise_mismatches(list(dict.fromkeys(planner.messages)))
     if not options.noise.scale and not options.asymmetry:
         values = {id(model): Values(enumerate(model.weights)) for model in models}
         checks.warn_if_never_parting(models, [values[id(model)] for model in models])
     # Noise moves the function, so it comes after the check.
     builder = Builder(graphs[0], planner, options, Noise() if check_result else options.noise)
-    fused, weights = builder.build()
+    try:
+        fused, weights = builder.build()
+    except FusionError:
+        raise
+    except Exception as error:
+        # Whatever Keras raises here, no rule has foreseen it.
+        raise FusionError(
+            f"cannot fuse: the fused model cannot be built: {' '.join(str(error).split())[:500]}. "
+            "No rule of fusion has foreseen this: please report it with both models' summaries"
+        ) from error
     if check_result:
         check(graphs, pairs, planner, builder, fused, options)
         if options.noise.scale:

@@ -74,6 +74,26 @@ class Planner:
             for tensor, value in zip(call.outputs, step.values, strict=True):
                 self.values[id(tensor)] = value
 
+    def check_outputs(self):
+        """Adds messages on outputs whose mean cannot be taken."""
+        if self.options.outputs == "concat" or self.messages:
+            return
+        for tensors in zip(*(graph.outputs for graph in self.graphs), strict=True):
+            value = self.values[id(tensors[0])]
+            shapes = [tuple(tensor.spec.shape) for tensor in tensors]
+            dtype = keras.backend.standardize_dtype(tensors[0].spec.dtype)
+            what = f"output {self.graphs[0].outputs.index(tensors[0])}"
+            if value.kind == GROWN and len(set(shapes)) > 1:
+                self.messages.append(
+                    f"{what}: the mean needs outputs of one shape, received "
+                    f"{' vs '.join(map(str, shapes))}; outputs='concat' keeps all of them"
+                )
+            elif value.kind == GROWN and "float" not in dtype:
+                self.messages.append(
+                    f"{what}: its values are of type {dtype}, which have no mean; leave the last "
+                    "operation out of the models, or use outputs='concat'"
+                )
+
     def _input(self, tensors):
         shapes = [tuple(tensor.spec.shape) for tensor in tensors]
         dtypes = {keras.backend.standardize_dtype(tensor.spec.dtype) for tensor in tensors}
@@ -142,11 +162,18 @@ class Planner:
                 "that grows"
             )
         step = None
+        masked = [n for n in inputs if _is_masked(calls[0].leaves[n])]
         if kind in _CONCATENATIONS:
             step = movers.concatenation(calls, inputs, settings)
         elif reshapes:
             step = movers.reshape(calls, inputs)
-        return step or self._tried(calls, inputs)
+        step = step or self._tried(calls, inputs)
+        if step.apart is not None and masked:
+            raise Refusal(
+                "it joins units, so that it is computed for each source apart, which would lose "
+                "the mask of what it reads; remove the mask before it, or the layer"
+            )
+        return step
 
     def _of_means(self, calls, inputs):
         """An operation behind the mean: it is applied to the mean."""
@@ -252,6 +279,11 @@ class Planner:
             )
         plan = self.layers.setdefault(id(operations[0]), LayerPlan(tuple(operations)))
         return Step([Value() for _ in calls[0].outputs], lambda: plan.layer)
+
+
+def _is_masked(tensor):
+    """Returns whether a tensor carries a mask."""
+    return getattr(tensor.spec, "_keras_mask", None) is not None
 
 
 def _sized(operation):

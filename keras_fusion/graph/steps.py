@@ -40,9 +40,13 @@ class LayerPlan:
     @property
     def layer(self):
         """The fused layer, made when it is first asked for; without weights until it is called."""
-        if self.made is None and self.declaration is None and hasattr(self.sources[0], "adapt"):
-            # What it learned from data is in no configuration, and never changes in training.
-            self.made = self.sources[0]
+        first = self.sources[0]
+        if self.made is None and (
+            hasattr(first, "adapt") or isinstance(first, keras.layers.Lambda)
+        ):
+            # What it learned from data is in no configuration, and never changes in training; a
+            # function of the user's may have no name.
+            self.made = first
         if self.made is None:
             kind = self.kind or type(self.sources[0])
             self.made = remade(self.sources[0], kind, self.config, self.linear)
@@ -178,6 +182,8 @@ def remade(layer, kind, config=None, linear=False):
 
 def _unbuilt(config):
     """A configuration without the shapes that layers inside were built with."""
+    if isinstance(config, list):
+        return list(map(_unbuilt, config))
     if not isinstance(config, dict):
         return config
     return {name: _unbuilt(value) for name, value in config.items() if name != "build_config"}

@@ -75,6 +75,7 @@ class Graph:
         inputs: Its input tensors.
         outputs: Its output tensors.
         calls: All calls, those inside nested models in place of the calls of these.
+        nested: Output tensors of nested models, also those that nothing reads.
         tensors: `{(enclosing calls, id of the keras tensor): Tensor}`.
     """
 
@@ -82,6 +83,7 @@ class Graph:
     inputs: list[Tensor] = dataclasses.field(default_factory=list)
     outputs: list[Tensor] = dataclasses.field(default_factory=list)
     calls: list[Call] = dataclasses.field(default_factory=list)
+    nested: list[Tensor] = dataclasses.field(default_factory=list)
     tensors: dict = dataclasses.field(default_factory=dict)
 
     def consumers(self):
@@ -129,6 +131,7 @@ def _open(graph, model, inputs, place, settings):
         if _keras.is_functional(node.operation):
             given, options = _given(node.operation, args, kwargs)
             outputs = _open(graph, node.operation, given, (*place, node), (*settings, options))
+            graph.nested += outputs
         else:
             call = Call(node.operation, args, kwargs, (*place, node), settings)
             outputs = call.outputs = [

@@ -154,14 +154,17 @@ def tried(calls, values):
         return Trial(calls, values, small=False)
 
 
-def acts_on_units_apart(activation):
+def acts_on_units_apart(activation, rank=2):
     """Returns whether an activation acts on each unit apart, by trying it on numbers."""
-    if activation is None:
-        return True
     rng = np.random.default_rng(0)
-    parts = [rng.normal(size=(3, width)).astype("float32") for width in (4, 3)]
-    together = ops.convert_to_numpy(activation(ops.convert_to_tensor(np.concatenate(parts, -1))))
-    apart = [ops.convert_to_numpy(activation(ops.convert_to_tensor(array))) for array in parts]
+    parts = [rng.normal(size=(*(3,) * (rank - 1), width)).astype("float32") for width in (4, 3)]
+    try:
+        together, *apart = [
+            ops.convert_to_numpy(activation(ops.convert_to_tensor(array)))
+            for array in (np.concatenate(parts, -1), *parts)
+        ]
+    except Exception:  # noqa: BLE001 - one that needs the units it was made for
+        return False
     return close(together, np.concatenate(apart, -1))
 
 

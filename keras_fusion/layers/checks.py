@@ -31,6 +31,8 @@ def differing_fields(configs, allowed=(), prefix=""):
         values = [config.get(field) for config in configs]
         if all(value == values[0] for value in values[1:]):
             continue
+        if all(isinstance(value, list | tuple) for value in values):
+            values = [{str(index): part for index, part in enumerate(value)} for value in values]
         nested = [_fields_of(value) for value in values]
         if None not in nested and len({value.get("class_name") for value in values}) == 1:
             messages += differing_fields(nested, allowed, f"{prefix}{field}.")

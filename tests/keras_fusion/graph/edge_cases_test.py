@@ -197,3 +197,135 @@ class TestNestedModels:
             return network
 
         check_mean(pair(function, (5,)))
+
+    def test_of_which_one_output_is_read(self):
+        def function(width):
+            def network(x):
+                inner = keras.Input((5,))
+                h = layers.Dense(width, activation="relu")(inner)
+                block = keras.Model(inner, [h, layers.Dense(7)(h)])
+                return layers.Dense(2)(block(x)[0])
+
+            return network
+
+        check_mean(pair(function, (5,)))
+
+
+def test_a_lambda_before_anything_grew():
+    sources = [
+        stacked(layers.Lambda(lambda x: 2 * x), layers.Dense(width), layers.Dense(2), seed=width)
+        for width in (2, 3)
+    ]
+    check_mean(sources)
+    other = stacked(layers.Lambda(lambda x: 3 * x), layers.Dense(2), layers.Dense(2))
+    with pytest.raises(kf.FusionError, match="functions of one name that compute other things"):
+        kf.fuse([sources[0], other])
+
+
+def test_a_masked_sequential():
+    sources = [
+        stacked(layers.Masking(), layers.LSTM(width), layers.Dense(2), inputs=(4, 3), seed=width)
+        for width in (2, 3)
+    ]
+    assert isinstance(check_mean(sources), keras.Sequential)
+
+
+def test_a_mask_that_would_be_lost_is_refused():
+    def network(seed):
+        inputs = keras.Input((5,), dtype="int32")
+        x = layers.Embedding(5, 3, mask_zero=True)(inputs)
+        x = layers.GlobalMaxPooling1D()(layers.Attention()([x, x]))
+        return randomised(keras.Model(inputs, layers.Dense(2)(x)), seed)
+
+    with pytest.raises(kf.FusionError, match="would lose the mask"):
+        kf.fuse([network(0), network(1)])
+
+
+def test_a_layer_that_is_computed_apart_and_called_twice():
+    def function(width):
+        def network(x):
+            norm = layers.UnitNormalization()
+            return layers.Dense(2)(norm(layers.Dense(width)(x)) + norm(layers.Dense(width)(x)))
+
+        return network
+
+    check_mean(pair(function, (3, 5)))
+
+
+def test_outputs_without_a_mean():
+    def function(width):
+        def network(x):
+            h = layers.Dense(width, activation="relu")(x)
+            return [h, layers.Dense(2)(h)]
+
+        return network
+
+    with pytest.raises(kf.FusionError, match=r"output 0: .*\(None, 4\) vs \(None, 3\)"):
+        kf.fuse(pair(function, (5,)))
+    with pytest.raises(kf.FusionError, match="output 0: .* of type bool"):
+        kf.fuse(
+            pair(lambda width: lambda x: layers.Dense(3)(layers.Dense(width)(x)) > 0, (5,)),
+            average="outputs",
+        )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.BatchNormalization(),
+        lambda: layers.PReLU(),
+        lambda: layers.LayerNormalization(),
+    ],
+)
+def test_a_layer_of_units_behind_a_skip_from_the_input(make):
+    def function(width):
+        def network(x):
+            x = layers.Concatenate()([x, layers.Dense(width)(x)])
+            return layers.Dense(2)(make()(x))
+
+        return network
+
+    sources = pair(function, (5,))
+    for source in sources:
+        for variable in source.variables:
+            if "variance" in variable.path:
+                variable.assign(np.abs(numpy(variable)) + 0.1)
+    check_mean(sources)
+
+
+def test_cells_that_keras_numbered():
+    def function(width):
+        def network(x):
+            cells = [layers.LSTMCell(width + 1), layers.GRUCell(width)]
+            return layers.Dense(2)(layers.RNN(cells)(x))
+
+        return network
+
+    check_mean(pair(function, (3, 5)))
+
+
+def test_an_activation_over_another_dimension():
+    def function(width):
+        def network(x):
+            y = layers.Dense(width, activation=lambda z: ops.softmax(z, axis=1))(x)
+            return layers.Dense(2)(y)
+
+        return network
+
+    check_mean(pair(function, (3, 5), widths=(4, 4)))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda a, b: kf.fuse(a, b), "takes a list of models.*write kf.fuse"),
+        (lambda a, b: kf.fuse(a), "takes a list of models"),
+        (lambda a, b: kf.fuse([a, b], weights=[float("nan"), 0.5]), "weights must be 2 numbers"),
+        (lambda a, b: kf.fuse([a, b], weights=0.5), "weights must be 2 numbers"),
+        (lambda a, b: kf.fuse([a, b], weights=["a", "b"]), "weights must be 2 numbers"),
+    ],
+)
+def test_arguments_of_other_kinds(call, message):
+    a, b = (stacked(layers.Dense(2), seed=seed) for seed in range(2))
+    with pytest.raises(kf.FusionError, match=message):
+        call(a, b)
