@@ -131,7 +131,7 @@ def same(first, second):
     if first is second:
         return True
     if isinstance(first, types.FunctionType) and isinstance(second, types.FunctionType):
-        return _code(first) == _code(second)
+        return _same_function(first, second)
     if any(isinstance(value, np.ndarray) or ops.is_tensor(value) for value in (first, second)):
         arrays = [np.asarray(ops.convert_to_numpy(value)) for value in (first, second)]
         return np.array_equal(*arrays)
@@ -155,15 +155,28 @@ def _configured(value):
     return type(value), {key: part for key, part in config.items() if key != "name"}
 
 
-def _code(function):
-    """Returns a function's code, its constants, and the values that it closes over."""
-    cells = tuple(repr(cell.cell_contents) for cell in function.__closure__ or ())
-    code = function.__code__
-    constants = tuple(
-        constant.co_code if isinstance(constant, types.CodeType) else constant
-        for constant in code.co_consts
+def _same_function(first, second):
+    """Returns whether functions have one code and equal constants, defaults and closures."""
+    pairs = [
+        (first.__defaults__, second.__defaults__),
+        (first.__kwdefaults__, second.__kwdefaults__),
+        *(
+            [[cell.cell_contents for cell in function.__closure__ or ()] for function in pair]
+            for pair in [(first, second)]
+        ),
+    ]
+    return _same_code(first.__code__, second.__code__) and all(same(*pair) for pair in pairs)
+
+
+def _same_code(first, second):
+    if (first.co_code, first.co_names) != (second.co_code, second.co_names):
+        return False
+    return len(first.co_consts) == len(second.co_consts) and all(
+        _same_code(a, b)
+        if isinstance(a, types.CodeType) and isinstance(b, types.CodeType)
+        else same(a, b)
+        for a, b in zip(first.co_consts, second.co_consts, strict=True)
     )
-    return code.co_code, constants, code.co_names, repr(function.__defaults__), cells
 
 
 def setting_mismatches(operations, sizes=()):
@@ -188,7 +201,15 @@ def setting_mismatches(operations, sizes=()):
             if key not in sizes
             and not all(same(plain[0][key], settings.get(key)) for settings in plain[1:])
         ]
-    messages = checks.differing_fields([layer.get_config() for layer in operations], sizes)
+    try:
+        configs = [layer.get_config() for layer in operations]
+    except (TypeError, ValueError, NotImplementedError) as error:
+        return [
+            f"its settings cannot be read ({' '.join(str(error).split())[:200]}); use functions "
+            "or objects that are registered with keras.saving"
+        ]
+    functions = _functions(operations[0])
+    messages = checks.differing_fields(configs, (*sizes, *functions))
     if hasattr(operations[0], "get_vocabulary"):
         vocabularies = [layer.get_vocabulary() for layer in operations]
         if any(list(other) != list(vocabularies[0]) for other in vocabularies[1:]):
@@ -196,11 +217,10 @@ def setting_mismatches(operations, sizes=()):
                 "vocabulary: other words, received "
                 + " vs ".join(f"{len(v)}" for v in vocabularies)
             )
-    for name in _functions(operations[0]):
-        functions = [getattr(layer, name, None) for layer in operations]
-        if not all(same(functions[0], function) for function in functions[1:]):
-            if not any(message.startswith(f"{name}:") for message in messages):
-                messages.append(f"{name}: functions of one name that compute other things")
+    for name in functions:
+        values = [getattr(layer, name, None) for layer in operations]
+        if not all(same(values[0], value) for value in values[1:]):
+            messages.append(f"{name}: functions of one name that compute other things")
     return messages
 
 

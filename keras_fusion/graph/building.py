@@ -111,8 +111,14 @@ class Builder:
         tensor = self.graph.tensors[(tuple(map(id, place)), id(spec))]
         value = self.planner.values.get(id(tensor))
         shape = value.shape(spec.shape) if value is not None else spec.shape
-        name = _keras.operation_of(spec).name
-        return keras.Input(batch_shape=shape, dtype=spec.dtype, name=name)
+        layer = _keras.operation_of(spec)
+        return keras.Input(
+            batch_shape=shape,
+            dtype=spec.dtype,
+            sparse=spec.sparse,
+            name=layer.name,
+            optional=getattr(layer, "optional", False),
+        )
 
     def _functional(self, model, place, is_root):
         inputs_struct, outputs_struct = _keras.structures(model)

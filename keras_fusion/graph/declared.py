@@ -105,6 +105,12 @@ class DeclaredCall:
             name = list(arguments)[key] if isinstance(key, int) else key
             for number in arguments.get(name, ()):
                 dims_of[number] = dims
+        states = arguments.get("initial_state", ())
+        if any(n not in dims_of or inputs[n].kind != GROWN for n in states):
+            raise Refusal(
+                "its initial state must come from layers that grow, one state for each of its own; "
+                "put a Dense between, or leave the state out"
+            )
         for number, value in inputs.items():
             rank = len(call.leaves[number].spec.shape)
             dims = {dim % rank: axis for dim, axis in dims_of.get(number, {}).items()}
@@ -112,7 +118,8 @@ class DeclaredCall:
             if stray or (value.kind == GROWN and number not in dims_of):
                 raise Refusal(
                     "it reads a tensor that grew along a dimension that is none of its axes, "
-                    f"dimension {min(stray or value.dims)}"
+                    f"dimension {min(stray or value.dims)}; move the units to the dimension that "
+                    "it sums over, with a Permute or Reshape before it"
                 )
             if value.kind in (MEAN, AFTER):
                 raise Refusal("it uses an output of the model, where the sources' mean is taken")

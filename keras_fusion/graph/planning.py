@@ -88,6 +88,11 @@ class Planner:
                     f"{what}: the mean needs outputs of one shape, received "
                     f"{' vs '.join(map(str, shapes))}; outputs='concat' keeps all of them"
                 )
+            elif value.kind == GROWN and _is_masked(tensors[0]):
+                self.messages.append(
+                    f"{what}: it carries a mask, by which Keras weighs the loss, and averaging it "
+                    "behind the model would lose that; use average='logits', or outputs='concat'"
+                )
             elif value.kind == GROWN and "float" not in dtype:
                 self.messages.append(
                     f"{what}: its values are of type {dtype}, which have no mean; leave the last "

@@ -101,7 +101,7 @@ def run(operation, args, kwargs):
     Layers that augment images act as in training where they are not told otherwise.
     """
     if "training" in inspect.signature(type(operation).call).parameters:
-        kwargs = {"training": False} | kwargs
+        kwargs = kwargs | {"training": False}
     return keras.tree.flatten(operation(*args, **kwargs))
 
 

@@ -68,6 +68,11 @@ def recurrent(layer, prefix="", path=""):
         _resize_cells(config, cells, layouts, units)
         return type(layer), config
 
+    def refuse(all_sources, layouts, norm):
+        if layer.stateful:
+            return "it keeps a state for each row of a batch; build the models with stateful=False"
+        return None
+
     return Declaration(
         weights,
         inputs={0: {-1: "input"}, "initial_state": {-1: units[-1]}},
@@ -76,6 +81,7 @@ def recurrent(layer, prefix="", path=""):
         tied={f"state of {name}": name for name in units},
         averages=False,
         resize=resize,
+        refuse=refuse,
     )
 
 
@@ -107,6 +113,7 @@ def bidirectional(layer):
         tied=dict(forward.tied) | dict(backward.tied),
         averages=False,
         resize=resize,
+        refuse=forward.refuse,
     )
 
 

@@ -329,3 +329,58 @@ def test_arguments_of_other_kinds(call, message):
     a, b = (stacked(layers.Dense(2), seed=seed) for seed in range(2))
     with pytest.raises(kf.FusionError, match=message):
         call(a, b)
+
+
+def test_functions_that_differ_in_what_they_close_over_or_default_to():
+    def closing(scale):
+        return lambda x: ops.tanh(x) * scale[2500]
+
+    def defaulting(factor):
+        def function(x, *, k=factor):
+            return ops.tanh(x * k)
+
+        return function
+
+    arrays = [np.zeros(3000, "float32") for _ in range(2)]
+    arrays[1][2500] = 1.0
+    for functions in (list(map(closing, arrays)), [defaulting(1.0), defaulting(2.0)]):
+        sources = [stacked(layers.Dense(3, activation=f), layers.Dense(2)) for f in functions]
+        with pytest.raises(kf.FusionError, match="activation"):
+            kf.fuse(sources)
+
+
+def test_an_output_that_weighs_the_loss_by_its_mask():
+    def network(seed):
+        inputs = keras.Input((4,), dtype="int32")
+        x = layers.Embedding(5, 4, mask_zero=True)(inputs)
+        x = layers.LSTM(3, return_sequences=True)(x)
+        return randomised(keras.Model(inputs, layers.Dense(2, activation="softmax")(x)), seed)
+
+    assert kf.fuse([network(0), network(1)])
+    with pytest.raises(kf.FusionError, match="output 0: it carries a mask"):
+        kf.fuse([network(0), network(1)], average="outputs")
+
+
+def test_states_of_recurrent_layers():
+    def network(seed, stateful=False, given=False):
+        inputs = [keras.Input(batch_shape=(3, 4, 2)), keras.Input(batch_shape=(3, 4))]
+        state = [inputs[1], inputs[1]] if given else None
+        x = layers.LSTM(4, stateful=stateful)(inputs[0], initial_state=state)
+        return keras.Model(inputs, layers.Dense(2)(x + layers.Dense(4)(inputs[1])))
+
+    with pytest.raises(kf.FusionError, match="stateful=False"):
+        kf.fuse([network(0, stateful=True), network(1, stateful=True)])
+    with pytest.raises(kf.FusionError, match="initial state must come from layers that grow"):
+        kf.fuse([network(0, given=True), network(1, given=True)])
+
+
+def test_layers_that_are_told_to_train():
+    def function(width):
+        def network(x):
+            x = layers.RandomFlip()(x)
+            x = layers.Dropout(0.5)(layers.Dense(width)(layers.Flatten()(x)), training=True)
+            return layers.Dense(2)(x)
+
+        return network
+
+    assert kf.fuse(pair(function, (4, 4, 1)))
