@@ -126,7 +126,9 @@ def _weights(weights, num_sources):
             f"weights must be {num_sources} numbers above 0, one for each source, that add up to "
             f"1. Received: weights={weights!r}"
         )
-    return values
+    if abs(sum(values) - 1) > 1e-6:
+        raise FusionError(f"weights must add up to 1. Received: weights={weights!r}")
+    return tuple(value / sum(values) for value in values)
 
 
 def self_fuse(model, n=2, **options):

@@ -72,6 +72,10 @@ class _Walk:
         if len({type(call.operation) for call in calls}) > 1 or self._indices(tensors):
             self._differ("structure", [call.name for call in calls])
             return []
+        if len({len(call.outputs) for call in calls}) > 1:
+            counts = " vs ".join(str(len(call.outputs)) for call in calls)
+            self.messages.append(f"{calls[0].name}: it has {counts} outputs")
+            return []
         self.pairs[id(calls[0])] = tuple(calls)
         self._check_partners(calls)
         return self._arguments(calls)

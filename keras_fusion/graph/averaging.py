@@ -71,7 +71,10 @@ class _Way:
         for call in self.between:
             if any(id(tensor) in self.means for tensor in call.inputs):
                 self.means |= set(map(id, call.outputs))
-        self.possible = all(map(_is_linear, self.heads)) and self._keeps_means(pairs, options)
+        # A further output, such as an attention's scores, is no linear function of the weights.
+        alone = all(len(call.outputs) == 1 for call in self.heads)
+        linear = alone and all(map(_is_linear, self.heads))
+        self.possible = linear and self._keeps_means(pairs, options)
 
     def _walk(self, output):
         pending, visited = [output], set()

@@ -174,27 +174,38 @@ class DeclaredCall:
                         layouts[axis] = layouts["value"]
                 continue
             given |= set(dims.values())
-            for dim, axis in dims.items():
-                if axis in declaration.unitwise and axis not in layouts:
-                    for number in arguments[name]:
-                        shapes = [call.leaves[number].spec.shape for call in self.calls]
-                        place = dim % len(shapes[0])
-                        size = shapes[0][place]
-                        if size is None or (place != len(shapes[0]) - 1 and place != 1):
-                            continue
-                        layout = Layout.blocks((size,) * len(self.layers))
-                        layouts[axis] = layout
-                        before = Layout.whole(size, len(self.layers))
-                        changes.setdefault(number, {})[place] = (before, layout)
+            for number in arguments[name]:
+                place, axis = self._copied_axis(dims, number, layouts)
+                if axis is not None:
+                    size = self.call.leaves[number].spec.shape[place]
+                    after = layouts[axis] = Layout.blocks((size,) * len(self.calls))
+                    before = Layout.whole(size, len(self.calls))
+                    changes.setdefault(number, {})[place] = (before, after)
         sizes = self._sizes()
         made = declaration.output_axes - given - set(declaration.tied)
-        for axis in (*declaration.inner_axes, *(() if averages else made)):
+        if averages:
+            # The mean is that of the first output; the heads of an attention's scores grow.
+            made -= {name for axis in declaration.outputs[0].values() for name in names_of(axis)}
+        for axis in (*declaration.inner_axes, *made):
             if axis in sizes:
                 layouts[axis] = Layout.blocks(sizes[axis])
         for axis, other in declaration.tied.items():
             if other in layouts:
                 layouts[axis] = layouts[other]
         return {axis: layout for axis, layout in layouts.items() if layout.grows}, changes
+
+    def _copied_axis(self, dims, number, layouts):
+        """Dimension, and axis, along which an input that all sources share is copied for each."""
+        shape = self.call.leaves[number].spec.shape
+        places = {
+            dim % len(shape): axis
+            for dim, axis in dims.items()
+            if axis in self.declaration.unitwise
+        }
+        if not places or any(axis in layouts for axis in places.values()):
+            return None, None
+        place = max(places)
+        return (place, places[place]) if shape[place] is not None else (None, None)
 
     def _sizes(self):
         """`{axis: sizes}` of the axes of a layer, one for each source."""

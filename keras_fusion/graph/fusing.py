@@ -60,10 +60,6 @@ class GraphOptions:
                 "asymmetry is that of copies. "
                 f"Received: asymmetry={self.asymmetry} with fill={self.fill!r}; use fill='copies'"
             )
-        if any(weight <= 0 for weight in self.weights) or abs(sum(self.weights) - 1) > 1e-6:
-            raise FusionError(
-                f"weights must be above 0 and add up to 1. Received: weights={list(self.weights)}"
-            )
 
 
 def fuse_graphs(models, options, check_result=True, optimizer="fresh"):

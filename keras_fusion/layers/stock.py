@@ -39,8 +39,17 @@ def embedding(layer):
     )
 
 
+@register_fusion(layers.ReversibleEmbedding)
+def reversible_embedding(layer):
+    # Its table is read in both directions, so no one factor averages it.
+    return None
+
+
 @register_fusion(layers.EinsumDense)
 def einsum_dense(layer):
+    terms = layer.equation.replace(" ", "").replace("->", ",").split(",")
+    if any("..." in term[1:] for term in terms):
+        return None  # Dimensions behind the letters have no place of their own.
     inputs, output = layer.equation.replace("...", "").replace(" ", "").split("->")
     inputs, kernel = inputs.split(",")
     summed = [letter for letter in kernel if letter not in output]
@@ -244,7 +253,7 @@ def grouped_query_attention(layer):
         # The layer's output is as wide as its query.
         tied={"output": "query"},
         averages=False,
-        unitwise=("query",),
+        unitwise=("query", "value", "key"),
         refuse=refuse,
     )
 

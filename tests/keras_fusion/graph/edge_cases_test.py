@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_fusion as kf
+from keras_fusion.layers import FusableMultiHeadAttention
 from tests.keras_fusion.fusion_contract import numpy
 from tests.keras_fusion.graph.differences_test import check_mean, graph, randomised, stacked
 
@@ -384,3 +385,66 @@ def test_layers_that_are_told_to_train():
         return network
 
     assert kf.fuse(pair(function, (4, 4, 1)))
+
+
+def test_grouped_queries_of_what_all_sources_read():
+    def function(width):
+        return lambda x: layers.Dense(2)(layers.GroupQueryAttention(4, 2 * width, width)(x, x))
+
+    check_mean(pair(function, (5, 6), widths=(2, 1)))
+
+
+def test_scores_of_an_attention_as_an_output():
+    def function(width):
+        def network(x):
+            return list(
+                layers.MultiHeadAttention(2, 3, output_shape=3)(x, x, return_attention_scores=True)
+            )
+
+        return network
+
+    with pytest.warns(kf.SymmetryWarning):
+        model = pair(function, (5, 6))[0]
+        fused = kf.fuse([model, model], average="outputs")
+    x = np.random.default_rng(0).normal(size=(2, 5, 6)).astype("float32")
+    for output, expected in zip(fused(x), model(x), strict=True):
+        np.testing.assert_allclose(numpy(output), numpy(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [2, -1])
+def test_norms_of_channels_on_what_all_sources_read(axis):
+    def function(width):
+        return lambda x: layers.Dense(2)(
+            layers.Flatten()(layers.GroupNormalization(2, axis=axis)(x))
+        )
+
+    check_mean(pair(function, (3, 4, 6)))
+
+
+def test_an_equation_with_dimensions_behind_its_letters():
+    def function(width):
+        return lambda x: layers.Dense(2)(layers.EinsumDense("ab...,bc->ac...", 3)(x))
+
+    with pytest.raises(kf.FusionError, match="declares no axes"):
+        kf.fuse(pair(function, (5, 3)))
+
+
+def test_equal_sources_under_the_rule_behind_a_skip_from_the_input():
+    def network(x):
+        x = layers.Concatenate()([x, layers.Dense(4)(x)])
+        return layers.Dense(2)(layers.LayerNormalization()(x))
+
+    model = graph(network, (5,))
+    with pytest.warns(kf.SymmetryWarning):
+        fused = kf.fuse([model, model], norm="rule")
+    x = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+    np.testing.assert_allclose(numpy(fused(x)), numpy(model(x)), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [layers.MultiHeadAttention, FusableMultiHeadAttention])
+def test_an_attention_whose_output_is_the_model_s(kind):
+    def function(width):
+        return lambda x: kind(width, 3, output_shape=2)(x, x)
+
+    fused = check_mean(pair(function, (5, 6), widths=(2, 3)))
+    assert fused.layers[-1].get_config()["num_heads"] == 5

@@ -449,7 +449,7 @@ class TestInputsOutputsAndWeights:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"weights": [0.5, 0.6]}, "weights must be above 0 and add up to 1"),
+            ({"weights": [0.5, 0.6]}, "weights must add up to 1"),
             ({"weights": [1.0]}, "weights must be 2 numbers above 0"),
             ({"inputs": "both"}, "inputs must be one of .*inputs='both'"),
             ({"average": "mean"}, "average must be one of .*average='mean'"),
