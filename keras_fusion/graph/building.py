@@ -179,10 +179,11 @@ class Builder:
         operations = _keras.operations_of(outputs)
         taken = {node.operation.name for node in _keras.nodes(model)}
         taken |= {operation.name for operation in operations}
-        made = set(map(id, self._made_operations))
+        made, given = set(map(id, self._made_operations)), set()
         for operation in operations:
-            if id(operation) in ends:
+            if id(operation) in ends and ends[id(operation)] not in given:
                 operation.name = ends[id(operation)]
+                given.add(operation.name)
             elif operation.name in ends.values():
                 operation.name = _unused(f"{operation.name}_sources", taken)
             elif id(operation) not in made:

@@ -56,7 +56,8 @@ def options(examples):
     )
 
 
-@options(60)
+# On JAX every operation of every shape is compiled: a few graphs show that the rules hold there.
+@options(60 if keras.backend.backend() == "tensorflow" else 6)
 @given(programs, widths, st.integers(1, 2))
 def test_random_graphs(program, sizes, heads):
     fuses_to_the_mean(program, sizes, heads)
@@ -72,6 +73,7 @@ def test_many_random_graphs(program, sizes, heads):
 def test_most_random_graphs_fuse():
     """A generator whose graphs were all refused would show nothing."""
     rng = np.random.default_rng(1)
-    programs = [rng.integers(0, 10_000, (rng.integers(2, 9), 3)).tolist() for _ in range(12)]
+    count = 12 if keras.backend.backend() == "tensorflow" else 4
+    programs = [rng.integers(0, 10_000, (rng.integers(2, 9), 3)).tolist() for _ in range(count)]
     fused = [fuses_to_the_mean(program, (2, 3), 1) for program in programs]
-    assert sum(fused) >= 9
+    assert sum(fused) >= 3 * count // 4
