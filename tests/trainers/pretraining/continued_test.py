@@ -50,15 +50,17 @@ def world(tmp_path_factory, patch):
     folder = tmp_path_factory.mktemp("continued")
     nano.write_tokens(folder)
     (folder / "plan.json").write_text(json.dumps(PLAN))
+    # The parts alone: first, then, last.
+    (folder / "parts.json").write_text(json.dumps(PLAN | {"stages": PLAN["stages"][1:4]}))
     pretrain.pretrain(asked(folder))
     return folder
 
 
-def asked(folder, *arguments, workdir="w"):
+def asked(folder, *arguments, workdir="w", plan="plan"):
     (data_dir,) = (folder / "data").glob("text-*")
     where = (f"--data_dir={data_dir}", f"--workdir={folder}/{workdir}")
-    plan = f"--plan_file={folder}/plan.json"
-    return nano.config_of(pretrain, plan, *ARGUMENTS, *where, *arguments)
+    plan_file = f"--plan_file={folder}/{plan}.json"
+    return nano.config_of(pretrain, plan_file, *ARGUMENTS, *where, *arguments)
 
 
 def state_of(folder):
@@ -92,7 +94,7 @@ class Killed(Exception):
 
 
 def test_a_part_that_was_interrupted_goes_on_exactly(world, patch):
-    config = asked(world, workdir="w2")
+    config = asked(world, workdir="w2", plan="parts")
     save = checkpoints.Writer.save
 
     def save_and_end(writer, step, *arguments):
