@@ -11,6 +11,10 @@ from hypothesis import strategies as st
 import keras_fusion as kf
 from tests.keras_fusion.graph.random_graphs import Network
 
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="JAX has no float64 by default"
+)
+
 numbers = st.integers(0, 10_000)
 programs = st.lists(st.tuples(numbers, numbers, numbers), min_size=2, max_size=9)
 widths = st.lists(st.integers(1, 4), min_size=2, max_size=4)
@@ -56,8 +60,7 @@ def options(examples):
     )
 
 
-# On JAX every operation of every shape is compiled: a few graphs show that the rules hold there.
-@options(60 if keras.backend.backend() == "tensorflow" else 6)
+@options(60)
 @given(programs, widths, st.integers(1, 2))
 def test_random_graphs(program, sizes, heads):
     fuses_to_the_mean(program, sizes, heads)
@@ -73,7 +76,6 @@ def test_many_random_graphs(program, sizes, heads):
 def test_most_random_graphs_fuse():
     """A generator whose graphs were all refused would show nothing."""
     rng = np.random.default_rng(1)
-    count = 12 if keras.backend.backend() == "tensorflow" else 4
-    programs = [rng.integers(0, 10_000, (rng.integers(2, 9), 3)).tolist() for _ in range(count)]
+    programs = [rng.integers(0, 10_000, (rng.integers(2, 9), 3)).tolist() for _ in range(12)]
     fused = [fuses_to_the_mean(program, (2, 3), 1) for program in programs]
-    assert sum(fused) >= 3 * count // 4
+    assert sum(fused) >= 9
