@@ -1,7 +1,6 @@
 """Files that are there whole or not at all, and locks."""
 
 import threading
-import time
 
 import pytest
 
@@ -63,7 +62,8 @@ def test_a_lock_is_waited_for(tmp_path):
             assert other.startswith("process ")
         thread = threading.Thread(target=later)
         thread.start()
-        time.sleep(0.1)
+        thread.join(timeout=0.1)
+        assert thread.is_alive()
         order.append("first")
     thread.join()
     assert order == ["first", ""]
