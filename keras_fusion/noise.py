@@ -10,8 +10,8 @@ import zlib
 
 import numpy as np
 
-from keras_fusion.axes import Run
 from keras_fusion.errors import FusionError
+from keras_fusion.layouts import Run
 from keras_fusion.regions import clipped, region_shape, tiles, within
 
 NOISE_KINDS = ("gaussian", "balanced")

@@ -8,8 +8,9 @@ import weakref
 
 import numpy as np
 
-from keras_fusion.axes import Axes, Layout
+from keras_fusion.axes import Axes
 from keras_fusion.layers.tree import declared_axes, join, leaves, own_weights, to_numpy
+from keras_fusion.layouts import Layout
 
 _RECORDS = weakref.WeakKeyDictionary()
 

@@ -45,7 +45,7 @@ def clipped(runs, target=None, source=None):
     """Parts of runs inside a slice of the fused dimension, and one of the source's.
 
     Args:
-        runs: `keras_fusion.axes.Run`s.
+        runs: `keras_fusion.layouts.Run`s.
         target, source: Slices; None for everything.
 
     Yields:

@@ -14,7 +14,8 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
-from keras_fusion.axes import Axes, Layout
+from keras_fusion.axes import Axes
+from keras_fusion.layouts import Layout
 from keras_fusion.operator import FusedArray
 
 FOLDER = pathlib.Path(__file__).parent

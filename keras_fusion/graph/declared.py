@@ -6,7 +6,7 @@ import inspect
 import keras
 import numpy as np
 
-from keras_fusion.axes import Joined, Layout, Stacked
+from keras_fusion.axes import Joined, Stacked
 from keras_fusion.errors import FusionError
 from keras_fusion.graph.alignment import setting_mismatches
 from keras_fusion.graph.steps import LayerPlan, Refusal, Step, activated_apart
@@ -16,6 +16,7 @@ from keras_fusion.graph.values import AFTER, GROWN, MEAN, SHARED, Value, grown
 from keras_fusion.layers.declarations import names_of
 from keras_fusion.layers.fusing import unusable_values
 from keras_fusion.layers.tree import own_weights_inside, to_numpy
+from keras_fusion.layouts import Layout
 
 # Arguments that hold sizes in ways of their own; the shapes of the weights are compared.
 SIZES = ("output_shape", "groups", "filters", "units")

@@ -5,9 +5,9 @@ import math
 
 import keras
 
-from keras_fusion.axes import Layout
 from keras_fusion.graph.steps import Step, copied
 from keras_fusion.graph.values import grown
+from keras_fusion.layouts import Layout
 
 
 def concatenation(calls, inputs, settings):

@@ -9,7 +9,6 @@ import dataclasses
 
 import keras
 
-from keras_fusion.axes import Layout
 from keras_fusion.errors import FusionError
 from keras_fusion.graph import movers
 from keras_fusion.graph.alignment import setting_mismatches
@@ -20,6 +19,7 @@ from keras_fusion.graph.trials import tensor_leaves, tried
 from keras_fusion.graph.values import AFTER, GROWN, MEAN, SHARED, Value, grown
 from keras_fusion.layers.declarations import declaration_of
 from keras_fusion.layers.tree import own_weights_inside
+from keras_fusion.layouts import Layout
 
 _CONCATENATIONS = ("Concatenate", "Hstack", "Vstack")
 _RESHAPES = ("Flatten", "Reshape")

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_fusion.axes import Layout
+from keras_fusion.layouts import Layout
 
 SHARED, GROWN, MEAN, AFTER = "shared", "grown", "mean", "after"
 

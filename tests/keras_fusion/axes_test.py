@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from keras_fusion.axes import Axes, Joined, Layout, Run
+from keras_fusion.axes import Axes, Joined
 from keras_fusion.errors import FusionError
+from keras_fusion.layouts import Layout, Run
 
 KERNEL = Axes(("hidden", "heads"), sums=("hidden",))
 JOINED = Axes(("hidden", Joined("heads", after=4)), sums=("hidden",))

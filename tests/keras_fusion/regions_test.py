@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_fusion.axes import Run
+from keras_fusion.layouts import Run
 from keras_fusion.regions import clipped, pieces, placed, region_of, region_shape, tiles, within
 
 properties = settings(max_examples=60, deadline=None, derandomize=True)
