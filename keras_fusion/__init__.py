@@ -11,6 +11,7 @@ from keras_fusion.axes import Joined as Joined
 from keras_fusion.errors import FusionError as FusionError
 from keras_fusion.errors import SymmetryWarning as SymmetryWarning
 from keras_fusion.fusion import fuse as fuse
+from keras_fusion.fusion import grow as grow
 from keras_fusion.fusion import self_fuse as self_fuse
 from keras_fusion.layers.declarations import Declaration as Declaration
 from keras_fusion.layers.declarations import register_fusion as register_fusion

@@ -1,14 +1,16 @@
 """`kf.fuse`: one call for any fusable model."""
 
+import functools
 from collections.abc import Iterable
 
 import keras
 
 from keras_fusion.errors import FusionError
 from keras_fusion.graph.fusing import GraphOptions, fuse_graphs, is_graph
+from keras_fusion.graph.growing import grow_graph
 from keras_fusion.layers import checks
 from keras_fusion.layers.tree import is_fusable
-from keras_fusion.operator import Noise
+from keras_fusion.noise import Noise
 
 
 def fuse(
@@ -111,6 +113,79 @@ def fuse(
         asymmetry,
     )
     return fuse_graphs(models, options, check, optimizer)
+
+
+def grow(
+    model,
+    factors=None,
+    /,
+    *,
+    noise=0.0,
+    fill="diagonal",
+    asymmetry=0.0,
+    seed=0,
+    optimizer="fresh",
+    check=True,
+    **named,
+):
+    """Widens some layers of one network, which goes on computing what it does.
+
+    A layer that grows has copies of its units side by side; the next layer that sums over them is
+    divided by the number of copies (AVG). Nothing else changes.
+
+    Args:
+        model: A built functional or sequential Keras model, or a `kf.models.T5`.
+        factors: Optional `{name: factor}`, for names that are no Python identifiers.
+        noise: Deviation of noise in the layers behind, over the root mean square of each weight.
+            It is balanced (`keras_fusion.noise.Noise`): it adds up to zero over the copies, and
+            the function stays.
+        fill, asymmetry: As for `fuse`.
+        seed: Seed of the noise.
+        optimizer: `"fresh"`, or `"grow"` for the state of a model compiled with Adam, AdamW or
+            Adafactor.
+        check: Whether to run both networks on random inputs, and to compare them.
+        **named: `name=factor`: how many times as wide it gets, an integer of at least 2. A name is
+            that of a layer, which grows by its units, an attention by its heads; of a group:
+            `heads`, the heads of every attention; `mlp`, the units of every Dense, EinsumDense or
+            convolution that only layers with weights read. On the way there may be what treats
+            each unit apart, such as an activation, a BatchNormalization, or a product with other
+            units that grow; no sum with another tensor, no norm over the units, no output. A
+            layer inside a nested model also has the name "model/layer". A T5 has the names
+            `hidden`, `heads` and `mlp`.
+
+    Returns:
+        A built model, of stock layers only.
+
+    Raises:
+        FusionError: Naming what cannot grow, and the layers that can.
+
+    Example:
+        >>> wide = kf.grow(model, mlp=2, heads=2, noise=0.1)
+        >>> wide = kf.grow(model, {"dense_1": 3})
+    """
+    factors = {**(factors or {}), **named}
+    wrong = {name: n for name, n in factors.items() if type(n) is not int or n < 2}
+    if wrong or not factors:
+        raise FusionError(
+            "grow takes names with factors, integers of at least 2, such as mlp=2. "
+            f"Received: {wrong or 'no names'}"
+        )
+    options = {"fill": fill, "asymmetry": asymmetry, "check": check, "optimizer": optimizer}
+    return _grower(model)(factors, noise=Noise(noise, "balanced", seed), **options)
+
+
+def _grower(model):
+    """Function that grows a model of this kind, from the arguments of `grow_graph` but the first.
+
+    Raises:
+        FusionError: There is none.
+    """
+    if is_graph(model) and model.built:
+        return functools.partial(grow_graph, model)
+    raise FusionError(
+        f"growing takes a built functional or sequential Keras model. Received: "
+        f"a {type(model).__name__}; call it on data or `build` it first"
+    )
 
 
 def _weights(weights, num_sources):

@@ -43,10 +43,10 @@ class DeclaredCall:
         allowed = {*declaration.sizes, *SIZES}
         averages = id(call) in self.planner.averaged
         layouts, changes = self._bound()
-        if not layouts and not averages and self._is_shared():
+        if not layouts and not averages and self.is_shared():
             plan = self._register(LayerPlan(tuple(layers), declaration))
             return Step([Value() for _ in call.outputs], lambda: plan.layer)
-        layouts, more = self._grown(layouts, averages)
+        layouts, more = self.grown(layouts, averages)
         changes = changes | more
         settings = setting_mismatches(layers, allowed)
         norm = self.planner.options.norm
@@ -87,7 +87,7 @@ class DeclaredCall:
             raise Refusal("it is called in two ways: what it reads or makes grows in one of them")
         return first
 
-    def _is_shared(self):
+    def is_shared(self):
         """Returns whether a layer that treats units apart is the same in all sources."""
         return (
             self.declaration.unitwise
@@ -161,39 +161,43 @@ class DeclaredCall:
             layouts[axis] = Layout.blocks(layouts[axis].sizes)
         return changes
 
-    def _grown(self, layouts, averages):
+    def grown(self, layouts, averages):
         """Layouts of all axes that grow, and the copies that a shared input needs for that."""
         declaration, changes = self.declaration, {}
         layouts, given = dict(layouts), set()
         arguments = _arguments(self.call)
         for key, dims in declaration.inputs.items():
             name = list(arguments)[key] if isinstance(key, int) else key
-            if not arguments.get(name):
-                # An attention without a key reads its value.
-                for axis in dims.values():
-                    if axis == "key" and "value" in layouts:
-                        layouts[axis] = layouts["value"]
-                continue
-            given |= set(dims.values())
-            for number in arguments[name]:
+            given |= set(dims.values()) if arguments.get(name) else set()
+            for number in arguments.get(name, ()):
                 place, axis = self._copied_axis(dims, number, layouts)
                 if axis is not None:
                     size = self.call.leaves[number].spec.shape[place]
                     after = layouts[axis] = Layout.blocks((size,) * len(self.calls))
                     before = Layout.whole(size, len(self.calls))
                     changes.setdefault(number, {})[place] = (before, after)
-        sizes = self._sizes()
-        made = declaration.output_axes - given - set(declaration.tied)
+        made = declaration.output_axes - given - set(declaration.tied) - self._kept()
         if averages:
             # The mean is that of the first output; the heads of an attention's scores grow.
             made -= {name for axis in declaration.outputs[0].values() for name in names_of(axis)}
-        for axis in (*declaration.inner_axes, *made):
-            if axis in sizes:
-                layouts[axis] = Layout.blocks(sizes[axis])
-        for axis, other in declaration.tied.items():
+        return self.with_made(layouts, {*declaration.inner_axes, *made}), changes
+
+    def _kept(self):
+        """Axes that the declaration keeps, such as a head's size, where the sources agree on it."""
+        sizes = self._sizes()
+        return {axis for axis in self.declaration.fixed if len(set(sizes.get(axis, ()))) == 1}
+
+    def with_made(self, layouts, made):
+        """Layouts of all axes that grow: those that come in, those made here, and their like."""
+        layouts, sizes = dict(layouts), self._sizes()
+        layouts |= {axis: Layout.blocks(sizes[axis]) for axis in made if axis in sizes}
+        if "key" in self.declaration.inputs and not _arguments(self.call).get("key"):
+            # An attention without a key reads its value.
+            layouts |= {"key": layouts["value"]} if "value" in layouts else {}
+        for axis, other in self.declaration.tied.items():
             if other in layouts:
                 layouts[axis] = layouts[other]
-        return {axis: layout for axis, layout in layouts.items() if layout.grows}, changes
+        return {axis: layout for axis, layout in layouts.items() if layout.grows}
 
     def _copied_axis(self, dims, number, layouts):
         """Dimension, and axis, along which an input that all sources share is copied for each."""

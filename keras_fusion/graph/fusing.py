@@ -92,6 +92,21 @@ def fuse_graphs(models, options, check_result=True, optimizer="fresh"):
     planner.run()
     planner.check_outputs()
     checks.raise_mismatches(list(dict.fromkeys(planner.messages)))
+    return build_planned(models, planner, check_result, optimizer)
+
+
+def build_planned(models, planner, check_result, optimizer):
+    """Builds, checks and compiles the model that a planner has planned.
+
+    Args:
+        models: The sources.
+        planner: A `Planner` that has run, without messages.
+        check_result, optimizer: As for `fuse_graphs`.
+
+    Raises:
+        FusionError: As `fuse_graphs`.
+    """
+    graphs, pairs, options = planner.graphs, planner.pairs, planner.options
     if not options.noise.scale and not options.asymmetry:
         values = {id(model): Values(enumerate(model.weights)) for model in models}
         checks.warn_if_never_parting(models, [values[id(model)] for model in models])

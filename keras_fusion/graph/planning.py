@@ -40,6 +40,8 @@ class Planner:
         messages: What keeps the sources from being fused.
     """
 
+    declared_call = DeclaredCall
+
     def __init__(self, graphs, pairs, options):
         self.graphs, self.pairs, self.options = graphs, pairs, options
         self.num_sources = len(graphs)
@@ -51,7 +53,7 @@ class Planner:
         """Fills `values`, `steps` and `layers`, or `messages`."""
         for tensors in zip(*(graph.inputs for graph in self.graphs), strict=True):
             self._input(tensors)
-        self.averaged = averaged_calls(self.graphs[0], self.pairs, self.options)
+        self.averaged = self.averaged_calls()
         broken = set()
         for call in self.graphs[0].calls:
             if id(call) not in self.pairs:
@@ -64,8 +66,8 @@ class Planner:
                 self.messages += [f"{call.name}: {'; '.join(settings)}"] if settings else []
                 continue
             try:
-                step = self._step(self.pairs[id(call)])
-                self._check_node(call)
+                step = self.step(self.pairs[id(call)])
+                self.check_node(call)
             except (Refusal, FusionError) as error:
                 self.messages.append(f"{call.name}: {error}")
                 broken |= set(map(id, call.outputs))
@@ -73,6 +75,10 @@ class Planner:
             self.steps[id(call)] = step
             for tensor, value in zip(call.outputs, step.values, strict=True):
                 self.values[id(tensor)] = value
+
+    def averaged_calls(self):
+        """Ids of the calls whose layers take the mean of their outputs."""
+        return averaged_calls(self.graphs[0], self.pairs, self.options)
 
     def check_outputs(self):
         """Adds messages on outputs whose mean cannot be taken."""
@@ -120,19 +126,25 @@ class Planner:
             )
         self.values[id(tensors[0])] = Value()
 
-    def _check_node(self, call):
+    def check_node(self, call):
         """A nested model that is called twice is built once, so both calls must read alike."""
         inputs = [self.values[id(tensor)] for tensor in call.inputs]
         if self._at_nodes.setdefault(id(call.place[-1]), inputs) != inputs:
             raise Refusal("it is called in two ways, once on what grew and once on what did not")
 
-    def _step(self, calls):
+    def step(self, calls):
+        """The `Step` of a call in every source.
+
+        Raises:
+            Refusal: It cannot be fused.
+            FusionError: The same, where a layout or an array finds it.
+        """
         call = calls[0]
         inputs = tensor_leaves(call, self.values)
         is_layer = isinstance(call.operation, keras.layers.Layer)
         declaration = declaration_of(call.operation) if is_layer else None
         if declaration is not None:
-            step = DeclaredCall(self, calls, inputs, declaration).step()
+            step = self.declared_call(self, calls, inputs, declaration).step()
         elif is_layer and own_weights_inside(call.operation):
             step = self._taken_over(calls, inputs)
         else:

@@ -327,6 +327,7 @@ def _declaration(layer):
         inputs={"query": {-1: "query"}, "value": {-1: "value"}, "key": {-1: "key"}},
         outputs=({-1: "output"}, {1: "heads"}),
         sizes={"num_heads": "heads"},
+        alone={"heads": ("heads",)},
         resize=resize,
     )
 

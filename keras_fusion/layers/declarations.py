@@ -32,6 +32,8 @@ class Declaration:
         fixed: Names of axes that exist in the weights only and never grow.
         tied: `{axis: axis}` of axes that are another one under a second name, such as the state
             that a recurrent kernel sums over.
+        alone: `{name: axes}` of the axes that can grow while what comes in and goes out stays as
+            it is, such as an attention's heads; the name is the one that `kf.grow` takes.
         averages: Whether the outputs, before the layer's activation, are linear in the weights,
             so that a weighted mean of the sources' outputs can be taken in them (AVG).
         unitwise: Names of input axes whose units the layer treats apart. Sources that share such
@@ -57,6 +59,7 @@ class Declaration:
     sizes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fixed: tuple[str, ...] = ()
     tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    alone: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     averages: bool = True
     unitwise: tuple[str, ...] = ()
     resize: Callable | None = None
@@ -83,6 +86,15 @@ class Declaration:
         """Names of the axes that exist inside the layer only, such as the heads of an attention."""
         names = {name for axes in self.weights.values() for name in axes.names}
         return names - self.input_axes - self.output_axes - set(self.fixed) - set(self.tied)
+
+    @property
+    def made_axes(self):
+        """Names of the axes that the layer makes: inside it, or in what goes out."""
+        # The units of a recurrent layer come in, too, where it is given a state.
+        first = next(iter(self.inputs.values()), {})
+        read = {name for axis in first.values() for name in names_of(axis)}
+        made = self.inner_axes | (self.output_axes - read)
+        return made - set(self.tied) - set(self.fixed)
 
     def widened(self, layer, sources, layouts, norm):
         """Class and configuration of the fused layer.

@@ -215,6 +215,7 @@ def multi_head_attention(layer):
         outputs=({-1: "output"}, {1: "heads"}),
         sizes={"num_heads": "heads"},
         fixed=("key_dim", "value_dim"),
+        alone={"heads": ("heads",)},
         resize=resize,
     )
 
@@ -250,6 +251,7 @@ def grouped_query_attention(layer):
         outputs=({-1: "output"}, {1: "heads"}),
         sizes={"num_query_heads": "heads", "num_key_value_heads": "key heads"},
         fixed=("head_dim",),
+        alone={"heads": ("heads", "key heads")},
         # The layer's output is as wide as its query.
         tied={"output": "query"},
         averages=False,

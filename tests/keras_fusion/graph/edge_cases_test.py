@@ -448,3 +448,14 @@ def test_an_attention_whose_output_is_the_model_s(kind):
 
     fused = check_mean(pair(function, (5, 6), widths=(2, 3)))
     assert fused.layers[-1].get_config()["num_heads"] == 5
+
+
+def test_the_size_of_a_head_that_an_equation_makes_stays():
+    def projected(x):
+        heads = layers.EinsumDense("abc,cde->abde", (None, 2, 4))(x)
+        return layers.EinsumDense("abde,dec->abc", (None, 3))(heads)
+
+    sources = [graph(projected, (3, 5), seed=seed) for seed in range(2)]
+    check_mean(sources)
+    shapes = [tuple(weight.shape) for weight in kf.fuse(sources).weights]
+    assert shapes == [(5, 4, 4), (4, 4, 3)]
