@@ -32,18 +32,12 @@ _CHUNK = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """The difference of two models' scores; NaN where a score is.
+    """The difference of two models' scores; NaN where a score is."""
 
-    Args:
-        difference: score of the first less score of the second.
-        low, high: ends of the interval of `CONFIDENCE`.
-        p: two-sided.
-    """
-
-    difference: float
-    low: float
-    high: float
-    p: float
+    difference: float  # score of the first less score of the second
+    low: float  # ends of the interval of `CONFIDENCE`
+    high: float  # ends of the interval of `CONFIDENCE`
+    p: float  # two-sided
 
     @property
     def beyond_noise(self) -> bool:
@@ -64,11 +58,8 @@ def paired_bootstrap(
 
     Args:
         metric: one of `glue.metrics`, or a function with their arguments.
-        targets: array of n.
         first, second: predictions, arrays of n, or of (runs, n): then a model's score is the mean
             over its runs, and the models may have different numbers of runs.
-        samples: number of draws.
-        seed: of the draws.
 
     Raises:
         ValueError: arrays of other lengths, or no examples.

@@ -123,10 +123,6 @@ def _centred(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.nd
 def decode(task: Task, texts: Sequence[str]) -> np.ndarray:
     """Turns texts into what the metrics take.
 
-    Args:
-        task: whose labels they should be.
-        texts: generated texts, or targets.
-
     Returns:
         Classes, -1 for what is no label to the letter; for a task whose label is a number, numbers,
         -1.0 for what Python's `float` does not read as a finite one.
@@ -152,10 +148,7 @@ def score(
     """Scores the predictions for a split.
 
     Args:
-        task: name of the task.
         split: that the examples are of; MNLI's two give a score each.
-        targets: target texts, as `glue.data.load_examples` returns them.
-        predictions: generated texts, in the same order.
 
     Returns:
         Scores by key, as "mrpc_f1" and "mrpc_accuracy", times 100. A correlation with predictions

@@ -47,19 +47,12 @@ _MODEL_FIELDS = {"model": str, "stage": str, "pretrain_steps": int, "repeat": in
 
 @dataclasses.dataclass(frozen=True)
 class TaskResult:
-    """The scores that a fine-tuning has reached on a task.
+    """The scores that a fine-tuning has reached on a task."""
 
-    Args:
-        task: its name.
-        scores: by key, times 100; NaN where one is not defined.
-        folder: where the predictions lie.
-        facts: everything that result.json says.
-    """
-
-    task: str
-    scores: Mapping[str, float]
-    folder: pathlib.Path
-    facts: Mapping[str, object]
+    task: str  # its name
+    scores: Mapping[str, float]  # by key, times 100; NaN where one is not defined
+    folder: pathlib.Path  # where the predictions lie
+    facts: Mapping[str, object]  # everything that result.json says
 
     def predictions(self, split: str) -> tuple[list[str], list[str]] | None:
         """Target and predicted texts of a split; None where they were not kept.
@@ -114,9 +107,6 @@ def write_model(
     """Records which model a run fine-tunes; again for the same run changes nothing.
 
     Args:
-        workdir: folder of the results.
-        run: name of the run and of its folder.
-        model, pretrain_steps: as above.
         check_only: whether to write nothing where there is nothing yet.
         **facts: what else to record: the stage, where it is not called like the model, the repeat
             and the seed, where they are not 0, a hash of the checkpoint, …
@@ -150,9 +140,6 @@ def write_result(
     """Scores a task's validation predictions and records them.
 
     Args:
-        workdir: folder of the results.
-        run: name of the run.
-        task: name of the task.
         predictions: target texts and generated texts of each split that the task is judged by.
         **facts: what else to record: steps, best_step, device_seconds, …
 
@@ -200,13 +187,7 @@ def finite_or_none(scores: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def read_runs(workdir: str | os.PathLike) -> tuple[FineTuning, ...]:
-    """Reads every run of a results folder.
-
-    Args:
-        workdir: folder of the results.
-
-    Returns:
-        The runs, sorted by model, steps and repeat; those without a result too.
+    """Reads every run of a results folder, by model, steps and repeat; without a result too.
 
     Raises:
         UserError: no such folder, no run in it, a file that cannot be read or lacks a field, a

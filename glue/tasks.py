@@ -27,64 +27,41 @@ HIDDEN = -1
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One split and the file that holds it.
+    """One split and the file that holds it."""
 
-    Args:
-        file: its name in the task's folder; empty for the synthetic tasks.
-        labelled: whether its labels are known; a test set's are not, whatever its file says.
-        columns: names of the columns of a file that has no header line.
-    """
-
-    file: str = ""
+    file: str = ""  # its name in the task's folder; empty for the synthetic tasks
+    # Whether its labels are known; a test set's are not, whatever its file says.
     labelled: bool = True
-    columns: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()  # names of the columns of a file that has no header line
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskScore:
-    """One number that a task is judged by.
+    """One number that a task is judged by."""
 
-    Args:
-        key: its name in a dict of scores and in tables.
-        metric: key of `glue.metrics.METRICS`.
-        split: the split whose examples it is computed from.
-        title: its heading below the task's.
-    """
-
-    key: str
-    metric: str
-    split: str
-    title: str
+    key: str  # its name in a dict of scores and in tables
+    metric: str  # key of `glue.metrics.METRICS`
+    split: str  # the split whose examples it is computed from
+    title: str  # its heading below the task's
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One task.
+    """One task."""
 
-    Args:
-        name: in TensorFlow Datasets, on the command line, and the first word of every input.
-        title: as the benchmark writes it, which is also the name of the folder of its files.
-        fields: column of each text feature.
-        label_column: column of the label.
-        labels: target texts, by class; empty for STS-B and its like, whose label is a number of
-            0 to 5.
-        codes: the classes as files and submissions write them, in the same order.
-        scores: the numbers that it is judged by.
-        splits: by name.
-        submissions: name of the predictions file of each test split; none for synthetic tasks.
-        skips_broken_rows: whether rows that lack columns or the label are left out, as TensorFlow
-            Datasets leaves them out, instead of refused.
-    """
-
-    name: str
-    title: str
-    fields: Mapping[str, str]
-    label_column: str
+    name: str  # in TensorFlow Datasets, on the command line, and the first word of every input
+    title: str  # as the benchmark writes it, which is also the name of the folder of its files
+    fields: Mapping[str, str]  # column of each text feature
+    label_column: str  # column of the label
+    # Target texts, by class; empty for STS-B and its like, whose label is a number of 0 to 5.
     labels: tuple[str, ...]
-    codes: tuple[str, ...]
-    scores: tuple[TaskScore, ...]
-    splits: Mapping[str, Split]
+    codes: tuple[str, ...]  # the classes as files and submissions write them, in the same order
+    scores: tuple[TaskScore, ...]  # the numbers that it is judged by
+    splits: Mapping[str, Split]  # by name
+    # Name of the predictions file of each test split; none for synthetic tasks.
     submissions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # Whether rows that lack columns or the label are left out, as TensorFlow Datasets leaves them
+    # out, instead of refused.
     skips_broken_rows: bool = False
 
     def text(self, values: Mapping[str, str]) -> str:

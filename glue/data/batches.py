@@ -25,19 +25,13 @@ _NONE = np.zeros(0, np.int32)
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """Tokenised examples; each sequence ends with EOS.
+    """Tokenised examples; each sequence ends with EOS."""
 
-    Args:
-        inputs, targets: an int32 array for each example, of at most the lengths.
-        input_length, target_length: lengths that batches are padded to.
-        cut: number of inputs that were longer.
-    """
-
-    inputs: Sequence[np.ndarray]
-    targets: Sequence[np.ndarray]
-    input_length: int
-    target_length: int
-    cut: int = 0
+    inputs: Sequence[np.ndarray]  # an int32 array for each example, of at most the lengths
+    targets: Sequence[np.ndarray]  # an int32 array for each example, of at most the lengths
+    input_length: int  # lengths that batches are padded to
+    target_length: int  # lengths that batches are padded to
+    cut: int = 0  # number of inputs that were longer
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -64,7 +58,6 @@ class Examples:
         """The batch of some examples.
 
         Args:
-            rows: numbers of the examples.
             size: rows of the batch; those beyond the examples have an empty input and no target.
 
         Returns:
@@ -97,8 +90,6 @@ def tokenize(
     """Tokenises what `glue.data.load_examples` returns.
 
     Args:
-        pairs: input text and target text of each example.
-        vocabulary: that of the pretrained model.
         input_length, target_length: most tokens of them, EOS included; longer inputs are cut.
             Where all inputs are shorter, batches are padded to less.
 
@@ -160,12 +151,7 @@ def _pad(sequences: Sequence[np.ndarray], length: int) -> np.ndarray:
 
 
 class TrainingBatches:
-    """Endless batches, in an order that (seed, epoch) decide, for the training loop.
-
-    Args:
-        examples: `Examples` or `glue.data.packing.PackedRows` of one task or of a mixture.
-        batch_size: rows per batch.
-        seed: of the order.
+    """Endless batches of `Examples` or `PackedRows`, in an order that (seed, epoch) decide.
 
     Example:
         >>> batches = TrainingBatches(examples, 32, seed=0)
@@ -195,13 +181,7 @@ class TrainingBatches:
 
 
 class EvaluationBatches:
-    """Batches whose loss is followed while a model trains: examples from all over a data set.
-
-    Args:
-        examples: `Examples` or `PackedRows` of one task or of a mixture.
-        batch_size: rows per batch.
-        most: largest number of batches; fewer where there are fewer examples.
-    """
+    """At most so many batches from all over `Examples` or `PackedRows`, whose loss is followed."""
 
     def __init__(self, examples: Examples, batch_size: int, most: int):
         self.examples = examples

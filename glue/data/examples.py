@@ -46,16 +46,9 @@ def load_examples(
 def available(
     names: Iterable[str], data_dir: str | pathlib.Path | None = None
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Sorts tasks into those that can be fine-tuned and evaluated with the data that is there.
+    """Names of the tasks whose data is there, and for each of the others the reason.
 
     Test sets are not looked for: nothing but the predictions files needs them.
-
-    Args:
-        names: of tasks.
-        data_dir: as for `load_examples`.
-
-    Returns:
-        The names of those that can, and for each of the others the reason.
 
     Raises:
         UserError: an unknown task, a data folder that is none, or no task has its data.

@@ -37,18 +37,12 @@ _MULTIPLE = 8
 
 @dataclasses.dataclass(frozen=True)
 class PackedRows:
-    """Rows of examples, made into batches as examples are.
+    """Rows of examples, made into batches as examples are."""
 
-    Args:
-        examples: of a task or of a mixture.
-        rows: the numbers of the examples of each row.
-        input_length, target_length: of a row.
-    """
-
-    examples: Examples
-    rows: Sequence[Sequence[int]]
-    input_length: int
-    target_length: int
+    examples: Examples  # of a task or of a mixture
+    rows: Sequence[Sequence[int]]  # the numbers of the examples of each row
+    input_length: int  # of a row
+    target_length: int  # of a row
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,11 +72,7 @@ class PackedRows:
         return multiple_of * max(1, round(rows))
 
     def batch(self, rows: Sequence[int], size: int | None = None) -> dict[str, np.ndarray]:
-        """The batch of some rows.
-
-        Args:
-            rows: their numbers.
-            size: rows of the batch; those beyond the given ones are padding alone.
+        """The batch of some rows, filled up to a size by rows of padding alone.
 
         Returns:
             int32 arrays: `encoder_token_ids` and `encoder_segment_ids` (size, input_length),
@@ -107,15 +97,7 @@ class PackedRows:
 
 
 def pack(examples: Examples, seed: int = 0) -> PackedRows:
-    """Puts examples into rows: first fit, in a random order, among the rows that are open.
-
-    Args:
-        examples: of a task or of a mixture.
-        seed: of the order; the same one gives the same rows.
-
-    Raises:
-        UserError: no examples.
-    """
+    """Puts examples into rows: first fit, in a random order, among the rows that are open."""
     if not len(examples):
         raise UserError(expected="examples to pack", received="none", do="Give a task with some")
     sizes = np.array(
@@ -136,7 +118,6 @@ def first_fit(
 
     Args:
         sizes: (items, 2), what each needs of both lengths.
-        order: in which the items come.
         room: what an empty row has of both lengths.
         window: rows that are open at a time; another one closes the oldest.
 

@@ -50,20 +50,9 @@ _DENIALS = ("not ", "never ")
 def examples(
     name: str, split: str, seed: int = 0, sizes: dict[str, int] | None = None
 ) -> list[tuple[dict[str, str], int | float]]:
-    """Makes a split of a task.
+    """Makes a split of a task whose splits have these sizes, by default `SIZES`.
 
-    Args:
-        name: "synthetic_grammar", "synthetic_sentiment", "synthetic_paraphrase" or
-            "synthetic_similarity".
-        split: "train", "validation" or "test".
-        seed: of the whole task.
-        sizes: examples of each split, in this order; None for `SIZES`.
-
-    Returns:
-        For each example its texts by feature, and its label: a class, a number, or -1 in "test".
-
-    Raises:
-        UserError: a split that is not in `sizes`.
+    Of each example: its texts by feature, and its label: a class, a number, or -1 in "test".
     """
     sizes = sizes or SIZES
     check_choice(sizes, split=split)

@@ -23,11 +23,7 @@ class MissingFile(UserError):
 
 
 def path_of(task: Task, split: Split, data_dir: str | pathlib.Path) -> pathlib.Path:
-    """The file of a split.
-
-    Raises:
-        MissingFile: it is not there.
-    """
+    """The file of a split."""
     path = pathlib.Path(data_dir) / task.title / split.file
     if not path.is_file():
         raise MissingFile(
@@ -42,11 +38,6 @@ def read(
     task: Task, split: Split, data_dir: str | pathlib.Path
 ) -> list[tuple[dict[str, str], int | float]]:
     """Reads a file.
-
-    Args:
-        task: whose columns and labels these are.
-        split: which file it is, and whether it has labels.
-        data_dir: folder with one folder per task.
 
     Returns:
         For each example its texts by feature, and its label: a class, a number, or -1.

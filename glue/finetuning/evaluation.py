@@ -33,8 +33,6 @@ class Evaluator:
     """Evaluates the checkpoints of one fine-tuning.
 
     Args:
-        folder: G/RUN.
-        unit: the task or mixture that was learned.
         model: a built model of the checkpoints' configuration; its weights are set.
         predict: generates a text for each input text, with the weights that `model` has then.
     """
@@ -53,18 +51,7 @@ class Evaluator:
         self._loaded = -1
 
     def evaluate(self, task: str, step: int) -> dict:
-        """Evaluates a checkpoint on a task's validation splits, or reads what it has come to.
-
-        Args:
-            task: name of a task of the unit.
-            step: of the checkpoint.
-
-        Returns:
-            The content of its file: scores, predictions by split, seconds.
-
-        Raises:
-            UserError: a checkpoint that is damaged or not there.
-        """
+        """Evaluates a checkpoint on a task's validation splits, or reads the file of that."""
         path = self._folder / task / EVALUATIONS / f"{checkpoints.step_folder(step)}.json"
         if path.exists():
             return read_json(path)
@@ -91,14 +78,7 @@ class Evaluator:
         return content
 
     def finish(self, task: str, steps: Sequence[int], test: Mapping[str, Sequence[str]], **facts):
-        """Takes the best checkpoint of a task and writes its predictions and result.
-
-        Args:
-            task: name of a task of the unit.
-            steps: of the checkpoints.
-            test: input texts by test split, to be predicted for the benchmark.
-            **facts: further fields of result.json.
-        """
+        """Takes the best checkpoint of a task and writes its result, and predictions of `test`."""
         evaluations = {step: self.evaluate(task, step) for step in steps}
         best = best_step(evaluations)
         for split, texts in test.items():

@@ -14,14 +14,7 @@ from trainers.data.vocabulary import Vocabulary
 def predictor(
     model, vocabulary: Vocabulary, batch_size: int, input_length: int, target_length: int
 ) -> Callable[[Sequence[str]], list[str]]:
-    """Returns a function that generates a text for each input text, with the model's weights then.
-
-    Args:
-        model: a built T5.
-        vocabulary: that it was pretrained with.
-        batch_size: texts per batch.
-        input_length, target_length: most tokens of an input and of a generated text.
-    """
+    """Returns a function that generates a text for each input, with the model's weights then."""
     decode = generation.compiled(model, max_length=target_length)
 
     def predict(texts: Sequence[str]) -> list[str]:

@@ -28,25 +28,15 @@ _SMALL = re.compile(r"small_\d+")
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """A checkpoint with what belongs to it.
+    """A checkpoint with what belongs to it."""
 
-    Args:
-        checkpoint: whose weights a fine-tuning starts from; optimizer slots start anew.
-        config: of the model, with the dropout of the fine-tuning.
-        vocabulary: that it was pretrained with.
-        stage: name of the pretraining stage, or of the folder of a fused model.
-        model: row of the report's tables.
-        repeat: number of the repeat of its stage, from 0.
-        before: steps of the stage that this one continues.
-    """
-
-    checkpoint: Checkpoint
-    config: "kf.models.T5Config"
-    vocabulary: Vocabulary
-    stage: str
-    model: str
-    repeat: int
-    before: int = 0
+    checkpoint: Checkpoint  # whose weights a fine-tuning starts from; optimizer slots start anew
+    config: "kf.models.T5Config"  # of the model, with the dropout of the fine-tuning
+    vocabulary: Vocabulary  # that it was pretrained with
+    stage: str  # name of the pretraining stage, or of the folder of a fused model
+    model: str  # row of the report's tables
+    repeat: int  # number of the repeat of its stage, from 0
+    before: int = 0  # steps of the stage that this one continues
 
     @property
     def steps(self) -> int:
@@ -73,8 +63,6 @@ def open_pretrained(
 
     Args:
         folder: of a stage, of checkpoints, or of one checkpoint; also what `trainers.fuse` wrote.
-        dropout: rate that the model is to have.
-        vocabulary: as for `glue.finetuning.vocabularies.find`.
         model: row of the report's tables; None for what the plan of the run calls it (table5), or
             the name of the stage, without the number of its repeat; that of a small one is `small`.
 
@@ -97,9 +85,6 @@ def open_pretrained(
 
 def of_plan(workdir: str) -> list[pathlib.Path]:
     """The checkpoints that a pretraining run has kept for Table 5, every repeat's.
-
-    Args:
-        workdir: of a run of `trainers.pretrain --plan=table5` that has ended.
 
     Raises:
         UserError: no such run, or one of the checkpoints is not there (yet).

@@ -179,9 +179,6 @@ class _Finetuning:
 def finetune(config: FinetuneConfig) -> None:
     """Fine-tunes and evaluates what the configuration asks for.
 
-    Args:
-        config: the fine-tuning.
-
     Raises:
         UserError: something cannot be used as asked, or another process does one of its parts;
             nothing that existed was changed.

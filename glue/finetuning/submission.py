@@ -21,16 +21,7 @@ from trainers.files import write_text
 def write(
     folder: str | pathlib.Path, task: str, split: str, predictions: Sequence[str]
 ) -> tuple[pathlib.Path, int]:
-    """Writes the predictions file of a test set.
-
-    Args:
-        folder: of the file; made if needed.
-        task: name of a GLUE task.
-        split: "test"; of MNLI "test_matched" or "test_mismatched".
-        predictions: generated texts, one per example, in the order of `glue.data.load_examples`.
-
-    Returns:
-        The file, and how many predictions were no label.
+    """Writes the predictions file of a test set; also returns how many predictions are no label.
 
     Raises:
         UserError: an unknown task, a split or a task without a predictions file, no predictions, or

@@ -16,17 +16,12 @@ Pairs = list[tuple[str, str]]
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """A task or a mixture.
+    """A task or a mixture."""
 
-    Args:
-        name: the task's, or `mixture`.
-        train, validation: examples of all its tasks.
-        evaluated: by task and split, input and target texts that it is judged by.
-    """
-
-    name: str
-    train: Examples
-    validation: Examples
+    name: str  # the task's, or `mixture`
+    train: Examples  # examples of all its tasks
+    validation: Examples  # examples of all its tasks
+    # By task and split, input and target texts that it is judged by.
     evaluated: Mapping[str, Mapping[str, Pairs]]
 
     @property
@@ -44,13 +39,7 @@ class Unit:
         }
 
     def batches(self, config: FinetuneConfig, seed: int, devices: int) -> TrainingBatches:
-        """Its training batches; a mixture draws each task in proportion to its size.
-
-        Args:
-            config: a resolved one: batch size, and whether rows hold several examples.
-            seed: of the order.
-            devices: that a batch is divided among.
-        """
+        """Its training batches; a mixture draws each task in proportion to its size."""
         if not config.packed:
             return TrainingBatches(self.train, config.batch_size, seed)
         rows = packing.pack(self.train, seed)
@@ -64,11 +53,6 @@ class Unit:
 
 def read(config: FinetuneConfig, names: tuple[str, ...], vocabulary: Vocabulary) -> list[Unit]:
     """Reads and tokenises the tasks.
-
-    Args:
-        config: a resolved one: lengths, where the data is, and whether it is one mixture.
-        names: the tasks whose data is there.
-        vocabulary: of the pretrained model.
 
     Raises:
         UserError: a file that cannot be used (file, line and value are named), or labels that the

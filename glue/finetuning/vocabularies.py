@@ -27,8 +27,6 @@ def find(checkpoint: Checkpoint, rows: int, given: str | None = None) -> Vocabul
     """The vocabulary of a checkpoint.
 
     Args:
-        checkpoint: of the pretrained model.
-        rows: of its embedding.
         given: a SentencePiece model, or a folder that `trainers.prepare` wrote; None looks for
             that of the checkpoint's run.
 

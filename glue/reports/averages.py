@@ -23,17 +23,11 @@ Key = tuple[str, int]
 
 @dataclasses.dataclass(frozen=True)
 class Average:
-    """The average of the repeats of a model.
+    """The average of the repeats of a model."""
 
-    Args:
-        mean: over the repeats, not truncated; NaN where a score is not defined.
-        deviation: population standard deviation over the repeats; None of a single one.
-        groups: names of the tasks whose scores are in it.
-    """
-
-    mean: float
-    deviation: float | None
-    groups: tuple[str, ...]
+    mean: float  # over the repeats, not truncated; NaN where a score is not defined
+    deviation: float | None  # population standard deviation over the repeats; None of a single one
+    groups: tuple[str, ...]  # names of the tasks whose scores are in it
 
     @property
     def note(self) -> str:
@@ -80,14 +74,7 @@ def by_model(runs: Iterable[FineTuning]) -> dict[Key, tuple[FineTuning, ...]]:
 
 
 def averages(runs: Iterable[FineTuning]) -> dict[Key, Average]:
-    """The average of each model after each number of steps.
-
-    Args:
-        runs: any; those without a complete group do not count.
-
-    Returns:
-        By model and steps. Where repeats have no group in common there is no entry.
-    """
+    """The average of each model after each number of steps, where its repeats share a group."""
     return {
         key: average
         for key, repeats in by_model(runs).items()

@@ -1,5 +1,7 @@
 """Differences between models, and which of them are more than the noise of the validation sets."""
 
+import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -41,11 +43,6 @@ def compare(
 ) -> dict[str, Difference]:
     """Compares two models on a task by a paired bootstrap, repeats averaged.
 
-    Args:
-        first, second: the repeats of either model.
-        task: name of the task.
-        **options: `samples` and `seed` of `glue.bootstrap.paired_bootstrap`.
-
     Returns:
         The difference, first less second, of each score by key; empty where one of the models has
         no predictions for the task.
@@ -66,12 +63,7 @@ def compare(
 
 
 def differences_table(runs: Iterable[FineTuning], **options: int) -> Table | None:
-    """The differences of the pairs that the paper compares, one row per pair; None without a pair.
-
-    Args:
-        runs: fine-tunings.
-        **options: as for `compare`.
-    """
+    """The differences of the pairs that the paper compares, one row per pair; None without one."""
     grouped = averages.by_model(runs)
     compared = pairs(grouped)
     if not compared:
@@ -88,11 +80,7 @@ def differences_table(runs: Iterable[FineTuning], **options: int) -> Table | Non
     return Table(
         "differences",
         "Differences, and which are more than noise.",
-        (
-            Column("first", "Model", align="left"),
-            Column("second", "less", align="left"),
-            *averages.score_columns(names),
-        ),
+        (Column("first", "Model"), Column("second", "less"), *averages.score_columns(names)),
         tuple(rows),
         "Difference of the scores, its 95 % interval and p by a paired bootstrap over the "
         "validation examples; repeats are averaged. A star: p below 0.05. Of twenty comparisons of "
@@ -105,10 +93,9 @@ def _predictions(
     runs: Sequence[FineTuning], task: str, split: str
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Decoded targets and predictions of each repeat that has them."""
+    decode = functools.partial(metrics.decode, tasks.find(task))
     texts = [run.results[task].predictions(split) for run in runs if task in run.results]
-    return [
-        tuple(metrics.decode(tasks.find(task), part) for part in pair) for pair in texts if pair
-    ]
+    return [tuple(map(decode, pair)) for pair in texts if pair]
 
 
 def _shared_targets(decoded: Sequence[Sequence[tuple]], task: str) -> np.ndarray:
@@ -126,7 +113,7 @@ def _shared_targets(decoded: Sequence[Sequence[tuple]], task: str) -> np.ndarray
 def _cell(difference: Difference | None) -> Cell:
     if difference is None:
         return tables.missing()
-    value, low, high, p = (getattr(difference, name) for name in ("difference", "low", "high", "p"))
+    value, low, high, p = dataclasses.astuple(difference)
     if not np.isfinite(value):
         return tables.missing("undefined")
     shown = "< 0.001" if p < 0.001 else f"{p:.3f}"

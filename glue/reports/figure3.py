@@ -12,9 +12,6 @@ from trainers.reports.pictures import Picture, Theme
 def figure_3_data(runs: Iterable[FineTuning]) -> dict:
     """Everything that Figure 3 draws.
 
-    Args:
-        runs: fine-tunings.
-
     Returns:
         {"run": [line, …], "paper": [line, …], "groups": [task, …], "left_out": [[model, steps],
         …]}, a line being {"stage", "role", "x", "mean", "deviation"}: the model, its steps,

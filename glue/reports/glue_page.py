@@ -31,13 +31,7 @@ _NO_PAIR = "No two models that the paper compares were fine-tuned."
 def glue_report(
     runs: Sequence[FineTuning], pretraining: history.RunHistory | None = None
 ) -> Report:
-    """The report of some fine-tunings.
-
-    Args:
-        runs: fine-tunings, as `glue.results.read_runs` returns them.
-        pretraining: the run that made the models, as `trainers.runs.history.read_run` returns it;
-            None where its folder is not known, then Table 6 has no costs.
-    """
+    """The report of some fine-tunings; without their pretraining run Table 6 has no costs."""
     noise = differences.differences_table(runs)
     others = (score_tables.wnli_table(runs), score_tables.synthetic_table(runs))
     others = tuple(table for table in others if table)
@@ -74,10 +68,6 @@ def write_report(
     Args:
         workdir: folder of the fine-tunings. The report goes to its `report/`: report.html,
             report.md, results.json, tables.tex and figure3.png.
-        pretraining: folder of the pretraining run, for Table 6.
-
-    Returns:
-        Path of report.html, and the report.
 
     Raises:
         UserError: one of the folders cannot be read, or a report of another version lies there.

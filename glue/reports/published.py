@@ -36,19 +36,14 @@ TABLE_5_BASELINE = (
 
 @dataclasses.dataclass(frozen=True)
 class Table6Row:
-    """A row of Table 6: hours of TPU v3 4x4.
+    """A row of Table 6: hours of TPU v3 4x4."""
 
-    Args:
-        model: our name.
-        times_before_fusion: post-fusion steps as a multiple of K, the steps before fusion.
-    """
-
-    model: str
+    model: str  # our name
     fusion: str
     post_fusion: str
     time: str
     glue: str
-    times_before_fusion: int
+    times_before_fusion: int  # post-fusion steps as a multiple of K, the steps before fusion
 
 
 TABLE_6 = (
@@ -60,19 +55,13 @@ TABLE_6 = (
 
 @dataclasses.dataclass(frozen=True)
 class Table7Row:
-    """A row of Table 7: one run.
+    """A row of Table 7: one run."""
 
-    Args:
-        model: our name.
-        name: the paper's.
-        average: over the eight groups.
-        scores: in the order of the columns: CoLA, SST-2, MRPC F1 and accuracy, STS-B Pearson and
-            Spearman, QQP accuracy and F1, MNLI matched and mismatched, QNLI, RTE.
-    """
-
-    model: str
-    name: str
-    average: str
+    model: str  # our name
+    name: str  # the paper's
+    average: str  # over the eight groups
+    # In the order of the columns: CoLA, SST-2, MRPC F1 and accuracy, STS-B Pearson and Spearman,
+    # QQP accuracy and F1, MNLI matched and mismatched, QNLI, RTE.
     scores: tuple[str, ...]
 
 

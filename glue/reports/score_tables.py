@@ -10,6 +10,7 @@ from trainers.reports import numbers, tables
 from trainers.reports.tables import Cell, Column, Table
 
 NOTHING = "No run has been fine-tuned on a GLUE task."
+_RUN = Column("run", "Run")
 _NO_ROW = ("",) * len(published.TABLE_5_STEPS)
 
 
@@ -18,29 +19,17 @@ def table_7(runs: Iterable[FineTuning]) -> Table:
     runs = averages.glue_runs(runs)
     alike = constant.scores(runs)
     ours = [(_name(run), run.scores) for run in runs] + [(constant.NAME, alike)] * bool(alike)
-    rows = [
-        (
-            tables.label(name),
-            averages.average_cell(averages.average_of([scores])),
-            *_score_cells(scores, tasks.MIXTURE),
-        )
-        for name, scores in ours
-    ]
-    rows += [
-        (
-            tables.label(f"paper: {row.name}"),
-            *(tables.paper(text, float(text)) for text in (row.average, *row.scores)),
-        )
-        for row in published.TABLE_7
-    ]
+    rows = []
+    for name, scores in ours:
+        average = averages.average_cell(averages.average_of([scores]))
+        rows.append((tables.label(name), average, *_score_cells(scores, tasks.MIXTURE)))
+    for row in published.TABLE_7:
+        printed = (tables.paper(text, float(text)) for text in (row.average, *row.scores))
+        rows.append((tables.label(f"paper: {row.name}"), *printed))
     return Table(
         "table7",
         "Table 7: all tasks, one row per run.",
-        (
-            Column("run", "Run", align="left"),
-            Column("average", "GLUE average"),
-            *averages.score_columns(tasks.MIXTURE),
-        ),
+        (_RUN, Column("average", "GLUE average"), *averages.score_columns(tasks.MIXTURE)),
         tuple(rows),
         "On the validation sets, best checkpoint of each task. Averages are cut to two decimals, "
         f"as the paper's are; scores are rounded.{'' if runs else ' ' + NOTHING}",
@@ -51,29 +40,23 @@ def table_5(runs: Iterable[FineTuning]) -> Table:
     """GLUE average by model and steps of pretraining, ours beside the paper's."""
     runs = tuple(runs)
     ours = averages.averages(runs)
-    steps = sorted({step for _, step in ours})
-    models = dict.fromkeys([*published.MODELS, *(model for model, _ in ours)])
-    columns = (
-        Column("model", "Model", align="left"),
-        *(Column(f"steps_{step}", numbers.count(step), "This run: steps") for step in steps),
-        *(
-            Column(f"paper_{step}", _thousands(step), "Paper: steps", origin=tables.PAPER)
-            for step in published.TABLE_5_STEPS
-        ),
-    )
-    rows = tuple(
-        (
-            tables.label(_model(model)),
-            *(averages.average_cell(ours.get((model, step))) for step in steps),
-            *(_paper_cell(text, model) for text in published.TABLE_5.get(model, _NO_ROW)),
-        )
-        for model in models
-    )
-    return Table(
+
+    def after(step):
+        return lambda model: averages.average_cell(ours.get((model, step)))
+
+    def printed(index):
+        return lambda model: _paper_cell(published.TABLE_5.get(model, _NO_ROW)[index], model)
+
+    steps, papers = sorted({step for _, step in ours}), enumerate(published.TABLE_5_STEPS)
+    return tables.tabulate(
         "table5",
         "Table 5: GLUE average after pretraining for some steps, then fine-tuning.",
-        columns,
-        rows,
+        dict.fromkeys([*published.MODELS, *(model for model, _ in ours)]),
+        (
+            ("model", "Model", "", lambda model: tables.label(_model(model))),
+            *((f"steps_{s}", numbers.count(s), "This run: steps", after(s)) for s in steps),
+            *((f"paper_{s}", _thousands(s), "Paper: steps", printed(i)) for i, s in papers),
+        ),
         "Steps of a fused model are those after its fusion. Mean ± population standard deviation "
         f"over the runs of a model; of a single run there is none.{'' if ours else ' ' + NOTHING}"
         + _alike(runs, ours),
@@ -112,7 +95,7 @@ def _other_table(
     runs: Iterable[FineTuning], names: Sequence[str], key: str, title: str, caption: str
 ) -> Table | None:
     runs = sorted((run for run in runs if set(names) & set(run.results)), key=averages.run_order)
-    columns = (Column("run", "Run", align="left"), *averages.score_columns(names))
+    columns = (_RUN, *averages.score_columns(names))
     rows = tuple((tables.label(_name(run)), *_score_cells(run.scores, names)) for run in runs)
     return Table(key, title, columns, rows, caption) if rows else None
 

@@ -15,7 +15,7 @@ from glue.reports.averages import Key
 from glue.results import FineTuning
 from trainers.reports import numbers, tables
 from trainers.reports.comparisons import ancestors, cost_before
-from trainers.reports.tables import Cell, Column, Table
+from trainers.reports.tables import Cell, Table
 from trainers.runs.history import RunHistory, StageHistory
 
 _CAPTION = "Device-seconds of pretraining: seconds times devices, evaluations not counted."
@@ -25,18 +25,12 @@ _NO_FUSION = " No fused stage is in the pretraining run, so no row is matched wi
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingCost:
-    """Device-seconds of a model: of the stages before its fusion, and its own.
+    """Device-seconds of a model: of the stages before its fusion, and its own."""
 
-    Args:
-        sources: steps of each stage that it comes from.
-        steps: of its own stage.
-        before, after: device-seconds; None where a record does not say.
-    """
-
-    sources: tuple[int, ...]
-    steps: int
-    before: float | None
-    after: float | None
+    sources: tuple[int, ...]  # steps of each stage that it comes from
+    steps: int  # of its own stage
+    before: float | None  # device-seconds; None where a record does not say
+    after: float | None  # device-seconds; None where a record does not say
 
     @property
     def total(self) -> float | None:
@@ -45,16 +39,7 @@ class PretrainingCost:
 
 
 def pretraining_cost(pretraining: RunHistory, name: str, steps: int) -> PretrainingCost | None:
-    """The cost of a stage after some of its steps.
-
-    Args:
-        pretraining: a pretraining run, as `trainers.runs.history.read_run` returns it.
-        name: the stage.
-        steps: of the stage itself.
-
-    Returns:
-        The cost, or None where there is no such stage.
-    """
+    """The cost of a stage after some of its steps; None where there is no such stage."""
     stages = pretraining.stages
     if name not in stages:
         return None
@@ -68,18 +53,11 @@ def pretraining_cost(pretraining: RunHistory, name: str, steps: int) -> Pretrain
 
 
 def table_6(runs: Iterable[FineTuning], pretraining: RunHistory | None) -> Table:
-    """Compute before fine-tuning and the GLUE average that came of it, ours beside the paper's.
-
-    Args:
-        runs: fine-tunings.
-        pretraining: the run that made their models; None where its folder is not known.
-    """
+    """Compute before fine-tuning and the GLUE average that came of it, ours beside the paper's."""
     runs = tuple(runs)
     ours = averages.averages(runs)
     base = _steps_before_fusion(pretraining)
-    papers = {
-        (row.model, base and base * row.times_before_fusion): row for row in published.TABLE_6
-    }
+    papers = {(r.model, base and base * r.times_before_fusion): r for r in published.TABLE_6}
     keys = list(dict.fromkeys([*papers, *ours]))
     costs = _costs(runs, keys, pretraining)
     reference = costs.get(keys[0])
@@ -93,38 +71,36 @@ def table_6(runs: Iterable[FineTuning], pretraining: RunHistory | None) -> Table
                 return tables.missing("not recorded" if key in ours else tables.NOT_RUN)
             return cell(costs[key])
 
-        return Column(field, title, "This run"), of_key
+        return field, title, "This run", of_key
 
-    def seconds(field, title, attribute):
-        return of_cost(
-            field, title, lambda cost: tables.figure(getattr(cost, attribute), numbers.seconds)
-        )
+    def seconds(field, title, value):
+        return of_cost(field, title, lambda cost: tables.figure(value(cost), numbers.seconds))
 
-    def of_paper(field, title, cell):
-        column = Column(f"paper_{field}", title, "Paper (TPU v3 4x4)", origin=tables.PAPER)
-        return column, lambda key: cell(papers[key]) if key in papers else tables.not_in_paper()
+    def of_paper(field, title, number=None):
+        def of_key(key):
+            if key not in papers:
+                return tables.not_in_paper()
+            text = getattr(papers[key], field)
+            return tables.paper(text, number and number(text))
+
+        return f"paper_{field}", title, "Paper (TPU v3 4x4)", of_key
 
     columns = (
-        (Column("model", "Model", align="left"), name),
+        ("model", "Model", "", name),
         of_cost("fusion_steps", "Steps before", _steps),
-        seconds("fusion_time", "Time before", "before"),
+        seconds("fusion_time", "Time before", lambda cost: cost.before),
         of_cost("steps", "Steps after", lambda cost: tables.figure(cost.steps, numbers.count)),
-        seconds("time", "Time after", "after"),
-        seconds("total", "Total time", "total"),
+        seconds("time", "Time after", lambda cost: cost.after),
+        seconds("total", "Total time", lambda cost: cost.total),
         of_cost("ratio", "Over baseline", lambda cost: _ratio(cost, reference)),
-        (
-            Column("glue", "GLUE average", "This run"),
-            lambda key: averages.average_cell(ours.get(key)),
-        ),
-        of_paper("fusion", "Fusion", lambda row: tables.paper(row.fusion)),
-        of_paper("post_fusion", "Post fusion", lambda row: tables.paper(row.post_fusion)),
-        of_paper("time", "Time", lambda row: tables.paper(row.time, float(row.time[:-1]))),
-        of_paper("glue", "GLUE", lambda row: tables.paper(row.glue, float(row.glue))),
+        ("glue", "GLUE average", "This run", lambda key: averages.average_cell(ours.get(key))),
+        of_paper("fusion", "Fusion"),
+        of_paper("post_fusion", "Post fusion"),
+        of_paper("time", "Time", lambda text: float(text[:-1])),
+        of_paper("glue", "GLUE", float),
     )
     caption = _NO_RUN if pretraining is None else _CAPTION + (_NO_FUSION if base is None else "")
-    heads, cells = zip(*columns, strict=True)
-    rows = tuple(tuple(cell(key) for cell in cells) for key in keys)
-    return Table("table6", "Table 6: compute before fine-tuning.", heads, rows, caption)
+    return tables.tabulate("table6", "Table 6: compute before fine-tuning.", keys, columns, caption)
 
 
 def _costs(
@@ -133,18 +109,12 @@ def _costs(
     """The cost of each model after its steps; a stage that continues another counts its own."""
     if pretraining is None:
         return {}
-    stages = {
-        (run.model, run.pretrain_steps): (
-            run.stage,
-            run.facts.get("stage_steps", run.pretrain_steps),
-        )
-        for run in runs
-    }
-    return {
-        key: pretraining_cost(pretraining, *stages.get(key, key))
-        for key in keys
-        if key[1] is not None
-    }
+    stages = {}
+    for run in runs:
+        steps = run.facts.get("stage_steps", run.pretrain_steps)
+        stages[run.model, run.pretrain_steps] = run.stage, steps
+    trained = [key for key in keys if key[1] is not None]
+    return {key: pretraining_cost(pretraining, *stages.get(key, key)) for key in trained}
 
 
 def _steps_before_fusion(pretraining: RunHistory | None) -> int | None:

@@ -44,21 +44,14 @@ _MESH_GROUPS = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One collective operation of a step.
+    """One collective operation of a step."""
 
-    Args:
-        kind: one of `KINDS`.
-        operand_bytes: what a device puts in, one time.
-        group: devices of the first group, as positions in the mesh; all groups are alike.
-        times: how often a step runs it (the trips of the loops around it).
-        source: the operation of the model that it belongs to, as JAX names it.
-    """
-
-    kind: str
-    operand_bytes: float
+    kind: str  # one of `KINDS`
+    operand_bytes: float  # what a device puts in, one time
+    # Devices of the first group, as positions in the mesh; all groups are alike.
     group: tuple[int, ...]
-    times: int
-    source: str
+    times: int  # how often a step runs it (the trips of the loops around it)
+    source: str  # the operation of the model that it belongs to, as JAX names it
 
     @property
     def sent(self) -> float:
@@ -75,11 +68,7 @@ class Collective:
         return self.times * self.operand_bytes * share.get(self.kind, (n - 1) / n)
 
     def dims(self, mesh_shape: Mapping[str, int]) -> tuple[str, ...]:
-        """Returns the mesh dims along which the group's devices differ.
-
-        Args:
-            mesh_shape: dim to size, the first dim varying slowest.
-        """
+        """Returns the mesh dims along which the group's devices differ; the last varies fastest."""
         places = np.array(np.unravel_index(self.group, tuple(mesh_shape.values())))
         return tuple(
             name for name, row in zip(mesh_shape, places, strict=True) if np.any(row != row[0])
@@ -97,9 +86,6 @@ class _Instruction:
 
 class Program:
     """A compiled program, read.
-
-    Args:
-        text: HLO as `compiled.as_text()` prints it.
 
     Raises:
         ValueError: it has no entry computation.

@@ -33,58 +33,39 @@ OTHER_RULE = "no rule"
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """Bytes that a device sends in a step by one kind of collective, for one cause.
+    """Bytes that a device sends in a step by one kind of collective, for one cause."""
 
-    Args:
-        kind: of the collective, one of `hlo.KINDS`.
-        dims: mesh dims over which it goes, joined by "+".
-        rule: rule of the layout that calls for it, "axis:dim"; or `OTHER_RULE`.
-        bytes: sent by a device in a step, with ring algorithms.
-        operations: collectives in a step.
-    """
-
-    kind: str
-    dims: str
-    rule: str
-    bytes: float
-    operations: int
+    kind: str  # of the collective, one of `hlo.KINDS`
+    dims: str  # mesh dims over which it goes, joined by "+"
+    rule: str  # rule of the layout that calls for it, "axis:dim"; or `OTHER_RULE`
+    bytes: float  # sent by a device in a step, with ring algorithms
+    operations: int  # collectives in a step
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshCosts:
-    """Costs of a step; bytes and FLOPs are those of one device, of the first one where they differ.
+    """Costs of a step; bytes and FLOPs are those of one device, the first where they differ."""
 
-    Args:
-        parameters: weights of the whole model.
-        weight_bytes, slot_bytes: of the shards of weights, and of the optimizer's slots.
-        argument_bytes: all inputs of the program by XLA's account: both of these, the batch, seeds.
-        temporary_bytes: the most that XLA's buffers for all else need at one time: activations
-            kept for the backward pass, gradients, and what operations need.
-        counted_flops: the model's (trainers/engines/flops.py), divided by the number of devices.
-        product_flops: of the matrix products in the partitioned program.
-        xla_flops: by XLA's cost analysis, which counts other operations too, and the body of a
-            loop once.
-        traffic: what collectives send.
-        unknown_loops: loops in the step whose trips are not known, so that bodies count once.
-        largest: mesh dim to the most devices along it that divide everything sent to it; dims to
-            which the layout sends nothing are left out.
-        compile_seconds: of lowering and compiling.
-        peak_host_bytes: the most memory that this process has had.
-    """
-
-    parameters: int
-    weight_bytes: int
-    slot_bytes: int
+    parameters: int  # weights of the whole model
+    weight_bytes: int  # of the shards of weights
+    slot_bytes: int  # of the shards of the optimizer's slots
+    # All inputs of the program by XLA's account: both of these, the batch, seeds.
     argument_bytes: int
+    # The most that XLA's buffers for all else need at one time: activations kept for the backward
+    # pass, gradients, and what operations need.
     temporary_bytes: int
+    # The model's (trainers/engines/flops.py), divided by the number of devices.
     counted_flops: float
-    product_flops: float
+    product_flops: float  # of the matrix products in the partitioned program
+    # By XLA's cost analysis, which counts other operations too, and the body of a loop once.
     xla_flops: float
-    traffic: tuple[Traffic, ...]
-    unknown_loops: int
+    traffic: tuple[Traffic, ...]  # what collectives send
+    unknown_loops: int  # loops in the step whose trips are not known, so that bodies count once
+    # Mesh dim to the most devices along it that divide everything sent to it; dims to which the
+    # layout sends nothing are left out.
     largest: dict[str, int]
-    compile_seconds: float
-    peak_host_bytes: int
+    compile_seconds: float  # of lowering and compiling
+    peak_host_bytes: int  # the most memory that this process has had
 
     @property
     def other_bytes(self) -> int:
@@ -98,9 +79,6 @@ class MeshCosts:
 
     def sent(self, **fields: str) -> float:
         """Returns the bytes that a device sends in a step.
-
-        Args:
-            **fields: fields of `Traffic`, to count some of it only.
 
         Example:
             >>> costs.sent(kind="all-reduce", rule="mlp:model")
@@ -122,10 +100,6 @@ class MeshCosts:
 
 def measure(model_config: "kf.models.T5Config", config: MeshReportConfig) -> MeshCosts:
     """Compiles the training step of a T5 for a mesh, and reads its costs.
-
-    Args:
-        model_config: of the model.
-        config: the step, and the mesh.
 
     Raises:
         UserError: the mesh or the layout does not fit the model or the batch.
@@ -201,11 +175,6 @@ def traffic(
 
     Along the mesh dim of the batch it is the gradients that are added up. Along another, the layer
     in whose operation the collective stands says which rule it comes from.
-
-    Args:
-        program: partitioned for the mesh.
-        shape: of the mesh.
-        rules: see `rules_of_layers`.
     """
     sent: dict[tuple, float] = collections.defaultdict(float)
     counts: collections.Counter = collections.Counter()
@@ -234,11 +203,6 @@ def _rule(source: str, dims: tuple[str, ...], rules: Mapping[str, Mapping[str, s
 
 def largest_mesh(model, layout: Layout, rows: int) -> dict[str, int]:
     """Returns the most devices along each mesh dim that divide all that the layout sends there.
-
-    Args:
-        model: a built model.
-        layout: rules.
-        rows: of a microbatch, over all replicas.
 
     Example:
         >>> largest_mesh(t5_l, T5_LAYOUT, 256)

@@ -29,13 +29,7 @@ def make_devices(count: int) -> None:
 
 
 def report(config: MeshReportConfig) -> dict:
-    """Compiles what the configuration asks for, prints the table, and writes the JSON file.
-
-    Args:
-        config: what is compiled.
-
-    Returns:
-        The content of the JSON file.
+    """Compiles what is asked for, prints the table, writes the JSON file and returns its content.
 
     Raises:
         UserError: the mesh does not fit the model or the batch.

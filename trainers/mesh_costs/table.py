@@ -39,12 +39,7 @@ def quantity(value: float, unit: str) -> str:
 
 
 def text(config: MeshReportConfig, costs: Mapping[str, MeshCosts]) -> str:
-    """Returns the table: one row per cost, one column per model.
-
-    Args:
-        config: what was compiled.
-        costs: name of a model to what its step costs.
-    """
+    """Returns the table: one row per cost, one column per model."""
     rows = [["per device", *costs], *_rows(list(costs.values()))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [

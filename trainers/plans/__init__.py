@@ -38,10 +38,6 @@ NAMES = (*PLANS, *GENERATED)
 def get_plan(name: str, basis: Basis | None = None) -> Plan:
     """Returns the plan of that name.
 
-    Args:
-        name: one of `NAMES`.
-        basis: what the plans in `GENERATED` are made from; the others need none.
-
     Raises:
         UserError: there is none; the message lists those that there are.
     """
@@ -53,10 +49,6 @@ def get_plan(name: str, basis: Basis | None = None) -> Plan:
 
 def stages_of(plan_names: Sequence[str], basis: Basis | None = None) -> tuple[Stage, ...]:
     """Returns the stages of the plans as one graph, sources first, each stage once.
-
-    Args:
-        plan_names: some of `NAMES`.
-        basis: as for `get_plan`.
 
     Raises:
         UserError: no or an unknown plan; two plans that mean different things by one stage name;

@@ -12,21 +12,16 @@ from trainers.plans.sizes import Size
 
 @dataclasses.dataclass(frozen=True)
 class Basis:
-    """Facts that plans are made from.
+    """Facts that plans are made from."""
 
-    Args:
-        size: what `--size` says.
-        step_cost: size letter to the cost of a training step: FLOPs, or device-seconds where the
-            options have `step_seconds`.
-        flags: setting to what `settings.parse` found in its flag.
-        options: lists that the user gave.
-        tuned: what a sweep found, as for `settings.resolve`.
-    """
-
-    size: Size
+    size: Size  # what `--size` says
+    # Size letter to the cost of a training step: FLOPs, or device-seconds where the options have
+    # `step_seconds`.
     step_cost: Callable[[str], float]
+    # Setting to what `settings.parse` found in its flag.
     flags: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
-    options: PlanOptions = PlanOptions()
+    options: PlanOptions = PlanOptions()  # lists that the user gave
+    # What a sweep found, as for `settings.resolve`.
     tuned: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
 
     def settings_of(self, stage: Stage) -> StageSettings:

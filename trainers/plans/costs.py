@@ -23,11 +23,6 @@ def step_cost(
     """FLOPs of a training step, or its device-seconds where the user gave them.
 
     Args:
-        letter: size of the model.
-        size: what `--size` says.
-        options: of which `step_seconds` counts.
-        batch_size: sequences per batch.
-        input_length: tokens that the encoder sees.
         data_dir: folder of prepared tokens, whose vocabulary counts; else
         vocabulary: a SentencePiece model; without one it is as large as the size wants it.
 

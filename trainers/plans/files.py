@@ -58,9 +58,6 @@ _WORDS = {str: "a text", int: "a whole number", list: "a list", dict: "an object
 def read_plan(path: str | os.PathLike) -> Plan:
     """Reads a plan from a JSON file.
 
-    Args:
-        path: the file.
-
     Raises:
         UserError: it cannot be read; a field is unknown, missing or of another type; a stage makes
             no sense; a source is no stage of the file; a cycle; a name that a known plan has.
@@ -78,12 +75,7 @@ def read_plan(path: str | os.PathLike) -> Plan:
 
 
 def to_json(plan: Plan, name: str | None = None) -> str:
-    """A plan as a file holds it; what is as by default is left out.
-
-    Args:
-        plan: any plan.
-        name: what the plan is to be called; by default as it is.
-    """
+    """A plan as a file holds it; what is as by default is left out."""
     content = {"name": name or plan.name, "description": plan.description}
     return json.dumps(content | {"stages": [_entry(stage) for stage in plan.stages]}, indent=1)
 

@@ -44,43 +44,33 @@ class Stage:
     copies of one model have equal statistics, so this too preserves its function, and what is
     trained on is a plain T5 like the baseline, to which the two compare by their start alone.
 
-    Args:
-        name: folder of the stage in the workdir, and its name in reports and flags.
-        size: "S", "M" or "L"; what they are is said by `--size`.
-        init: "scratch", "self_fusion", "fusion_property", "fusion_rule"; or "continued", which
-            resumes where its source ended, as if that had been longer: with its weights, optimizer,
-            batches and settings. Steps and costs of the stage are those that come on top.
-        sources: names of the stages that it is fused from, or continues.
-        copies: how many copies of its only source a self-fusion takes.
-        norm: "property" or "rule" (section 3.2); None takes what `init` says.
-        seed: of weights, noise, dropout and batches, within a run's seed.
-        settings: settings that the plan fixes for this stage (see trainers/plans/settings.py).
-        like: name of a stage whose flags and defaults count for this one too, where it has none.
-        source_steps: source to the step whose checkpoint is fused; of others it is their last.
-        repeat: number of the repeat of the plan that it belongs to, from 1; see `repeated`.
-        until: name of a stage; this one ends early when it is as accurate as that was at its end.
-        rivals: names of stages, its source among them; it is trained only if its source is among
-            the `keep` of them whose loss is lowest. What is not trained is no rival either.
-        keep: see `rivals`.
-
     Raises:
         UserError: a value is unknown, or the sources do not go with `init`.
     """
 
-    name: str
-    size: str
+    name: str  # folder of the stage in the workdir, and its name in reports and flags
+    size: str  # "S", "M" or "L"; what they are is said by `--size`
+    # "scratch", "self_fusion", "fusion_property", "fusion_rule"; or "continued", which resumes
+    # where its source ended, as if that had been longer: with its weights, optimizer, batches and
+    # settings. Steps and costs of the stage are those that come on top.
     init: str = "scratch"
-    sources: tuple[str, ...] = ()
-    copies: int = 1
-    norm: str | None = None
-    seed: int = 0
+    sources: tuple[str, ...] = ()  # names of the stages that it is fused from, or continues
+    copies: int = 1  # how many copies of its only source a self-fusion takes
+    norm: str | None = None  # "property" or "rule" (section 3.2); None takes what `init` says
+    seed: int = 0  # of weights, noise, dropout and batches, within a run's seed
+    # Settings that the plan fixes for this stage (see trainers/plans/settings.py).
     settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    # Name of a stage whose flags and defaults count for this one too, where it has none.
     like: str | None = None
+    # Source to the step whose checkpoint is fused; of others it is their last.
     source_steps: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    repeat: int = 1
+    repeat: int = 1  # number of the repeat of the plan that it belongs to, from 1; see `repeated`
+    # Name of a stage; this one ends early when it is as accurate as that was at its end.
     until: str | None = None
+    # Names of stages, its source among them; it is trained only if its source is among the `keep`
+    # of them whose loss is lowest. What is not trained is no rival either.
     rivals: tuple[str, ...] = ()
-    keep: int = 1
+    keep: int = 1  # see `rivals`
 
     def __post_init__(self):
         for holds, expected, field in (*self._name_rules(), *self._kind_rules()):
@@ -181,10 +171,6 @@ def repeated(stages: Sequence[Stage], repeats: int) -> tuple[Stage, ...]:
 
     The first repeat is the stages as they are, so that a run may be repeated later and trains
     only what is missing; STAGE_r2, STAGE_r3 … are what a run with the next seed would train.
-
-    Args:
-        stages: a whole graph.
-        repeats: how often, at least 1.
 
     Example:
         >>> [stage.name for stage in repeated([Stage("small", "S")], 3)]

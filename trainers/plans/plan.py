@@ -10,23 +10,17 @@ from trainers.plans.graph import Stage, in_order
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Stages that belong together; the last one is what the plan is after.
+    """Stages that belong together; the last one is what the plan is after."""
 
-    Args:
-        name: what `--plan` calls it.
-        description: one line for people.
-        stages: every stage that the plan needs, sources included.
-        points: what a stage stands for in the plan's table or figure, where its name does not say
-            it: stage to facts such as {"offset": -100}.
-        facts: what else the plan's report has to know, such as budgets.
-        keep: stage to the steps whose checkpoints stay.
-    """
-
-    name: str
-    description: str
-    stages: tuple[Stage, ...]
+    name: str  # what `--plan` calls it
+    description: str  # one line for people
+    stages: tuple[Stage, ...]  # every stage that the plan needs, sources included
+    # What a stage stands for in the plan's table or figure, where its name does not say it: stage
+    # to facts such as {"offset": -100}.
     points: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
+    # What else the plan's report has to know, such as budgets.
     facts: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    # Stage to the steps whose checkpoints stay.
     keep: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
 
     @property

@@ -79,10 +79,6 @@ _OPTIONS = options_of(StageSettings)
 def parse(setting: str, text: str) -> dict[str, object]:
     """Reads `NAME:VALUE[,NAME:VALUE]` or one bare value.
 
-    Args:
-        setting: name of the setting, which is that of the flag.
-        text: what the flag was given.
-
     Returns:
         Name (of a stage or size, or "" for all) to value.
 
@@ -147,8 +143,6 @@ def resolve(
     own, of the stages that are like it.
 
     Args:
-        stage: stage of a plan.
-        size: what `--size` says.
         flags: setting to what `parse` reads in its flag.
         tuned: setting to what a sweep found, stage to value.
 

@@ -20,28 +20,18 @@ SIZE_LETTERS = ("S", "M", "L")
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Models and default settings of one `--size`.
+    """Models and default settings of one `--size`."""
 
-    Args:
-        name: what `--size` calls it.
-        models: size letter to the name that `kf.models.T5Config.from_size` knows.
-        batch_size: sequences per batch.
-        input_length: tokens that the encoder sees in a sequence.
-        eval_batches: batches of the fixed validation set.
-        vocabulary_pieces: pieces of a vocabulary trained for it.
-        num_sentinels: sentinels that follow them.
-        defaults: settings of stages, written as the flags are (see trainers/plans/settings.py).
-        tuning: which sweep chose the learning rates among the defaults; empty where none did.
-    """
-
-    name: str
-    models: Mapping[str, str]
-    batch_size: int
-    input_length: int
-    eval_batches: int
-    vocabulary_pieces: int
-    num_sentinels: int
+    name: str  # what `--size` calls it
+    models: Mapping[str, str]  # size letter to the name that `kf.models.T5Config.from_size` knows
+    batch_size: int  # sequences per batch
+    input_length: int  # tokens that the encoder sees in a sequence
+    eval_batches: int  # batches of the fixed validation set
+    vocabulary_pieces: int  # pieces of a vocabulary trained for it
+    num_sentinels: int  # sentinels that follow them
+    # Settings of stages, written as the flags are (see trainers/plans/settings.py).
     defaults: Mapping[str, str]
+    # Which sweep chose the learning rates among the defaults; empty where none did.
     tuning: str = ""
 
 

@@ -22,9 +22,6 @@ _PARTS = {"baseline": 2, "fusion_property": 1, "self_fusion": 1}
 def table5(basis: Basis) -> Plan:
     """The models of Table 5; points have `model` and `steps`, what is fine-tuned of it.
 
-    Args:
-        basis: of the run at hand.
-
     Raises:
         UserError: there is no half of K.
     """

@@ -39,11 +39,7 @@ _FIRST_RUNG = 1 / 8
 
 
 def tune(basis: Basis) -> Plan:
-    """The sweep; points have `arm`, `rung`, `warmup_steps` and `learning_rate_scale`.
-
-    Args:
-        basis: what an earlier sweep found does not count.
-    """
+    """The sweep; points have `arm`, `rung`, `warmup_steps` and `learning_rate_scale`."""
     options = basis.options
     trained = {stage.name: stage for stage in PLANS["table1"].stages if not stage.is_continued}
     arms = options.tune_arms or ARMS
@@ -127,9 +123,6 @@ def arm_stages(stages: Sequence[Stage], points: Mapping[str, Mapping], arm: str)
 
 def settings_of(winners: Mapping[str, Mapping]) -> dict[str, dict]:
     """Winners in the form of `trainers.plans.settings.resolve`: setting to stage to value.
-
-    Args:
-        winners: arm to what `trainers.runs.sweep.winners` gives of it.
 
     Example:
         >>> settings_of({"baseline": {"warmup_steps": 500, "learning_rate_scale": 1.0}})

@@ -14,10 +14,6 @@ FREE_FIELDS = ("dropout", "norm_groups", "blocks")
 def check_widths(stages: Sequence[Stage], configs: Mapping[str, Mapping[str, object]]):
     """Checks, before anything is trained, that every fusion gives the size that its stage has.
 
-    Args:
-        stages: a whole graph.
-        configs: size letter to the config of its model as a dict.
-
     Raises:
         UserError: a size is not defined, the widths of the sources do not add up to those of the
             stage, or another field differs. All fields that do not fit are named.

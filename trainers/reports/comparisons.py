@@ -33,6 +33,9 @@ DEFINITION = (
 )
 
 
+COSTS = ("flops", "device_seconds")
+
+
 @dataclasses.dataclass(frozen=True)
 class Cost:
     """Compute: floating-point operations, and seconds times devices."""
@@ -57,31 +60,21 @@ class Crossing:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """One plan against the baseline.
+    """One plan against the baseline."""
 
-    Args:
-        plan: name of the plan's last stage.
-        baseline: name of the stage that it is compared with.
-        accuracy: the one to reach, in per cent; None while the baseline is not finished.
-        flops_ratio: FLOPs of the plan, all stages counted, over the baseline's; None: not reached.
-        device_seconds_ratio: the same in device-seconds.
-        lasting_flops_ratio, lasting_device_seconds_ratio: the same where the accuracy is kept.
-        crossing, baseline_crossing: where either reaches it.
-        before: cost of the stages that the plan's last stage comes from.
-        reason: why there is no ratio; empty where there is one.
-    """
-
-    plan: str
-    baseline: str
+    plan: str  # name of the plan's last stage
+    baseline: str  # name of the stage that it is compared with
+    # The one to reach, in per cent; None while the baseline is not finished.
     accuracy: float | None = None
+    # FLOPs of the plan, all stages counted, over the baseline's; None: not reached.
     flops_ratio: float | None = None
-    device_seconds_ratio: float | None = None
-    lasting_flops_ratio: float | None = None
-    lasting_device_seconds_ratio: float | None = None
-    crossing: Crossing | None = None
-    baseline_crossing: Crossing | None = None
-    before: Cost | None = None
-    reason: str = ""
+    device_seconds_ratio: float | None = None  # the same in device-seconds
+    lasting_flops_ratio: float | None = None  # the same where the accuracy is kept
+    lasting_device_seconds_ratio: float | None = None  # the same where the accuracy is kept
+    crossing: Crossing | None = None  # where either reaches it
+    baseline_crossing: Crossing | None = None  # where either reaches it
+    before: Cost | None = None  # cost of the stages that the plan's last stage comes from
+    reason: str = ""  # why there is no ratio; empty where there is one
 
     def to_dict(self):
         """The comparison as an element of `results.json`."""
@@ -111,36 +104,29 @@ def ancestors(run, name):
 
 def cost_before(run, name):
     """Cost of everything that a stage comes from; None where one of them has no record here."""
-    total, parts = Cost(), shares(run, name)
-    for source in ancestors(run, name):
+    total = Cost()
+    for source, share in shares(run, name).items():
         cost = own_cost(run.stages[source]) if source in run.stages else None
         if cost is None:
             return None
-        total += cost * parts[source]
+        total += cost * share
     return total
 
 
 def shares(run, name):
-    """The share of each ancestor's training that a stage comes from: all steps cost the same."""
-    parts = {}
-    for user in (name, *ancestors(run, name)):
+    """{ancestor: share of its training that a stage comes from}: all steps cost the same."""
+    parts = dict.fromkeys(ancestors(run, name), 0.0)
+    for user in (name, *parts):
         stage = run.stages.get(user)
         for source in stage.sources if stage else ():
             steps = run.stages[source].steps if source in run.stages else 0
             share = stage.source_steps.get(source, steps) / steps if steps else 1.0
-            parts[source] = max(parts.get(source, 0.0), min(1.0, share))
+            parts[source] = max(parts[source], min(1.0, share))
     return parts
 
 
 def first_crossing(curve, accuracy):
-    """The point where the running best of a curve first reaches an accuracy.
-
-    Args:
-        curve: sequence of `Evaluation`, in the order of their steps.
-        accuracy: per cent.
-
-    Returns:
-        A `Crossing`, or None if the curve never reaches it.
+    """The `Crossing` where the running best of evaluations first reaches an accuracy, or None.
 
     Example: evaluations 30, 50, 40, 60 at the steps 0, 1, 2, 3 reach 55 at step 2.5, since the
     running best is 30, 50, 50, 60.
@@ -165,15 +151,7 @@ def lasting_crossing(curve, accuracy):
 
 
 def compare(run, baseline=BASELINE):
-    """Compares every fused stage of the baseline's size with the baseline.
-
-    Args:
-        run: a `RunHistory`.
-        baseline: name of a stage from random weights.
-
-    Returns:
-        A tuple of `Comparison`; empty without a baseline or without such a stage.
-    """
+    """A `Comparison` of every fused stage of the baseline's size with the baseline, if any."""
     baselines = {stage.repeat: stage for stage in run.repeats_of(baseline)}
     left_out = variations(run)
     return tuple(
@@ -197,28 +175,17 @@ def variations(run):
 
 @dataclasses.dataclass(frozen=True)
 class Meeting:
-    """A baseline that continued past its end, and the accuracy of a fused stage at its end.
+    """A baseline that continued past its end, and the accuracy of a fused stage at its end."""
 
-    Args:
-        accuracy: the fused stage's, in per cent.
-        fused: the cost of that, all stages counted.
-        crossing: the point where the baseline reached it, from its start; None if it did not.
-        steps: of the baseline in all.
-    """
-
-    accuracy: float
-    fused: Cost
+    accuracy: float  # the fused stage's, in per cent
+    fused: Cost  # the cost of that, all stages counted
+    # The point where the baseline reached it, from its start; None if it did not.
     crossing: Crossing | None
-    steps: int
+    steps: int  # of the baseline in all
 
 
 def meetings(run, fused, baseline=BASELINE):
     """Compares a fused stage with a baseline that continued past its end, as in Table 2.
-
-    Args:
-        run: a `RunHistory`.
-        fused: name of the fused stage.
-        baseline: of the baseline.
 
     Returns:
         A list of `Meeting`, one per repeat; empty without a stage that continues the baseline.
@@ -240,36 +207,27 @@ def meetings(run, fused, baseline=BASELINE):
 
 
 def _compare(run, baseline, plan):
-    result = Comparison(plan.name, baseline.name, before=cost_before(run, plan.name))
-    evaluations = _with_accuracy(baseline.curve)
-    if not baseline.finished:
-        return dataclasses.replace(result, reason="the baseline is not finished")
-    if not evaluations:
-        return dataclasses.replace(result, reason="the baseline has no evaluation")
-    accuracy = evaluations[-1].accuracy
+    before, evaluations = cost_before(run, plan.name), _with_accuracy(baseline.curve)
+    result = Comparison(plan.name, baseline.name, before=before)
+    if not baseline.finished or not evaluations:
+        lacks = "has no evaluation" if baseline.finished else "is not finished"
+        return dataclasses.replace(result, reason=f"the baseline {lacks}")
+    accuracy, reason, ratios = evaluations[-1].accuracy, "", {}
     crossing, end = first_crossing(plan.curve, accuracy), first_crossing(baseline.curve, accuracy)
-    result = dataclasses.replace(
-        result, accuracy=accuracy, crossing=crossing, baseline_crossing=end
-    )
-    if result.before is None:
+    if before is None:
         reason = "the cost of one of its sources is not known"
     elif crossing is None:
         reason = "not reached" if plan.finished else "not reached yet"
     elif not end.cost.flops or not end.cost.device_seconds:
         reason = "the baseline's compute is zero at that point"
     else:
-        lasting = lasting_crossing(plan.curve, accuracy)
-        lasting_end = lasting_crossing(baseline.curve, accuracy)
-        return dataclasses.replace(
-            result,
-            flops_ratio=_ratio(result.before, crossing, end, "flops"),
-            device_seconds_ratio=_ratio(result.before, crossing, end, "device_seconds"),
-            lasting_flops_ratio=_ratio(result.before, lasting, lasting_end, "flops"),
-            lasting_device_seconds_ratio=_ratio(
-                result.before, lasting, lasting_end, "device_seconds"
-            ),
-        )
-    return dataclasses.replace(result, reason=reason)
+        curves = plan.curve, baseline.curve
+        lasting, lasting_end = (lasting_crossing(curve, accuracy) for curve in curves)
+        for field in COSTS:
+            ratios[f"{field}_ratio"] = _ratio(before, crossing, end, field)
+            ratios[f"lasting_{field}_ratio"] = _ratio(before, lasting, lasting_end, field)
+    reached = {"accuracy": accuracy, "crossing": crossing, "baseline_crossing": end}
+    return dataclasses.replace(result, **reached, **ratios, reason=reason)
 
 
 def _ratio(before, crossing, baseline, field):
@@ -287,8 +245,8 @@ def _between(previous, best, point, accuracy):
         return Crossing(point.step, Cost(point.flops, point.device_seconds))
     share = (accuracy - best) / (point.accuracy - best)
 
-    def at(field):
-        start = getattr(previous, field)
-        return start + share * (getattr(point, field) - start)
-
-    return Crossing(at("step"), Cost(at("flops"), at("device_seconds")))
+    step, *costs = (
+        getattr(previous, field) + share * (getattr(point, field) - getattr(previous, field))
+        for field in ("step", *COSTS)
+    )
+    return Crossing(step, Cost(*costs))

@@ -78,11 +78,7 @@ def draw_graph(data, theme):
 
 
 def fusion_graph(run):
-    """The drawing of a run's stages.
-
-    Returns:
-        A `Picture`.
-    """
+    """The drawing of a run's stages."""
     data = graph(run)
     links = [f"{link['source']} to {link['target']}" for link in data["links"]]
     return Picture(

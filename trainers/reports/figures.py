@@ -46,7 +46,6 @@ def curves(run, axis, comparisons=()):
     """The learning curves of a run over one axis, as data.
 
     Args:
-        run: a `RunHistory`.
         axis: a key of `AXES`. On "flops" and "device_seconds" a fused stage starts at the sum of
             the costs of all stages that it comes from, each once.
         comparisons: what `compare(run)` gave; their crossings are marked.
@@ -122,11 +121,7 @@ def _shown(run, comparisons):
 
 
 def figure_1(run, comparisons):
-    """Figure 1 of the paper, and the same over FLOPs and over device-seconds.
-
-    Returns:
-        A tuple of three `Picture`.
-    """
+    """Figure 1 of the paper, and the same over FLOPs and over device-seconds."""
     seeds = run.repeat_count
     repeated = f" Thin and pale: the other {seeds - 1} of {seeds} seeds." if seeds > 1 else ""
     return tuple(
@@ -145,11 +140,7 @@ def figure_1(run, comparisons):
 
 
 def figure_large(run):
-    """Learning curves of the ways to the largest model; none where fewer than two were trained.
-
-    Returns:
-        A tuple of at most one `Picture`.
-    """
+    """Learning curves of the ways to the largest model; none where fewer than two were trained."""
     compared = compare(run, LARGE_BASELINE)
     if not compared:
         return ()

@@ -1,6 +1,5 @@
 """The forms of numbers in reports."""
 
-import math
 import re
 import statistics
 
@@ -11,10 +10,8 @@ _PLAIN = re.compile(r"([\d,]+(\.\d+|))((?:\s.*)?)")
 def letter(index):
     """0 → "a", 25 → "z", 26 → "aa": the marks of footnotes."""
     text = ""
-    index += 1
-    while index:
-        index, rest = divmod(index - 1, 26)
-        text = chr(ord("a") + rest) + text
+    while index >= 0:
+        index, text = index // 26 - 1, chr(ord("a") + index % 26) + text
     return text
 
 
@@ -27,11 +24,8 @@ def scientific(value):
     """Three digits: 1234567 → "1.23e+6", in the paper's way of writing."""
     if value == 0:
         return "0"
-    exponent = math.floor(math.log10(abs(value)))
-    mantissa = f"{value / 10**exponent:.2f}"
-    if mantissa in ("10.00", "-10.00"):
-        exponent, mantissa = exponent + 1, mantissa.replace("10.00", "1.00")
-    return f"{mantissa}e{exponent:+d}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa}e{int(exponent):+d}"
 
 
 def seconds(value):
@@ -39,9 +33,20 @@ def seconds(value):
     return f"{value:,.1f}\u00a0s" if abs(value) < 100 else f"{value:,.0f}\u00a0s"
 
 
-def percent(value):
-    """An accuracy that is in per cent already: 45.123 → "45.12"."""
-    return f"{value:.2f}"
+percent = "{:.2f}".format
+"""An accuracy that is in per cent already: 45.123 → "45.12"."""
+
+ratio = "{:.2f}".format
+"""A share of the baseline's compute: 0.8249 → "0.82"."""
+
+short = "{:.3g}".format
+"""Three significant digits: 0.0123456 → "0.0123"."""
+
+fine = "{:.4f}".format
+"""Four decimals: a loss per token or a distance whose small differences matter."""
+
+tenth = "{:.1f}".format
+"""One decimal: 3.14 → "3.1"."""
 
 
 def loss(value):
@@ -49,21 +54,6 @@ def loss(value):
     if abs(value) >= 1e4:
         return scientific(value)
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
-
-
-def short(value):
-    """Three significant digits: 0.0123456 → "0.0123"."""
-    return f"{value:.3g}"
-
-
-def fine(value):
-    """Four decimals: a loss per token or a distance whose small differences matter."""
-    return f"{value:.4f}"
-
-
-def tenth(value):
-    """One decimal: 3.14 → "3.1"."""
-    return f"{value:.1f}"
 
 
 def steps(value):
@@ -79,11 +69,8 @@ def seeds(number):
 def spread(values, style):
     """Mean and population standard deviation: "45.10 ± 0.20"; one value or equal ones alone.
 
-    The deviation has the decimals of the mean, and they share its unit.
-
-    Args:
-        values: numbers, at least one.
-        style: function from a number to its text.
+    The deviation has the decimals of the mean, and they share its unit. `style` is a function from
+    a number to its text.
 
     Example:
         >>> spread([90.0, 110.0], lambda seconds: f"{seconds:.0f} s")
@@ -101,20 +88,9 @@ def spread(values, style):
     return f"{number} ± {deviation:,.{max(0, len(decimals) - 1)}f}{unit}"
 
 
-def ratio(value):
-    """A share of the baseline's compute: 0.8249 → "0.82"."""
-    return f"{value:.2f}"
-
-
 def terms(parts, style, total=None):
-    """The parts of a sum and what they add up to: "1 s + 2 s = 3 s"; a single part alone.
-
-    Args:
-        parts: numbers.
-        style: function from a number to its text.
-        total: what to write for the sum.
-    """
-    total = style(sum(parts)) if total is None else total
+    """The parts of a sum and what they add up to: "1 s + 2 s = 3 s"; a single part alone."""
+    total = total or style(sum(parts))
     return total if len(parts) == 1 else f"{' + '.join(map(style, parts))} = {total}"
 
 

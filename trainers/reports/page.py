@@ -32,20 +32,13 @@ _NUMBERS = re.compile(r'\[\n[^\[\]{}"]+\]')
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """The content of a report.
+    """The content of a report."""
 
-    Args:
-        title: of the page.
-        summary: paragraphs.
-        sections: in their order.
-        data: elements of `results.json`, by name.
-        facts: (name, text) pairs about the run: its command, its versions.
-    """
-
-    title: str
-    summary: tuple[str, ...]
-    sections: tuple[Section, ...]
-    data: dict
+    title: str  # of the page
+    summary: tuple[str, ...]  # paragraphs
+    sections: tuple[Section, ...]  # in their order
+    data: dict  # elements of `results.json`, by name
+    # (name, text) pairs about the run: its command, its versions.
     facts: tuple[tuple[str, str], ...]
 
     def blocks(self, kind):
@@ -55,18 +48,7 @@ class Report:
 
 
 def pretraining_report(run, kernels=None, steps=None):
-    """The report of a pretraining run.
-
-    Args:
-        run: a `RunHistory`.
-        kernels, steps: of the heat maps, as for `heat_maps`.
-
-    Returns:
-        A `Report`.
-
-    Raises:
-        UserError: as for `heat_maps`.
-    """
+    """The report of a pretraining run; `kernels` and `steps` are those of `heat_maps`."""
     compared = comparisons.compare(run)
     sweep = sweep_table.tuning_table(run)
     printed = (

@@ -29,29 +29,18 @@ CONTRADICTIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of one of the paper's tables; strings as printed, empty where the table has no column.
+    """A row of one of the paper's tables, as printed; empty where the table has no such column."""
 
-    Args:
-        plan: our name of the plan; empty where the text does not describe it.
-        model: the paper's name, or the number of its setting.
-        description: of the setting, in words.
-        loss: summed over a batch.
-        accuracy: per cent, with the standard deviation over three runs where it is given.
-        fusion, post_fusion: (steps, time).
-        cost: the sum as printed; `hours` is its printed result.
-        note: footnote, such as what contradicts it.
-    """
-
-    plan: str
-    model: str
-    accuracy: str
-    loss: str = ""
-    description: str = ""
-    fusion: tuple[str, str] = ("", "")
-    post_fusion: tuple[str, str] = ("", "")
-    cost: str = ""
+    plan: str  # our name of the plan; empty where the text does not describe it
+    model: str  # the paper's name, or the number of its setting
+    accuracy: str  # per cent, with the standard deviation over three runs where it is given
+    loss: str = ""  # summed over a batch
+    description: str = ""  # of the setting, in words
+    fusion: tuple[str, str] = ("", "")  # (steps, time)
+    post_fusion: tuple[str, str] = ("", "")  # (steps, time)
+    cost: str = ""  # the sum as printed; `hours` is its printed result
     hours: float = 0.0
-    note: str = ""
+    note: str = ""  # footnote, such as what contradicts it
 
 
 TABLE_1 = (
@@ -112,10 +101,14 @@ TABLE_3 = (
     Row("figure2_6", "(6)", "70.47", "3.91e+4", "a small model fused with itself, and once more"),
 )
 
-POSSIBLE_SETTINGS = {
-    "four_at_once": "four small models fused at once",
-    "pair_then_self": "two small models fused, then that with itself",
-}
+_POSSIBLE = "Not a setting of the paper; its text leaves it possible."
+POSSIBLE_SETTINGS = tuple(
+    Row(plan, plan, "", "", description, note=_POSSIBLE)
+    for plan, description in (
+        ("four_at_once", "four small models fused at once"),
+        ("pair_then_self", "two small models fused, then that with itself"),
+    )
+)
 
 TABLE_4 = (
     _race("figure2_1", "(1)", "70.57", ("0 steps", "0h"), ("1.7M steps", "246.7h"), 246.7),

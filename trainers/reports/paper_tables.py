@@ -19,50 +19,34 @@ from trainers.reports.comparisons import (
 from trainers.reports.tables import Cell, Column, Table
 
 _UNKNOWN_SOURCE = "a source is not in this folder"
-_THIS = "This run"
-_OF_RUN = (
-    Column("loss", "Loss, batch", _THIS),
-    Column("loss_per_token", "Loss, token", _THIS),
-    Column("accuracy", "Acc., %", _THIS),
-    Column("flops", "Cost, FLOPs", _THIS),
-    Column("device_seconds", "Cost, device-seconds", _THIS),
-)
-_OF_PAPER = (
-    Column("paper_loss", "Loss, batch", "Paper", origin=tables.PAPER),
-    Column("paper_accuracy", "Acc., %", "Paper", origin=tables.PAPER),
-)
 _RACE = (
-    Column("model", "Model", align="left"),
-    Column("figures", "Figures of", align="left"),
-    Column("fusion_steps", "Steps", "Fusion"),
-    Column("fusion_time", "Time", "Fusion"),
-    Column("post_steps", "Steps", "Post fusion"),
-    Column("post_time", "Time", "Post fusion"),
-    Column("cost", "Cost, time", "Together"),
-    Column("flops", "Cost, FLOPs", "Together"),
-    Column("accuracy", "Acc., %", "Together"),
+    ("model", "Model"),
+    ("figures", "Figures of"),
+    ("fusion_steps", "Steps", "Fusion"),
+    ("fusion_time", "Time", "Fusion"),
+    ("post_steps", "Steps", "Post fusion"),
+    ("post_time", "Time", "Post fusion"),
+    ("cost", "Cost, time", "Together"),
+    ("flops", "Cost, FLOPs", "Together"),
+    ("accuracy", "Acc., %", "Together"),
 )
 _NO_FUSION = (Cell("0 steps", 0), Cell("0 s", 0))
 
 
 def table_1(run):
     """Loss, accuracy and cost of every plan at its end, beside the paper's Table 1."""
+    rows = [paper.Row(BASELINE, BASELINE, ""), *paper.TABLE_1]
     columns = (
-        Column("model", "Model", align="left"),
-        *_OF_RUN,
-        *_OF_PAPER,
-        Column("paper_cost", "Cost, TPU hours", "Paper", origin=tables.PAPER),
+        ("model", "Model", "", lambda row: tables.stage_name(run, row.plan)),
+        *_results(run),
+        *_PRINTED,
+        _printed("cost", "Cost, TPU hours", lambda row: (row.cost, row.hours, row.note)),
     )
-    no_row = [tables.not_in_paper("none")] * 3
-    rows = [(tables.stage_name(run, BASELINE), *_results(run, BASELINE), *no_row)]
-    for row in paper.TABLE_1:
-        printed = (*_printed(row), tables.paper(row.cost, row.hours, note=row.note))
-        rows.append((tables.stage_name(run, row.plan), *_results(run, row.plan), *printed))
-    return Table(
+    return tables.tabulate(
         "table1",
         "Table 1: the ways to a model of the larger size, and what they cost.",
+        rows,
         columns,
-        tuple(rows),
         f"This run: at the end of each plan{_steps(run, 'M')}, {_repeats(run, BASELINE)}. "
         f"Paper: {paper.SETTING}; accuracies are means over three runs.",
     )
@@ -70,49 +54,64 @@ def table_1(run):
 
 def table_3(run):
     """Loss, accuracy and cost of the ways to the largest model, beside the paper's Table 3."""
+    possible = [row for row in paper.POSSIBLE_SETTINGS if run.repeats_of(row.plan)]
     columns = (
-        Column("model", "Setting", align="left"),
-        Column("what", "Description", align="left"),
-        *_OF_RUN,
-        *_OF_PAPER,
+        ("model", "Setting", "", lambda row: tables.label(row.model, note=row.note)),
+        ("what", "Description", "", lambda row: tables.label(row.description)),
+        *_results(run),
+        *_PRINTED,
     )
-    rows = []
-    for row in paper.TABLE_3:
-        names = tables.label(row.model, note=row.note), tables.label(row.description)
-        values = _results(run, row.plan) if row.plan else [tables.missing("not described")] * 5
-        rows.append((*names, *values, *_printed(row)))
-    for plan, description in paper.POSSIBLE_SETTINGS.items():
-        if run.repeats_of(plan):
-            note = "Not a setting of the paper; its text leaves it possible."
-            names = tables.label(plan, note=note), tables.label(description)
-            no_row = [tables.not_in_paper("none")] * 2
-            rows.append((*names, *_results(run, plan), *no_row))
-    return Table(
+    return tables.tabulate(
         "table3",
         "Table 3: the ways to the largest model.",
+        [*paper.TABLE_3, *possible],
         columns,
-        tuple(rows),
         f"This run: at the end of each plan{_steps(run, 'L')}, {_repeats(run, LARGE_BASELINE)}; "
         "costs count every stage. Paper: T5-L of its Table 9, one million steps per model.",
     )
 
 
-def _printed(row):
-    return tables.paper(row.loss, float(row.loss)), tables.paper(row.accuracy)
+def _printed(key, title, values):
+    """A column of the paper, of the text, number and note that it prints for a row."""
+
+    def cell(row):
+        text, *others = values(row)
+        return tables.paper(text, *others) if text else tables.not_in_paper("none")
+
+    return f"paper_{key}", title, "Paper", cell
 
 
-def _results(run, name):
-    """Loss, accuracy and cost of a stage at its end, means over its repeats."""
-    stages = run.repeats_of(name)
-    if not stages:
-        return [tables.missing()] * 5
-    return [
-        tables.mean([stage.loss for stage in stages], numbers.loss),
-        tables.mean([stage.loss_per_token for stage in stages], numbers.loss),
-        tables.mean([stage.accuracy for stage in stages], numbers.percent),
-        _cost(run, stages, "flops", numbers.scientific),
-        _cost(run, stages, "device_seconds", numbers.seconds),
-    ]
+_PRINTED = (
+    _printed("loss", "Loss, batch", lambda row: (row.loss, float(row.loss or 0))),
+    _printed("accuracy", "Acc., %", lambda row: (row.accuracy,)),
+)
+
+
+def _results(run):
+    """Columns of loss, accuracy and cost of a row's stage at its end, means over its repeats."""
+
+    def column(key, title, cell):
+        def of_row(row):
+            stages = run.repeats_of(row.plan)
+            if not stages:
+                return tables.missing(tables.NOT_RUN if row.plan else "not described")
+            return cell(stages)
+
+        return key, title, "This run", of_row
+
+    def mean(field, title, style):
+        return column(field, title, lambda s: tables.mean([getattr(x, field) for x in s], style))
+
+    def cost(field, title, style):
+        return column(field, title, lambda stages: _cost(run, stages, field, style))
+
+    return (
+        mean("loss", "Loss, batch", numbers.loss),
+        mean("loss_per_token", "Loss, token", numbers.loss),
+        mean("accuracy", "Acc., %", numbers.percent),
+        cost("flops", "Cost, FLOPs", numbers.scientific),
+        cost("device_seconds", "Cost, device-seconds", numbers.seconds),
+    )
 
 
 def _cost(run, stages, field, style):
@@ -122,7 +121,7 @@ def _cost(run, stages, field, style):
         shares, own = comparisons.shares(run, stage.name), own_cost(stage)
         if own is None or cost_before(run, stage.name) is None:
             return tables.missing(_UNKNOWN_SOURCE)
-        before = [own_cost(run.stages[name]) * shares[name] for name in ancestors(run, stage.name)]
+        before = [own_cost(run.stages[name]) * share for name, share in shares.items()]
         sums.append([getattr(cost, field) for cost in (*before, own)])
     terms = [statistics.fmean(values) for values in zip(*sums, strict=True)]
     totals = [sum(values) for values in sums]
@@ -193,16 +192,12 @@ def _race(run, key, title, printed, values, caption):
     rows = []
     for row, cells in zip(printed, values, strict=True):
         rows.append((tables.stage_name(run, row.plan), tables.label("this run"), *cells))
-        rows.append(
-            (
-                *map(tables.paper, (row.model, "paper", *row.fusion, *row.post_fusion)),
-                tables.paper(row.cost, row.hours, note=row.note),
-                tables.not_in_paper(),
-                tables.paper(row.accuracy),
-            )
-        )
+        paper_cells = map(tables.paper, (row.model, "paper", *row.fusion, *row.post_fusion))
+        cost = tables.paper(row.cost, row.hours, note=row.note)
+        rows.append((*paper_cells, cost, tables.not_in_paper(), tables.paper(row.accuracy)))
     units = "Times are device-seconds for this run and TPU v3 4x4 hours for the paper. "
-    return Table(key, title, _RACE, tuple(rows), units + caption)
+    columns = tuple(Column(*head) for head in _RACE)
+    return Table(key, title, columns, tuple(rows), units + caption)
 
 
 def _until_baseline(run, compared, baseline, fused):
@@ -255,11 +250,16 @@ def _ends(ends, totals, accuracies, why="not recorded"):
         accuracies: at the goal.
         why: text where there is no cost.
     """
+    steps, costs = zip(*ends, strict=True) if ends else ((), ())
+
+    def of(costs, field, style):
+        return tables.mean([cost and getattr(cost, field) for cost in costs], style, why)
+
     return [
-        tables.mean([steps for steps, _ in ends], numbers.steps, why),
-        tables.mean([cost and cost.device_seconds for _, cost in ends], numbers.seconds, why),
-        tables.mean([cost and cost.device_seconds for cost in totals], numbers.seconds, why),
-        tables.mean([cost and cost.flops for cost in totals], numbers.scientific, why),
+        tables.mean(steps, numbers.steps, why),
+        of(costs, "device_seconds", numbers.seconds),
+        of(totals, "device_seconds", numbers.seconds),
+        of(totals, "flops", numbers.scientific),
         tables.mean(accuracies, numbers.percent),
     ]
 

@@ -24,11 +24,7 @@ _COLUMNS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Theme:
-    """Colours of the ground and of what is written on it.
-
-    Args:
-        swap: colours of lines that are too dim on this ground, and what replaces each.
-    """
+    """Colours of the ground and of what is written on it."""
 
     name: str
     ground: str
@@ -36,6 +32,7 @@ class Theme:
     muted: str
     grid: str
     fused: str
+    # Colours of lines that are too dim on this ground, and what replaces each.
     swap: tuple[tuple[str, str], ...] = ()
 
     def style(self):
@@ -111,21 +108,14 @@ _SOURCE_MARKERS = ("x", "+", "1", "2", "3", "4")
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A picture.
+    """A picture."""
 
-    Args:
-        key: name of its file, without the ending.
-        title, caption: what is written beside it.
-        alt: what it shows, for those who cannot see it.
-        data: everything that is drawn, as it goes into `results.json`.
-        draw: function from the data and a `Theme` to a matplotlib `Figure`.
-    """
-
-    key: str
-    title: str
-    caption: str
-    alt: str
-    data: dict
+    key: str  # name of its file, without the ending
+    title: str  # what is written beside it
+    caption: str  # what is written beside it
+    alt: str  # what it shows, for those who cannot see it
+    data: dict  # everything that is drawn, as it goes into `results.json`
+    # Function from the data and a `Theme` to a matplotlib `Figure`.
     draw: Callable[[dict, Theme], Figure]
     _files: dict = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -150,22 +140,14 @@ def panel(title, x, y, series, scale="linear"):
     """One panel of a chart, as data.
 
     Args:
-        title: above it.
-        x, y: names of its axes.
         series: dicts {"name", "x", "y"} with lists of numbers; None where there is none. With
             "error", a list too, each point has a bar of that length upwards and downwards.
-        scale: of the y axis, "linear" or "log".
     """
     return {"title": title, "x": x, "y": y, "scale": scale, "series": series}
 
 
 def chart(key, title, caption, alt, panels):
-    """A `Picture` of lines in panels, three to a row, with one legend below.
-
-    Args:
-        key, title, caption, alt: as for `Picture`.
-        panels: what `panel` gave. A line has the same style in every panel.
-    """
+    """A `Picture` of panels, three to a row; a line has the same style in each."""
     return Picture(key, title, caption, alt, {"panels": list(panels)}, _draw_chart)
 
 
@@ -188,18 +170,7 @@ def _draw_chart(data, theme):
 
 
 def draw_panels(panels, draw, size, rows=1, columns=None, **options):
-    """Draws panels side by side with one legend below.
-
-    Args:
-        panels: data of each.
-        draw: function that draws the data of a panel into its axes.
-        size: of the figure in inches.
-        rows, columns: of the grid.
-        **options: of matplotlib's `subplots`.
-
-    Returns:
-        A `Figure`.
-    """
+    """A `Figure` of panels, filled by `draw(axes, panel)`, with one legend below them."""
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns or len(panels), squeeze=False, **options).ravel()
     for axes, content in zip(grid, panels, strict=False):
@@ -223,15 +194,7 @@ def label_axes(axes, x, y, title=""):
 
 
 def draw_line(axes, x, values, name, styles, errors=None):
-    """Draws one line.
-
-    Args:
-        axes: where.
-        x, values: lists; None where there is no value.
-        name: of the line.
-        styles: what `line_styles` gave.
-        errors: lengths of the bars of each point; None for no bars.
-    """
+    """Draws one line with gaps where a value is None, and bars of the length of errors, if any."""
     style = styles[name]
     axes.plot(x, _gaps(values), **{"label": name, "markevery": max(1, len(x) // _MARKS)} | style)
     if errors is not None:

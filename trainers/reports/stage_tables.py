@@ -1,8 +1,7 @@
 """The tables of a pretraining run that the paper does not have: comparisons, and the stages."""
 
 from trainers.reports import numbers, paper, tables
-from trainers.reports.comparisons import SELF_FUSION
-from trainers.reports.tables import Column, Table
+from trainers.reports.comparisons import COSTS, SELF_FUSION
 
 INITS = {
     "scratch": "from scratch",
@@ -13,6 +12,20 @@ INITS = {
 }
 
 
+# Columns of the comparison: the values of `_values`, their style, and text where there is none.
+_COMPARED = (
+    ("accuracy", "Accuracy to reach, %", "", numbers.percent, ""),
+    ("plan_flops", "Plan", "FLOPs", numbers.scientific, ""),
+    ("baseline_flops", "Baseline", "FLOPs", numbers.scientific, ""),
+    ("flops_ratio", "Ratio", "FLOPs", numbers.ratio, ""),
+    ("lasting_flops_ratio", "Lasting", "FLOPs", numbers.ratio, "not kept"),
+    ("plan_device_seconds", "Plan", "Device-seconds", numbers.seconds, ""),
+    ("baseline_device_seconds", "Baseline", "Device-seconds", numbers.seconds, ""),
+    ("device_seconds_ratio", "Ratio", "Device-seconds", numbers.ratio, ""),
+    ("lasting_device_seconds_ratio", "Lasting", "Device-seconds", numbers.ratio, "not kept"),
+)
+
+
 def comparison_table(run, comparisons):
     """For each plan, the compute at which it reaches the baseline's final accuracy.
 
@@ -21,50 +34,47 @@ def comparison_table(run, comparisons):
     compared = {row.plan: [] for row in paper.TABLE_1}
     for comparison in comparisons:
         compared.setdefault(run.stages[comparison.plan].base, []).append(comparison)
-    columns = (
-        Column("plan", "Plan", align="left"),
-        Column("accuracy", "Accuracy to reach, %"),
-        Column("plan_flops", "Plan", "FLOPs"),
-        Column("baseline_flops", "Baseline", "FLOPs"),
-        Column("flops_ratio", "Ratio", "FLOPs"),
-        Column("lasting_flops_ratio", "Lasting", "FLOPs"),
-        Column("plan_device_seconds", "Plan", "Device-seconds"),
-        Column("baseline_device_seconds", "Baseline", "Device-seconds"),
-        Column("device_seconds_ratio", "Ratio", "Device-seconds"),
-        Column("lasting_device_seconds_ratio", "Lasting", "Device-seconds"),
-        Column("paper_ratio", "TPU hours, ratio", "Paper", origin=tables.PAPER),
-    )
+
+    def mean(key, style, otherwise):
+        def cell(plan):
+            if not compared[plan]:
+                return tables.missing("no baseline" if plan in run.stages else tables.NOT_RUN)
+            reason = next((c.reason for c in compared[plan] if c.reason), otherwise)
+            return tables.mean([_values(c)[key] for c in compared[plan]], style, reason)
+
+        return cell
+
     repeats = max(map(len, compared.values()))
     over = f" Means ± population standard deviations, {repeats} seeds." if repeats > 1 else ""
-    return Table(
+    return tables.tabulate(
         "comparisons",
         "Compute needed to reach the baseline's final accuracy.",
-        columns,
-        tuple(_comparison_row(run, plan, repeats) for plan, repeats in compared.items()),
+        compared,
+        (
+            ("plan", "Plan", "", lambda plan: tables.stage_name(run, plan)),
+            *((*head, mean(head[0], style, why)) for *head, style, why in _COMPARED),
+            ("paper_ratio", "TPU hours, ratio", "Paper", _printed),
+        ),
         f"Below 1 a plan is cheaper than training from scratch. All its stages are counted.{over}",
     )
 
 
-def _comparison_row(run, plan, repeats):
-    printed = tables.not_in_paper()
-    if plan == SELF_FUSION:
-        share = paper.SELF_FUSION_SHARE
-        note = "58.4 h over 71.2 h, as its Table 2 prints them; its text says 18 % less time."
-        printed = tables.paper(numbers.ratio(share), share, note=note)
-    if not repeats:
-        why = "no baseline" if plan in run.stages else tables.NOT_RUN
-        return (tables.label(plan), *[tables.missing(why)] * 9, printed)
-    reason = next((comparison.reason for comparison in repeats if comparison.reason), "")
-    ends = [c.crossing and c.before and c.before + c.crossing.cost for c in repeats]
-    baseline_ends = [c.baseline_crossing and c.baseline_crossing.cost for c in repeats]
-    cells = [tables.mean([c.accuracy for c in repeats], numbers.percent, reason)]
-    for field, style in (("flops", numbers.scientific), ("device_seconds", numbers.seconds)):
-        for costs in (ends, baseline_ends):
-            cells.append(tables.mean([c and getattr(c, field) for c in costs], style, reason))
-        for name, why in (("", reason), ("lasting_", reason or "not kept")):
-            ratios = [getattr(c, f"{name}{field}_ratio") for c in repeats]
-            cells.append(tables.mean(ratios, numbers.ratio, why))
-    return (tables.stage_name(run, plan), *cells, printed)
+def _values(comparison):
+    """The fields of a comparison, and the costs at which its arms reach the accuracy."""
+    values, own = dict(vars(comparison)), comparison.crossing
+    baseline = comparison.baseline_crossing and comparison.baseline_crossing.cost
+    plan = own and comparison.before and comparison.before + own.cost
+    for arm, cost in (("plan", plan), ("baseline", baseline)):
+        values |= {f"{arm}_{field}": cost and getattr(cost, field) for field in COSTS}
+    return values
+
+
+def _printed(plan):
+    if plan != SELF_FUSION:
+        return tables.not_in_paper()
+    share = paper.SELF_FUSION_SHARE
+    note = "58.4 h over 71.2 h, as its Table 2 prints them; its text says 18 % less time."
+    return tables.paper(numbers.ratio(share), share, note=note)
 
 
 def stages_table(run):

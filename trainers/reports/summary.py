@@ -15,15 +15,7 @@ _CORPORA = {
 
 
 def summarize(run, comparisons):
-    """The summary of a run.
-
-    Args:
-        run: a `RunHistory`.
-        comparisons: what `compare(run)` gave.
-
-    Returns:
-        A tuple of paragraphs.
-    """
+    """The summary of a run and of what `compare(run)` gave, as paragraphs."""
     arms = {}
     for comparison in comparisons:
         arms.setdefault(run.stages[comparison.plan].base, []).append(comparison)

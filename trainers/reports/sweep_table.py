@@ -2,76 +2,60 @@
 
 from trainers.plans.tuning import NAME
 from trainers.reports import numbers, tables
-from trainers.reports.tables import Column, Table
 
 CHOSEN = "chosen: the lowest loss of its arm's last rung"
-_COLUMNS = (
-    Column("arm", "Arm", align="left"),
-    Column("rung", "Rung"),
-    Column("warmup_steps", "Warm-up k"),
-    Column("learning_rate_scale", "Scale"),
-    Column("steps", "Steps in all"),
-    Column("loss_per_token", "Loss, token"),
-    Column("accuracy", "Acc., %"),
-    Column("outcome", "Outcome", align="left"),
-)
 
 
 def tuning_table(run):
-    """The candidates of all arms, or None where no sweep was asked for in this folder.
-
-    Args:
-        run: a `RunHistory`.
-    """
+    """The candidates of all arms, or None where no sweep was asked for in this folder."""
     points = run.experiment(NAME).get("points")
     if points is None:
         return None
-    shown = [name for name in points if points[name]["rung"] == 1 or name in run.stages]
-    return Table(
+
+    def setting(field, style):
+        return lambda name: tables.figure(points[name][field], style)
+
+    def result(cell):
+        return lambda name: cell(run.stages[name]) if name in run.stages else tables.missing()
+
+    def steps(stage):
+        """Steps of a candidate, including the rungs that it continues."""
+        rungs = [
+            run.stages[name] for name in stage.sources if name in points and name in run.stages
+        ]
+        return stage.steps + sum(map(steps, rungs))
+
+    columns = (
+        ("arm", "Arm", "", lambda name: tables.label(points[name]["arm"])),
+        ("rung", "Rung", "", setting("rung", str)),
+        ("warmup_steps", "Warm-up k", "", setting("warmup_steps", numbers.count)),
+        ("learning_rate_scale", "Scale", "", setting("learning_rate_scale", "{:g}".format)),
+        ("steps", "Steps in all", "", result(lambda s: tables.figure(steps(s), numbers.count))),
+        (
+            "loss_per_token",
+            "Loss, token",
+            "",
+            result(lambda s: tables.figure(s.loss_per_token, numbers.fine)),
+        ),
+        ("accuracy", "Acc., %", "", result(lambda s: tables.figure(s.accuracy, numbers.percent))),
+        ("outcome", "Outcome", "", result(lambda s: tables.label(_outcome(run, points, s.name)))),
+    )
+    return tables.tabulate(
         "tune",
         "The sweep of learning rates: scale / √max(n, k) for each arm, by successive halving.",
-        _COLUMNS,
-        tuple((*_candidate(points[name]), *_result(run, points, name)) for name in shown),
+        [name for name in points if points[name]["rung"] == 1 or name in run.stages],
+        columns,
         f"{_spent(run, points)} The best third of each rung continues for twice as many steps. "
         "Runs this short may all stand on the plateau that comes first: chance chooses then.",
     )
-
-
-def _candidate(point):
-    return (
-        tables.label(point["arm"]),
-        tables.figure(point["rung"], str),
-        tables.figure(point["warmup_steps"], numbers.count),
-        tables.figure(point["learning_rate_scale"], lambda scale: f"{scale:g}"),
-    )
-
-
-def _result(run, points, name):
-    stage = run.stages.get(name)
-    if stage is None:
-        return [tables.missing()] * 4
-    return (
-        tables.figure(_steps(run, points, name), numbers.count),
-        tables.figure(stage.loss_per_token, numbers.fine),
-        tables.figure(stage.accuracy, numbers.percent),
-        tables.label(_outcome(run, points, name)),
-    )
-
-
-def _steps(run, points, name):
-    """Steps of a candidate, including the rungs that it continues."""
-    stage = run.stages[name]
-    sources = [source for source in stage.sources if source in points and source in run.stages]
-    return stage.steps + sum(_steps(run, points, source) for source in sources)
 
 
 def _outcome(run, points, name):
     if any(name in stage.sources for other, stage in run.stages.items() if other in points):
         return "continues"
     rungs = {n: at["rung"] for n, at in points.items() if at["arm"] == points[name]["arm"]}
-    last = [other for other in rungs if rungs[other] == max(rungs.values())]
-    stages = [run.stages[other] for other in last if other in run.stages]
-    losses = {stage.name: stage.loss_per_token for stage in stages if stage.finished}
+    last = [run.stages.get(n) for n, rung in rungs.items() if rung == max(rungs.values())]
+    losses = {stage.name: stage.loss_per_token for stage in last if stage and stage.finished}
     return CHOSEN if losses and min(losses, key=losses.get) == name else "ends here"
 
 

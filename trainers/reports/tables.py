@@ -1,8 +1,8 @@
 """The tables of reports, rendered to HTML, Markdown, LaTeX and JSON by one code path.
 
-A cell has a value, the text that shows it and its origin: the run or the paper. Cells and columns
-may have footnotes, which the table numbers. Each form of output is a template
-`templates/table.FORM.j2`.
+A cell has a value, the text that shows it and its origin: the run or the paper. Cells may have
+footnotes, which the table numbers; columns are aligned and marked by what their cells are. Each
+form of output is a template `templates/table.FORM.j2`.
 """
 
 import dataclasses
@@ -23,21 +23,13 @@ NOT_RUN = "not run"
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One cell.
+    """One cell."""
 
-    Args:
-        text: what is shown.
-        value: the number behind it, or None.
-        origin: `RUN`, `PAPER` or `LABEL` (a name).
-        missing: True where the text says why there is no value.
-        note: text of its footnote, or empty.
-    """
-
-    text: str
-    value: float | int | str | None = None
-    origin: str = RUN
-    missing: bool = False
-    note: str = ""
+    text: str  # what is shown
+    value: float | int | str | None = None  # the number behind it, or None
+    origin: str = RUN  # `RUN`, `PAPER` or `LABEL` (a name)
+    missing: bool = False  # True where the text says why there is no value
+    note: str = ""  # text of its footnote, or empty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +39,11 @@ class Column:
     key: str
     title: str
     group: str = ""
-    align: str = "right"
-    origin: str = RUN
-    note: str = ""
+
+    @property
+    def origin(self):
+        """`PAPER` in a group that is named after the paper, else `RUN`."""
+        return PAPER if self.group.startswith("Paper") else RUN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,19 +69,17 @@ class Table:
                 )
 
     @property
+    def alignments(self):
+        """The alignment of each column: of names "left", else "right"."""
+        origins = zip(*([cell.origin for cell in row] for row in self.rows), strict=True)
+        names = [LABEL in column for column in origins] or [False] * len(self.columns)
+        return tuple("left" if is_name else "right" for is_name in names)
+
+    @functools.cached_property
     def footnotes(self):
-        """The texts of all footnotes, without repetition, in the order of the table."""
-        noted = [*self.columns, *(cell for row in self.rows for cell in row)]
-        return tuple(dict.fromkeys(item.note for item in noted if item.note))
-
-    def mark(self, item):
-        """The footnote letter of a cell or column; empty if it has none."""
-        return numbers.letter(self.footnotes.index(item.note)) if item.note else ""
-
-    @property
-    def marked_footnotes(self):
-        """(letter, text) of each footnote."""
-        return tuple((numbers.letter(i), note) for i, note in enumerate(self.footnotes))
+        """{text: letter} of all footnotes, in the order of the table."""
+        notes = dict.fromkeys(cell.note for row in self.rows for cell in row if cell.note)
+        return {note: numbers.letter(index) for index, note in enumerate(notes)}
 
     @property
     def groups(self):
@@ -100,10 +92,7 @@ class Table:
         return {
             "title": self.title,
             "caption": self.caption,
-            "columns": [
-                {"key": column.key, "title": column.title, "group": column.group}
-                for column in self.columns
-            ],
+            "columns": [dataclasses.asdict(column) for column in self.columns],
             "rows": [
                 {
                     column.key: {"value": cell.value, "text": cell.text, "origin": cell.origin}
@@ -157,14 +146,7 @@ def missing(text=NOT_RUN):
 
 
 def figure(value, style, note="", otherwise="not recorded"):
-    """A cell with a number of the run.
-
-    Args:
-        value: the number; None where there is none.
-        style: function from the number to its text.
-        note: footnote.
-        otherwise: text where there is no number.
-    """
+    """A cell with a number of the run as `style` writes it; `otherwise` says why there is none."""
     return missing(otherwise) if value is None else Cell(style(value), value, RUN, note=note)
 
 
@@ -173,7 +155,6 @@ def mean(values, style, otherwise="not recorded"):
 
     Args:
         values: one per repeat; None where there is none.
-        style: function from a number to its text.
         otherwise: text where no repeat has a value.
     """
     present = [value for value in values if value is not None]
@@ -189,21 +170,10 @@ def tabulate(key, title, items, columns, caption=""):
     """A table with one row per item.
 
     Args:
-        key, title, caption: as for `Table`.
-        items: of any kind.
-        columns: (`Column`, function from an item to its cell) of each, or (key, title, group,
-            function) for a column of this run in which names stand on the left.
+        columns: (key, title, group, function from an item to its cell) of each.
     """
     rows = tuple(tuple(cell(item) for *_, cell in columns) for item in items)
-    heads = tuple(
-        head[0] if len(head) == 1 else Column(*head, _alignment(rows, index))
-        for index, (*head, _) in enumerate(columns)
-    )
-    return Table(key, title, heads, rows, caption)
-
-
-def _alignment(rows, index):
-    return "left" if any(row[index].origin == LABEL for row in rows) else "right"
+    return Table(key, title, tuple(Column(*head) for *head, _ in columns), rows, caption)
 
 
 def _escape_markdown(text):
@@ -242,13 +212,5 @@ def environment():
 
 
 def render(table, form):
-    """Renders a table.
-
-    Args:
-        table: a `Table`.
-        form: "html", "md" or "tex".
-
-    Returns:
-        Text, or safe markup for HTML.
-    """
+    """Renders a `Table` to the form "html", "md" or "tex"."""
     return environment().get_template(f"table.{form}.j2").render(table=table)

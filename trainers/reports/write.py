@@ -8,9 +8,9 @@ from trainers.files import read_json, replacing_folder
 from trainers.reports import page
 from trainers.reports.pictures import Picture
 from trainers.runs import history, locks
-from trainers.runs.workdir import REPORT_FILE, REPORT_FOLDER, RESULTS_FILE
+from trainers.runs.workdir import MARKDOWN_FILE, REPORT_FILE, REPORT_FOLDER, RESULTS_FILE
 
-_TEXTS = {REPORT_FILE: page.to_html, "report.md": page.to_markdown, RESULTS_FILE: page.to_json}
+_TEXTS = {REPORT_FILE: page.to_html, MARKDOWN_FILE: page.to_markdown, RESULTS_FILE: page.to_json}
 
 
 def write_report(workdir, kernels=None, steps=None):
@@ -33,19 +33,7 @@ def write_report(workdir, kernels=None, steps=None):
 
 
 def write_files(report, workdir, texts=None):
-    """Writes a report's texts and pictures into `workdir`/report.
-
-    Args:
-        report: a `Report`.
-        workdir: as for `write_report`.
-        texts: further files: {name: function from the report to its text}.
-
-    Returns:
-        Path of report.html.
-
-    Raises:
-        UserError: as for `write_report`.
-    """
+    """Writes a report as `write_report` does, with further texts: {name: function of it}."""
     workdir = Path(workdir)
     target = workdir / REPORT_FOLDER
     _check_replaceable(target)

@@ -26,36 +26,21 @@ CONTINUED = "continued"
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """One evaluation on the validation batches.
+    """One evaluation on the validation batches."""
 
-    Args:
-        step: optimizer steps of this stage so far.
-        tokens: target and input tokens of this stage so far.
-        flops: floating-point operations of this stage so far.
-        device_seconds: seconds times devices of this stage so far.
-        loss_per_token: nats; None where it was not a finite number.
-        accuracy: per cent; None where it was not a finite number.
-        loss: nats, summed over a batch; None where it was not recorded.
-    """
-
-    step: float
-    tokens: float
-    flops: float
-    device_seconds: float
-    loss_per_token: float | None
-    accuracy: float | None
-    loss: float | None = None
+    step: float  # optimizer steps of this stage so far
+    tokens: float  # target and input tokens of this stage so far
+    flops: float  # floating-point operations of this stage so far
+    device_seconds: float  # seconds times devices of this stage so far
+    loss_per_token: float | None  # nats; None where it was not a finite number
+    accuracy: float | None  # per cent; None where it was not a finite number
+    loss: float | None = None  # nats, summed over a batch; None where it was not recorded
 
 
 @dataclasses.dataclass(frozen=True)
 class StageHistory:
     """One stage: what it is and what it reached; its costs are without those of its sources.
 
-    Args:
-        status: `FINISHED` or `RUNNING`; a running stage's numbers are those of its last evaluation.
-        planned_steps: the steps that it is to train in all, where they are known.
-        source_steps: the step of each source's checkpoint that it was fused from.
-        repeat, repeat_of: which repeat of which stage it is, from 1.
     The others are the fields of `record.json`; what a running stage has not recorded is None.
     """
 
@@ -75,11 +60,13 @@ class StageHistory:
     flops_method: str | None = None
     learning_rate: dict | None = None
     seed: int | None = None
+    # `FINISHED` or `RUNNING`; a running stage's numbers are those of its last evaluation.
     status: str = FINISHED
-    planned_steps: int | None = None
+    planned_steps: int | None = None  # the steps that it is to train in all, where they are known
+    # The step of each source's checkpoint that it was fused from.
     source_steps: dict = dataclasses.field(default_factory=dict)
-    repeat: int = 1
-    repeat_of: str = ""
+    repeat: int = 1  # which repeat of which stage it is, from 1
+    repeat_of: str = ""  # which repeat of which stage it is, from 1
 
     @property
     def finished(self):
@@ -140,12 +127,6 @@ class RunHistory:
 
 def read_run(workdir):
     """Reads every stage of a work folder.
-
-    Args:
-        workdir: folder with one folder per stage.
-
-    Returns:
-        A `RunHistory`.
 
     Raises:
         UserError: no such folder, no stage in it, or a file in it that cannot be read.

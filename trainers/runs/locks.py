@@ -30,10 +30,6 @@ RUN_LOCK = f"{RUN_FILE}.lock"
 def stages(workdir: str | os.PathLike, names: Iterable[str]) -> Iterator[None]:
     """Holds the locks of stages, all or none.
 
-    Args:
-        workdir: the run's folder.
-        names: the stages.
-
     Raises:
         UserError: another process holds one; the message has its number and host.
     """
@@ -50,9 +46,5 @@ def stages(workdir: str | os.PathLike, names: Iterable[str]) -> Iterator[None]:
 
 
 def run_files(workdir: str | os.PathLike) -> contextlib.AbstractContextManager:
-    """Holds the lock of what all stages of a run share; waits for it, as nobody keeps it long.
-
-    Args:
-        workdir: the run's folder.
-    """
+    """Holds the lock of what all stages of a run share; waits for it, as nobody keeps it long."""
     return locked(pathlib.Path(workdir) / LOCK_FOLDER / RUN_LOCK)

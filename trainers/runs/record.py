@@ -10,14 +10,7 @@ from trainers.training.config import TrainResult
 
 
 def describe(stage: Stage, settings: StageSettings, model, flops: StepFlops) -> dict:
-    """The part of a record that is known before the first step.
-
-    Args:
-        stage: node of a plan.
-        settings: how it is trained.
-        model: its model.
-        flops: of a step.
-    """
+    """The part of a record that is known before the first step."""
     return {
         "name": stage.name,
         "size": stage.size,
@@ -39,12 +32,7 @@ def describe(stage: Stage, settings: StageSettings, model, flops: StepFlops) -> 
 
 
 def reached(result: TrainResult, engine: Engine) -> dict:
-    """The part of a record that training gives: the last point of the curve is the result.
-
-    Args:
-        result: of the loop.
-        engine: that it ran on.
-    """
+    """The part of a record that training gives: the last point of the curve is the result."""
     last = result.curve[-1]
     totals = ("tokens", "flops", "device_seconds", "loss", "loss_per_token", "accuracy")
     return {

@@ -10,15 +10,7 @@ from trainers.runs.state import RunState
 
 
 def check_sources(stage: Stage, state: RunState) -> None:
-    """Checks that everything that the stage starts from, or ends at, is trained.
-
-    Args:
-        stage: node of a plan.
-        state: the run.
-
-    Raises:
-        UserError: it is not; the message has the command that trains it.
-    """
+    """Checks that everything that the stage starts from, or ends at, is trained."""
     for source in (*stage.sources, *([stage.until] if stage.until else ())):
         if state.record(source) is None:
             raise UserError(
@@ -30,15 +22,9 @@ def check_sources(stage: Stage, state: RunState) -> None:
 
 
 def is_promoted(stage: Stage, state: RunState) -> bool:
-    """Returns whether the stage is to be trained, as far as its rivals are finished.
+    """Returns whether the source of a stage is among the `keep` finished rivals of lowest loss.
 
-    Args:
-        stage: node of a plan, whose rivals that are to be trained at all are trained.
-        state: the run.
-
-    Returns:
-        True if its source is among the `keep` rivals whose loss is lowest, or without rivals. Of
-        equal ones the one that is named first counts as better.
+    Of equal ones the one that is named first counts as better. Without rivals it is.
     """
     if not stage.rivals:
         return True
@@ -48,15 +34,7 @@ def is_promoted(stage: Stage, state: RunState) -> bool:
 
 
 def check_kept(stage: Stage, state: RunState) -> None:
-    """Checks that sources that are finished still have the checkpoints that are to be fused.
-
-    Args:
-        stage: node of a plan.
-        state: the run.
-
-    Raises:
-        UserError: one has not; the message says what would have kept it.
-    """
+    """Checks that sources that are finished still have the checkpoints that are to be fused."""
     if state.record(stage.name) is not None:
         return
     for source, step in stage.source_steps.items():
@@ -74,16 +52,7 @@ def check_kept(stage: Stage, state: RunState) -> None:
 
 
 def checkpoint_folder(stage: Stage, source: str, state: RunState) -> pathlib.Path:
-    """Returns the folder of the checkpoint of a source that a stage is fused from.
-
-    Args:
-        stage: node of a plan.
-        source: one of its sources.
-        state: the run.
-
-    Returns:
-        The checkpoint's folder, or that of the source, whose newest one counts.
-    """
+    """Returns the folder of a source's checkpoint, or that of the source, whose newest counts."""
     folder = state.stage_dir(source)
     step = stage.source_steps.get(source)
     if step is None:

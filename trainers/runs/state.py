@@ -21,9 +21,6 @@ class RunState(Workdir):
 
     A file that is there does not change any more: what was read once is kept. One that is not
     there yet is looked for again, as another process may train that stage.
-
-    Args:
-        path: the run's folder.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -31,27 +28,15 @@ class RunState(Workdir):
         self._contents: dict[pathlib.Path, dict] = {}
 
     def stage(self, name: str) -> dict | None:
-        """Returns what a stage is, as `start_stage` wrote it; None where it has not begun.
-
-        Raises:
-            UserError: the file cannot be read; the message names it.
-        """
+        """Returns what a stage is, as `start_stage` wrote it; None where it has not begun."""
         return self._read(self.stage_dir(name) / STAGE_FILE)
 
     def record(self, name: str) -> dict | None:
-        """Returns what a finished stage reached and cost; None where it is not finished.
-
-        Raises:
-            UserError: the file cannot be read; the message names it.
-        """
+        """Returns what a finished stage reached and cost; None where it is not finished."""
         return self._read(self.stage_dir(name) / RECORD_FILE)
 
     def check_stage(self, name: str, identity: Mapping[str, object]) -> None:
         """Checks that the stage's folder is unused or of the same stage; writes nothing.
-
-        Args:
-            name: the stage.
-            identity: flat settings that make the stage what it is.
 
         Raises:
             UserError: it was started with other settings; each is named with both values.
@@ -71,13 +56,7 @@ class RunState(Workdir):
     def start_stage(self, name: str, identity: Mapping, details: Mapping) -> None:
         """Writes stage.json unless it is there.
 
-        Args:
-            name: the stage.
-            identity: as for `check_stage`.
-            details: what else readers want to know of it (its model's config, its sources).
-
-        Raises:
-            UserError: as for `check_stage`.
+        The details are what else readers want to know of it (its model's config, its sources).
         """
         self.check_stage(name, identity)
         if self.stage(name) is None:

@@ -11,13 +11,8 @@ from trainers.runs.workdir import TUNING_FILE, Workdir
 def winners(state: RunState, points: Mapping[str, Mapping]) -> dict[str, dict]:
     """Returns the best candidate of each arm whose last rung is trained.
 
-    Args:
-        state: the run.
-        points: of the plan.
-
-    Returns:
-        Arm to its `warmup_steps` and `learning_rate_scale`, the `stage` that won, and the
-        `loss_per_token` and `accuracy` that it had.
+    Of each: `warmup_steps`, `learning_rate_scale`, the `stage` that won, and the `loss_per_token`
+    and `accuracy` that it had.
     """
     best_of_arm = {}
     for arm in dict.fromkeys(point["arm"] for point in points.values()):
@@ -43,11 +38,7 @@ def write(workdir: Workdir, arms: Mapping[str, Mapping]) -> None:
 
 
 def read(workdir: Workdir) -> dict[str, dict]:
-    """Returns what sweeps found in a run's folder, as `tuning.settings_of` gives it; {} if none.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
+    """Returns what sweeps found in a run's folder, as `tuning.settings_of` gives it; {} if none."""
     return tuning.settings_of(_read(workdir))
 
 

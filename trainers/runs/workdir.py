@@ -32,6 +32,7 @@ RECORD_FILE = "record.json"
 TUNING_FILE = "tuning.json"
 METRICS_FILE = "metrics.jsonl"
 REPORT_FILE = "report.html"
+MARKDOWN_FILE = "report.md"
 RESULTS_FILE = "results.json"
 # Tokens that were prepared for the run: this folder may be there before the run is.
 DATA_FOLDER = "data"
@@ -41,11 +42,7 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 
 class Workdir:
-    """The folder of one run.
-
-    Args:
-        path: folder; it is created by `open`.
-    """
+    """The folder of one run."""
 
     def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
@@ -101,16 +98,7 @@ class Workdir:
     def open(
         self, settings: Mapping[str, object], plans: Iterable[str] = (), **facts: object
     ) -> None:
-        """Makes the folder this run's unless it is; remembers the plans asked for.
-
-        Args:
-            settings: what makes the run what it is.
-            plans: names of plans, added to those asked for earlier.
-            **facts: what reports say of the run; the latest ones stay.
-
-        Raises:
-            UserError: as for `check`; nothing is written then.
-        """
+        """Makes the folder this run's after `check`; remembers plans, and the latest facts."""
         self.check(settings)
         path = self.path / RUN_FILE
         before = read_json(path) if path.exists() else {}

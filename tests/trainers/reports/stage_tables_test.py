@@ -115,7 +115,8 @@ def test_stage_tables_and_graph(tmp_path):
     assert row(table, "fusion_rule")["state"] == "running"
     assert row(table, "small_0")["learning_rate"] == "1/√max(n, 300)"
     results = stage_tables.results_table(run)
-    assert "still running: its last evaluation is at step 600 of 4,000" in results.footnotes[-1]
+    *_, note = results.footnotes
+    assert "still running: its last evaluation is at step 600 of 4,000" in note
     assert row(results, "small_0")["device_seconds"] == "90.0 s"
     data = dag.graph(run)
     nodes = {node["stage"]: node for node in data["nodes"]}

@@ -44,13 +44,13 @@ def table():
         "t",
         "A <title>.",
         (
-            Column("name", "Name", align="left"),
-            Column("ours", "A|B", "This run", note="second"),
-            Column("theirs", "Cost", "Paper", origin=tables.PAPER),
+            Column("name", "Name"),
+            Column("ours", "A|B", "This run"),
+            Column("theirs", "Cost", "Paper"),
         ),
         (
             (tables.label("a_b"), Cell("1.50", 1.5, note="first"), tables.paper("2h", 2.0)),
-            (tables.label("<c>"), tables.missing(), tables.not_in_paper()),
+            (tables.label("<c>", note="second"), tables.missing(), tables.not_in_paper()),
         ),
     )
 
@@ -60,9 +60,9 @@ def test_html_marks_whose_figure_it_is_and_escapes(table):
     found = cells_of(html)
     assert [cell[1] for cell in found.cells] == [
         "a_b",
-        "1.50b",
+        "1.50a",
         "2h",
-        "<c>",
+        "<c>b",
         "not run",
         "not given",
     ]
@@ -70,37 +70,40 @@ def test_html_marks_whose_figure_it_is_and_escapes(table):
     assert origins == ["label", "run", "paper", "label", "run", "paper"]
     assert "missing" in found.cells[4][0]
     assert "A &lt;title&gt;." in html
-    assert [head[1] for head in found.heads] == ["", "This run", "Paper", "Name", "A|Ba", "Cost"]
-    assert html.index("second") < html.index("first")
+    assert [head[1] for head in found.heads] == ["", "This run", "Paper", "Name", "A|B", "Cost"]
+    assert html.index("first") < html.index("second")
 
 
 def test_markdown_has_one_line_a_row_and_escapes(table):
     text = tables.render(table, "md")
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert rows == [
-        "| Name | This run: A\\|B (a) | Paper: Cost |",
+        "| Name | This run: A\\|B | Paper: Cost |",
         "| :--- | ---: | ---: |",
-        "| a\\_b | 1.50 (b) | *2h* |",
-        "| \\<c\\> | not run | *not given* |",
+        "| a\\_b | 1.50 (a) | *2h* |",
+        "| \\<c\\> (b) | not run | *not given* |",
     ]
-    assert "- (a) second" in text and "- (b) first" in text
+    assert "- (a) first" in text and "- (b) second" in text
 
 
 def test_latex_has_one_line_a_row_and_escapes(table):
     text = tables.render(table, "tex")
     assert "\\caption{\\textbf{A \\textless{}title\\textgreater{}.}}" in text
     assert "\\begin{tabular}{lrr}" in text
-    assert "a\\_b & 1.50\\textsuperscript{b} & \\textit{2h} \\\\\n" in text
-    assert "\\textless{}c\\textgreater{} & not run & \\textit{not given} \\\\\n" in text
-    assert "A\\textbar{}B\\textsuperscript{a}" in text
-    assert "\\textsuperscript{a} second" in text and "\\textsuperscript{b} first" in text
+    assert "a\\_b & 1.50\\textsuperscript{a} & \\textit{2h} \\\\\n" in text
+    assert (
+        "\\textless{}c\\textgreater{}\\textsuperscript{b} & not run & \\textit{not given} \\\\\n"
+        in text
+    )
+    assert "A\\textbar{}B\n" in text
+    assert "\\textsuperscript{a} first" in text and "\\textsuperscript{b} second" in text
 
 
 def test_data_has_value_text_and_origin(table):
     data = table.to_dict()
     assert data["rows"][0]["theirs"] == {"value": 2.0, "text": "2h", "origin": "paper"}
     assert data["rows"][1]["ours"] == {"value": None, "text": "not run", "origin": "run"}
-    assert data["footnotes"] == ["second", "first"]
+    assert data["footnotes"] == ["first", "second"]
 
 
 def test_rows_have_one_cell_a_column():

@@ -8,14 +8,7 @@ from trainers.reports.experiments import advice, budgets, noise_levels, offsets,
 
 
 def sections(run):
-    """The sections of a run's experiments, without those that have nothing to show.
-
-    Args:
-        run: a `RunHistory`.
-
-    Returns:
-        A tuple of `Section`.
-    """
+    """The sections of a run's experiments, without those that have nothing to show."""
     parts = (offsets, theory_terms, noise_levels, budgets, advice)
     made = (part.section(run) for part in parts)
     return tuple(section for section in made if section is not None)

@@ -2,7 +2,7 @@
 
 from trainers.errors import UserError
 from trainers.reports import numbers, tables
-from trainers.reports.tables import Cell, Column, Section, Table
+from trainers.reports.tables import Section
 
 _TITLE = "The advice, tested on what it did not see"
 _KINDS = {
@@ -13,11 +13,7 @@ _KINDS = {
 
 
 def section(run):
-    """Returns the section, or None where the plan when_to_fuse was not asked for.
-
-    Args:
-        run: a `RunHistory`.
-    """
+    """Returns the section, or None where the plan when_to_fuse was not asked for."""
     if not run.experiment("when_to_fuse"):
         return None
     # SciPy's optimizers take a while to import.
@@ -42,37 +38,26 @@ def section(run):
 
 
 def _table(scores):
+    def count(name):
+        return lambda score: tables.figure(score[name], numbers.count)
+
+    def percent(name):
+        return lambda score: tables.figure(score[name], _percent, otherwise="no forecast")
+
     columns = (
-        Column("kind", "Forecast", align="left"),
-        Column("share", "Seen of the curve"),
-        Column("runs", "Runs"),
-        Column("points", "Evaluations"),
-        Column("error", "Median error, %", "Loss"),
-        Column("end_error", "At the end, %", "Loss"),
-        Column("bias", "Bias, %", "Loss"),
-        Column("coverage", "In the interval, %"),
-        Column("refused", "Runs without a forecast"),
+        ("kind", "Forecast", "", lambda score: tables.label(_KINDS[score["kind"]])),
+        ("share", "Seen of the curve", "", lambda s: tables.figure(s["share"], "{:.0%}".format)),
+        ("runs", "Runs", "", count("runs")),
+        ("points", "Evaluations", "", count("points")),
+        ("error", "Median error, %", "Loss", percent("error")),
+        ("end_error", "At the end, %", "Loss", percent("end_error")),
+        ("bias", "Bias, %", "Loss", percent("bias")),
+        ("coverage", "In the interval, %", "", percent("coverage")),
+        ("refused", "Runs without a forecast", "", count("refused")),
     )
-    rows = [
-        (
-            tables.label(_KINDS[score["kind"]]),
-            Cell(f"{score['share']:.0%}", score["share"]),
-            *(Cell(numbers.count(score[name]), score[name]) for name in ("runs", "points")),
-            *(
-                tables.figure(score[name], _percent, otherwise="no forecast")
-                for name in ("error", "end_error", "bias", "coverage")
-            ),
-            Cell(numbers.count(score["refused"]), score["refused"]),
-        )
-        for score in scores
-    ]
-    return Table(
-        "advice_backtest",
-        "Forecasts of validation losses that the advice did not see.",
-        columns,
-        tuple(rows),
-        "Bias above 0: forecast too high.",
-    )
+    title = "Forecasts of validation losses that the advice did not see."
+    bias = "Bias above 0: forecast too high."
+    return tables.tabulate("advice_backtest", title, scores, columns, bias)
 
 
 def _percent(share):

@@ -6,7 +6,7 @@ import numpy as np
 
 from trainers.reports import numbers, pictures, tables
 from trainers.reports.experiments import points
-from trainers.reports.tables import Cell, Column, Section, Table
+from trainers.reports.tables import Cell, Section
 
 PLAN = "when_to_fuse"
 # The part of a curve in which its noise is measured, and the degree of the smooth curve.
@@ -20,11 +20,7 @@ _ABOUT = (
 
 
 def section(run):
-    """The section, or None without the plan.
-
-    Args:
-        run: a `RunHistory`.
-    """
+    """The section, or None without the plan."""
     shown = points.trained(run, PLAN, lambda settings: _step(settings["fusion_step"]))
     if not shown:
         return None
@@ -46,15 +42,9 @@ def section(run):
 
 
 def accuracies_at(run, stage, step):
-    """Accuracies at a step, one per repeat, on straight lines between evaluations.
+    """Accuracies at a step, one per repeat that has reached it, between evaluations on a line.
 
-    Args:
-        run: a `RunHistory`.
-        stage: the first repeat.
-        step: None where the budget does not reach so far.
-
-    Returns:
-        A list; empty where no repeat has reached the step.
+    The step is None where the budget does not reach so far; then there are none.
     """
     accuracies = []
     for repeat in run.repeats_of(stage.base):
@@ -121,21 +111,19 @@ def _chart(shown, lines, noise):
 
 
 def _table(shown, facts, lines, noise):
+    def at(index):
+        return lambda line: tables.mean(line[2][index], numbers.percent, "over budget")
+
     steps = [point.settings["fusion_step"] for point in shown]
-    columns = [Column(f"step_{step}", _step(step), "Fusion at step") for step in steps]
-    rows = tuple(
-        (
-            Cell(text, budget, tables.LABEL),
-            *(tables.mean(values, numbers.percent, "over budget") for values in line),
-        )
-        for budget, (text, line) in zip(facts["budgets"], lines, strict=True)
-    )
     deviation = "not known" if noise is None else f"{noise:.2f} points"
-    return Table(
+    return tables.tabulate(
         PLAN,
         "Accuracy in % when the budget is spent, sources counted.",
-        (Column("budget", "Budget", align="left"), *columns),
-        rows,
+        [(value, *line) for value, line in zip(facts["budgets"], lines, strict=True)],
+        (
+            ("budget", "Budget", "", lambda line: Cell(line[1], line[0], tables.LABEL)),
+            *((f"step_{s}", _step(s), "Fusion at step", at(i)) for i, s in enumerate(steps)),
+        ),
         "Standard deviation of single evaluations around a parabola through the second half of "
         f"each curve: {deviation}.",
     )
@@ -143,11 +131,8 @@ def _table(shown, facts, lines, noise):
 
 def _best(budget, shown, line, noise):
     """A sentence about a budget: the best step, and the steps that are as good within the noise."""
-    reached = {
-        point.settings["fusion_step"]: values
-        for point, values in zip(shown, line, strict=True)
-        if values
-    }
+    steps = [point.settings["fusion_step"] for point in shown]
+    reached = {step: values for step, values in zip(steps, line, strict=True) if values}
     if len(reached) < 2:
         return f"{budget}: fewer than two fusion steps were trained."
     means = {step: statistics.fmean(values) for step, values in reached.items()}

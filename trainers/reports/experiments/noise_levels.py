@@ -15,11 +15,7 @@ _DISTANCE = "Distance of the copies"
 
 
 def section(run):
-    """The section, or None without the plan.
-
-    Args:
-        run: a `RunHistory`.
-    """
+    """The section, or None without the plan."""
     shown = points.trained(run, PLAN, name)
     if not shown:
         return None
@@ -54,41 +50,25 @@ def _table(run, shown, reference):
         stages = [stage for stage in run.repeats_of(point.stage.base) if stage.curve]
         return tables.mean([stage.curve[0].accuracy for stage in stages], numbers.percent)
 
-    def end(point):
-        stages = run.repeats_of(point.stage.base)
-        return tables.mean([stage.accuracy for stage in stages], numbers.percent)
-
-    def loss(point):
-        losses = points.ends(run, point, "loss_per_token")
-        return tables.mean(list(losses.values()), numbers.fine)
-
     def gain(point):
         gains = points.gains(reference, points.ends(run, point, "loss_per_token"))
         return tables.mean(gains, numbers.fine, "none to compare with")
 
-    def kind(point):
-        return tables.label(point.settings["noise_kind"] or "none")
+    def distance(index):
+        return points.last(run, "eval", "symmetry", numbers.fine, lambda values: values[index])
 
-    def sigma(point):
-        return tables.figure(point.settings["noise"], lambda size: f"{size:g}")
-
-    def steps(point):
-        return tables.figure(point.stage.steps, numbers.count)
-
-    def distance(pick):
-        return points.last(run, "eval", "symmetry", numbers.fine, pick)
-
+    accuracy, loss = "Accuracy, %", "Loss, token, at the end"
     columns = (
-        ("kind", "Noise", "", kind),
-        ("sigma", "σ", "", sigma),
-        ("start", "Right after the fusion", "Accuracy, %", start),
-        ("end", "End", "Accuracy, %", end),
-        ("loss_per_token", "Loss, token, at the end", "", loss),
-        ("gain", "Below no noise", "Loss, token, at the end", gain),
+        ("kind", "Noise", "", lambda p: tables.label(p.settings["noise_kind"] or "none")),
+        ("sigma", "σ", "", points.setting("noise", "{:g}".format)),
+        ("start", "Right after the fusion", accuracy, start),
+        ("end", "End", accuracy, points.end(run, "accuracy", numbers.percent)),
+        ("loss_per_token", loss, "", points.end(run, "loss_per_token", numbers.fine)),
+        ("gain", "Below no noise", loss, gain),
         ("seeds", "Seeds", "", points.seeds(run, "loss_per_token")),
-        ("steps", "Steps", "", steps),
-        ("distance_start", "Start", _DISTANCE, distance(lambda values: values[0])),
-        ("distance_end", "End", _DISTANCE, distance(lambda values: values[-1])),
+        ("steps", "Steps", "", lambda point: tables.figure(point.stage.steps, numbers.count)),
+        ("distance_start", "Start", _DISTANCE, distance(0)),
+        ("distance_end", "End", _DISTANCE, distance(-1)),
     )
     return tables.tabulate(
         PLAN,

@@ -14,21 +14,22 @@ _PAPER = (
 
 
 def section(run):
-    """The section, or None without the plan.
-
-    Args:
-        run: a `RunHistory`.
-    """
+    """The section, or None without the plan."""
     shown = trained(run)
     if not shown:
         return None
+    loss = "Validation loss, nats per token"
     chart = pictures.chart(
         "figure7_offsets",
         "Figures 4 and 7: validation after a self-fusion, for several offsets.",
         "All start from the same fused weights and see the same batches.",
         f"Three line charts over steps, accuracy, loss and learning rate, for "
         f"{', '.join(point.name for point in shown)}.",
-        (points.accuracies(shown), points.losses(shown), points.rates(shown, rate)),
+        (
+            points.accuracies(shown),
+            points.curves(shown, "Loss", loss, lambda at, _: at.loss_per_token),
+            points.curves(shown, *["Learning rate"] * 2, lambda at, stage: rate(stage, at.step)),
+        ),
     )
     return Section(
         "Offsets of the learning rate: Figures 4 and 7",
@@ -46,9 +47,8 @@ def trained(run):
     return sorted(points.trained(run, PLAN, name), key=lambda point: point.settings["offset"])
 
 
-def offset(point):
-    """The cell of the offset of a point."""
-    return tables.figure(point.settings["offset"], lambda steps: f"{steps:+d}")
+OFFSET = ("offset", "Offset, steps", "", points.setting("offset", "{:+d}".format))
+"""The column of the offset of a point."""
 
 
 def rate(stage, step):
@@ -62,9 +62,6 @@ def rate(stage, step):
 
 def dip(curve):
     """(accuracy at step 0, lowest after it, step of the first evaluation back at the start).
-
-    Args:
-        curve: evaluations, the first one at step 0.
 
     Example: 40, 38, 39, 41 at the steps 0, 1, 2, 3 give (40, 38, 3).
     """
@@ -84,28 +81,20 @@ def _table(run, shown):
     def dip_at(index, style=numbers.percent, otherwise="not recorded"):
         return lambda point: tables.figure(dip(point.stage.curve)[index], style, "", otherwise)
 
-    def first_rate(point):
-        return tables.figure(rate(point.stage, 0), numbers.fine)
-
-    def end(point):
-        return tables.mean(list(points.ends(run, point, "accuracy").values()), numbers.percent)
-
     def gain(point):
         gains = points.gains(points.ends(run, point, "accuracy"), reference)
         return tables.mean(gains, numbers.percent, "no offset 0")
 
-    def loss(point):
-        stages = run.repeats_of(point.stage.base)
-        return tables.mean([stage.loss_per_token for stage in stages], numbers.loss)
-
+    accuracy = "Accuracy, %"
+    loss = points.end(run, "loss_per_token", numbers.loss)
     columns = (
-        ("offset", "Offset, steps", "", offset),
-        ("first_rate", "First rate", "", first_rate),
-        ("start", "Start", "Accuracy, %", dip_at(0)),
-        ("lowest", "Lowest after", "Accuracy, %", dip_at(1)),
+        OFFSET,
+        ("first_rate", "First rate", "", lambda p: tables.figure(rate(p.stage, 0), numbers.fine)),
+        ("start", "Start", accuracy, dip_at(0)),
+        ("lowest", "Lowest after", accuracy, dip_at(1)),
         ("regained", "Start regained at step", "", dip_at(2, numbers.count, "not regained")),
-        ("end", "End", "Accuracy, %", end),
-        ("above_0", "Above offset 0", "Accuracy, %", gain),
+        ("end", "End", accuracy, points.end(run, "accuracy", numbers.percent)),
+        ("above_0", "Above offset 0", accuracy, gain),
         ("loss_per_token", "Loss, token, at the end", "", loss),
         ("seeds", "Seeds", "", points.seeds(run, "accuracy")),
         ("eta_share", "η share at the end", "", points.last(run, "theory", "eta_share")),
@@ -123,12 +112,8 @@ def _table(run, shown):
 
 
 def _conclusion(run, shown):
-    means, seeds = points.comparable(
-        {
-            point.settings["offset"]: list(points.ends(run, point, "accuracy").values())
-            for point in shown
-        }
-    )
+    ends = {p.settings["offset"]: list(points.ends(run, p, "accuracy").values()) for p in shown}
+    means, seeds = points.comparable(ends)
     if len(means) < 2:
         return "Here fewer than two offsets have been trained."
     listed = ", ".join(f"{offset:+d} ({numbers.percent(means[offset])} %)" for offset in means)

@@ -8,79 +8,39 @@ from trainers.runs.history import StageHistory
 from trainers.runs.workdir import METRICS_FILE
 from trainers.training.logs import read_metrics
 
-STEPS = "Steps after the fusion"
-
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """A stage of a plan.
+    """A stage of a plan."""
 
-    Args:
-        name: of its line in charts.
-        stage: its first repeat.
-        settings: what it stands for in the plan, such as {"offset": -100}.
-    """
-
-    name: str
-    stage: StageHistory
-    settings: dict
+    name: str  # of its line in charts
+    stage: StageHistory  # its first repeat
+    settings: dict  # what it stands for in the plan, such as {"offset": -100}
 
 
 def trained(run, plan, name):
-    """The points of a plan that have been evaluated, in the order of the plan.
-
-    Args:
-        run: a `RunHistory`.
-        plan: its name.
-        name: function from the settings of a point to its name.
-    """
+    """The points of a plan that have been evaluated, named by `name(settings)`, in its order."""
     settings = run.experiment(plan).get("points") or {}
-    points = [
+    return [
         Point(name(settings[stage]), run.stages[stage], dict(settings[stage]))
         for stage in settings
-        if stage in run.stages
+        if stage in run.stages and run.stages[stage].curve
     ]
-    return [point for point in points if point.stage.curve]
 
 
 def accuracies(points):
     """The panel of the accuracies of points over the steps."""
-    return _curves("Accuracy", "Validation accuracy, %", points, lambda at, _: at.accuracy)
+    return curves(points, "Accuracy", "Validation accuracy, %", lambda at, _: at.accuracy)
 
 
-def losses(points):
-    """The panel of the losses of points over the steps."""
-    y = "Validation loss, nats per token"
-    return _curves("Loss", y, points, lambda at, _: at.loss_per_token)
-
-
-def rates(points, rate):
-    """The panel of the learning rates of points, from `rate(stage, step)`."""
-    name = "Learning rate"
-    return _curves(name, name, points, lambda at, stage: rate(stage, at.step))
-
-
-def _curves(title, y, points, value):
-    series = [
-        {
-            "name": point.name,
-            "x": [at.step for at in point.stage.curve],
-            "y": [value(at, point.stage) for at in point.stage.curve],
-        }
-        for point in points
-    ]
-    return pictures.panel(title, STEPS, y, series)
+def curves(points, title, y, value):
+    """The panel of `value(evaluation, stage)` of points over the steps."""
+    lines = [[(at.step, value(at, point.stage)) for at in point.stage.curve] for point in points]
+    return _panel(points, [zip(*line, strict=True) for line in lines], title, y)
 
 
 def logged(run, point, kind, field):
-    """(steps, values) of a field in the log of a point.
-
-    Args:
-        run: a `RunHistory`.
-        point: a `Point`.
-        kind: of the lines of metrics.jsonl, such as "eval" or "theory".
-        field: name of a number; lines without it are left out.
-    """
+    """(steps, values) of a number in the "eval" or "theory" lines of a point's metrics.jsonl."""
     lines = read_metrics(run.workdir / point.stage.name / METRICS_FILE)
     values = {
         line["step"]: line[field]
@@ -92,45 +52,34 @@ def logged(run, point, kind, field):
 
 def logged_panel(run, points, kind, field, title, y, scale="linear"):
     """The panel of a field in the logs of points, as for `logged` and `pictures.panel`."""
-    series = []
-    for point in points:
-        steps, values = logged(run, point, kind, field)
-        series.append({"name": point.name, "x": steps, "y": values})
-    return pictures.panel(title, STEPS, y, series, scale)
+    return _panel(points, [logged(run, p, kind, field) for p in points], title, y, scale)
+
+
+def _panel(points, lines, title, y, scale="linear"):
+    """The panel of a line (steps, values) for each point."""
+    series = [
+        {"name": point.name, "x": list(steps), "y": list(values)}
+        for point, (steps, values) in zip(points, lines, strict=True)
+    ]
+    return pictures.panel(title, "Steps after the fusion", y, series, scale)
 
 
 def ends(run, point, field):
-    """{repeat: value at the end} of the repeats of a point that have finished with a value.
-
-    Args:
-        run: a `RunHistory`.
-        point: a `Point`, or None, which has no repeats.
-        field: of a `StageHistory`, such as "loss_per_token".
-    """
+    """{repeat: value at the end} of the repeats of a point, if any, that have finished with one."""
     stages = run.repeats_of(point.stage.base) if point else ()
     values = {stage.repeat: getattr(stage, field) for stage in stages if stage.finished}
     return {repeat: value for repeat, value in values.items() if value is not None}
 
 
 def gains(values, reference):
-    """Differences between values and those of a reference, for each repeat that both have.
-
-    Args:
-        values, reference: what `ends` gave.
-    """
+    """Differences between what `ends` gave of two points, for each repeat that both have."""
     return [values[repeat] - reference[repeat] for repeat in values if repeat in reference]
 
 
 def comparable(values):
-    """The means of those with the most values, the highest first, and how many values they have.
+    """{name: mean} of the lists with the most values, the highest first, and how many they have.
 
     Means over other seeds do not compare, so the others are left out.
-
-    Args:
-        values: {name: list of values, one per seed}.
-
-    Returns:
-        {name: mean} and a number.
     """
     most = max(map(len, values.values()), default=0)
     means = {
@@ -144,6 +93,16 @@ def comparable(values):
 def seeds(run, field):
     """The cells of how many repeats of each point have finished with a field."""
     return lambda point: tables.figure(len(ends(run, point, field)), str)
+
+
+def end(run, field, style):
+    """The cells of the mean of a field over the repeats of each point that have finished."""
+    return lambda point: tables.mean(list(ends(run, point, field).values()), style)
+
+
+def setting(name, style):
+    """The cells of a setting of each point."""
+    return lambda point: tables.figure(point.settings[name], style)
 
 
 def last(run, kind, field, style=numbers.ratio, pick=lambda values: values[-1]):

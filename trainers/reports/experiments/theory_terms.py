@@ -27,11 +27,7 @@ _ABOUT = (
 
 
 def section(run):
-    """The section, or None where no stage of the offsets has logged the theory.
-
-    Args:
-        run: a `RunHistory`.
-    """
+    """The section, or None where no stage of the offsets has logged the theory."""
     shown = [p for p in offsets.trained(run) if points.logged(run, p, KIND, "bracket")[0]]
     if not shown:
         return None
@@ -60,12 +56,7 @@ def section(run):
 
 
 def explains(drifts, accuracies):
-    """Says if larger brackets occur with better ends.
-
-    Args:
-        drifts: mean drift of each run.
-        accuracies: its accuracy at the end; None where it has none.
-    """
+    """Says if larger mean drifts occur with better accuracies at the end, where they are known."""
     both = [(d, a) for d, a in zip(drifts, accuracies, strict=True) if a is not None]
     if len(both) < 3 or len({d for d, _ in both}) < 2 or len({a for _, a in both}) < 2:
         return "Too few offsets to say if the bracket explains the order of their ends."
@@ -86,12 +77,12 @@ def explains(drifts, accuracies):
 
 def _rank_correlation(drifts, accuracies):
     """Spearman's, and the share of orders as far from none as this one: exact up to seven runs."""
-
-    def rank(drifts):
-        return stats.spearmanr(drifts, accuracies).statistic
-
     result = stats.permutation_test(
-        (drifts,), rank, permutation_type="pairings", vectorized=False, rng=0
+        (drifts,),
+        lambda order: stats.spearmanr(order, accuracies).statistic,
+        permutation_type="pairings",
+        vectorized=False,
+        rng=0,
     )
     return float(result.statistic), float(result.pvalue)
 
@@ -100,15 +91,15 @@ def _table(run, shown):
     def mean(field):
         return points.last(run, KIND, field, numbers.short, statistics.fmean)
 
-    def accuracy(point):
-        return tables.figure(point.stage.accuracy, numbers.percent)
-
     def last(field, style=numbers.short):
         return points.last(run, KIND, field, style)
 
+    def accuracy(point):
+        return tables.figure(point.stage.accuracy, numbers.percent)
+
     group = "Modified loss at the end"
     columns = (
-        ("offset", "Offset, steps", "", offsets.offset),
+        offsets.OFFSET,
         ("drift", "Mean drift", "", mean("bracket_drift")),
         ("bracket", "Mean ‖bracket‖", "", mean("bracket")),
         *((term, term.replace("_", " "), group, last(term)) for term in _TERMS),

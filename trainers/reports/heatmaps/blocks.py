@@ -30,17 +30,11 @@ _CHUNK = 1 << 18
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """One good checkpoint of a fused stage.
+    """One good checkpoint of a fused stage."""
 
-    Args:
-        weights: path → array; memory-mapped.
-        axes: path → `Axes`.
-        config: of the model.
-    """
-
-    weights: Mapping[str, np.ndarray]
-    axes: dict[str, Axes]
-    config: kf.models.T5Config
+    weights: Mapping[str, np.ndarray]  # path → array; memory-mapped
+    axes: dict[str, Axes]  # path → `Axes`
+    config: kf.models.T5Config  # of the model
 
     @property
     def blocks(self):
@@ -111,15 +105,7 @@ def _skeleton(config):
 
 
 def borders(axes, shape, blocks):
-    """Borders of the blocks of a weight.
-
-    Args:
-        axes: its `Axes`.
-        shape: its shape.
-        blocks: axis → widths, as in a model's configuration.
-
-    Returns:
-        One tuple per dimension: 0, the inner borders, and the size.
+    """Borders of the blocks of a weight, per dimension: 0, the inner borders, and the size.
 
     Example:
         >>> borders(Axes(("hidden", "vocab")), (4, 9), {"hidden": (1, 3)})
@@ -138,9 +124,6 @@ def bands(edges, most):
     Args:
         edges: borders of the blocks, 0 and the size included.
         most: about the largest number of bands; each block has at least one.
-
-    Returns:
-        The bands' borders; bands of one block differ in width by at most one value.
 
     Example:
         >>> bands((0, 4, 12), 6)
@@ -161,7 +144,6 @@ def cells(array, edges, measure=MEAN, chunk=_CHUNK):
         array: anything of two dimensions with slicing.
         edges: borders of the grid's rows and of its columns, from 0 to the size.
         measure: `MEAN` of |w|, or `SQUARES`, the sum of w².
-        chunk: values that are read at a time.
 
     Returns:
         A float64 array (rows, columns); NaN where a cell holds one.
@@ -177,14 +159,9 @@ def cells(array, edges, measure=MEAN, chunk=_CHUNK):
 
 
 def eta_sizes(array, edges):
-    """Squares of η and of the diagonal blocks of a kernel; those of several kernels add up.
+    """[[sum of the squares of η, how many], [the same of the diagonal blocks]] of a kernel.
 
-    Args:
-        array: as for `cells`.
-        edges: borders of its blocks, equally many along both dimensions.
-
-    Returns:
-        An array, [[sum of the squares of η, how many], [the same of the diagonal blocks]].
+    The arrays of several kernels add up.
     """
     squares, counts = cells(array, edges, SQUARES), _counts(edges)
     inside = np.eye(len(squares), dtype=bool)
@@ -203,15 +180,9 @@ def ratio(sizes):
 
 
 def corner(edges, reach):
-    """The region around a place where blocks meet.
+    """The region that reaches so many values to either side of a place where blocks meet.
 
-    Args:
-        edges: borders of the blocks along each dimension.
-        reach: values to either side of that place.
-
-    Returns:
-        A tuple of slices around the middle one of the inner borders; around the middle of an axis
-        without any.
+    Along each dimension that is the middle one of the inner borders, or the middle of the axis.
     """
     region = []
     for borders_along in edges:

@@ -1,4 +1,7 @@
-"""The data of heat maps and of η's growth, for the drawings and for `results.json`."""
+"""The data of heat maps and of η's growth, for the drawings and for `results.json`.
+
+`saved` is stage → step → `blocks.Saved`, `path` a kernel.
+"""
 
 import numpy as np
 
@@ -16,12 +19,6 @@ _WITHIN = 0.995
 def grid(run, saved, path, columns):
     """Heat maps of one kernel, stage by step, as data.
 
-    Args:
-        run: a `RunHistory`.
-        saved: stage → step → `blocks.Saved`.
-        path: the kernel.
-        columns: steps.
-
     Returns:
         {"kernel", "axes", "columns", "rows": [{"stage", "schedule", "shape", "borders", "cells",
         "scale", "maps": [{"step", "values"}]}]}. A map is None where the step was not saved;
@@ -37,11 +34,7 @@ def grid(run, saved, path, columns):
 
 
 def close_up(run, saved, path, among=None):
-    """One kernel of every stage at its last saved step, whole and where its blocks meet, as data.
-
-    Args:
-        run, saved, path: as for `grid`.
-        among: steps of which the last is taken; None for all.
+    """A kernel of every stage at its last step (among some), whole and where its blocks meet.
 
     Returns:
         {"kernel", "axes", "rows": [{… as in `grid`, "step", "sources", "values", "zoom": {"from",
@@ -66,11 +59,7 @@ def close_up(run, saved, path, among=None):
 
 
 def growth(saved, kernels):
-    """The RMS of η over that of the diagonal blocks at every saved step, as data.
-
-    Args:
-        saved: as for `grid`.
-        kernels: those that get a panel of their own, besides all kernels together.
+    """The RMS of η over that of the diagonal blocks at every saved step, of all and of each kernel.
 
     Returns:
         {"panels": [{"kernel": path, or None for all together, "series": [{"stage", "role", "x",

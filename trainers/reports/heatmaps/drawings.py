@@ -126,11 +126,9 @@ def _show(axes, cells, values, borders, scale, width):
     """Draws a map with ticks and lines where blocks begin and end.
 
     Args:
-        axes: where.
         cells: edges of the cells down and across.
         values: of the cells; None draws the ticks alone.
         borders: of the blocks down and across.
-        scale: of the colours.
         width: of the axes in inches, about.
     """
     (top, bottom), (left, right) = ((edges[0], edges[-1]) for edges in cells)
@@ -155,13 +153,7 @@ def _show(axes, cells, values, borders, scale, width):
 
 
 def labels_with_room(places, length, room):
-    """The labels of ticks, empty where one would stand too near to another.
-
-    Args:
-        places: of the ticks, rising; the last one keeps its label.
-        length: of the axis in inches.
-        room: inches that a label needs.
-    """
+    """The labels of ticks, empty where one would stand too near to another."""
     inch = length / (places[-1] - places[0])
     labels, before = [], -math.inf
     for place in places:

@@ -32,7 +32,6 @@ def heat_maps(run, kernels=None, steps=None, rows=6, columns=8):
     another. Where kernels or steps are asked for, all fused stages.
 
     Args:
-        run: a `RunHistory`.
         kernels: paths of the weights to show; None shows `KERNELS`, or the first ones where the
             models have none of these.
         steps: saved steps to show in heat maps; None spreads over all of them.
@@ -83,12 +82,7 @@ def spread(items, most):
 
 
 def stages_shown(run, asked=False):
-    """The fused stages whose kernels a report shows.
-
-    Args:
-        run: a `RunHistory`.
-        asked: True where certain kernels or steps were asked for.
-    """
+    """The fused stages whose kernels a report shows."""
     fused = [s for s in run.stages.values() if s.sources and s.init != CONTINUED]
     if asked:
         return fused
