@@ -3,11 +3,11 @@
 import dataclasses
 
 from keras_fusion import _keras
+from keras_fusion.compiling import SlotGrowth, compile_alike, compile_mismatches
 from keras_fusion.errors import FusionError
 from keras_fusion.graph.alignment import align
 from keras_fusion.graph.building import Builder
 from keras_fusion.graph.checking import check
-from keras_fusion.graph.compiling import compile_alike, compile_mismatches
 from keras_fusion.graph.planning import Planner
 from keras_fusion.graph.tracing import trace
 from keras_fusion.layers import checks
@@ -129,7 +129,16 @@ def build_planned(models, planner, check_result, optimizer):
                 array = builder.arrays[id(weight.variable)]
                 weight.variable.assign(array.with_noise(options.noise)[...])
     remember(fused, weights)
-    compile_alike(fused, models, builder, weights, options, optimizer)
+    growths = [
+        SlotGrowth(
+            weight,
+            builder.arrays[id(weight.variable)].grow,
+            builder.origins[id(weight.variable)],
+            [1.0 if weight.averages else share for share in options.weights],
+        )
+        for weight in weights
+    ]
+    compile_alike(fused, models, growths, optimizer)
     return fused
 
 

@@ -1,10 +1,14 @@
 """Compiling a fused model as its first source was, with a fresh or a grown optimizer."""
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import keras
 
 from keras_fusion import _keras
 from keras_fusion.optimizers import Adafactor
 from keras_fusion.optimizers.growth import grow_slots, read_state, write_state
+from keras_fusion.record import FusedWeight
 
 OPTIMIZERS = ("fresh", "grow")
 
@@ -28,7 +32,24 @@ def compile_mismatches(models, optimizer):
     return []
 
 
-def compile_alike(fused, models, builder, weights, options, optimizer):
+class SlotGrowth(NamedTuple):
+    """How the optimizer state of a weight grows.
+
+    Args:
+        weight: The `FusedWeight`.
+        grow: `{axis: Layout}`, or names of the axes that grow.
+        origins: The weight's variable in each source.
+        scales: For each source, its weight in the mean over what the fused weight's block was
+            multiplied by.
+    """
+
+    weight: FusedWeight
+    grow: Mapping | set
+    origins: tuple
+    scales: list
+
+
+def compile_alike(fused, models, growths, optimizer):
     """Compiles a fused model with the first source's settings, if that was compiled.
 
     Losses and functions are used as they are; metrics, which have state, and the optimizer are
@@ -37,9 +58,7 @@ def compile_alike(fused, models, builder, weights, options, optimizer):
     Args:
         fused: The fused model.
         models: The sources.
-        builder: The `Builder` that made it.
-        weights: Its `FusedWeight`s.
-        options: `GraphOptions`.
+        growths: A `SlotGrowth` for each weight that came of the sources'.
         optimizer: `"fresh"`, or `"grow"` for the sources' state, grown by the map of the weights.
     """
     arguments = _keras.compile_arguments(models[0])
@@ -50,28 +69,25 @@ def compile_alike(fused, models, builder, weights, options, optimizer):
         arguments[name] = keras.tree.map_structure(_fresh_metric, arguments.get(name))
     fused.compile(**arguments)
     if optimizer == "grow":
-        _grow(fused, models, builder, weights, options)
+        _grow(fused, models, growths)
 
 
-def _grow(fused, models, builder, weights, options):
+def _grow(fused, models, growths):
     """Gives the fused model's optimizer the grown state of the sources'."""
     fused.optimizer.build(fused.trainable_variables)
     trained = set(map(id, fused.trainable_variables))
+    limit = getattr(fused.optimizer, "min_dim_size_to_factor", 128)
     variables, state = {}, {}
-    for weight in weights:
+    for weight, grow, origins, scales in growths:
         if id(weight.variable) not in trained:
             continue
-        origins = builder.origins[id(weight.variable)]
         slots = [
             read_state(model.optimizer, {weight.path: origin})[weight.path]
             for model, origin in zip(models, origins, strict=True)
         ]
-        # Inside a source the gradient is its weight in the mean times that of the source alone.
-        scales = [1.0 if weight.averages else share for share in options.weights]
-        limit = getattr(fused.optimizer, "min_dim_size_to_factor", 128)
-        layouts = builder.arrays[id(weight.variable)].grow
         variables[weight.path] = weight.variable
-        state[weight.path] = grow_slots(weight.axes, layouts, slots, scales, limit)
+        # The gradient inside a source is its weight in the mean times that of the source alone.
+        state[weight.path] = grow_slots(weight.axes, grow, slots, scales, limit)
     write_state(
         fused.optimizer,
         variables,
