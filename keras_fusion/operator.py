@@ -113,6 +113,11 @@ class FusedArray:
         )
 
     @property
+    def axes(self):
+        """The weight's `Axes`."""
+        return self._axes
+
+    @property
     def layouts(self):
         """`Layout` of each dimension."""
         return self._layouts

@@ -1,0 +1,243 @@
+"""Fusing a family's models from their configurations and arrays: the wide configuration and arrays.
+
+Whatever holds the models (KerasHub in memory, folders of transformers) hands over names and arrays;
+nothing here builds or reads a model.
+"""
+
+import dataclasses
+import math
+import warnings
+
+import numpy as np
+
+from keras_fusion.errors import FusionError
+from keras_fusion.families.notation import EQUAL, KEPT, NORM
+from keras_fusion.families.table import Family, Names, matches
+from keras_fusion.operator import FusedArray, Noise
+
+# Fields of a configuration that say nothing about what a network computes.
+_FREE = (
+    "_*",
+    "name",
+    "trainable",
+    "**dropout**",
+    "**pdrop",
+    "**layerdrop",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "use_cache",
+    "**initializer_**",
+    "init_std",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Growth:
+    """Options of a fusion of stock models.
+
+    Args:
+        weights: Weight of each source in the mean.
+        grow: Axes that grow; None for all.
+        noise: `Noise` of η.
+        shares: Shares of the copies in every block; None for Eq. 5's diagonal.
+    """
+
+    weights: tuple[float, ...]
+    grow: frozenset | None = None
+    noise: Noise = Noise()
+    shares: tuple[float, ...] | None = None
+
+
+class FamilyFusion:
+    """The fusion of several models of one family.
+
+    Args:
+        family: The `Family`.
+        names: Its `Names` in the library that the models are of.
+        configs: Configuration of each source.
+        arrays: `{name: array-like}` of each source; names are those of the first source. What
+            follows a `#` only tells weights of one name apart.
+        growth: `Growth`.
+        is_exact: Whether norms that all heads share must be equal; else their mean is taken, with
+            a warning.
+
+    Attributes:
+        config: The fused configuration.
+        arrays: `{name: array-like}` of the fused model, each computed when it is read.
+        blocks: `{name: FusedArray}` of those that came of blocks.
+        widths: `hidden` of each source, where it grows; else None.
+
+    Raises:
+        FusionError: Naming everything that keeps the sources from being fused.
+    """
+
+    def __init__(
+        self, family: Family, names: Names, configs, arrays, growth: Growth, is_exact=True
+    ):
+        self.names, self.family, self.growth = names, family, growth
+        self._is_exact, self._averaged = is_exact, []
+        self._configs = list(configs)
+        self._grow = set(names.sizes) if growth.grow is None else set(growth.grow)
+        messages = self._mismatches(arrays)
+        if messages:
+            raise FusionError(
+                f"cannot fuse these {family.name} models:\n  " + "\n  ".join(messages)
+            )
+        self._entries = {name: names.entry(_stem(name)) for name in arrays[0]}
+        self._readouts = names.readouts(map(_stem, arrays[0]), configs[0])
+        self.config = self._wide_config()
+        self.widths = None
+        if "hidden" in self._grow:
+            self.widths = tuple(self._size(config, "hidden") for config in configs)
+        self.blocks, self.arrays = {}, {}
+        for name in arrays[0]:
+            self.arrays[name] = self._fused(name, [source[name] for source in arrays])
+        if self._averaged:
+            warnings.warn(
+                f"{len(self._averaged)} norms that all heads share differ between the sources; the "
+                f"fused model has their means, such as `{self._averaged[0]}`. Measure what that "
+                "costs with kf.fusion_gap",
+                stacklevel=4,
+            )
+
+    @property
+    def norms(self):
+        """Names of the weights of the norms over what grows."""
+        return {
+            name
+            for name, entry in self._entries.items()
+            if entry.kind == NORM and self._growing(entry)
+        }
+
+    def factor(self, name, source):
+        """Number that a source's weight is multiplied by, besides AVG."""
+        entry = self._entries[name]
+        if not self._growing(entry):
+            return 1.0
+        factor = 1.0
+        is_readout = _stem(name) in self._readouts
+        if is_readout:
+            n = len(self._configs)
+            factor *= 1 / n if self.growth.shares else self.growth.weights[source]
+        if "hidden" in self._grow:
+            ratio = sum(self.widths) / self.widths[source]
+            if is_readout and (self._scales_embedding() or self._scales_logits()):
+                factor *= math.sqrt(ratio)
+            if matches(_stem(name), self.names.embedding) and self._scales_embedding():
+                factor /= math.sqrt(ratio)
+        return factor
+
+    def readout_factor(self, source):
+        """Number that a source's part of a tied head's readout is multiplied by; 1 without one."""
+        return self.factor(min(self._readouts), source) if self._readouts else 1.0
+
+    def _scales_embedding(self):
+        names = self.names
+        flag = names.embedding_flag
+        return bool(names.embedding) and (flag is None or bool(self._configs[0].get(flag)))
+
+    def _scales_logits(self):
+        names = self.names
+        return names.logits_over_root and self._configs[0].get(names.logits_flag, True) is not False
+
+    def _growing(self, entry):
+        grown = self._grow | {f"{axis}'" for axis in self._grow}
+        return {factor for dim in entry.dims for factor in dim if factor in grown}
+
+    def _fused(self, name, sources):
+        entry = self._entries[name]
+        growing = self._growing(entry)
+        if entry.kind == KEPT or (entry.kind == EQUAL and not growing):
+            return self._equal(name, sources, entry.kind)
+        factors = [self.factor(name, source) for source in range(len(sources))]
+        offset = 1 if self.family.scales_by_one_plus and set(factors) != {1.0} else 0
+        offset = offset if entry.kind == NORM else 0
+        if offset:
+            # s' = f·(1 + s) − 1, in single precision: a bfloat16 close to 1 has eight bits.
+            sources = [np.asarray(array, np.float32) + 1 for array in sources]
+        array = FusedArray(
+            sources,
+            entry.axes({"head_dim": self.names.heads_size(self._configs[0])}),
+            growing,
+            noise=self.growth.noise,
+            path=name,
+            factors=factors,
+            weights=list(self.growth.weights),
+            shares=self.growth.shares,
+        )
+        if growing:
+            self.blocks[name] = array
+        return array if not offset else array[...] - 1
+
+    def _equal(self, name, sources, kind):
+        """The weight that all sources share; that of the first where it is of no consequence."""
+        first = sources[0]
+        arrays = [np.asarray(source) for source in sources]
+        if kind == KEPT or all(np.array_equal(arrays[0], array) for array in arrays[1:]):
+            return first
+        if self._is_exact:
+            raise FusionError(
+                f"weight `{name}` is shared by all heads, so it must be equal in every source; "
+                "use norm='rule', which takes the mean, or fuse a model with itself"
+            )
+        self._averaged.append(name)
+        shares = zip(self.growth.weights, arrays, strict=True)
+        return sum(share * array.astype(np.float32) for share, array in shares).astype(first.dtype)
+
+    def _size(self, config, axis):
+        return self.names.value(config, self.names.sizes[axis][0])
+
+    def _wide_config(self):
+        config, names = dict(self._configs[0]), self.names
+        for axis in self._grow:
+            for field in names.sizes[axis]:
+                config[field] = sum(names.value(source, field) for source in self._configs)
+        if "heads" in self._grow and "hidden" not in self._grow:
+            config[names.head_dim] = names.heads_size(self._configs[0])
+        return config
+
+    def _mismatches(self, arrays):
+        names, configs = self.names, self._configs
+        first, *others = configs
+        unknown = self._grow - set(names.sizes)
+        messages = [
+            f"axis `{axis}` is none of {tuple(names.sizes)}, which can grow"
+            for axis in sorted(unknown)
+        ]
+        sizes = {field for fields in names.sizes.values() for field in fields}
+        for field in sorted({field for config in configs for field in config}):
+            if field in sizes or matches(field, (*_FREE, *names.free)):
+                continue
+            values = [names.value(config, field) for config in configs]
+            if any(value != values[0] for value in values):
+                messages.append(f"{field}: " + " vs ".join(map(repr, values)))
+        head_sizes = [names.heads_size(config) for config in configs]
+        if len(set(head_sizes)) > 1:
+            messages.append("size of an attention head: " + " vs ".join(map(str, head_sizes)))
+        if "key_heads" in names.sizes:
+            ratios = [
+                self._size(config, "heads") // self._size(config, "key_heads") for config in configs
+            ]
+            if len(set(ratios)) > 1:
+                messages.append(
+                    "query heads of each key head: "
+                    + " vs ".join(map(str, ratios))
+                    + "; repeat the key heads of the one with more"
+                )
+            if ("heads" in self._grow) != ("key_heads" in self._grow):
+                messages.append("heads and key_heads grow together")
+        if "heads" in self._grow and "hidden" not in self._grow and names.head_dim is None:
+            messages.append(
+                f"the heads of {names.classes[0]} cannot grow alone, because the size of a head is "
+                "the hidden size over their number"
+            )
+        for index, source in enumerate(arrays[1:], 1):
+            for missing in sorted(set(arrays[0]) ^ set(source)):
+                has = "lacks" if missing in arrays[0] else "has, and the first lacks,"
+                messages.append(f"source {index} {has} weight `{missing}`")
+        return messages
+
+
+def _stem(name):
+    return name.partition("#")[0]

@@ -1,0 +1,43 @@
+"""GPT-2: layer norms before each part and at the end, a tied head."""
+
+from keras_fusion.families import common
+from keras_fusion.families.table import Family, Names, register
+
+GPT2 = register(
+    Family(
+        "gpt2",
+        keras_hub=Names(
+            ("GPT2Backbone",),
+            weights=common.TRANSFORMER,
+            sizes=common.KERAS_SIZES,
+            readout=("layer_norm/*",),
+        ),
+        transformers=Names(
+            ("GPT2LMHeadModel", "GPT2Model", "GPT2ForSequenceClassification"),
+            # Kernels are (in, out) here, and query, key and value stand side by side.
+            weights={
+                "**wte.weight": "vocabulary hidden",
+                "**wpe.weight": "positions hidden",
+                "**.attn.c_attn.weight": "+hidden 3*heads*head_dim",
+                "**.attn.c_attn.bias": "3*heads*head_dim",
+                "**.attn.c_proj.weight": "+heads*head_dim hidden",
+                "**.attn.c_proj.bias": "hidden",
+                "**.attn.bias": "kept",
+                "**.attn.masked_bias": "kept",
+                "**.mlp.c_fc.weight": "+hidden mlp",
+                "**.mlp.c_fc.bias": "mlp",
+                "**.mlp.c_proj.weight": "+mlp hidden",
+                "**.mlp.c_proj.bias": "hidden",
+                "**ln_*.weight": "norm: hidden",
+                "**ln_*.bias": "norm: hidden",
+                "lm_head.weight": "vocabulary +hidden",
+                "score.weight": "classes +hidden",
+            },
+            sizes={"hidden": ("n_embd",), "heads": ("n_head",), "mlp": ("n_inner",)},
+            defaults={"n_inner": ("n_embd", 4)},
+            head=common.DECODER_HEAD,
+            readout=("**ln_f.*",),
+            layers="n_layer",
+        ),
+    )
+)

@@ -1,0 +1,110 @@
+"""KerasHub models whose norms treat each source's units apart: the fusion property.
+
+A grouped model is of a subclass of the stock class: the stock network, in which every norm over the
+width normalises each source's block. It saves, loads and trains as the stock one.
+"""
+
+import functools
+import importlib
+
+import keras
+from keras import ops
+
+from keras_fusion import _keras
+
+_PACKAGE = "keras_fusion"
+_NAME = "GroupedModel"
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE, name=_NAME)
+class GroupedModel:
+    """Base of the models with grouped norms; `from_config` builds any of them.
+
+    Attributes:
+        stock_class: The class that it stands for.
+        group_widths: Widths of the groups of units that norms treat apart, one for each source.
+    """
+
+    stock_class = None
+    group_widths = ()
+
+    def get_config(self):
+        stock = keras.saving.get_registered_name(self.stock_class)
+        module = self.stock_class.__module__.partition(".")[0]
+        return super().get_config() | {
+            "stock_class": [module, stock],
+            "group_widths": list(self.group_widths),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Builds the stock model and groups its norms."""
+        config = dict(config)
+        widths = config.pop("group_widths")
+        module, name = config.pop("stock_class")
+        importlib.import_module(module)
+        model = keras.saving.get_registered_object(name).from_config(config)
+        return group_norms(model, widths)
+
+
+def group_norms(model, widths):
+    """Makes the norms over the width of a stock model grouped ones; returns the model.
+
+    Args:
+        model: A built stock backbone or task, which changes; a task that has no norm of its own
+            stays of its class.
+        widths: Widths of the groups, which add up to the width.
+    """
+    width = sum(widths)
+    norms = [
+        layer
+        for layer in _keras.layers_in(model)
+        if _is_norm(layer) and any(v.shape == (width,) for v in _keras.own_variables(layer))
+    ]
+    for layer in norms:
+        layer.__class__ = _grouped_norm(type(layer))
+        layer.group_widths = tuple(widths)
+    if norms:
+        model.__class__ = _grouped_class(type(model))
+        model.group_widths = tuple(widths)
+    return model
+
+
+@functools.cache
+def _grouped_class(stock):
+    """Subclass of a stock model's class that keeps the widths of its groups."""
+    cls = type(f"Grouped{stock.__name__}", (GroupedModel, stock), {"stock_class": stock})
+    return keras.saving.register_keras_serializable(_PACKAGE, _NAME)(cls)
+
+
+@functools.cache
+def _grouped_norm(stock):
+    def call(self, inputs, *args, **kwargs):
+        outputs, start = [], 0
+        for width in self.group_widths:
+            block = slice(start, start + width)
+            view = _Block(self, block)
+            outputs.append(stock.call(view, inputs[..., block], *args, **kwargs))
+            start += width
+        return ops.concatenate(outputs, axis=-1)
+
+    return type(f"Grouped{stock.__name__}", (stock,), {"call": call})
+
+
+class _Block:
+    """A norm as it is for one group: its weights are those of the group's units."""
+
+    def __init__(self, layer, block):
+        self._layer, self._block = layer, block
+        self._width = sum(layer.group_widths)
+
+    def __getattr__(self, name):
+        value = getattr(self._layer, name)
+        if isinstance(value, keras.Variable) and value.shape == (self._width,):
+            return ops.convert_to_tensor(value)[self._block]
+        return value
+
+
+def _is_norm(layer):
+    is_grouped = hasattr(layer, "group_widths")
+    return "norm" in type(layer).__name__.lower() and not is_grouped and not _keras.children(layer)

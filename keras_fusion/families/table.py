@@ -1,0 +1,175 @@
+"""Families of stock models as tables: what their weights are called, and which axes they have.
+
+A family says it once for each library that has it. Nothing else in the project knows a family by
+its name.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping
+
+from keras_fusion.errors import FusionError
+from keras_fusion.families.notation import parse
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """What one library calls the parts of a family.
+
+    Args:
+        classes: Names of the classes that have them.
+        weights: `{pattern: axes}` of every weight, see `keras_fusion.families.notation`. In a
+            pattern `*` stands for one part of a name, without `.` and `/`, and `**` for any
+            characters. A name must match one pattern, or patterns that say the same.
+        sizes: `{axis: fields}`: fields of the configuration that are added up where the axis
+            grows. These are the axes that can grow.
+        free: Patterns of fields that may differ between sources, besides those of `sizes`.
+        defaults: `{field: (other field, factor)}` of fields that may be missing or None.
+        head: Patterns of an output head of its own, which takes the mean. Without one the
+            embedding is the head as well, and `readout` takes the mean.
+        readout: Patterns of what is read by the head alone; `{last}` is the last layer's number.
+            The first pattern that matches any weight counts.
+        layers: Field with the number of layers that `{last}` is taken from.
+        embedding: Patterns of the embedding, where the model multiplies it with √hidden: always, or
+            by the field `embedding_flag`.
+        embedding_flag: Field that says whether it does; a missing one says no.
+        logits_over_root: Whether a tied head's logits are multiplied with 1/√hidden, unless the
+            field `logits_flag` says no.
+        logits_flag: See `logits_over_root`.
+        task_sizes: Fields of a KerasHub task's own configuration that grow as `hidden` does.
+        head_dim: Field with the size of a head; None where it is `hidden` over the heads.
+        extra: `{field: attribute path}` of what the configuration leaves out.
+    """
+
+    classes: tuple[str, ...]
+    weights: Mapping[str, str]
+    sizes: Mapping[str, tuple[str, ...]]
+    free: tuple[str, ...] = ()
+    defaults: Mapping[str, tuple[str, float]] = dataclasses.field(default_factory=dict)
+    head: tuple[str, ...] = ()
+    readout: tuple[str, ...] = ()
+    layers: str = "num_layers"
+    embedding: tuple[str, ...] = ()
+    embedding_flag: str | None = None
+    logits_over_root: bool = False
+    logits_flag: str | None = None
+    task_sizes: tuple[str, ...] = ()
+    head_dim: str | None = None
+    extra: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def entry(self, name):
+        """The `Entry` of a weight.
+
+        Raises:
+            FusionError: No pattern matches its name, or several that differ.
+        """
+        lines = {line for pattern, line in self.weights.items() if matches(name, (pattern,))}
+        if len(lines) != 1:
+            fault = "is not in the table" if not lines else f"is {sorted(lines)} in the table"
+            raise FusionError(f"weight `{name}` of {'/'.join(self.classes)} {fault}")
+        return parse(lines.pop())
+
+    def value(self, config, field):
+        """A field of a configuration, by its default where it is missing or None."""
+        value = config.get(field)
+        if value is None and field in self.defaults:
+            other, factor = self.defaults[field]
+            return int(self.value(config, other) * factor)
+        return value
+
+    def heads_size(self, config):
+        """Size of an attention head."""
+        if self.head_dim is not None and config.get(self.head_dim) is not None:
+            return config[self.head_dim]
+        hidden, heads = (self.value(config, self.sizes[axis][0]) for axis in ("hidden", "heads"))
+        return hidden // heads
+
+    def readouts(self, names, config):
+        """Names of the weights that are read by a tied head alone; none where the head is not."""
+        names = list(names)
+        if any(matches(name, self.head) for name in names):
+            return set()
+        last = (self.value(config, self.layers) or 1) - 1
+        for pattern in self.readout:
+            patterns = (pattern.replace("{last}", str(last)),)
+            chosen = {name for name in names if matches(name, patterns)}
+            if chosen:
+                return chosen
+        return set()
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A family of stock models.
+
+    Args:
+        name: Its name.
+        keras_hub: `Names` of KerasHub's classes; None where it has none.
+        transformers: `Names` of the classes and files of transformers; None where it has none.
+        scales_by_one_plus: Whether norms scale by 1 + their weight.
+
+    Example:
+        >>> kf.families.register(kf.families.Family("mine", keras_hub=names))
+    """
+
+    name: str
+    keras_hub: Names | None = None
+    transformers: Names | None = None
+    scales_by_one_plus: bool = False
+
+
+def matches(name, patterns):
+    """Returns whether a name matches one of some patterns."""
+    return any(_regex(pattern).fullmatch(name) for pattern in patterns)
+
+
+@functools.cache
+def _regex(pattern):
+    parts = re.split(r"(\*\*?)", pattern)
+    wild = {"*": "[^./]*", "**": ".*"}
+    return re.compile("".join(wild.get(part) or re.escape(part) for part in parts))
+
+
+_FAMILIES = {}
+
+
+def register(family):
+    """Adds a family, or replaces the one of its name.
+
+    Args:
+        family: A `Family`.
+
+    Returns:
+        The family.
+
+    Raises:
+        ValueError: A line of its tables is not in the notation.
+
+    Example:
+        >>> kf.families.register(Family("mine", transformers=Names(("MineForCausalLM",), …)))
+    """
+    for names in (family.keras_hub, family.transformers):
+        for line in names.weights.values() if names else ():
+            parse(line)
+    _FAMILIES[family.name] = family
+    return family
+
+
+def families():
+    """All families, by name."""
+    return dict(_FAMILIES)
+
+
+def family_of(class_name, library):
+    """The `Family` that a class belongs to, and its `Names`; None where none has it.
+
+    Args:
+        class_name: Name of a class.
+        library: `"keras_hub"` or `"transformers"`.
+    """
+    for family in _FAMILIES.values():
+        names = getattr(family, library)
+        if names is not None and class_name in names.classes:
+            return family, names
+    return None
