@@ -1,6 +1,7 @@
 """Fuse trained networks into a bigger one that computes exactly their average, and train on."""
 
 from keras_fusion import callbacks as callbacks
+from keras_fusion import families as families
 from keras_fusion import layers as layers
 from keras_fusion import models as models
 from keras_fusion import optimizers as optimizers

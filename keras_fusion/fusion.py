@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import keras
 
 from keras_fusion.errors import FusionError
+from keras_fusion.families import keras_hub
 from keras_fusion.graph.fusing import GraphOptions, fuse_graphs, is_graph
 from keras_fusion.graph.growing import grow_graph
 from keras_fusion.layers import checks
@@ -90,6 +91,25 @@ def fuse(
             ]
         )
         return first.fuse(*others, norm=norm, noise=noise, noise_kind=noise_kind, seed=seed)
+    if models and all(map(keras_hub.is_stock, models)):
+        given = {"inputs": inputs != "shared", "outputs": outputs != "average"}
+        given["average"] = average != "logits"
+        checks.raise_mismatches(
+            [
+                f"{name}: {type(models[0]).__name__} is fused without this option; leave it out"
+                for name, is_given in given.items()
+                if is_given
+            ]
+        )
+        options = GraphOptions(
+            _weights(weights, len(models)),
+            norm,
+            Noise(noise, noise_kind, seed),
+            fill=fill,
+            asymmetry=asymmetry,
+        )
+        growth = keras_hub.Growth(options.weights, noise=options.noise, shares=options.shares)
+        return keras_hub.fuse_stock(models, growth, norm, check, optimizer)
     messages = [
         f"source {index} is a {type(model).__name__}; fusing takes kf.models, or functional or "
         "sequential Keras models"
@@ -180,6 +200,8 @@ def _grower(model):
     Raises:
         FusionError: There is none.
     """
+    if keras_hub.is_stock(model):
+        return functools.partial(keras_hub.grow_stock, model)
     if is_graph(model) and model.built:
         return functools.partial(grow_graph, model)
     raise FusionError(

@@ -14,12 +14,13 @@ from keras import ops
 from keras_fusion import _keras
 from keras_fusion.compiling import SlotGrowth, compile_alike, compile_mismatches
 from keras_fusion.errors import FusionError
-from keras_fusion.families.fusing import FamilyFusion
+from keras_fusion.families.fusing import FamilyFusion, Growth
 from keras_fusion.families.grouped import group_norms
 from keras_fusion.families.table import family_of
 from keras_fusion.layers import checks
 from keras_fusion.layers.tree import to_numpy
 from keras_fusion.layers.values import ArrayInitializer
+from keras_fusion.operator import unequal_shares
 from keras_fusion.record import FusedWeight, remember
 
 _BATCH, _LENGTH = 2, 6
@@ -85,6 +86,36 @@ def fuse_stock(models, growth, norm="property", check=True, optimizer="fresh"):
         _check(models, fused, fusion)
     compile_alike(fused, models, growths, optimizer)
     return fused
+
+
+def grow_stock(model, factors, *, noise, fill, asymmetry, check, optimizer):
+    """Grows a KerasHub backbone or task along named axes; see `kf.grow`.
+
+    Args:
+        model: A backbone or a task.
+        factors: `{axis: factor}`: "mlp", "heads" (with the heads of the keys), "hidden".
+        noise, fill, asymmetry, check, optimizer: As for `kf.grow`.
+
+    Raises:
+        FusionError: Naming what cannot grow, before anything is built.
+    """
+    if noise.scale and "hidden" not in factors:
+        raise FusionError(
+            "noise fills what no copy covers, and there is nothing of the kind unless `hidden` "
+            f"grows. Received: noise={noise.scale}; use fill='copies' with asymmetry=0.1"
+        )
+    for factor in dict.fromkeys(factors.values()):
+        axes = {axis for axis, own in factors.items() if own == factor}
+        if "heads" in axes and "key_heads" in _names(model).sizes:
+            axes.add("key_heads")
+        shares = unequal_shares(factor, asymmetry) if fill == "copies" else None
+        growth = Growth((1 / factor,) * factor, frozenset(axes), noise, shares)
+        model = fuse_stock([model] * factor, growth, check=check, optimizer=optimizer)
+    return model
+
+
+def _names(model):
+    return _family(_stock_class(getattr(model, "backbone", model)))[1]
 
 
 def _family(stock):

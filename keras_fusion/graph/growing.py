@@ -8,9 +8,9 @@ import dataclasses
 
 import keras
 
+from keras_fusion.compiling import compile_mismatches
 from keras_fusion.errors import FusionError
 from keras_fusion.graph.alignment import align
-from keras_fusion.graph.compiling import compile_mismatches
 from keras_fusion.graph.declared import DeclaredCall
 from keras_fusion.graph.fusing import GraphOptions, build_planned
 from keras_fusion.graph.planning import Planner
