@@ -1,0 +1,50 @@
+"""Versions and devices that a bug report needs: `python -m keras_fusion.versions`."""
+
+import contextlib
+import importlib.metadata
+import platform
+
+import keras
+
+_PACKAGES = (
+    "keras-fusion",
+    "keras",
+    "keras-hub",
+    "tensorflow",
+    "jax",
+    "torch",
+    "transformers",
+    "safetensors",
+    "numpy",
+    "ml_dtypes",
+)
+
+
+def versions():
+    """`{name: version}` of Python, of the backend in use, and of the installed packages.
+
+    Example:
+        >>> versions()["backend"]
+        'tensorflow'
+    """
+    named = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "backend": keras.backend.backend(),
+        "dtype policy": keras.config.dtype_policy().name,
+        "devices": ", ".join(keras.distribution.list_devices()),
+    }
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            named[name] = importlib.metadata.version(name)
+    return named
+
+
+def main():
+    """Prints one line for each."""
+    for name, version in versions().items():
+        print(f"{name}: {version}")
+
+
+if __name__ == "__main__":
+    main()
