@@ -6,11 +6,51 @@ from typing import NamedTuple
 import keras
 
 from keras_fusion import _keras
+from keras_fusion.layers.tree import own_weights_inside, weight_axes
 from keras_fusion.optimizers import Adafactor
 from keras_fusion.optimizers.growth import grow_slots, read_state, write_state
 from keras_fusion.record import FusedWeight
 
 OPTIMIZERS = ("fresh", "grow")
+
+
+class SlotGrowth(NamedTuple):
+    """How the optimizer state of a weight grows.
+
+    Args:
+        weight: The `FusedWeight`.
+        grow: `{axis: Layout}`, or names of the axes that grow.
+        origins: The weight's variable in each source.
+        scales: For each source, its weight in the mean over what the fused weight's block was
+            multiplied by.
+    """
+
+    weight: FusedWeight
+    grow: Mapping | set
+    origins: tuple
+    scales: list
+
+
+def declared_growths(fused, sources, options):
+    """`SlotGrowth` of each weight of a fused layer or model that declares its axes.
+
+    Args:
+        fused: The result.
+        sources: What it was fused from.
+        options: `FusionOptions`.
+    """
+    made, *given = [own_weights_inside(layer) for layer in (fused, *sources)]
+    factors = sources[0].weight_factors(sources, options)
+    growths = []
+    for path, axes in weight_axes(fused).items():
+        averages = axes.averages_here(options.grow)
+        weight = FusedWeight(path, made[path], axes, (), averages)
+        scales = [1.0 if averages else share for share in options.weights]
+        own = factors.get(path, [1.0] * len(sources))
+        scales = [scale / factor for scale, factor in zip(scales, own, strict=True)]
+        origins = tuple(variables[path] for variables in given)
+        growths.append(SlotGrowth(weight, options.grow, origins, scales))
+    return growths
 
 
 def compile_mismatches(models, optimizer):
@@ -30,23 +70,6 @@ def compile_mismatches(models, optimizer):
     if len(set(kinds)) > 1 or not all(model.optimizer.built for model in models):
         return ["optimizer='grow' needs optimizers of one class that have trained their models"]
     return []
-
-
-class SlotGrowth(NamedTuple):
-    """How the optimizer state of a weight grows.
-
-    Args:
-        weight: The `FusedWeight`.
-        grow: `{axis: Layout}`, or names of the axes that grow.
-        origins: The weight's variable in each source.
-        scales: For each source, its weight in the mean over what the fused weight's block was
-            multiplied by.
-    """
-
-    weight: FusedWeight
-    grow: Mapping | set
-    origins: tuple
-    scales: list
 
 
 def compile_alike(fused, models, growths, optimizer):

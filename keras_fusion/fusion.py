@@ -5,13 +5,17 @@ from collections.abc import Iterable
 
 import keras
 
+from keras_fusion._keras import layers_in
+from keras_fusion.compiling import compile_alike, compile_mismatches, declared_growths
 from keras_fusion.errors import FusionError
 from keras_fusion.families import keras_hub
 from keras_fusion.graph.fusing import GraphOptions, fuse_graphs, is_graph
 from keras_fusion.graph.growing import grow_graph
 from keras_fusion.layers import checks
+from keras_fusion.layers.fusing import FusionOptions, fuse_layers
 from keras_fusion.layers.tree import is_fusable
 from keras_fusion.noise import Noise
+from keras_fusion.options import BlockOptions, mean_weights
 
 
 def fuse(
@@ -72,43 +76,24 @@ def fuse(
             f"{type(models).__name__}; write kf.fuse([a, b])"
         )
     models = list(models)
-    if models and all(is_fusable(model) for model in models):
-        first, *others = models
-        given = {
-            "weights": weights is not None,
-            "inputs": inputs != "shared",
-            "outputs": outputs != "average",
-            "average": average != "logits",
-            "fill": fill != "diagonal",
-            "asymmetry": asymmetry != 0,
-            "optimizer": optimizer != "fresh",
-        }
-        checks.raise_mismatches(
-            [
-                f"{name}: a {type(first).__name__} is fused without this option; leave it out"
-                for name, is_given in given.items()
-                if is_given
-            ]
-        )
-        return first.fuse(*others, norm=norm, noise=noise, noise_kind=noise_kind, seed=seed)
+    blocks = {
+        "weights": weights,
+        "norm": norm,
+        "noise": Noise(noise, noise_kind, seed),
+        "fill": fill,
+        "asymmetry": asymmetry,
+    }
+    graph = {"inputs": inputs, "outputs": outputs, "average": average}
+    if models and all(map(is_fusable, models)):
+        _refuse_set(models[0], graph)
+        return _fuse_declared(models, optimizer, **blocks)
     if models and all(map(keras_hub.is_stock, models)):
-        given = {"inputs": inputs != "shared", "outputs": outputs != "average"}
-        given["average"] = average != "logits"
-        checks.raise_mismatches(
-            [
-                f"{name}: {type(models[0]).__name__} is fused without this option; leave it out"
-                for name, is_given in given.items()
-                if is_given
-            ]
-        )
-        options = GraphOptions(
-            _weights(weights, len(models)),
-            norm,
-            Noise(noise, noise_kind, seed),
-            fill=fill,
-            asymmetry=asymmetry,
-        )
-        growth = keras_hub.Growth(options.weights, noise=options.noise, shares=options.shares)
+        _refuse_set(models[0], graph)
+        blocks["weights"] = mean_weights(weights, len(models))
+        options = BlockOptions(**blocks)
+        checks.raise_mismatches(options.copies_mismatches(models))
+        shares = options.shares(len(models))
+        growth = keras_hub.Growth(options.weights, noise=options.noise, shares=shares)
         return keras_hub.fuse_stock(models, growth, norm, check, optimizer)
     messages = [
         f"source {index} is a {type(model).__name__}; fusing takes kf.models, or functional or "
@@ -121,18 +106,51 @@ def fuse(
     if len(models) < 2:
         messages.append(f"fusing takes at least two networks, received {len(models)}")
     checks.raise_mismatches(messages)
-    weights = _weights(weights, len(models))
-    options = GraphOptions(
-        weights,
-        norm,
-        Noise(noise, noise_kind, seed),
-        inputs,
-        outputs,
-        average,
-        fill,
-        asymmetry,
+    blocks["weights"] = mean_weights(weights, len(models))
+    return fuse_graphs(models, GraphOptions(**blocks, **graph), check, optimizer)
+
+
+def _refuse_set(model, given):
+    """Raises for options of graphs that a model of another kind is fused without."""
+    defaults = GraphOptions()
+    checks.raise_mismatches(
+        [
+            f"{name}: a {type(model).__name__} is fused without this option; leave it out"
+            for name, value in given.items()
+            if value != getattr(defaults, name)
+        ]
     )
-    return fuse_graphs(models, options, check, optimizer)
+
+
+def _fuse_declared(models, optimizer, grow=None, weights=None, **options):
+    """Fuses layers or models that declare their axes, and compiles the result."""
+    grow = frozenset(models[0].default_grow() if grow is None else grow)
+    weights = mean_weights(weights, len(models))
+    options = FusionOptions(grow=grow, weights=weights, **options)
+    checks.raise_mismatches(compile_mismatches(models, optimizer))
+    fused = fuse_layers(models, options)
+    compile_alike(fused, models, declared_growths(fused, models, options), optimizer)
+    return fused
+
+
+def self_fuse(model, n=2, **options):
+    """Fuses a network with itself n times (section 3.1): its function stays what it is.
+
+    Args:
+        model: A built model, as for `fuse`.
+        n: Number of copies, at least 2.
+        **options: Those of `fuse`; without noise or dropout the copies never part.
+
+    Returns:
+        A built model.
+
+    Raises:
+        FusionError: As `fuse`, and for fewer than two copies.
+
+    Example:
+        >>> big = kf.self_fuse(model, 2, noise=0.1)
+    """
+    return fuse([model] * n, **options)
 
 
 def grow(
@@ -202,47 +220,35 @@ def _grower(model):
     """
     if keras_hub.is_stock(model):
         return functools.partial(keras_hub.grow_stock, model)
+    if is_fusable(model) and isinstance(model, keras.Model):
+        return functools.partial(_grow_declared, model)
     if is_graph(model) and model.built:
         return functools.partial(grow_graph, model)
     raise FusionError(
-        f"growing takes a built functional or sequential Keras model. Received: "
+        "growing takes a kf.models.T5, or a built functional or sequential Keras model. Received: "
         f"a {type(model).__name__}; call it on data or `build` it first"
     )
 
 
-def _weights(weights, num_sources):
-    """Weights of the mean, one for each source."""
-    if weights is None:
-        return (1 / num_sources,) * num_sources
-    try:
-        values = tuple(float(weight) for weight in weights)
-    except (TypeError, ValueError):
-        values = ()
-    if len(values) != num_sources or not all(value > 0 for value in values):
+def _grow_declared(model, factors, *, noise, fill, asymmetry, check, optimizer):
+    """Grows a model that declares its axes, such as a T5, along some of them."""
+    del check  # Its fusion needs none.
+    unknown = factors.keys() - model.default_grow()
+    if unknown:
         raise FusionError(
-            f"weights must be {num_sources} numbers above 0, one for each source, that add up to "
-            f"1. Received: weights={weights!r}"
+            f"cannot grow {', '.join(sorted(unknown))}: a {type(model).__name__} grows along "
+            f"{', '.join(sorted(model.default_grow()))}"
         )
-    if abs(sum(values) - 1) > 1e-6:
-        raise FusionError(f"weights must add up to 1. Received: weights={weights!r}")
-    return tuple(value / sum(values) for value in values)
-
-
-def self_fuse(model, n=2, **options):
-    """Fuses a network with itself n times (section 3.1): its function stays what it is.
-
-    Args:
-        model: A built model, as for `fuse`.
-        n: Number of copies, at least 2.
-        **options: Those of `fuse`; without noise or dropout the copies never part.
-
-    Returns:
-        A built model.
-
-    Raises:
-        FusionError: As `fuse`, and for fewer than two copies.
-
-    Example:
-        >>> big = kf.self_fuse(model, 2, noise=0.1)
-    """
-    return fuse([model] * n, **options)
+    grouped = any(getattr(layer, "groups", None) for layer in layers_in(model))
+    for factor in dict.fromkeys(factors.values()):
+        model = _fuse_declared(
+            [model] * factor,
+            optimizer,
+            grow={name for name, own in factors.items() if own == factor},
+            # A norm over copies is what it is over one of them.
+            norm="property" if grouped else "rule",
+            noise=noise,
+            fill=fill,
+            asymmetry=asymmetry,
+        )
+    return model

@@ -7,6 +7,7 @@ cut: a region draws the tiles that it touches, and needs the memory of one at a 
 import dataclasses
 import itertools
 import zlib
+from numbers import Real
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class Noise:
         seed: Seed of the draw. A weight's noise depends on this and on its path alone.
 
     Raises:
-        ValueError: An unknown kind, or a negative or infinite scale.
+        FusionError: An unknown kind; a scale that is no number, negative or infinite.
     """
 
     scale: float = 0.0
@@ -43,9 +44,14 @@ class Noise:
 
     def __post_init__(self):
         if self.kind not in NOISE_KINDS:
-            raise ValueError(f"noise_kind must be one of {NOISE_KINDS}. Received: {self.kind!r}")
-        if not (np.isfinite(self.scale) and self.scale >= 0):
-            raise ValueError(f"noise must be finite and at least 0. Received: noise={self.scale}")
+            raise FusionError(
+                f"noise_kind must be one of {NOISE_KINDS}. Received: noise_kind={self.kind!r}"
+            )
+        is_number = isinstance(self.scale, Real)
+        if not (is_number and np.isfinite(self.scale) and self.scale >= 0):
+            raise FusionError(
+                f"noise must be a finite number of at least 0. Received: noise={self.scale!r}"
+            )
 
     def generator(self, path, where=()):
         """Returns a generator for a seed, a weight's path, and the numbers of a tile."""

@@ -216,7 +216,7 @@ class Builder:
                 noise=self._noise,
                 path=join(plan.made.name, path),
                 weights=self.options.weights,
-                shares=self.options.shares,
+                shares=self.options.shares(len(variables)),
             )
             _keras.initialize(variable, ArrayInitializer(array))
             entries.append(FusedWeight(array.path, variable, axes, array.layouts, array.averages))

@@ -17,6 +17,7 @@ from keras_fusion.layers.declarations import names_of
 from keras_fusion.layers.fusing import unusable_values
 from keras_fusion.layers.tree import own_weights_inside, to_numpy
 from keras_fusion.layouts import Layout
+from keras_fusion.noise import uneven_inputs
 
 # Arguments that hold sizes in ways of their own; the shapes of the weights are compared.
 SIZES = ("output_shape", "groups", "filters", "units")
@@ -247,10 +248,13 @@ class DeclaredCall:
             if len(set(dtypes)) > 1:
                 problems.append(f"weight `{path}`: dtype {' vs '.join(map(str, dtypes))}")
             try:
-                axes.layouts(layouts, shapes)
+                fused = axes.layouts(layouts, shapes)
             except FusionError as error:
                 problems.append(f"weight `{path}`: {error}")
                 continue
+            noise = self.planner.options.noise
+            if noise.scale and noise.kind == "balanced":
+                problems += _uneven(path, axes, fused)
             if not axes.growing(layouts) and not axes.averages and not have_equal_values(variables):
                 problems.append(
                     f"weight `{path}` has no axis that grows, so it must be equal in every source"
@@ -303,6 +307,20 @@ class DeclaredCall:
             raise Refusal("its activation joins units of several dimensions that grew")
         ((dim, layout),) = values[0].dims.items()
         return activated_apart(joining[0], dim, layout), True
+
+
+def _uneven(path, axes, layouts):
+    """Returns messages on inputs of a weight over which balanced noise cannot add up to zero."""
+    widths = {
+        name: layout.widths
+        for name, layout in zip(axes.names, layouts, strict=True)
+        if layout.grows
+    }
+    return [
+        f"weight `{path}`: balanced noise needs sources of equal widths, axis `{axis}` has "
+        f"{sizes}; use noise_kind='gaussian'"
+        for axis, sizes in uneven_inputs(widths, axes).items()
+    ]
 
 
 def _arguments(call):

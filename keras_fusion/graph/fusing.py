@@ -11,55 +11,30 @@ from keras_fusion.graph.checking import check
 from keras_fusion.graph.planning import Planner
 from keras_fusion.graph.tracing import trace
 from keras_fusion.layers import checks
-from keras_fusion.layers.fusing import NORMS
 from keras_fusion.layers.tree import Values
 from keras_fusion.noise import Noise
-from keras_fusion.operator import unequal_shares
+from keras_fusion.options import BlockOptions
 from keras_fusion.record import remember
 
 INPUTS = ("shared", "concat")
 OUTPUTS = ("average", "concat")
 AVERAGES = ("logits", "outputs")
-FILLS = ("diagonal", "copies")
 
 
-@dataclasses.dataclass(frozen=True)
-class GraphOptions:
-    """Options of a fusion of graphs: the arguments of `kf.fuse`."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GraphOptions(BlockOptions):
+    """Options of a fusion of graphs: arguments of `kf.fuse`; weights are always given."""
 
-    weights: tuple[float, ...]
-    norm: str = "property"
-    noise: Noise = Noise()
     inputs: str = "shared"
     outputs: str = "average"
     average: str = "logits"
-    fill: str = "diagonal"
-    asymmetry: float = 0.0
 
-    @property
-    def shares(self):
-        """Shares of the copies in every block; None where blocks are on the diagonal."""
-        if self.fill == "diagonal":
-            return None
-        return unequal_shares(len(self.weights), self.asymmetry)
-
-    def __post_init__(self):
-        for name, choices in (
-            ("norm", NORMS),
-            ("inputs", INPUTS),
-            ("outputs", OUTPUTS),
-            ("average", AVERAGES),
-            ("fill", FILLS),
-        ):
-            if getattr(self, name) not in choices:
-                raise FusionError(
-                    f"{name} must be one of {choices}. Received: {name}={getattr(self, name)!r}"
-                )
-        if self.asymmetry and self.fill != "copies":
-            raise FusionError(
-                "asymmetry is that of copies. "
-                f"Received: asymmetry={self.asymmetry} with fill={self.fill!r}; use fill='copies'"
-            )
+    _choices = (
+        *BlockOptions._choices,
+        ("inputs", INPUTS),
+        ("outputs", OUTPUTS),
+        ("average", AVERAGES),
+    )
 
 
 def fuse_graphs(models, options, check_result=True, optimizer="fresh"):
@@ -81,13 +56,8 @@ def fuse_graphs(models, options, check_result=True, optimizer="fresh"):
     traced = {id(model): trace(model) for model in models}
     graphs = [traced[id(model)] for model in models]
     pairs, messages = align(graphs)
-    checks.raise_mismatches([*messages, *compile_mismatches(models, optimizer)])
-    if options.fill == "copies" and any(graph is not graphs[0] for graph in graphs):
-        raise FusionError(
-            "fill='copies' puts a network's weights into every block, so it takes one network "
-            f"several times. Received: {len(traced)} networks; use kf.self_fuse, or "
-            "fill='diagonal'"
-        )
+    messages += compile_mismatches(models, optimizer) + options.copies_mismatches(models)
+    checks.raise_mismatches(messages)
     planner = Planner(graphs, pairs, options)
     planner.run()
     planner.check_outputs()

@@ -46,7 +46,7 @@ def grow_graph(model, factors, *, noise, fill, asymmetry, check, optimizer):
         names = [name for name, own in factors.items() if own == factor]
         graph = trace(model)
         options = GraphOptions(
-            (1 / factor,) * factor, "rule", noise, fill=fill, asymmetry=asymmetry
+            weights=(1 / factor,) * factor, noise=noise, fill=fill, asymmetry=asymmetry
         )
         planner = GrowthPlanner(graph, _axes_of(graph, names), options)
         planner.run()
@@ -213,7 +213,7 @@ def _growing_together(graph, axes, joins_sums=True):
         axes: `{id of a layer: axes}` of the layers in question.
         joins_sums: Whether what grew may be added to something else that grew.
     """
-    options = GraphOptions((0.5, 0.5), "rule")
+    options = GraphOptions(weights=(0.5, 0.5))
     while axes:
         planner = GrowthPlanner(graph, axes, options, exploring=True, joins_sums=joins_sums)
         planner.run()

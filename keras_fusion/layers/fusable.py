@@ -11,7 +11,6 @@ from keras_fusion.axes import Joined
 from keras_fusion.layers import checks
 from keras_fusion.layers.fusing import FusionOptions, fuse_layers, widened_shape
 from keras_fusion.layers.tree import own_weights
-from keras_fusion.noise import Noise
 
 
 class Fusable:
@@ -74,9 +73,14 @@ class Fusable:
         inputs = {name for declared in axes for name in declared.sums}
         return inputs, {name for declared in axes for name in declared.outputs}
 
-    def weight_factors(self, sources):
-        """`{weight path: factors}` that sources' blocks are multiplied by, besides AVG's 1/n."""
-        del sources
+    def weight_factors(self, sources, options=None):
+        """`{weight path: factors}` that sources' blocks are multiplied by, besides AVG's weights.
+
+        Args:
+            sources: The sources.
+            options: `FusionOptions`; default: everything grows, weights are 1/n.
+        """
+        del sources, options
         return {}
 
     def config_mismatches(self, sources, options):
@@ -98,7 +102,7 @@ class Fusable:
             }
         )
 
-    def fuse(self, *others, grow=None, norm="property", noise=0.0, noise_kind="gaussian", seed=0):
+    def fuse(self, *others, grow=None, **options):
         """Fuses this layer with others into one built layer (Eq. 3-5).
 
         On the concatenation of the sources' inputs the fused layer computes the concatenation of
@@ -107,10 +111,8 @@ class Fusable:
         Args:
             others: One or more built layers of this class, of equal or other widths.
             grow: Names of the axes that grow; default all that the layer can grow.
-            norm: For norms: `"property"` keeps one group a source, `"rule"` makes one group.
-            noise: Standard deviation of η over the root mean square of the weight.
-            noise_kind: `"gaussian"` or `"balanced"`, see `keras_fusion.noise.Noise`.
-            seed: Seed of the noise.
+            **options: `norm`, `noise`, `noise_kind`, `seed`, `weights`, `fill` and `asymmetry`,
+                as for `kf.fuse`.
 
         Returns:
             A new, built layer of this class.
@@ -125,10 +127,9 @@ class Fusable:
             >>> a.fuse(b).kernel.shape
             (5, 10)
         """
-        grow = frozenset(self.default_grow() if grow is None else grow)
-        return fuse_layers(
-            [self, *others], FusionOptions(grow, norm, Noise(noise, noise_kind, seed))
-        )
+        sources = [self, *others]
+        grow = self.default_grow() if grow is None else grow
+        return fuse_layers(sources, FusionOptions.of(grow, len(sources), **options))
 
     def add_weight(self, *args, name=None, initializer=None, **kwargs):
         birth = getattr(self, "_birth", None)  # Set by `born_as`.

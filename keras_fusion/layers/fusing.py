@@ -22,28 +22,21 @@ from keras_fusion.layers.tree import (
 from keras_fusion.layers.values import born_as
 from keras_fusion.noise import Noise, uneven_inputs
 from keras_fusion.operator import FusedArray, count_not_finite, fused_shape
+from keras_fusion.options import BlockOptions, mean_weights
 
-NORMS = ("property", "rule")
 
-
-@dataclasses.dataclass(frozen=True)
-class FusionOptions:
-    """Options of a fusion of layers.
-
-    Args:
-        grow: Names of the axes that grow.
-        norm: `"property"` normalises each source's units apart (section 3.2, option 1), `"rule"`
-            all together (option 2).
-        noise: The `Noise` that fills η.
-    """
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FusionOptions(BlockOptions):
+    """Options of a fusion of layers: `BlockOptions`, and the names of the axes that grow."""
 
     grow: frozenset[str]
-    norm: str = "property"
-    noise: Noise = Noise()
 
-    def __post_init__(self):
-        if self.norm not in NORMS:
-            raise FusionError(f"norm must be one of {NORMS}. Received: norm={self.norm!r}")
+    @classmethod
+    def of(cls, grow, num_sources, noise=0.0, noise_kind="gaussian", seed=0, weights=None, **rest):
+        """Options from the arguments of `Fusable.fuse`."""
+        noise = Noise(noise, noise_kind, seed)
+        weights = mean_weights(weights, num_sources)
+        return cls(grow=frozenset(grow), noise=noise, weights=weights, **rest)
 
 
 def fuse_layers(sources, options):
@@ -57,7 +50,7 @@ def fuse_layers(sources, options):
         FusionError: Naming everything that keeps them from being fused; nothing is allocated.
     """
     checks.raise_mismatches(mismatches(sources, options))
-    if not options.noise.scale:
+    if not options.noise.scale and not options.asymmetry:
         checks.warn_if_never_parting(sources, values_of(sources))
     return build_fused(sources, options)
 
@@ -71,7 +64,7 @@ def mismatches(sources, options, weights=None):
         weights: `{path: array-like}` of every source, where its values are not those of its
             variables. They are then not searched for NaN beforehand: reading them tells.
     """
-    messages = source_mismatches(sources)
+    messages = source_mismatches(sources) + options.copies_mismatches(sources)
     if messages:
         return messages
     messages = sources[0].config_mismatches(sources, options)
@@ -100,7 +93,7 @@ class FusedWeights(Mapping):
         self._options = options
         self._path = path
         self._axes = weight_axes(sources[0])
-        self._factors = sources[0].weight_factors(sources)
+        self._factors = sources[0].weight_factors(sources, options)
 
     def __getitem__(self, path):
         return FusedArray(
@@ -110,6 +103,8 @@ class FusedWeights(Mapping):
             noise=self._options.noise,
             path=join(self._path, path),
             factors=self._factors.get(path),
+            weights=self._options.weights,
+            shares=self._options.shares(len(self._weights)),
         )
 
     def __contains__(self, path):

@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras_fusion.errors import FusionError
+from keras_fusion.options import NORMS
 
 # (hidden_dim, num_heads, key_value_dim, intermediate_dim, num_layers)
 SIZES = {
@@ -172,26 +173,28 @@ class T5Config:
             raise ValueError(f"a T5 configuration has the fields {names}. Received: {unknown}")
         return cls(**fields)
 
-    def fused(self, others, norm):
+    def fused(self, others, norm, grow=GROWING):
         """Returns the configuration of the fusion of this with others (section 3.2).
 
         Args:
             others: Configurations of the other sources.
             norm: `"property"`: norms keep one group for each source, or its own groups;
                 `"rule"`: one group.
+            grow: Names of the axes that grow.
         """
         configs = [self, *others]
         widths = {
             axis: tuple(getattr(config, field) for config in configs)
             for axis, field in GROWING.items()
+            if axis in grow
         }
         sizes = {GROWING[axis]: sum(values) for axis, values in widths.items()}
-        groups = None
-        if norm == "property":
+        groups = self.norm_groups if "hidden" not in grow else None
+        if norm == "property" and "hidden" in grow:
             groups = tuple(
                 width for config in configs for width in config.norm_groups or (config.hidden_dim,)
             )
-        elif norm != "rule":
+        elif norm not in NORMS:
             raise FusionError(f"norm must be 'property' or 'rule'. Received: norm={norm!r}")
         return dataclasses.replace(self, **sizes, norm_groups=groups, blocks=widths)
 

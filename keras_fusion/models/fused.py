@@ -40,7 +40,9 @@ def fused_weights(configs, weights, *, norm="property", noise=0.0, noise_kind="g
             "every source has a configuration and weights. "
             f"Received: {len(configs)} configurations, weights of {len(weights)}"
         )
-    options = FusionOptions(frozenset(GROWING), norm, Noise(noise, noise_kind, seed))
+    options = FusionOptions(
+        grow=frozenset(GROWING), norm=norm, noise=Noise(noise, noise_kind, seed)
+    )
     skeletons = {config: T5.skeleton(config) for config in configs}
     sources = [skeletons[config] for config in configs]
     messages = [

@@ -9,13 +9,12 @@ from keras import ops
 from keras_fusion.layers.checks import differing_fields
 from keras_fusion.layers.dense import FusableDense, FusableEmbedding
 from keras_fusion.layers.fusable import Fusable
-from keras_fusion.layers.fusing import FusionOptions, fuse_layers
 from keras_fusion.layers.values import born_as, deferred, misfits
 from keras_fusion.measures import fusion_gap
 from keras_fusion.models.config import GROWING, T5Config
 from keras_fusion.models.generation import generate
 from keras_fusion.models.t5_layers import SeedSequence, T5Stack, fan_in, normal
-from keras_fusion.noise import Noise
+from keras_fusion.options import mean_weights
 
 _TOKEN_INPUTS = ("token_ids", "padding_mask")
 
@@ -170,15 +169,7 @@ class T5(Fusable, keras.Model):
         table = ops.cast(self.token_embedding.embeddings, wide)
         return ops.matmul(decoded * self.config.hidden_dim**-0.5, ops.transpose(table))
 
-    def fuse(
-        self,
-        *others,
-        norm="property",
-        noise=0.0,
-        noise_kind="gaussian",
-        seed=0,
-        check_on=None,
-    ):
+    def fuse(self, *others, check_on=None, **options):
         """Fuses this network with others into one that computes the mean of their logits.
 
         With `norm="property"` the fused logits equal the mean of the sources' logits. With
@@ -188,10 +179,9 @@ class T5(Fusable, keras.Model):
 
         Args:
             others: One or more T5s of the same depth, vocabulary and kind; widths may differ.
-            norm: `"property"` or `"rule"` (section 3.2).
-            noise: Standard deviation of η over the root mean square of each weight.
-            noise_kind: `"gaussian"` or `"balanced"`, see `keras_fusion.noise.Noise`.
-            seed: Seed of the noise, and of the fused network's dropout.
+            **options: `norm`, `noise`, `noise_kind`, `seed` (of the noise, and of the fused
+                network's dropout), `weights`, `fill` and `asymmetry`, as for `kf.fuse`; and
+                `grow`, names among "hidden", "heads" and "mlp", by default all of them.
             check_on: Optional batch with `targets`; the fused network's `fusion_gap` then holds
                 the `kf.FusionGap` that the fusion caused on it.
 
@@ -206,8 +196,7 @@ class T5(Fusable, keras.Model):
             >>> print(big.fusion_gap)
             loss 3.1416 as the mean of 3 sources, 3.2000 fused (+0.0584, +1.86 %)
         """
-        options = FusionOptions(frozenset(GROWING), norm, Noise(noise, noise_kind, seed))
-        fused = fuse_layers([self, *others], options)
+        fused = super().fuse(*others, **options)
         if check_on is not None:
             fused.fusion_gap = fusion_gap(fused, [self, *others], check_on)
         return fused
@@ -244,8 +233,12 @@ class T5(Fusable, keras.Model):
         self(dict.fromkeys(names, ops.ones((1, 1), "int32")))
         return super().export(filepath, *args, input_signature=input_signature, **kwargs)
 
+    def default_grow(self):
+        return frozenset(GROWING)
+
     def widened_config(self, sources, options):
-        fused = self.config.fused([source.config for source in sources[1:]], options.norm)
+        others = [source.config for source in sources[1:]]
+        fused = self.config.fused(others, options.norm, options.grow)
         return self.get_config() | {
             "config": fused.to_dict(),
             "build": False,
@@ -253,24 +246,31 @@ class T5(Fusable, keras.Model):
         }
 
     def config_mismatches(self, sources, options):
-        del options
+        grown = [field for axis, field in GROWING.items() if axis in options.grow]
+        grown += ["norm_groups"] if "hidden" in options.grow else []
         configs = [
             source.config.to_dict() | {"dtype": source.dtype_policy.name} for source in sources
         ]
-        return differing_fields(configs, (*GROWING.values(), "norm_groups", "blocks", "dropout"))
+        return differing_fields(configs, (*grown, "blocks", "dropout"))
 
-    def weight_factors(self, sources):
+    def weight_factors(self, sources, options=None):
         """Moves AVG into the decoder's final norm where the head is the embedding.
 
         The tied table is both input and output, so it cannot be divided by n. The final norm's
-        scale feeds nothing but the head; scaling source i's part by √(D / d_i) / n, with D the
-        fused and d_i the source's hidden_dim, gives the mean of the sources' logits under v1.0's
-        own factor D^-0.5, for any widths, without a change to the architecture.
+        scale feeds nothing but the head; scaling source i's part by w_i √(D / d_i), with w_i its
+        weight in the mean (1/n), D the fused and d_i the source's hidden_dim, gives the mean of
+        the sources' logits under v1.0's own factor D^-0.5, for any widths, without a change to the
+        architecture.
         """
-        if not self.config.tie_embedding_weights:
+        grows = options is None or "hidden" in options.grow
+        if not self.config.tie_embedding_weights or not grows:
             return {}
         widths = [source.config.hidden_dim for source in sources]
-        factors = [(sum(widths) / width) ** 0.5 / len(sources) for width in widths]
+        weights = mean_weights(options and options.weights, len(sources))
+        factors = [
+            weight * (sum(widths) / width) ** 0.5
+            for weight, width in zip(weights, widths, strict=True)
+        ]
         return {"decoder/final_norm/scale": factors}
 
     def build_fused(self, sources, options):

@@ -6,9 +6,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import keras_fusion as kf
-from keras_fusion.layers.fusing import NORMS, unusable_values
+from keras_fusion.layers.fusing import unusable_values
 from keras_fusion.layers.values import deferred
 from keras_fusion.noise import NOISE_KINDS
+from keras_fusion.options import NORMS
 from trainers.checkpoints import CHECKPOINT_FOLDER, Checkpoint, models
 from trainers.checkpoints.format import PARTIAL
 from trainers.data.batches import PretrainingBatches

@@ -459,3 +459,22 @@ def test_the_size_of_a_head_that_an_equation_makes_stays():
     check_mean(sources)
     shapes = [tuple(weight.shape) for weight in kf.fuse(sources).weights]
     assert shapes == [(5, 4, 4), (4, 4, 3)]
+
+
+def test_balanced_noise_with_unequal_widths_is_refused_before_anything_is_built():
+    sources = [graph(lambda x, w=w: layers.Dense(2)(layers.Dense(w)(x)), (5,)) for w in (4, 3)]
+    with pytest.raises(kf.FusionError, match="layer `dense.*equal widths, axis `input` has .4, 3"):
+        kf.fuse(sources, noise=0.1, noise_kind="balanced")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"noise": -1}, "noise must be a finite number of at least 0. Received: noise=-1"),
+        ({"noise": "x"}, "Received: noise='x'"),
+        ({"noise": 0.1, "noise_kind": "x"}, "noise_kind must be one of .*Received: noise_kind='x'"),
+    ],
+)
+def test_noises_that_are_none(options, message):
+    with pytest.raises(kf.FusionError, match=message):
+        kf.fuse([graph(layers.Dense(2), (5,), seed=seed) for seed in range(2)], **options)
