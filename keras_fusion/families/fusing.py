@@ -232,6 +232,15 @@ class FamilyFusion:
                 f"the heads of {names.classes[0]} cannot grow alone, because the size of a head is "
                 "the hidden size over their number"
             )
+        if any(config.get(names.head_dim_scales) is False for config in configs):
+            ratios = [
+                self._size(config, "hidden") / self._size(config, "heads") for config in configs
+            ]
+            if len(set(ratios)) > 1 or len(self._grow & {"hidden", "heads"}) == 1:
+                messages.append(
+                    f"{names.head_dim_scales}=False: attention is scaled by the hidden size over "
+                    f"the heads, which must stay {ratios[0]:g} in every source and in the result"
+                )
         for index, source in enumerate(arrays[1:], 1):
             for missing in sorted(set(arrays[0]) ^ set(source)):
                 has = "lacks" if missing in arrays[0] else "has, and the first lacks,"

@@ -28,6 +28,7 @@ _KERAS = {
     "readout": ("final_normalization/scale",),
     "embedding": ("token_embedding/embeddings",),
     "head_dim": "head_dim",
+    "head_dim_scales": "query_head_dim_normalize",
 }
 _TRANSFORMERS = {
     "weights": common.DECODER | common.QUERY_KEY_NORMS,

@@ -39,6 +39,8 @@ class Names:
         logits_flag: See `logits_over_root`.
         task_sizes: Fields of a KerasHub task's own configuration that grow as `hidden` does.
         head_dim: Field with the size of a head; None where it is `hidden` over the heads.
+        head_dim_scales: Field that is False where attention is scaled by `hidden` over the heads
+            in place of the size of a head.
         extra: `{field: attribute path}` of what the configuration leaves out.
     """
 
@@ -56,6 +58,7 @@ class Names:
     logits_flag: str | None = None
     task_sizes: tuple[str, ...] = ()
     head_dim: str | None = None
+    head_dim_scales: str | None = None
     extra: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def entry(self, name):
