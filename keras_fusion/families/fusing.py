@@ -13,6 +13,7 @@ import numpy as np
 from keras_fusion.errors import FusionError
 from keras_fusion.families.notation import EQUAL, KEPT, NORM
 from keras_fusion.families.table import Family, Names, matches
+from keras_fusion.layers import checks
 from keras_fusion.operator import FusedArray, Noise
 
 # Fields of a configuration that say nothing about what a network computes.
@@ -79,11 +80,7 @@ class FamilyFusion:
         self._is_exact, self._averaged = is_exact, []
         self._configs = list(configs)
         self._grow = set(names.sizes) if growth.grow is None else set(growth.grow)
-        messages = self._mismatches(arrays)
-        if messages:
-            raise FusionError(
-                f"cannot fuse these {family.name} models:\n  " + "\n  ".join(messages)
-            )
+        checks.raise_mismatches(self._mismatches(arrays))
         self._entries = {name: names.entry(_stem(name)) for name in arrays[0]}
         self._readouts = names.readouts(map(_stem, arrays[0]), configs[0])
         self.config = self._wide_config()
