@@ -78,10 +78,25 @@ class Axes:
                 f"`sums` must be among the axes {self.names}. Received: sums={self.sums}"
             )
 
+    def renamed(self, names):
+        """The same axes under other names.
+
+        Args:
+            names: `{name: name, or a Joined of one}`; what is not there keeps its name.
+        """
+
+        def rename(dim):
+            if not isinstance(dim, Joined):
+                return names.get(dim, dim)
+            return dataclasses.replace(dim, name=_name(names.get(dim.name, dim.name)))
+
+        sums = tuple(_name(names.get(name, name)) for name in self.sums)
+        return Axes(tuple(map(rename, self.dims)), sums, self.averages)
+
     @property
     def names(self):
         """One name for each dimension; of a joined one, that of the factor that may grow."""
-        return tuple(dim.name if isinstance(dim, Joined) else dim for dim in self.dims)
+        return tuple(map(_name, self.dims))
 
     @property
     def outputs(self):
@@ -240,3 +255,8 @@ class Axes:
                 f"divide its dimension. Received: size={size}"
             )
         return entries
+
+
+def _name(dim):
+    """Name of a dimension; of a joined one, that of the factor that may grow."""
+    return dim.name if isinstance(dim, Joined) else dim

@@ -18,13 +18,12 @@ from keras_fusion.graph.steps import Refusal, Step
 from keras_fusion.graph.tracing import trace
 from keras_fusion.graph.values import GROWN, Value
 from keras_fusion.layers import checks
-from keras_fusion.layers.declarations import Declaration, declaration_of
+from keras_fusion.layers.declarations import UNDECLARED, declaration_of
 from keras_fusion.record import recall, remember
 
 # The group of layers between two layers with weights, in no sum with anything else.
 HIDDEN = "mlp"
 _SUMS = ("Add", "Subtract", "Average")
-_UNDECLARED = Declaration({}, inputs={}, outputs=())
 
 
 def grow_graph(model, factors, *, noise, fill, asymmetry, check, optimizer):
@@ -238,7 +237,7 @@ def _every_layer(graph):
 def _declared(call):
     """The `Declaration` of a call's layer; an empty one of what has none."""
     is_layer = isinstance(call.operation, keras.layers.Layer)
-    return (declaration_of(call.operation) if is_layer else None) or _UNDECLARED
+    return (declaration_of(call.operation) if is_layer else None) or UNDECLARED
 
 
 def _paths(graph):

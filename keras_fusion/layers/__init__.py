@@ -1,6 +1,7 @@
 """Layers that stand in for Keras' own and can be fused."""
 
 from keras_fusion.layers import stock as _stock  # noqa: F401 - registers declarations
+from keras_fusion.layers import stock_attention as _stock_attention  # noqa: F401
 from keras_fusion.layers import stock_norms as _stock_norms  # noqa: F401
 from keras_fusion.layers import stock_recurrent as _stock_recurrent  # noqa: F401
 from keras_fusion.layers.attention import (

@@ -5,12 +5,12 @@ import math
 import keras
 from keras import ops
 
-from keras_fusion.axes import Axes, Joined
-from keras_fusion.layers.declarations import Declaration, register_fusion
+from keras_fusion.axes import Joined
+from keras_fusion.layers.declarations import register_fusion
 from keras_fusion.layers.dense import FusableDense
 from keras_fusion.layers.dropout import FusableDropout
 from keras_fusion.layers.fusable import Fusable
-from keras_fusion.layers.tree import own_weights_inside
+from keras_fusion.layers.stock_attention import multi_head
 
 # Added to the scores of positions that must not be attended to; large, yet finite in float32.
 MASKED = -1e9
@@ -161,6 +161,9 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
         self.key.build(key_shape or value_shape)
         self.attention_output.build((*query_shape[:-1], self.num_heads * self.value_dim))
 
+    def weight_axes(self):
+        return {}  # All weights are those of the projections.
+
     def sizes(self):
         return {"num_heads": self.axes[1], "output_shape": self.axes[2]}
 
@@ -303,33 +306,9 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
 
 @register_fusion(FusableMultiHeadAttention)
 def _declaration(layer):
-    def projection(name, size):
-        axes = {f"{name}/kernel": Axes((name, Joined("heads", after=size)), sums=(name,))}
-        return axes | {f"{name}/bias": Axes((Joined("heads", after=size),))}
-
-    heads = Joined("heads", after=layer.value_dim)
-    weights = {
-        **projection("query", layer.key_dim),
-        **projection("key", layer.key_dim),
-        **projection("value", layer.value_dim),
-        "attention_output/kernel": Axes((heads, "output"), sums=("heads",)),
-        "attention_output/bias": Axes(("output",)),
-    }
-    own = own_weights_inside(layer)
-
-    def resize(config, sources, layouts, norm):
-        units = layer.attention_output.units
-        size = layouts["output"].size if "output" in layouts else units
-        return type(layer), config | {"output_shape": size}
-
-    return Declaration(
-        {path: axes for path, axes in weights.items() if path in own},
-        inputs={"query": {-1: "query"}, "value": {-1: "value"}, "key": {-1: "key"}},
-        outputs=({-1: "output"}, {1: "heads"}),
-        sizes={"num_heads": "heads"},
-        alone={"heads": ("heads",)},
-        resize=resize,
-    )
+    keys = (Joined("heads", after=layer.key_dim),)
+    values = (Joined("heads", after=layer.value_dim),)
+    return multi_head(layer, {"query": keys, "key": keys, "value": values, "gate": values})
 
 
 def _refuse_set(**arguments):

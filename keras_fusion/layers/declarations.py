@@ -118,6 +118,10 @@ class Declaration:
         return type(layer), config
 
 
+# Of what has no axes.
+UNDECLARED = Declaration({}, inputs={}, outputs=())
+
+
 def register_fusion(*classes):
     """Registers the declaration of layer classes; a subclass has that of its nearest ancestor.
 

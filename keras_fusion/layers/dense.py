@@ -1,12 +1,9 @@
 """Dense, einsum-dense and embedding layers that can be fused."""
 
 import keras
-import numpy as np
 
-from keras_fusion.axes import Axes
 from keras_fusion.layers.checks import differing_fields
 from keras_fusion.layers.fusable import Fusable
-from keras_fusion.layers.tree import to_numpy
 
 
 @keras.saving.register_keras_serializable(package="keras_fusion")
@@ -24,17 +21,6 @@ class FusableDense(Fusable, keras.layers.Dense):
 
     default_axes = ("input", "output")
 
-    def weight_axes(self):
-        into, out = self.dims
-        axes = {"kernel": Axes((into, out), sums=self.axes[:1])}
-        return axes | {"bias": Axes((out,))} if self.use_bias else axes
-
-    def sizes(self):
-        return {"units": self.axes[1]}
-
-    def input_axes(self):
-        return {"input_shape": self.axes[:1]}
-
 
 @keras.saving.register_keras_serializable(package="keras_fusion")
 class FusableEmbedding(Fusable, keras.layers.Embedding):
@@ -51,15 +37,6 @@ class FusableEmbedding(Fusable, keras.layers.Embedding):
     """
 
     default_axes = ("vocabulary", "output")
-
-    def weight_axes(self):
-        return {"embeddings": Axes(self.axes)}
-
-    def sizes(self):
-        return {"output_dim": self.axes[1]}
-
-    def default_grow(self):
-        return frozenset(self.axes[1:])
 
     def build_fused(self, sources, options):
         del sources, options
@@ -81,39 +58,14 @@ class FusableEinsumDense(Fusable, keras.layers.EinsumDense):
         (16, 4, 4)
     """
 
-    def _letters(self):
-        """Letters of input, kernel and output, without an ellipsis."""
-        inputs, output = self.equation.replace("...", "").replace(" ", "").split("->")
-        return *inputs.split(","), output
-
-    def weight_axes(self):
-        _, kernel, output = self._letters()
-        summed = tuple(letter for letter in kernel if letter not in output)
-        axes = {"kernel": Axes(tuple(kernel), sums=summed)}
-        if self.bias_axes:
-            first = min(output.index(letter) for letter in self.bias_axes)
-            # A dimension that the bias does not vary along has size one and grows never.
-            axes["bias"] = Axes(
-                tuple(
-                    letter if letter in self.bias_axes else f"{letter} (size 1)"
-                    for letter in output[first:]
-                )
-            )
-        return axes
-
-    def input_axes(self):
-        return {"input_shape": tuple(self._letters()[0])}
-
     def default_grow(self):
-        inputs, kernel, output = self._letters()
-        summed = [letter for letter in kernel if letter not in output]
-        made = [letter for letter in kernel if letter not in inputs]
-        return frozenset(summed[:1] + made[:1])
+        declaration = self._declaration()
+        return frozenset(declaration.weights["kernel"].sums[:1]) | declaration.made_axes
 
     def widened_config(self, sources, options):
         config = super().widened_config(sources, options)
         shapes = [_as_tuple(source.partial_output_shape) for source in sources]
-        output = self._letters()[2][-len(shapes[0]) :]
+        output = self.equation.split("->")[1][-len(shapes[0]) :]
         config["output_shape"] = tuple(
             sum(sizes) if letter in options.grow and sizes[0] is not None else sizes[0]
             for letter, sizes in zip(output, zip(*shapes, strict=True), strict=True)
@@ -123,16 +75,9 @@ class FusableEinsumDense(Fusable, keras.layers.EinsumDense):
     def config_mismatches(self, sources, options):
         # The weights' shapes say where the outputs differ, axis by axis.
         messages = differing_fields([source.get_config() for source in sources], {"output_shape"})
-        bias_axes = self.bias_axes or ""
-        shared = sorted(options.grow & set(self.weight_axes()["kernel"].outputs) - set(bias_axes))
-        if bias_axes and shared and not messages:
-            biases = [to_numpy(source.bias) for source in sources]
-            if not all(np.array_equal(biases[0], bias) for bias in biases[1:]):
-                messages.append(
-                    f"bias_axes: the bias does not vary along `{shared[0]}`, which grows, so it "
-                    "must be equal in every source"
-                )
-        return messages
+        grow = dict.fromkeys(sorted(options.grow))
+        reason = None if messages else self._declaration().refuse(sources, grow, options.norm)
+        return messages + ([reason] if reason else [])
 
 
 def _as_tuple(shape):

@@ -9,6 +9,7 @@ import dataclasses
 
 from keras_fusion.axes import Joined
 from keras_fusion.layers import checks
+from keras_fusion.layers.declarations import UNDECLARED, declaration_of
 from keras_fusion.layers.fusing import FusionOptions, fuse_layers, widened_shape
 from keras_fusion.layers.tree import own_weights
 
@@ -16,9 +17,10 @@ from keras_fusion.layers.tree import own_weights
 class Fusable:
     """Mixin of every layer that can be fused.
 
-    A layer declares `weight_axes` and, where they exist, `sizes` and `input_axes`; see
-    `FusableDense` for the shortest example. `axes` gives the layer's axes other names, so that a
-    model can say which of its layers share an axis (T5's "hidden").
+    A layer's axes are those of its `Declaration`, as `layers.stock` has them for Keras' classes;
+    one that has none declares `weight_axes` and, where they exist, `sizes` and `input_axes`.
+    `axes` gives the layer's axes other names, so that a model can say which of its layers share an
+    axis (T5's "hidden").
 
     Args:
         axes: Names of the layer's axes, in the order of the class's `default_axes`; a `Joined`
@@ -40,19 +42,32 @@ class Fusable:
 
     def weight_axes(self):
         """`{weight name: Axes}` of the weights that this layer itself owns."""
-        return {}
+        names = dict(zip(self.default_axes, self.dims, strict=True))
+        return {
+            name: axes.renamed(names)
+            for name, axes in self._declaration().weights.items()
+            if "/" not in name
+        }
 
     def sizes(self):
         """`{constructor argument: axis}`: the arguments that are the size of an axis."""
-        return {}
+        return {field: self._named(axis) for field, axis in self._declaration().sizes.items()}
 
     def input_axes(self):
         """`{argument of build: axes of its last dimensions}`."""
-        return {}
+        dims = self._declaration().inputs.get(0, {})
+        return {"input_shape": tuple(self._named(dims[dim]) for dim in sorted(dims))}
 
     def default_grow(self):
         """The axes that grow when `fuse` is not told."""
-        return frozenset(self.axes)
+        return frozenset(self.axes) - set(map(self._named, self._declaration().fixed))
+
+    def _declaration(self):
+        return declaration_of(self) or UNDECLARED
+
+    def _named(self, axis):
+        """This layer's name of an axis of its declaration."""
+        return dict(zip(self.default_axes, self.axes, strict=True)).get(axis, axis)
 
     def widened_config(self, sources, options):
         """The configuration of the fused layer."""

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_fusion.axes import Axes
+from keras_fusion.layers.declarations import UNDECLARED
 from keras_fusion.layers.fusable import Fusable
 
 
@@ -62,6 +63,9 @@ class _GroupedNorm(Fusable):
     def input_axes(self):
         return {"input_shape": self.axes}
 
+    def _declaration(self):
+        return UNDECLARED  # That of the graphs needs the shape that the norm is built with.
+
     def flow(self):
         return set(self.axes), set(self.axes)
 
@@ -71,11 +75,7 @@ class _GroupedNorm(Fusable):
             return self.groups
         if options.norm == "rule":
             return None
-        return tuple(width for source in sources for width in source.group_widths())
-
-    def group_widths(self):
-        """Widths of the groups, also where there is but one."""
-        return self.groups or (self.get_build_config()["input_shape"][-1],)
+        return tuple(width for source in sources for width in group_widths(source))
 
     def widened_config(self, sources, options):
         config = super().widened_config(sources, options)
@@ -94,6 +94,11 @@ class _GroupedNorm(Fusable):
 
     def get_config(self):
         return super().get_config() | {"groups": self.groups}
+
+
+def group_widths(layer):
+    """Widths of the groups of units that a norm of the last axis treats apart."""
+    return getattr(layer, "groups", None) or (layer.get_build_config()["input_shape"][-1],)
 
 
 def source_rank(layer):

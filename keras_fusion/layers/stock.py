@@ -5,7 +5,7 @@ from keras import layers
 
 from keras_fusion.axes import Axes, Joined
 from keras_fusion.layers.declarations import Declaration, register_fusion
-from keras_fusion.layers.tree import own_weights, own_weights_inside
+from keras_fusion.layers.tree import own_weights
 
 
 def _channel(layer):
@@ -181,86 +181,6 @@ def separable_convolution(layer):
         fixed=(*window, *point, "multiplier"),
         unitwise=("input",),
     )
-
-
-@register_fusion(layers.MultiHeadAttention)
-def multi_head_attention(layer):
-    own = own_weights_inside(layer)
-    weights = {
-        "attention_output/kernel": Axes(
-            ("heads", "value_dim", "output"), sums=("heads", "value_dim")
-        ),
-        "attention_output/bias": Axes(("output",)),
-    }
-    for name, size in (
-        ("query", "key_dim"),
-        ("key", "key_dim"),
-        ("value", "value_dim"),
-        ("gate", "value_dim"),
-    ):
-        source = "query" if name == "gate" else name
-        weights[f"{name}/kernel"] = Axes((source, "heads", size), sums=(source,))
-        weights[f"{name}/bias"] = Axes(("heads", size))
-
-    def resize(config, sources, layouts, norm):
-        if "output" in layouts:
-            config["output_shape"] = layouts["output"].size
-        elif config["output_shape"] is None:
-            config["output_shape"] = own["attention_output/kernel"].shape[-1]
-        return type(layer), config
-
-    return Declaration(
-        {path: axes for path, axes in weights.items() if path in own},
-        inputs=_ATTENTION_INPUTS,
-        outputs=({-1: "output"}, {1: "heads"}),
-        sizes={"num_heads": "heads"},
-        fixed=("key_dim", "value_dim"),
-        alone={"heads": ("heads",)},
-        resize=resize,
-    )
-
-
-@register_fusion(layers.GroupQueryAttention)
-def grouped_query_attention(layer):
-    own = own_weights_inside(layer)
-    weights = {
-        "attention_output/kernel": Axes(
-            ("heads", "head_dim", "output"), sums=("heads", "head_dim")
-        ),
-        "attention_output/bias": Axes(("output",)),
-    }
-    for name, heads in (
-        ("query", "heads"),
-        ("key", "key heads"),
-        ("value", "key heads"),
-        ("gate", "heads"),
-    ):
-        source = "query" if name == "gate" else name
-        weights[f"{name}/kernel"] = Axes((source, heads, "head_dim"), sums=(source,))
-        weights[f"{name}/bias"] = Axes((heads, "head_dim"))
-
-    def refuse(sources, layouts, norm):
-        ratios = [source.num_query_heads // source.num_key_value_heads for source in sources]
-        if len(set(ratios)) > 1:
-            return f"the query heads of each key head must be equally many, received {ratios}"
-        return None
-
-    return Declaration(
-        {path: axes for path, axes in weights.items() if path in own},
-        inputs=_ATTENTION_INPUTS,
-        outputs=({-1: "output"}, {1: "heads"}),
-        sizes={"num_query_heads": "heads", "num_key_value_heads": "key heads"},
-        fixed=("head_dim",),
-        alone={"heads": ("heads", "key heads")},
-        # The layer's output is as wide as its query.
-        tied={"output": "query"},
-        averages=False,
-        unitwise=("query", "value", "key"),
-        refuse=refuse,
-    )
-
-
-_ATTENTION_INPUTS = {"query": {-1: "query"}, "value": {-1: "value"}, "key": {-1: "key"}}
 
 
 @register_fusion(layers.PReLU)

@@ -4,7 +4,7 @@ from keras import layers
 
 from keras_fusion.axes import Axes
 from keras_fusion.layers.declarations import Declaration, register_fusion
-from keras_fusion.layers.norms import FusableLayerNorm, FusableRMSNorm
+from keras_fusion.layers.norms import FusableLayerNorm, FusableRMSNorm, group_widths
 from keras_fusion.layers.stock import unless_blocks
 
 # The norm of each class that normalises groups of units apart.
@@ -93,8 +93,3 @@ def last_axis_norm(layer):
         refuse=refuse,
         keeps=keeps,
     )
-
-
-def group_widths(layer):
-    """Widths of the groups of units that a norm of the last axis treats apart."""
-    return getattr(layer, "groups", None) or (layer.get_build_config()["input_shape"][-1],)
