@@ -30,10 +30,6 @@ class Basis:
 
     def unless_same(self, stage: Stage, known: Stage) -> Stage:
         """The known stage where it is trained alike, else the stage."""
-        same = (stage.init, stage.parents, stage.source_steps, stage.norm) == (
-            known.init,
-            known.parents,
-            known.source_steps,
-            known.norm,
-        )
+        fields = ("init", "parents", "source_steps", "norm")
+        same = all(getattr(stage, field) == getattr(known, field) for field in fields)
         return known if same and self.settings_of(stage) == self.settings_of(known) else stage

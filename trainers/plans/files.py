@@ -74,19 +74,6 @@ def read_plan(path: str | os.PathLike) -> Plan:
     return Plan(content["name"], content.get("description", ""), stages)
 
 
-def to_json(plan: Plan, name: str | None = None) -> str:
-    """A plan as a file holds it; what is as by default is left out."""
-    content = {"name": name or plan.name, "description": plan.description}
-    return json.dumps(content | {"stages": [_entry(stage) for stage in plan.stages]}, indent=1)
-
-
-def _entry(stage: Stage) -> dict:
-    written = stage.to_dict()
-    written["sources"] = list(map(stage.written, stage.sources))
-    plain = Stage("plain", "S").to_dict() | {"name": None, "size": None}
-    return {key: written[key] for key in _STAGE_FIELDS if written[key] != plain[key]}
-
-
 def _parse(path: pathlib.Path) -> object:
     try:
         text = files.read_file(path, _LIMIT)

@@ -73,60 +73,48 @@ class Stage:
     keep: int = 1  # see `rivals`
 
     def __post_init__(self):
-        for holds, expected, field in (*self._name_rules(), *self._kind_rules()):
-            self._check(holds, expected, field)
-        norm, fewest, most = INITS[self.init]
+        norm, fewest, most = INITS.get(self.init, (None, 0, 0))
         object.__setattr__(self, "norm", self.norm or norm)
-        for holds, expected, field in self._source_rules(norm, fewest, most):
-            self._check(holds, expected, field)
+        for field, holds, expected in self._rules(norm, fewest, most):
+            if not holds:
+                value = getattr(self, field)
+                shown = list(value) if isinstance(value, tuple) else value
+                do = "Rename the stage" if field == "name" else "Correct the plan"
+                raise UserError(expected=expected, received=f"{field}={shown!r}", do=do)
 
-    def _check(self, holds: bool, expected: str, field: str):
-        if not holds:
-            value = getattr(self, field)
-            shown = list(value) if isinstance(value, tuple) else value
-            do = "Rename the stage" if field == "name" else "Correct the plan"
-            raise UserError(expected=expected, received=f"{field}={shown!r}", do=do)
-
-    def _name_rules(self):
+    def _rules(self, norm: str | None, fewest: int, most: int | None):
+        """Yields a field, whether it holds what it must, and what that is; others may follow."""
         plain = self.name.replace("_", "").replace("-", "")
-        yield plain.isalnum(), "a stage name of letters, digits, '_' and '-'", "name"
+        letters = ", ".join(SIZE_LETTERS)
+        yield "name", plain.isalnum(), "a stage name of letters, digits, '_' and '-'"
         folders = f"a stage name other than {', '.join(RESERVED_NAMES)}, folders of a run"
-        yield self.name not in RESERVED_NAMES, folders, "name"
-        letters = f"a stage name that is no size; {', '.join(SIZE_LETTERS)} stand for all of a size"
-        yield self.name not in SIZE_LETTERS, letters, "name"
+        yield "name", self.name not in RESERVED_NAMES, folders
+        stands = f"a stage name that is no size; {letters} stand for all of a size"
+        yield "name", self.name not in SIZE_LETTERS, stands
+        sizes = f"the size of stage {self.name!r} to be one of {letters}"
+        yield "size", self.size in SIZE_LETTERS, sizes
+        inits = f"the init of stage {self.name!r} to be one of {', '.join(INITS)}"
+        yield "init", self.init in INITS, inits
 
-    def _kind_rules(self):
-        sizes = f"the size of stage {self.name!r} to be one of {', '.join(SIZE_LETTERS)}"
-        yield self.size in SIZE_LETTERS, sizes, "size"
-        yield (
-            self.init in INITS,
-            f"the init of stage {self.name!r} to be one of {', '.join(INITS)}",
-            "init",
-        )
-
-    def _source_rules(self, norm: str | None, fewest: int, most: int | None):
         where = f"stage {self.name!r} with init {self.init!r}"
         number = str(fewest) if most == fewest else f"at least {fewest}"
-        enough = fewest <= len(self.sources) <= (most if most is not None else len(self.sources))
-        yield enough, f"{where} to name {number} source(s)", "sources"
+        enough = fewest <= len(self.sources) <= (len(self.sources) if most is None else most)
+        yield "sources", enough, f"{where} to name {number} source(s)"
         is_self = self.init == "self_fusion"
         copies = f"{where} to take {'two or more' if is_self else '1'} copies"
-        yield is_self == (self.copies > 1), copies, "copies"
+        yield "copies", is_self == (self.copies > 1), copies
         norms = NORMS if is_self else (norm,)
         words = f"the norm of {where} to be {' or '.join(map(str, norms))}"
-        yield self.norm in norms, words, "norm"
+        yield "norm", self.norm in norms, words
         ends = f"{where} to resume at the end of its source"
-        yield not (self.source_steps and self.is_continued), ends, "source_steps"
-        steps = f"steps of at least 1 of the sources of {where}, unlike source="
+        yield "source_steps", not (self.source_steps and self.is_continued), ends
         for source, step in self.source_steps.items():
             is_usable = source in self.sources and type(step) is int and step >= 1
-            yield is_usable, f"{steps}{source}@{step}", "source_steps"
+            steps = f"steps of at least 1 of the sources of {where}, unlike source={source}@{step}"
+            yield "source_steps", is_usable, steps
         rivals = not self.rivals or (set(self.sources) <= set(self.rivals) and self.keep >= 1)
-        yield (
-            rivals,
-            f"rivals of {where} with its source among them, at least one to keep",
-            "rivals",
-        )
+        among = f"rivals of {where} with its source among them, at least one to keep"
+        yield "rivals", rivals, among
 
     @property
     def base(self) -> str:
@@ -160,10 +148,8 @@ class Stage:
 
     def to_dict(self) -> dict:
         """The stage as JSON holds it."""
-        return dataclasses.asdict(self) | {
-            "sources": list(self.sources),
-            "rivals": list(self.rivals),
-        }
+        lists = {"sources": list(self.sources), "rivals": list(self.rivals)}
+        return dataclasses.asdict(self) | lists
 
 
 def repeated(stages: Sequence[Stage], repeats: int) -> tuple[Stage, ...]:

@@ -18,7 +18,7 @@ def check_widths(stages: Sequence[Stage], configs: Mapping[str, Mapping[str, obj
         UserError: a size is not defined, the widths of the sources do not add up to those of the
             stage, or another field differs. All fields that do not fit are named.
     """
-    by_name = {stage.name: stage for stage in stages}
+    size_of = {stage.name: stage.size for stage in stages}
     for stage in stages:
         if stage.size not in configs:
             raise UserError(
@@ -26,12 +26,8 @@ def check_widths(stages: Sequence[Stage], configs: Mapping[str, Mapping[str, obj
                 received=f"size={stage.size!r} of stage {stage.name!r}",
                 do="Choose a --size that defines it",
             )
-    for stage in stages:
-        if not stage.sources:
-            continue
-        parents = [configs[by_name[name].size] for name in stage.parents]
-        wrong = _misfits(parents, configs[stage.size])
-        if wrong:
+        parents = [configs[size_of[name]] for name in stage.parents]
+        if wrong := _misfits(parents, configs[stage.size]):
             raise UserError(
                 expected=f"what stage {stage.name!r} comes from "
                 f"({' + '.join(stage.parents)}) to give its size {stage.size}",
@@ -43,7 +39,7 @@ def check_widths(stages: Sequence[Stage], configs: Mapping[str, Mapping[str, obj
 def _misfits(parents: Sequence[Mapping[str, object]], target: Mapping[str, object]) -> list[str]:
     """Descriptions of the fields of `target` that fusing `parents` would not give."""
     wrong = []
-    for field, wanted in target.items():
+    for field, wanted in target.items() if parents else ():
         values = [parent[field] for parent in parents]
         if field in GROWING_FIELDS:
             if sum(values) != wanted:

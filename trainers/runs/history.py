@@ -110,14 +110,13 @@ class RunHistory:
         if first is None:
             return stage
         first = self.from_its_start(first)
-        before = {"step": first.steps}
-        before |= {name: getattr(first, name) for name in ("tokens", "flops", "device_seconds")}
-        added = [
-            dataclasses.replace(at, **{name: getattr(at, name) + before[name] for name in before})
-            for at in stage.curve[1:]
-        ]
-        curve = (*first.curve, *added)
-        return dataclasses.replace(first, curve=curve, steps=first.steps + stage.steps)
+        before = {name: getattr(first, name) for name in ("tokens", "flops", "device_seconds")}
+        before["step"] = first.steps
+        curve = list(first.curve)
+        for point in stage.curve[1:]:
+            sums = {name: getattr(point, name) + value for name, value in before.items()}
+            curve.append(dataclasses.replace(point, **sums))
+        return dataclasses.replace(first, curve=tuple(curve), steps=first.steps + stage.steps)
 
     @property
     def repeat_count(self):
@@ -146,8 +145,7 @@ def read_run(workdir):
             stages[folder.name] = _running_stage(folder)
     if not stages:
         raise UserError(
-            expected=f"a folder with at least one stage (STAGE/{RECORD_FILE} or "
-            f"STAGE/{STAGE_FILE})",
+            expected=f"a folder with a stage (STAGE/{RECORD_FILE} or STAGE/{STAGE_FILE})",
             received=f"workdir={str(workdir)!r}, which has none",
             do="Run trainers.pretrain with this --workdir first",
         )
@@ -158,33 +156,20 @@ def _is_number(value):
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _same(value):
-    return value
-
-
-# Kinds of values in the files of a stage: a name, a check, and the form in which a value is kept.
-_ANY = ("a value", lambda value: True, _same)
-_TEXT = ("a text", lambda value: isinstance(value, str), _same)
-_COUNT = ("an integer", lambda value: type(value) is int, _same)
-_FINITE = ("a finite number", lambda value: _is_number(value) and math.isfinite(value), _same)
-# Not finite where a run diverged.
-_NUMBER = (
-    "a number or null",
-    lambda value: value is None or _is_number(value),
-    lambda value: value if value is not None and math.isfinite(value) else None,
-)
-_NAMES = (
-    "a list of stage names",
-    lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
-    tuple,
-)
-_STEPS = (
-    "the step of each source",
-    lambda value: isinstance(value, dict) and all(type(step) is int for step in value.values()),
-    _same,
-)
-_EVALUATIONS = ("a list of evaluations", lambda value: isinstance(value, list), tuple)
-
+# Kinds of values in the files of a stage, and their checks. A number is null where a run diverged.
+_ANY, _TEXT, _COUNT, _FINITE = "a value", "a text", "an integer", "a finite number"
+_NUMBER, _NAMES, _STEPS = "a number or null", "a list of stage names", "the step of each source"
+_EVALUATIONS = "a list of evaluations"
+_CHECKS = {
+    _ANY: lambda value: True,
+    _TEXT: lambda value: isinstance(value, str),
+    _COUNT: lambda value: type(value) is int,
+    _FINITE: lambda value: _is_number(value) and math.isfinite(value),
+    _NUMBER: lambda value: value is None or _is_number(value),
+    _NAMES: lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
+    _STEPS: lambda value: isinstance(value, dict) and all(type(v) is int for v in value.values()),
+    _EVALUATIONS: lambda value: isinstance(value, list),
+}
 _TOTALS = dict.fromkeys(
     ("tokens", "flops", "device_seconds", "loss", "loss_per_token", "accuracy"), _NUMBER
 )
@@ -282,10 +267,16 @@ def _read(entry, fields, where):
             received=f"none of the name {', '.join(missing)}",
             do="Make the report with the version that wrote it, or run the stage again",
         )
-    for name, (expected, fits, _) in fields.items():
-        if not fits(entry[name]):
-            raise _unreadable(f"{expected} for {name!r}", entry[name], where, f"{name}=")
-    return {name: keep(entry[name]) for name, (_, _, keep) in fields.items()}
+    for name, kind in fields.items():
+        if not _CHECKS[kind](entry[name]):
+            raise _unreadable(f"{kind} for {name!r}", entry[name], where, f"{name}=")
+    return {name: _kept(entry[name]) for name in fields}
+
+
+def _kept(value):
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _unreadable(expected, value, where, name=""):
@@ -325,7 +316,6 @@ def _sources_first(stages, workdir):
         return depths[name]
 
     def place(stage):
-        letters = "".join(SIZE_LETTERS)
-        return depth(stage.name, ()), letters.find(stage.size), stage.name
+        return depth(stage.name, ()), "".join(SIZE_LETTERS).find(stage.size), stage.name
 
     return {stage.name: stage for stage in sorted(stages.values(), key=place)}

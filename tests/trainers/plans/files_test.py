@@ -22,6 +22,18 @@ def read(tmp_path, content):
     return files.read_plan(path)
 
 
+def written(plan, name):
+    """A plan as a file that says all of its stages."""
+    entries = []
+    for stage in plan.stages:
+        entry = {name: value for name, value in stage.to_dict().items() if value is not None}
+        del entry["source_steps"]
+        entry["sources"] = list(map(stage.written, stage.sources))
+        del entry["repeat"]
+        entries.append(entry)
+    return {"name": name, "description": plan.description, "stages": entries}
+
+
 def example():
     """The file in the docstring."""
     lines = files.__doc__.split("\n\n")[1]
@@ -41,7 +53,7 @@ def test_the_example_of_the_docstring_is_a_plan(tmp_path):
 @pytest.mark.parametrize("name", list(plans.PLANS))
 def test_a_known_plan_written_as_a_file_has_the_same_stages(tmp_path, name):
     known = plans.PLANS[name]
-    plan = read(tmp_path, files.to_json(known, "mine"))
+    plan = read(tmp_path, written(known, "mine"))
     assert plan.name == "mine"
     assert plan.description == known.description
     assert set(stage.name for stage in plan.stages) == {stage.name for stage in known.stages}
@@ -51,7 +63,8 @@ def test_a_known_plan_written_as_a_file_has_the_same_stages(tmp_path, name):
 
 def test_checkpoints_on_the_way_survive_a_file(tmp_path):
     plan = read(tmp_path, {"name": "x", "stages": [A, B | {"sources": ["a@500"]}]})
-    assert read(tmp_path, files.to_json(plan)) == plan
+    assert plan.stages[1].source_steps == {"a": 500}
+    assert read(tmp_path, written(plan, "x")) == plan
 
 
 def test_stages_may_stand_in_any_order(tmp_path):
