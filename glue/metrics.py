@@ -186,11 +186,7 @@ def score(
 def groups(scores: Mapping[str, float]) -> tuple[str, ...]:
     """The groups of the average that have all their scores, by name of task.
 
-    Args:
-        scores: by key; those of WNLI and of the synthetic tasks are in no group.
-
-    Raises:
-        UserError: a key that no task has.
+    WNLI and the synthetic tasks are in no group; a key that no task has is a `UserError`.
     """
     every = tasks.scores(tasks.TASKS)
     for key in scores:

@@ -18,11 +18,7 @@ from trainers.reports import tables
 
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
-    """The settings of `glue.report`; checks itself.
-
-    Raises:
-        UserError: no workdir.
-    """
+    """The settings of `glue.report`; checks itself."""
 
     workdir: str = option("", "Folder of the fine-tunings, as given to glue.finetune.")
     pretrained: str | None = option(None, "Folder of the pretraining run, for Table 6.")

@@ -55,11 +55,7 @@ class TaskResult:
     facts: Mapping[str, object]  # everything that result.json says
 
     def predictions(self, split: str) -> tuple[list[str], list[str]] | None:
-        """Target and predicted texts of a split; None where they were not kept.
-
-        Raises:
-            UserError: a line that is none of them; the message names file and line.
-        """
+        """Target and predicted texts of a split; None where they were not kept."""
         path = self.folder / f"{split}.jsonl"
         if not path.exists():
             return None
@@ -112,8 +108,7 @@ def write_model(
             and the seed, where they are not 0, a hash of the checkpoint, …
 
     Raises:
-        UserError: the folder is of a run of another model; the message names each field that
-            differs.
+        UserError: the folder is of a run of another model; each field that differs is named.
     """
     content = {"format": FORMAT, "run": run, "model": model, "stage": model}
     content |= {"pretrain_steps": pretrain_steps, "repeat": 0, "seed": 0, **facts}
@@ -137,15 +132,11 @@ def write_result(
     predictions: Mapping[str, tuple[Sequence[str], Sequence[str]]],
     **facts: object,
 ) -> None:
-    """Scores a task's validation predictions and records them.
-
-    Args:
-        predictions: target texts and generated texts of each split that the task is judged by.
-        **facts: what else to record: steps, best_step, device_seconds, …
+    """Scores predictions (target texts and generated texts by split) of a task and records them.
 
     Raises:
-        UserError: as for `glue.metrics.score`, or a split is missing, or the task has a
-            result; nothing is written then.
+        UserError: as for `glue.metrics.score`, or a split is missing, or the task has a result;
+            nothing is written then.
     """
     evaluated = tasks.find(task).evaluated
     if missing := [split for split in evaluated if split not in predictions]:

@@ -238,11 +238,7 @@ SYNTHETIC = tuple(task.name for task in _SYNTHETIC)
 
 
 def find(name: str) -> Task:
-    """The task of a name.
-
-    Raises:
-        UserError: there is none; the message lists all names.
-    """
+    """The task of a name; a `UserError` lists all names."""
     check_choice(TASKS, task=name)
     return TASKS[name]
 

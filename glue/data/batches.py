@@ -55,10 +55,7 @@ class Examples:
         return digest.hexdigest()[:12]
 
     def batch(self, rows: Sequence[int], size: int | None = None) -> dict[str, np.ndarray]:
-        """The batch of some examples.
-
-        Args:
-            size: rows of the batch; those beyond the examples have an empty input and no target.
+        """The batch of some examples, filled up to a size by rows of an empty input and no target.
 
         Returns:
             int32 arrays: `encoder_token_ids` and `encoder_padding_mask` (size, input_length),
@@ -89,9 +86,7 @@ def tokenize(
 ) -> Examples:
     """Tokenises what `glue.data.load_examples` returns.
 
-    Args:
-        input_length, target_length: most tokens of them, EOS included; longer inputs are cut.
-            Where all inputs are shorter, batches are padded to less.
+    Inputs are cut to a length, EOS included; where all are shorter, batches are padded to less.
 
     Raises:
         UserError: a target that is longer, or that the vocabulary cannot write: no generated text

@@ -49,9 +49,6 @@ def available(
     """Names of the tasks whose data is there, and for each of the others the reason.
 
     Test sets are not looked for: nothing but the predictions files needs them.
-
-    Raises:
-        UserError: an unknown task, a data folder that is none, or no task has its data.
     """
     if data_dir is not None and not pathlib.Path(data_dir).is_dir():
         raise UserError(

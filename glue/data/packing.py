@@ -64,9 +64,7 @@ class PackedRows:
     def batch_size(self, examples: int, multiple_of: int = 1) -> int:
         """Number of rows that hold about so many examples, so that an epoch keeps its steps.
 
-        Args:
-            examples: mean examples per batch.
-            multiple_of: what must divide the rows: replicas times microbatches.
+        It is a multiple of what a batch is divided among: replicas times microbatches.
         """
         rows = examples / self.examples_per_row / multiple_of
         return multiple_of * max(1, round(rows))
@@ -120,9 +118,6 @@ def first_fit(
         sizes: (items, 2), what each needs of both lengths.
         room: what an empty row has of both lengths.
         window: rows that are open at a time; another one closes the oldest.
-
-    Returns:
-        The items of each row, rows in the order in which they were opened.
     """
     rows: list[list[int]] = []
     # Of the rows from `first` on; the oldest one comes first.

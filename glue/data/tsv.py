@@ -37,15 +37,11 @@ def path_of(task: Task, split: Split, data_dir: str | pathlib.Path) -> pathlib.P
 def read(
     task: Task, split: Split, data_dir: str | pathlib.Path
 ) -> list[tuple[dict[str, str], int | float]]:
-    """Reads a file.
-
-    Returns:
-        For each example its texts by feature, and its label: a class, a number, or -1.
+    """Reads the texts by feature, and the label (a class, a number, or -1), of each example.
 
     Raises:
-        MissingFile: there is no such file.
-        UserError: it is no UTF-8, has no example, lacks a column, or holds a label out of the set;
-            the message names file, line and value.
+        UserError: there is no such file (`MissingFile`), it is no UTF-8, has no example, lacks a
+            column, or holds a label out of the set; the message names file, line and value.
     """
     path = path_of(task, split, data_dir)
     lines = _lines(path)

@@ -47,11 +47,7 @@ def _by_size(name: str, help: str, at_least: int = 1) -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneConfig:
-    """The settings of `glue.finetune`; checks itself. Fields without a flag: `command`.
-
-    Raises:
-        UserError: a value is unknown, out of range, or does not go with the others.
-    """
+    """The settings of `glue.finetune`; checks itself. Fields without a flag: `command`."""
 
     checkpoint: str | None = option(
         None, "Folder of a stage, of its checkpoints, or of one checkpoint.", group="Model"

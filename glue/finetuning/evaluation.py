@@ -32,9 +32,7 @@ SUBMISSION = "submission"
 class Evaluator:
     """Evaluates the checkpoints of one fine-tuning.
 
-    Args:
-        model: a built model of the checkpoints' configuration; its weights are set.
-        predict: generates a text for each input text, with the weights that `model` has then.
+    The model has their configuration; its weights are set, and `predict` generates texts with them.
     """
 
     def __init__(

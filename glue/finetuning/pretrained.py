@@ -84,11 +84,7 @@ def open_pretrained(
 
 
 def of_plan(workdir: str) -> list[pathlib.Path]:
-    """The checkpoints that a pretraining run has kept for Table 5, every repeat's.
-
-    Raises:
-        UserError: no such run, or one of the checkpoints is not there (yet).
-    """
+    """The checkpoints that a finished pretraining run has kept for Table 5, every repeat's."""
     home = pathlib.Path(workdir)
     plan = _json(home / RUN_FILE).get("experiments", {}).get(_PLAN)
     if plan is None:

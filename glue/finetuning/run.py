@@ -177,12 +177,7 @@ class _Finetuning:
 
 
 def finetune(config: FinetuneConfig) -> None:
-    """Fine-tunes and evaluates what the configuration asks for.
-
-    Raises:
-        UserError: something cannot be used as asked, or another process does one of its parts;
-            nothing that existed was changed.
-    """
+    """Fine-tunes and evaluates what the configuration asks for, or changes nothing if it cannot."""
     folders = [config.checkpoint] if config.checkpoint else of_plan(config.pretrained)
     models = [open_pretrained(f, config.dropout, config.vocabulary, config.model) for f in folders]
     config = config.resolved(max(model.config.hidden_dim for model in models))

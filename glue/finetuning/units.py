@@ -52,12 +52,7 @@ class Unit:
 
 
 def read(config: FinetuneConfig, names: tuple[str, ...], vocabulary: Vocabulary) -> list[Unit]:
-    """Reads and tokenises the tasks.
-
-    Raises:
-        UserError: a file that cannot be used (file, line and value are named), or labels that the
-            vocabulary or the target length cannot hold.
-    """
+    """Reads and tokenises the tasks whose data is there."""
     units = [_read(config, name, vocabulary) for name in names]
     if not config.is_mixture:
         return units

@@ -24,15 +24,14 @@ _SENTINELS = 100
 
 
 def find(checkpoint: Checkpoint, rows: int, given: str | None = None) -> Vocabulary:
-    """The vocabulary of a checkpoint.
+    """The vocabulary that a checkpoint, whose embedding has so many rows, was pretrained with.
 
     Args:
         given: a SentencePiece model, or a folder that `trainers.prepare` wrote; None looks for
             that of the checkpoint's run.
 
     Raises:
-        UserError: there is none, or it is not the one that the model was pretrained with; the
-            message names the file and both values.
+        UserError: there is none, or it is another one; the message names the file and both values.
     """
     parents = list(checkpoint.path.resolve().parents)[:_DEPTH]
     run = next((path for path in parents if (path / RUN_FILE).is_file()), None)

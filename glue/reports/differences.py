@@ -46,9 +46,6 @@ def compare(
     Returns:
         The difference, first less second, of each score by key; empty where one of the models has
         no predictions for the task.
-
-    Raises:
-        UserError: the runs have predicted other examples.
     """
     differences = {}
     for score in tasks.find(task).scores:

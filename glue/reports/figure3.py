@@ -10,13 +10,10 @@ from trainers.reports.pictures import Picture, Theme
 
 
 def figure_3_data(runs: Iterable[FineTuning]) -> dict:
-    """Everything that Figure 3 draws.
+    """Everything that Figure 3 draws: lines of the run's and of the paper's models.
 
-    Returns:
-        {"run": [line, …], "paper": [line, …], "groups": [task, …], "left_out": [[model, steps],
-        …]}, a line being {"stage", "role", "x", "mean", "deviation"}: the model, its steps,
-        averages and deviations (None of a single run). Averages over other groups than those that
-        most are over would not lie on one line with them, so they are left out.
+    Averages over other groups than those that most are over would not lie on one line with them, so
+    they are left out. A deviation of a single run is None.
     """
     every = averages.averages(runs)
     groups = averages.main_groups(every)

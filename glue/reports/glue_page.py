@@ -63,14 +63,11 @@ def glue_report(
 def write_report(
     workdir: str | os.PathLike, pretraining: str | os.PathLike | None = None
 ) -> tuple[Path, Report]:
-    """Reads fine-tunings and writes their report.
+    """Reads fine-tunings, and their pretraining run for Table 6, and writes their report.
 
-    Args:
-        workdir: folder of the fine-tunings. The report goes to its `report/`: report.html,
-            report.md, results.json, tables.tex and figure3.png.
-
-    Raises:
-        UserError: one of the folders cannot be read, or a report of another version lies there.
+    Returns:
+        The path of report.html, and the report; beside it lie report.md, results.json, tables.tex
+        and figure3.png.
     """
     report = glue_report(
         read_runs(workdir), None if pretraining is None else history.read_run(pretraining)

@@ -21,11 +21,7 @@ FIELDS = (
 
 @dataclasses.dataclass(frozen=True)
 class MeshReportConfig:
-    """Model, training step and mesh of a report; checks itself.
-
-    Raises:
-        UserError: a value is unknown or out of range, or the output exists.
-    """
+    """Model, training step and mesh of a report; checks itself."""
 
     mesh_shape: str = option(
         "", "Mesh TensorFlow's name:size pairs, such as batch:4,model:4.", group="Mesh"

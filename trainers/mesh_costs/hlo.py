@@ -55,12 +55,7 @@ class Collective:
 
     @property
     def sent(self) -> float:
-        """Bytes that a device sends in a step, by the ring algorithm in a group of n devices.
-
-        all-reduce 2 (n-1)/n of the operand; reduce-scatter and all-to-all (n-1)/n of it;
-        all-gather n-1 times the operand, which is (n-1)/n of the result; collective-permute the
-        operand. It receives as much.
-        """
+        """Bytes that a device sends in a step, by the ring algorithm (see `table.CONVENTIONS`)."""
         n = len(self.group)
         if n < 2:
             return 0.0
@@ -85,10 +80,7 @@ class _Instruction:
 
 
 class Program:
-    """A compiled program, read.
-
-    Raises:
-        ValueError: it has no entry computation.
+    """A compiled program, read from what `compiled.as_text()` prints.
 
     Attributes:
         unknown_loops: loops whose number of trips XLA does not know; their bodies count once.

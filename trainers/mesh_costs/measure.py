@@ -99,11 +99,7 @@ class MeshCosts:
 
 
 def measure(model_config: "kf.models.T5Config", config: MeshReportConfig) -> MeshCosts:
-    """Compiles the training step of a T5 for a mesh, and reads its costs.
-
-    Raises:
-        UserError: the mesh or the layout does not fit the model or the batch.
-    """
+    """Compiles the training step of a T5 for a mesh that fits it, and reads its costs."""
     started = time.monotonic()
     rows, input_length = config.batch_size, config.input_length
     target_length = spans.target_length(spans.raw_length(input_length))

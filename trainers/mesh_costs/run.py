@@ -29,11 +29,7 @@ def make_devices(count: int) -> None:
 
 
 def report(config: MeshReportConfig) -> dict:
-    """Compiles what is asked for, prints the table, writes the JSON file and returns its content.
-
-    Raises:
-        UserError: the mesh does not fit the model or the batch.
-    """
+    """Compiles what is asked for, prints the table, and writes and returns the JSON content."""
     devices = MeshShape.parse(config.mesh_shape).size
     make_devices(devices)
     models, costs = models_of(config), {}
@@ -59,11 +55,7 @@ def report(config: MeshReportConfig) -> dict:
 
 
 def models_of(config: MeshReportConfig) -> dict[str, "kf.models.T5Config"]:
-    """Returns `{name: configuration}` of the model, and of what it is fused into.
-
-    Raises:
-        UserError: there is no model of that name, or its fields do not go together.
-    """
+    """Returns `{name: configuration}` of the model, and of what it is fused into."""
     letters = sizes.get_size(config.size).models
     name = letters.get(config.model, config.model)
     try:

@@ -36,11 +36,7 @@ NAMES = (*PLANS, *GENERATED)
 
 
 def get_plan(name: str, basis: Basis | None = None) -> Plan:
-    """Returns the plan of that name.
-
-    Raises:
-        UserError: there is none; the message lists those that there are.
-    """
+    """Returns the plan of a name; those in `GENERATED` are made from the basis."""
     if name in GENERATED and basis is not None:
         return GENERATED[name](basis)
     check_choice(PLANS if basis is None else NAMES, plan=name)

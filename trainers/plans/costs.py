@@ -22,13 +22,8 @@ def step_cost(
 ) -> float:
     """FLOPs of a training step, or its device-seconds where the user gave them.
 
-    Args:
-        data_dir: folder of prepared tokens, whose vocabulary counts; else
-        vocabulary: a SentencePiece model; without one it is as large as the size wants it.
-
-    Raises:
-        UserError: the user gave no seconds for this size, the size has no such letter, or tokens
-            or vocabulary cannot be read.
+    The vocabulary is that of prepared tokens, or a SentencePiece model; without either it is as
+    large as the size wants it.
     """
     if options.step_seconds is not None:
         if letter not in options.step_seconds:

@@ -49,9 +49,6 @@ class PlanOptions:
 
     None takes the values of the plan itself; see `trainers.plans.generated` and
     `trainers.plans.tuning`.
-
-    Raises:
-        UserError: a value makes no sense.
     """
 
     plan_file: str | None = option(

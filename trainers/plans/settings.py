@@ -77,10 +77,7 @@ _OPTIONS = options_of(StageSettings)
 
 
 def parse(setting: str, text: str) -> dict[str, object]:
-    """Reads `NAME:VALUE[,NAME:VALUE]` or one bare value.
-
-    Returns:
-        Name (of a stage or size, or "" for all) to value.
+    """Reads `NAME:VALUE[,NAME:VALUE]` or one bare value: {stage or size, or "" for all: value}.
 
     Raises:
         UserError: the form, a value or a name that stands twice; the message holds all of it.
@@ -109,11 +106,7 @@ def _misread(setting: str, text: str, expected: str) -> UserError:
 
 
 def check_names(flags: Mapping[str, Mapping[str, object]], stages: Sequence[Stage], size: Size):
-    """Checks that every name given in a flag is a stage of the plan or a letter of the size.
-
-    Raises:
-        UserError: a name is neither, so its value would silently have no effect.
-    """
+    """Checks that every name given in a flag is a stage or a size; another would have no effect."""
     of_stages = [stage.name for stage in stages]
     of_stages += [stage.like for stage in stages if stage.like]
     names = list(dict.fromkeys((ALL, *size.models, *of_stages)))
@@ -186,11 +179,7 @@ def _seed(stage: Stage, value: int, given: Mapping[str, object]) -> int:
 
 
 def check_plan_settings(stage: Stage):
-    """Checks what a plan fixes for a stage.
-
-    Raises:
-        UserError: nobody would read it, or it is not of its setting's kind.
-    """
+    """Checks that what a plan fixes for a stage is a setting, and of its kind."""
     for name, value in stage.settings.items():
         if name not in _OPTIONS:
             expected = f"the settings of stage {stage.name!r} among {', '.join(_OPTIONS)}"

@@ -94,10 +94,6 @@ SIZES: dict[str, Size] = {
 
 
 def get_size(name: str) -> Size:
-    """Returns the size of that name.
-
-    Raises:
-        UserError: there is none; the message lists those that there are.
-    """
+    """Returns the size of a name; a `UserError` lists those that there are."""
     check_choice(SIZES, size=name)
     return SIZES[name]

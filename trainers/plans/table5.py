@@ -20,11 +20,7 @@ _PARTS = {"baseline": 2, "fusion_property": 1, "self_fusion": 1}
 
 
 def table5(basis: Basis) -> Plan:
-    """The models of Table 5; points have `model` and `steps`, what is fine-tuned of it.
-
-    Raises:
-        UserError: there is no half of K.
-    """
+    """The models of Table 5; points have `model` and `steps`, what is fine-tuned of it."""
     of_table1 = {stage.name: stage for stage in PLANS["table1"].stages}
     small = of_table1["small_0"]
     whole = basis.settings_of(small).steps

@@ -15,8 +15,7 @@ def check_widths(stages: Sequence[Stage], configs: Mapping[str, Mapping[str, obj
     """Checks, before anything is trained, that every fusion gives the size that its stage has.
 
     Raises:
-        UserError: a size is not defined, the widths of the sources do not add up to those of the
-            stage, or another field differs. All fields that do not fit are named.
+        UserError: a size is not defined, or fields of a stage do not follow from its sources.
     """
     size_of = {stage.name: stage.size for stage in stages}
     for stage in stages:

@@ -185,11 +185,7 @@ class Meeting:
 
 
 def meetings(run, fused, baseline=BASELINE):
-    """Compares a fused stage with a baseline that continued past its end, as in Table 2.
-
-    Returns:
-        A list of `Meeting`, one per repeat; empty without a stage that continues the baseline.
-    """
+    """A `Meeting` for each repeat of a fused stage whose baseline continued past its end."""
     met = []
     arms = {stage.repeat: stage for stage in run.repeats_of(fused)}
     for stage in run.stages.values():

@@ -23,9 +23,7 @@ _ABSENT = "not in this folder"
 def graph(run):
     """The stages and links of a run, as data; without repeats and stages that only vary another.
 
-    Returns:
-        {"nodes": [{"stage", "column", "row", "lines", "fused", "state"}], "links": [{"source",
-        "target", "self_fusion"}]}. Columns are depths: a stage stands right of all its sources.
+    Columns are depths: a stage stands right of all its sources.
     """
     left_out = variations(run)
     stages = [s for s in run.stages.values() if s.repeat == 1 and s.name not in left_out]

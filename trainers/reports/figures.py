@@ -43,18 +43,11 @@ _WARM_UP_SHARE = 0.05
 
 
 def curves(run, axis, comparisons=()):
-    """The learning curves of a run over one axis, as data.
+    """The learning curves of a run over one of the `AXES`, and where `comparisons` cross, as data.
 
-    Args:
-        axis: a key of `AXES`. On "flops" and "device_seconds" a fused stage starts at the sum of
-            the costs of all stages that it comes from, each once.
-        comparisons: what `compare(run)` gave; their crossings are marked.
-
-    Returns:
-        {"axis", "target", "series": [{"stage", "repeat_of", "role", "start", "x", "accuracy",
-        "loss_per_token"}], "crossings": [{"stage", "x"}]}. A stage whose start is unknown because
-        a source is missing has no series on a compute axis. Stages of plans that vary one have
-        figures of their own. The target is that of the first repeat.
+    On "flops" and "device_seconds" a fused stage starts at the costs of all stages that it comes
+    from, each once; a stage with a missing source has no series there. Stages of plans that vary
+    one have figures of their own. The target is that of the first repeat.
     """
     shown = _shown(run, comparisons)
     series = [

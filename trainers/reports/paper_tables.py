@@ -244,11 +244,8 @@ def _fusion(run, stages):
 def _ends(ends, totals, accuracies, why="not recorded"):
     """Steps and time of a stage up to a goal, and the cost and accuracy of its arm there.
 
-    Args:
-        ends: (steps, `Cost`) of each repeat; None where there is none.
-        totals: the costs with those of all sources.
-        accuracies: at the goal.
-        why: text where there is no cost.
+    Of each repeat: its (steps, `Cost`), its cost with all sources, and its accuracy at the goal.
+    `why` stands where there is no cost.
     """
     steps, costs = zip(*ends, strict=True) if ends else ((), ())
 

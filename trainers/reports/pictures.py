@@ -139,9 +139,8 @@ class Picture:
 def panel(title, x, y, series, scale="linear"):
     """One panel of a chart, as data.
 
-    Args:
-        series: dicts {"name", "x", "y"} with lists of numbers; None where there is none. With
-            "error", a list too, each point has a bar of that length upwards and downwards.
+    A series is {"name", "x", "y"} with lists of numbers; None where there is none. With "error",
+    a list too, each point has a bar of that length upwards and downwards.
     """
     return {"title": title, "x": x, "y": y, "scale": scale, "series": series}
 
@@ -211,13 +210,10 @@ def _positive(series):
 
 
 def line_styles(series, theme, others=_OTHER_LINES):
-    """Keyword arguments of a line for each stage.
+    """{stage: keyword arguments} of lines; `others` are styles of stages without one of their own.
 
-    Args:
-        series: dicts with "stage"; a line whose "role" is "source" is muted, and one whose
-            "repeat_of" names an earlier line is that line again, thin and pale.
-        theme: a `Theme`.
-        others: (colour, marker, dash) of stages without a style of their own.
+    A line whose "role" is "source" is muted, and one whose "repeat_of" names an earlier line is
+    that line again, thin and pale.
     """
     others, sources = iter(others * len(series)), iter(_SOURCE_MARKERS * len(series))
     colors = {INK: theme.ink, MUTED: theme.muted, **dict(theme.swap)}

@@ -151,12 +151,7 @@ def figure(value, style, note="", otherwise="not recorded"):
 
 
 def mean(values, style, otherwise="not recorded"):
-    """A cell with the mean over repeats and its spread.
-
-    Args:
-        values: one per repeat; None where there is none.
-        otherwise: text where no repeat has a value.
-    """
+    """A cell with the mean over repeats and its spread; a value is None where there is none."""
     present = [value for value in values if value is not None]
     if not present:
         return missing(otherwise)
@@ -167,11 +162,7 @@ def mean(values, style, otherwise="not recorded"):
 
 
 def tabulate(key, title, items, columns, caption=""):
-    """A table with one row per item.
-
-    Args:
-        columns: (key, title, group, function from an item to its cell) of each.
-    """
+    """A table of a row per item; a column is (key, title, group, function from item to cell)."""
     rows = tuple(tuple(cell(item) for *_, cell in columns) for item in items)
     return Table(key, title, tuple(Column(*head) for *head, _ in columns), rows, caption)
 

@@ -14,11 +14,10 @@ _TEXTS = {REPORT_FILE: page.to_html, MARKDOWN_FILE: page.to_markdown, RESULTS_FI
 
 
 def write_report(workdir, kernels=None, steps=None):
-    """Reads a run and writes its report.
+    """Reads a run and writes its report: report.html (one file), report.md, results.json and PNGs.
 
     Args:
-        workdir: folder of the run. The report goes to its `report/`: report.html (one file),
-            report.md, results.json and one PNG per picture. Other files in it stay.
+        workdir: folder of the run. The report goes to its `report/`; other files in it stay.
         kernels, steps: of the heat maps, as for `heat_maps`.
 
     Returns:

@@ -28,11 +28,7 @@ RUN_LOCK = f"{RUN_FILE}.lock"
 
 @contextlib.contextmanager
 def stages(workdir: str | os.PathLike, names: Iterable[str]) -> Iterator[None]:
-    """Holds the locks of stages, all or none.
-
-    Raises:
-        UserError: another process holds one; the message has its number and host.
-    """
+    """Holds the locks of stages, all or none; a `UserError` names the process that holds one."""
     with contextlib.ExitStack() as stack:
         for name in names:
             path = pathlib.Path(workdir) / LOCK_FOLDER / f"{name}.lock"

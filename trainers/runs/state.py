@@ -36,11 +36,7 @@ class RunState(Workdir):
         return self._read(self.stage_dir(name) / RECORD_FILE)
 
     def check_stage(self, name: str, identity: Mapping[str, object]) -> None:
-        """Checks that the stage's folder is unused or of the same stage; writes nothing.
-
-        Raises:
-            UserError: it was started with other settings; each is named with both values.
-        """
+        """Checks that a stage's folder is unused or of the same flat settings; writes nothing."""
         stage = self.stage(name)
         if stage is None:
             return

@@ -59,9 +59,6 @@ class Workdir:
     def check(self, settings: Mapping[str, object]) -> None:
         """Checks that the folder may be used by a run with these settings; writes nothing.
 
-        Args:
-            settings: some of the run's settings, as far as they are known.
-
         Raises:
             UserError: it is a file, holds something else than a run, or is the workdir of a run
                 with other settings; every field that differs is named with both values.

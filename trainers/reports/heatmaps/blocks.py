@@ -59,11 +59,10 @@ class Saved:
 
 
 def open_saved(folder, wanted=None):
-    """Opens the good checkpoints of a fused stage.
+    """Opens the good checkpoints in a stage's folder, or those among them that are wanted.
 
     Args:
-        folder: the stage's folder.
-        wanted: function from the list of all saved steps to those to open; None opens all.
+        wanted: function from the list of all saved steps to those to open.
 
     Returns:
         {step: `Saved`}, and a sentence for each step that cannot be used.
@@ -119,11 +118,7 @@ def borders(axes, shape, blocks):
 
 
 def bands(edges, most):
-    """Cuts an axis into bands within the borders of blocks.
-
-    Args:
-        edges: borders of the blocks, 0 and the size included.
-        most: about the largest number of bands; each block has at least one.
+    """Cuts an axis into bands within the borders of blocks, at most about so many, one per block.
 
     Example:
         >>> bands((0, 4, 12), 6)
@@ -138,15 +133,9 @@ def bands(edges, most):
 
 
 def cells(array, edges, measure=MEAN, chunk=_CHUNK):
-    """Reduces a matrix to one number per cell of a grid.
+    """Reduces a matrix to a float64 number per cell of a grid, whose edges run from 0 to the size.
 
-    Args:
-        array: anything of two dimensions with slicing.
-        edges: borders of the grid's rows and of its columns, from 0 to the size.
-        measure: `MEAN` of |w|, or `SQUARES`, the sum of w².
-
-    Returns:
-        A float64 array (rows, columns); NaN where a cell holds one.
+    The measure is the `MEAN` of |w|, or `SQUARES`, the sum of w²; it is NaN where a cell holds one.
     """
     rows, columns = edges
     value = np.abs if measure == MEAN else np.square

@@ -17,12 +17,9 @@ _WITHIN = 0.995
 
 
 def grid(run, saved, path, columns):
-    """Heat maps of one kernel, stage by step, as data.
+    """Heat maps of one kernel, stage by step, as data; None where a step is not saved.
 
-    Returns:
-        {"kernel", "axes", "columns", "rows": [{"stage", "schedule", "shape", "borders", "cells",
-        "scale", "maps": [{"step", "values"}]}]}. A map is None where the step was not saved;
-        `cells` are the borders of the cells, `values` the mean |w| of each.
+    `cells` are the borders of the cells, `values` the mean |w| of each.
     """
     rows = []
     for name, steps in saved.items():
@@ -36,9 +33,7 @@ def grid(run, saved, path, columns):
 def close_up(run, saved, path, among=None):
     """A kernel of every stage at its last step (among some), whole and where its blocks meet.
 
-    Returns:
-        {"kernel", "axes", "rows": [{… as in `grid`, "step", "sources", "values", "zoom": {"from",
-        "to", "values"}}]}; the zoom has |w| of every single weight.
+    The zoom has |w| of every single weight from one corner to another.
     """
     rows = []
     for name, steps in saved.items():
@@ -61,9 +56,7 @@ def close_up(run, saved, path, among=None):
 def growth(saved, kernels):
     """The RMS of η over that of the diagonal blocks at every saved step, of all and of each kernel.
 
-    Returns:
-        {"panels": [{"kernel": path, or None for all together, "series": [{"stage", "role", "x",
-        "eta_rms", "diagonal_rms", "ratio"}]}]}; kernels without η have no panel.
+    The kernel of the panel of all together is None; kernels without η have no panel.
     """
     sizes = {
         name: {

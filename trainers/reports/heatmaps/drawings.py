@@ -123,13 +123,9 @@ def _ratio(shape):
 
 
 def _show(axes, cells, values, borders, scale, width):
-    """Draws a map with ticks and lines where blocks begin and end.
+    """Draws a map with ticks and lines where blocks begin and end; without values the ticks alone.
 
-    Args:
-        cells: edges of the cells down and across.
-        values: of the cells; None draws the ticks alone.
-        borders: of the blocks down and across.
-        width: of the axes in inches, about.
+    Cells and borders have edges down and across; the axes are about `width` inches wide.
     """
     (top, bottom), (left, right) = ((edges[0], edges[-1]) for edges in cells)
     if values is not None:

@@ -38,8 +38,7 @@ def heat_maps(run, kernels=None, steps=None, rows=6, columns=8):
         rows, columns: stages and steps that a picture shows at most, spread evenly.
 
     Returns:
-        A tuple of `Picture` and one of paragraphs. Without a good checkpoint of a fused stage there
-        is no picture, and a paragraph says so.
+        A tuple of `Picture` and one of paragraphs about what is not shown.
 
     Raises:
         UserError: a kernel that no fused stage has, or a step that none has saved.
