@@ -84,6 +84,11 @@ class FineTuning:
     facts: Mapping[str, object]
 
     @property
+    def key(self) -> tuple[str, int, int]:
+        """Model, steps and repeat, which tell it from others."""
+        return self.model, self.pretrain_steps, self.repeat
+
+    @property
     def scores(self) -> dict[str, float]:
         """The scores of all its tasks, by key."""
         return {
@@ -200,12 +205,9 @@ def read_runs(workdir: str | os.PathLike) -> tuple[FineTuning, ...]:
             do="Run glue.finetune first",
         )
 
-    def key(run: FineTuning) -> tuple:
-        return run.model, run.pretrain_steps, run.repeat
-
-    runs.sort(key=key)
+    runs.sort(key=lambda run: run.key)
     for run, following in itertools.pairwise(runs):
-        if key(run) == key(following):
+        if run.key == following.key:
             raise UserError(
                 expected=f"one run of {run.model} after {run.pretrain_steps} steps with "
                 f"repeat={run.repeat}",
@@ -229,23 +231,16 @@ def _read_run(folder: pathlib.Path) -> FineTuning:
 def _read_result(path: pathlib.Path) -> TaskResult:
     folder = path.parent
     facts = _read(path, folder.parent.name, {"task": str, "scores": dict})
-    keys = list(tasks.scores([folder.name]))
-    if facts["task"] != folder.name or sorted(facts["scores"]) != sorted(keys):
-        scores = ", ".join(facts["scores"]) or "none"
-        raise _damaged(
-            f"the scores {', '.join(keys)} of {folder.name}",
-            f"file={str(path)!r}, task={facts['task']!r}, scores={scores}",
-        )
-    scores = {key: _score(facts["scores"][key], key, path) for key in keys}
+    recorded, keys = facts["scores"], list(tasks.scores([folder.name]))
+    if facts["task"] != folder.name or sorted(recorded) != sorted(keys):
+        scores = ", ".join(recorded) or "none"
+        received = f"file={str(path)!r}, task={facts['task']!r}, scores={scores}"
+        raise _damaged(f"the scores {', '.join(keys)} of {folder.name}", received)
+    for key, value in recorded.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise _damaged("a number or null", f"file={str(path)!r}, {key}={value!r}")
+    scores = {key: math.nan if recorded[key] is None else float(recorded[key]) for key in keys}
     return TaskResult(folder.name, scores, folder, facts)
-
-
-def _score(value: object, key: str, path: pathlib.Path) -> float:
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _damaged("a number or null", f"file={str(path)!r}, {key}={value!r}")
-    return float(value)
 
 
 def _read(path: pathlib.Path, run: str, fields: Mapping[str, type]) -> dict:
@@ -261,9 +256,8 @@ def _read(path: pathlib.Path, run: str, fields: Mapping[str, type]) -> dict:
     for field, kind in fields.items():
         value = content.get(field)
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise _damaged(
-                f"{field!r} as {kind.__name__}", f"file={str(path)!r}, {field}={value!r}"
-            )
+            received = f"file={str(path)!r}, {field}={value!r}"
+            raise _damaged(f"{field!r} as {kind.__name__}", received)
     return content
 
 

@@ -10,7 +10,7 @@ These files are no ordinary CSV:
 """
 
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from glue.tasks import HIDDEN, Split, Task
 from trainers.errors import UserError
@@ -49,51 +49,28 @@ def read(
     if not columns:
         header_line, header = next(lines, (0, ""))
         columns = tuple(header.split("\t")) if header_line else ()
+    names = [*task.fields.values(), *([task.label_column] if split.labelled else [])]
+    for name in names if columns else ():
+        if name not in columns:
+            shown = _shown(", ".join(columns))
+            _refuse(f"a column {name!r}", path, f"line={header_line} with the columns {shown}")
+    # A test set's examples are numbered for the benchmark, so none of them may be left out.
+    skips = task.skips_broken_rows and split.labelled
     examples = []
-    if columns:
-        places = _places(task, split, columns, path, header_line)
-        examples = list(_examples(task, split, path, lines, places))
+    for number, line in lines:
+        cells = line.split("\t")
+        row = {name: cells[at] for name in names if (at := columns.index(name)) < len(cells)}
+        if skips and (len(row) < len(names) or not row[task.label_column]):
+            continue
+        if len(row) < len(names):
+            width = 1 + max(map(columns.index, names))
+            received = f"line={number} with {len(cells)}: {_shown(line)}"
+            _refuse(f"{width} columns or more", path, received)
+        label = _label(task, row[task.label_column], path, number) if split.labelled else HIDDEN
+        examples.append(({feature: row[name] for feature, name in task.fields.items()}, label))
     if not examples:
         _refuse(f"examples of {task.name}", path, f"which has none after line={header_line}")
     return examples
-
-
-def _places(
-    task: Task, split: Split, columns: Sequence[str], path: pathlib.Path, line: int
-) -> dict[str, int]:
-    """The place of each column that is read."""
-    names = [*task.fields.values(), *([task.label_column] if split.labelled else [])]
-    for name in names:
-        if name not in columns:
-            shown = _shown(", ".join(columns))
-            _refuse(f"a column {name!r}", path, f"line={line} with the columns {shown}")
-    return {name: columns.index(name) for name in names}
-
-
-def _examples(
-    task: Task,
-    split: Split,
-    path: pathlib.Path,
-    lines: Iterator[tuple[int, str]],
-    places: dict[str, int],
-) -> Iterator[tuple[dict[str, str], int | float]]:
-    width = 1 + max(places.values())
-    # A test set's examples are numbered for the benchmark, so none of them may be left out.
-    skips = task.skips_broken_rows and split.labelled
-    for number, line in lines:
-        cells = line.split("\t")
-        if skips and (len(cells) < width or not cells[places[task.label_column]]):
-            continue
-        if len(cells) < width:
-            _refuse(
-                f"{width} columns or more",
-                path,
-                f"line={number} with {len(cells)}: {_shown(line)}",
-            )
-        label = HIDDEN
-        if split.labelled:
-            label = _label(task, cells[places[task.label_column]], path, number)
-        yield {feature: cells[places[name]] for feature, name in task.fields.items()}, label
 
 
 def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
@@ -113,11 +90,8 @@ def _label(task: Task, text: str, path: pathlib.Path, line: int) -> int | float:
     try:
         return task.parse_label(text)
     except ValueError as error:
-        _refuse(
-            f"{error} in the column {task.label_column!r}",
-            path,
-            f"line={line}, value={_shown(text)}",
-        )
+        column = f"{error} in the column {task.label_column!r}"
+        _refuse(column, path, f"line={line}, value={_shown(text)}")
 
 
 def _refuse(expected: str, path: pathlib.Path, received: str):

@@ -18,21 +18,13 @@ def figure_3_data(runs: Iterable[FineTuning]) -> dict:
     every = averages.averages(runs)
     groups = averages.main_groups(every)
     drawn = {key: average for key, average in every.items() if average.groups == groups}
-    models = dict.fromkeys(model for model, _ in drawn)
+    lines: dict[str, list] = {}
+    for (model, step), average in drawn.items():
+        lines.setdefault(model, []).append((step, average.mean, average.deviation))
     return {
         "groups": list(groups),
         "left_out": [list(key) for key in every if key not in drawn],
-        "run": [
-            _line(
-                model,
-                [
-                    (step, average.mean, average.deviation)
-                    for (name, step), average in drawn.items()
-                    if name == model
-                ],
-            )
-            for model in models
-        ],
+        "run": [_line(model, points) for model, points in lines.items()],
         "paper": [_paper_line(model) for model in published.TABLE_5],
     }
 
