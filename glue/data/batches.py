@@ -79,10 +79,7 @@ class Examples:
 
 
 def tokenize(
-    pairs: Sequence[tuple[str, str]],
-    vocabulary: Vocabulary,
-    input_length: int,
-    target_length: int,
+    pairs: Sequence[tuple[str, str]], vocabulary: Vocabulary, input_length: int, target_length: int
 ) -> Examples:
     """Tokenises what `glue.data.load_examples` returns.
 

@@ -36,11 +36,7 @@ class Evaluator:
     """
 
     def __init__(
-        self,
-        folder: pathlib.Path,
-        unit: Unit,
-        model,
-        predict: Callable[[Sequence[str]], list[str]],
+        self, folder: pathlib.Path, unit: Unit, model, predict: Callable[[Sequence[str]], list[str]]
     ):
         self._folder = folder
         self._unit = unit

@@ -6,15 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glue import metrics, tasks
-from glue.reports import (
-    averages,
-    constant,
-    differences,
-    figure3,
-    published,
-    score_tables,
-    table6,
-)
+from glue.reports import averages, constant, differences, figure3, published, score_tables, table6
 from glue.results import FineTuning, read_runs
 from trainers.reports import page, write
 from trainers.reports.page import Report, Section

@@ -17,13 +17,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-KINDS = (
-    "all-reduce",
-    "all-gather",
-    "reduce-scatter",
-    "all-to-all",
-    "collective-permute",
-)
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 _BITS = {"pred": 8, "token": 0, "opaque": 0}
 
