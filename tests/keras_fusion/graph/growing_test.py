@@ -113,14 +113,29 @@ def sizes(model):
         (recurrent, {"mlp": 2}, {"dense": 8}),
     ],
 )
-@pytest.mark.parametrize(
-    "options", [{}, {"noise": 0.3, "seed": 1}, {"fill": "copies", "asymmetry": 0.2}]
-)
-def test_layers_grow_and_the_function_stays(build, factors, changed, options):
+def test_layers_grow_and_the_function_stays(build, factors, changed):
     model = build()
-    grown = kf.grow(model, factors, **options)
+    grown = kf.grow(model, factors)
     assert type(grown) is type(model)
     assert sizes(grown) == sizes(model) | changed
+    assert_same_function(grown, model, build)
+
+
+@pytest.mark.parametrize(
+    "options", [{"noise": 0.3, "seed": 1}, {"fill": "copies", "asymmetry": 0.2}]
+)
+@pytest.mark.parametrize(
+    ("build", "factors"),
+    [(perceptron, {"mlp": 3}), (transformer, {"heads": 2, "mlp": 2}), (recurrent, {"lstm": 2})],
+)
+def test_copies_that_part_keep_the_function(build, factors, options):
+    model = build()
+    grown = kf.grow(model, factors, **options)
+    assert kf.symmetry(grown) > 0.01
+    assert_same_function(grown, model, build)
+
+
+def assert_same_function(grown, model, build):
     expected = numpy(model(INPUTS[build]))
     np.testing.assert_allclose(numpy(grown(INPUTS[build])), expected, rtol=1e-4, atol=1e-4)
 
@@ -169,7 +184,7 @@ def test_what_cannot_grow(build, factors, message):
 
 
 def test_a_model_without_a_graph():
-    with pytest.raises(FusionError, match="growing takes a built functional or sequential"):
+    with pytest.raises(FusionError, match="growing takes a kf.models.T5, or a built"):
         kf.grow(keras.Sequential([layers.Dense(2)]), mlp=2)
 
 
