@@ -36,13 +36,9 @@ _PLANS = {"best": "Plan", "within": "Best within what was observed"}
 
 @dataclasses.dataclass(frozen=True)
 class AdviseConfig:
-    """Settings of the program.
+    """Settings of the program; checks itself."""
 
-    Raises:
-        UserError: a value is missing or cannot be used, or the output exists.
-    """
-
-    workdir: tuple[str, ...] = option((), "Folders of runs on the same text.")
+    workdir: tuple[str, ...] = option((), "Folders of runs on the same text.", required="FOLDER")
     budget: str = option("", "FLOPs (1e15, 1e15flops) or device time (3600s, 60m, 1h).")
     sizes: tuple[str, ...] = option(
         (), "Two or more sizes; by default all with curves.", choices=("S", "M", "L"), distinct=True
@@ -52,35 +48,20 @@ class AdviseConfig:
     seed: int = option(0, "Seed of the draws.", at_least=0)
 
     def __post_init__(self):
-        if not self.workdir:
-            raise UserError(
-                expected="--workdir to name the folder of a run",
-                received="workdir=''",
-                do="Add --workdir=FOLDER",
-            )
         check_options(self)
         if len(self.sizes) == 1:
-            raise UserError(
-                expected="two or more sizes", received=f"sizes={self.sizes[0]!r}", do="Add another"
-            )
+            raise UserError("two or more sizes", f"sizes={self.sizes[0]!r}", "Add another")
         parse_budget(self.budget)
         check_new_file(self.output)
 
 
 def parse_budget(text: str) -> tuple[float, str]:
-    """Returns the compute that a text such as "2h" stands for, and its unit: "device_seconds".
-
-    Raises:
-        UserError: it is not of this form, or not a positive number.
-    """
+    """Returns the compute that a text such as "2h" stands for, and its unit: "device_seconds"."""
     match = _BUDGET.fullmatch(text.strip())
     value = float(match[1]) * _SECONDS.get(match[2].lower(), 1) if match else 0.0
     if not 0 < value < math.inf:
-        raise UserError(
-            expected="--budget in FLOPs (1e15, 1e15flops) or device time (3600s, 60m, 1h)",
-            received=f"budget={text!r}",
-            do="Write it in one of these forms",
-        )
+        forms = "--budget in FLOPs (1e15, 1e15flops) or device time (3600s, 60m, 1h)"
+        raise UserError(forms, f"budget={text!r}", "Write it in one of these forms")
     return value, "device_seconds" if match[2].lower() in _SECONDS else "flops"
 
 

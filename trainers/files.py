@@ -14,7 +14,7 @@ from typing import BinaryIO, TextIO
 import filelock
 from absl import logging
 
-from trainers.errors import UserError
+from trainers.errors import UserError, os_errors
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
@@ -33,15 +33,7 @@ def open_file(path: str | os.PathLike) -> BinaryIO:
 
 
 def read_file(path: str | os.PathLike, limit: int) -> bytes:
-    """Reads a small file.
-
-    Args:
-        path: a regular file.
-        limit: bytes that it may have.
-
-    Raises:
-        OSError: as for `open_file`, or it is larger.
-    """
+    """Reads a regular file of at most `limit` bytes; an `OSError` on any other."""
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
@@ -54,11 +46,8 @@ def parse_json(text: bytes, constant: Callable[[str], float] | None = None) -> o
     """Parses JSON in which a name stands once and nothing is nested without end.
 
     Args:
-        text: UTF-8.
+        text: UTF-8; a `ValueError` says what is wrong with it.
         constant: makes a number of NaN, Infinity and -Infinity, which are refused without it.
-
-    Raises:
-        ValueError: on anything else.
     """
     try:
         return json.loads(
@@ -85,9 +74,6 @@ def replacing(path: str | os.PathLike) -> Iterator[TextIO]:
 
     It is written beside `path`, always under the same name, so that the next process overwrites
     what a killed one left: one process at a time. An error in the block leaves `path` as it was.
-
-    Args:
-        path: the file; its folder is made where it is missing.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,10 +92,8 @@ def replacing(path: str | os.PathLike) -> Iterator[TextIO]:
 def replacing_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Makes a folder that takes the place of `path` in one piece when the block ends.
 
-    What killed processes left beside `path` is removed first: one process at a time.
-
-    Args:
-        path: the folder; a folder that has the name keeps it until then, and if the block fails.
+    What killed processes left beside `path` is removed first: one process at a time. A folder that
+    has the name keeps it until then, and if the block fails.
     """
     path = pathlib.Path(path)
     beside, old = (path.with_name(f".{path.name}.{end}") for end in ("partial", "replaced"))
@@ -156,25 +140,16 @@ def locked(path: str | os.PathLike, wait: bool = True) -> Iterator[str]:
 
     Yields:
         An empty text where the lock is held, or who holds it, in words.
-
-    Raises:
-        UserError: the file cannot be written.
     """
     path = pathlib.Path(path)
     # A soft lock, which a killed process leaves behind, is no substitute.
     lock = filelock.FileLock(path, fallback_to_soft=False)
     try:
-        try:
+        with os_errors("to write a lock", path, "Give write permission, or choose another folder"):
             path.parent.mkdir(parents=True, exist_ok=True)
             holder = _acquire(lock, path, wait)
             if not holder:
                 path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", "utf-8")
-        except OSError as error:
-            raise UserError(
-                expected="to write a lock",
-                received=f"{path} ({error.strerror or error})",
-                do="Give write permission, or choose another folder",
-            ) from error
         yield holder
     finally:
         lock.release()
@@ -205,26 +180,16 @@ def _holder(path: pathlib.Path) -> str:
 
 
 def read_json(path: pathlib.Path) -> dict:
-    """Reads a JSON object.
-
-    Raises:
-        UserError: the file cannot be read or is no JSON object.
-    """
+    """Reads a JSON object; a `UserError` where the file holds none or cannot be read."""
     try:
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+        fault = f"a {type(content).__name__}"
     except (OSError, ValueError) as error:
-        raise UserError(
-            expected="a readable JSON file",
-            received=f"file={str(path)!r} ({_one_line(error)})",
-            do="Restore the file, or start in a new folder",
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError(
-            expected="a JSON object",
-            received=f"file={str(path)!r}, which holds a {type(content).__name__}",
-            do="Restore the file, or start in a new folder",
-        )
-    return content
+        fault = str(error)
+    do = "Restore the file, or start in a new folder"
+    raise UserError("a readable JSON object", f"file={str(path)!r} ({fault})", do)
 
 
 def differences(before: Mapping, now: Mapping) -> list[str]:
@@ -236,7 +201,3 @@ def differences(before: Mapping, now: Mapping) -> list[str]:
         for field in fields
         if now.get(field, missing) != before.get(field, missing)
     ]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

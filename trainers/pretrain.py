@@ -32,17 +32,7 @@ from trainers.runs.workdir import REPORT_FILE, Workdir
 
 
 def pretrain(config: PretrainConfig) -> pathlib.Path:
-    """Trains what the configuration asks for, and writes the report.
-
-    Args:
-        config: the run.
-
-    Returns:
-        The report's file.
-
-    Raises:
-        UserError: as for `trainers.pretraining.run.train`.
-    """
+    """Trains what the configuration asks for, writes the report and returns its file."""
     workdir = Workdir(config.workdir)
     if not run.train(config):
         return workdir.report_dir / REPORT_FILE

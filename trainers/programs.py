@@ -52,13 +52,14 @@ _KINDS = {bool: "a yes or no", int: "a whole number", float: "a number", str: "a
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """A field that is a flag.
+    """A field that is a flag, or whose name and limits are those of one.
 
     Attributes:
         help: what --help says of it.
         choices: the only values that are allowed, of a list: of its elements.
         at_least, above, below: limits of a number, or of those of a list.
         distinct: whether a list must not have a value twice.
+        required: form of the value, such as "FOLDER", if one has to be given.
         group: title under which --help lists it and the fields that follow.
         flag: its flag; by default the field's name.
         parse: function of the flag's name and text that reads it; by default the type says how.
@@ -66,12 +67,13 @@ class Option:
         is_list: whether the value is a tuple, written with commas.
     """
 
-    help: str
+    help: str = ""
     choices: Collection[str] = ()
     at_least: float | None = None
     above: float | None = None
     below: float | None = None
     distinct: bool = False
+    required: str = ""
     group: str = ""
     flag: str = ""
     parse: Callable[[str, str], object] | None = None
@@ -112,11 +114,7 @@ class Option:
         )
 
     def read(self, text: str) -> object:
-        """Returns the value that a text stands for.
-
-        Raises:
-            UserError: it stands for none.
-        """
+        """Returns the value that a text stands for; a `UserError` where it stands for none."""
         if self.parse:
             return self.parse(self.flag, text)
         try:
@@ -132,21 +130,12 @@ class Option:
 
     def error(self, value: object) -> UserError:
         """Returns the error for a value that the field does not accept."""
-        return UserError(
-            expected=f"--{self.flag} to be {self.words}",
-            received=f"{self.flag}={value!r}",
-            do="Choose one of these" if self.choices else f"Correct --{self.flag}",
-        )
+        do = "Choose one of these" if self.choices else f"Correct --{self.flag}"
+        return UserError(f"--{self.flag} to be {self.words}", f"{self.flag}={value!r}", do)
 
 
 def option(default: object = dataclasses.MISSING, help: str = "", **described) -> object:
-    """Returns a dataclass field that is also a flag.
-
-    Args:
-        default: of the field; without one the field has to be given.
-        help: what --help says of it.
-        **described: see `Option`.
-    """
+    """Returns a dataclass field that is also a flag; `Option` has the other arguments."""
     return dataclasses.field(default=default, metadata={"option": Option(help, **described)})
 
 
@@ -213,36 +202,27 @@ def check_options(config: object) -> None:
     """Checks the options among the fields of a dataclass; None and () are not checked.
 
     Raises:
-        UserError: naming the first that has another type, is no choice, or beyond its limits.
+        UserError: naming the first that is required and missing, has another type, is no choice,
+            or beyond its limits.
     """
     for name, spec in options_of(type(config)).items():
         value = getattr(config, name)
+        if spec.required and not value:
+            do = f"Add --{spec.flag}={spec.required}"
+            raise UserError(f"--{spec.flag} to be given", f"{spec.flag}=''", do)
         if value not in (None, ()) and not spec.parse and not spec.accepts(value):
             raise spec.error(value)
 
 
 def define_flags(config_class: type, values: flags.FlagValues = flags.FLAGS) -> None:
-    """Declares the flags of a configuration.
-
-    Args:
-        config_class: dataclass whose fields are made by `option` and `options`.
-        values: where they are declared.
-    """
+    """Declares the flags of a dataclass whose fields are made by `option` and `options`."""
     for _, spec, _ in _flags_of(config_class):
         define = flags.DEFINE_bool if spec.type is bool else flags.DEFINE_string
         define(spec.flag, None, spec.help, flag_values=values)
 
 
 def read_flags(config_class: type, values: flags.FlagValues = flags.FLAGS) -> dict[str, object]:
-    """Returns the fields of a configuration that flags were given for, by name.
-
-    Args:
-        config_class: as for `define_flags`.
-        values: where they were declared; parsed.
-
-    Raises:
-        UserError: a text is no value of its field.
-    """
+    """Returns the fields of a configuration that flags were given for, by name."""
     fields = {}
     for path, spec, _ in _flags_of(config_class):
         given = values[spec.flag].value
@@ -263,9 +243,6 @@ def parse(config_class: type, arguments: Sequence[str], **computed) -> object:
         config_class: as for `define_flags`.
         arguments: what follows the program's name.
         **computed: fields that no flag sets.
-
-    Raises:
-        UserError: an unknown flag, a text that is no value, a configuration that refuses itself.
     """
     values = flags.FlagValues()
     define_flags(config_class, values)
@@ -284,12 +261,7 @@ def command() -> str:
 
 
 def help_text(config_class: type, doc: str | None) -> str:
-    """Returns what --help prints: the program's docstring and its flags, in groups.
-
-    Args:
-        config_class: as for `define_flags`.
-        doc: the docstring.
-    """
+    """Returns what --help prints: the program's docstring and its flags, in groups."""
     layout = functools.partial(
         argparse.RawDescriptionHelpFormatter, width=_WIDTH, max_help_position=28
     )
@@ -323,8 +295,7 @@ def run(main: Callable[[object], int | None], config_class: type) -> None:
 
     Args:
         main: the program; gets the configuration, returns an exit code or None.
-        config_class: dataclass of options, as for `define_flags`; a field `command` gets what was
-            typed.
+        config_class: as for `define_flags`; a field `command` gets what was typed.
     """
     keep_freed_memory()
     define_flags(config_class)
@@ -351,11 +322,8 @@ def keep_freed_memory() -> None:
 def _call(main: Callable, config_class: type, argv: Sequence[str]) -> int | None:
     try:
         if len(argv) > 1:
-            raise UserError(
-                expected="flags only, as --name=value",
-                received=" ".join(argv[1:4]),
-                do="Quote a pattern, so that the shell does not expand it",
-            )
+            do = "Quote a pattern, so that the shell does not expand it"
+            raise UserError("flags only, as --name=value", " ".join(argv[1:4]), do)
         named = {field.name for field in dataclasses.fields(config_class)}
         computed = {"command": command()} if "command" in named else {}
         return main(config_class(**read_flags(config_class), **computed))

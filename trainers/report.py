@@ -14,19 +14,16 @@ saved steps:
 import dataclasses
 
 from trainers import programs, reports
-from trainers.errors import UserError
 from trainers.programs import check_options, option
 
 
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
-    """Folder and heat maps of a report; checks itself.
+    """Folder and heat maps of a report; checks itself."""
 
-    Raises:
-        UserError: no workdir, or a step that is no number.
-    """
-
-    workdir: str = option("", "Folder of the run, as given to trainers.pretrain.", group="Report")
+    workdir: str = option(
+        "", "Folder of the run, as given to trainers.pretrain.", required="FOLDER", group="Report"
+    )
     kernels: tuple[str, ...] | None = option(
         None, "Paths of the weights that heat maps show; without it two of every fused stage."
     )
@@ -39,12 +36,6 @@ class ReportConfig:
 
     def __post_init__(self):
         check_options(self)
-        if not self.workdir:
-            raise UserError(
-                expected="--workdir to name the folder of a run",
-                received=f"workdir={self.workdir!r}",
-                do="Add --workdir=FOLDER",
-            )
 
 
 def main(config: ReportConfig) -> None:

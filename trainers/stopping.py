@@ -29,16 +29,11 @@ _NO_SIGNAL = b"\0"
 
 
 class Stop:
-    """A request to the process to end, or that there is none.
-
-    Attributes:
-        name: "SIGTERM" or "SIGINT" once a signal has come, "" before.
-        postponed: number of threads inside `postponed`.
-    """
+    """A request to the process to end, or that there is none."""
 
     def __init__(self):
-        self.name = ""
-        self.postponed = 0
+        self.name = ""  # "SIGTERM" or "SIGINT" once a signal has come
+        self.postponed = 0  # threads inside `postponed`
 
     @property
     def requested(self) -> bool:

@@ -17,13 +17,7 @@ PACKAGES = (
 
 
 def installed_versions() -> dict[str, str]:
-    """Returns `{name: version}` of Python and of the installed packages that a run depends on.
-
-    Example:
-
-    >>> sorted(installed_versions())[:2]
-    ['grain', 'jax']
-    """
+    """Returns `{name: version}` of Python and of the installed packages that a run depends on."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -14,6 +14,7 @@ from glue.finetuning.pretrained import Pretrained, of_plan, open_pretrained
 from glue.finetuning.units import Unit
 from keras_fusion.optimizers import Adafactor
 from trainers import checkpoints
+from trainers.checkpoints import Keep
 from trainers.engines.base import StepOptions
 from trainers.engines.devices import EngineFactory, engine_factory
 from trainers.engines.flops import step_flops
@@ -135,9 +136,7 @@ class _Finetuning:
             eval_batches=len(validation),
             checkpoint_every=config.checkpoint_every,
             steps_per_call=config.steps_per_call,
-            keep_checkpoints=1,
-            keep_best=False,
-            keep_every=config.checkpoint_every,
+            keep=Keep(1, best=False, every=config.checkpoint_every),
         )
         watch = Watch(label=f"{repeat.name} {unit.name}", progress=config.progress)
         return loop.train(job, periods, repeat.folder / unit.name, watch)

@@ -7,32 +7,30 @@ import pathlib
 from collections.abc import Mapping
 
 from trainers.checkpoints.format import read_manifest, step_folders
-from trainers.errors import UserError, check_at_least
+from trainers.errors import UserError
+from trainers.programs import check_options, option
 
 
 @dataclasses.dataclass(frozen=True)
 class Keep:
-    """Choice of the checkpoints of a run that stay.
+    """Choice of the checkpoints of a run that stay; checks itself.
 
     Args:
-        newest: number of the newest, at least 1.
+        newest: number of the newest.
         best: whether the one with the lowest score stays; of equal ones the newest.
-        every: steps that are multiples of it stay; None for none.
-
-    Raises:
-        UserError: a number that is not a positive integer.
+        every: steps that are multiples of it stay, 0 included; None for none.
 
     Example:
         >>> Keep(newest=2, every=300).of({100: 3.0, 200: 1.0, 300: None, 400: 2.0, 500: 2.0})
         {200, 300, 400, 500}
     """
 
-    newest: int = 2
+    newest: int = option(2, at_least=1)
     best: bool = True
-    every: int | None = None
+    every: int | None = option(None, at_least=1)
 
     def __post_init__(self):
-        check_at_least(1, newest=self.newest, every=self.every)
+        check_options(self)
 
     def of(self, scores: Mapping[int, float | None]) -> set[int]:
         """Returns the steps that stay.

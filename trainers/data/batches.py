@@ -8,17 +8,18 @@ A run that stops at any step resumes with the very batch that would have come ne
 import hashlib
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import grain
 import numpy as np
 
 from trainers.data import manifest, spans, vocabulary
 from trainers.data.corpora import TRAIN, VALIDATION
-from trainers.errors import UserError, check_at_least, check_choice
+from trainers.errors import UserError, check_choice
 
-# Prefetching: one thread prepares a batch in a fraction of a step; the buffer hides its hiccups.
-_READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
+Batch = Mapping[str, np.ndarray]
+# One thread prepares a batch in a fraction of a step; the buffer has those of the next calls.
+_READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=64)
 
 
 class PretrainingBatches:
@@ -57,9 +58,6 @@ class PretrainingBatches:
         first: int = 0,
     ):
         check_choice((TRAIN, VALIDATION), split=split)
-        check_at_least(1, batch_size=batch_size)
-        check_at_least(3, input_length=input_length)
-        check_at_least(0, seed=seed)
         self._folder = folder = pathlib.Path(data_dir)
         self.manifest = manifest.read(folder)
         facts = self.manifest["vocabulary"]
@@ -127,7 +125,12 @@ class PretrainingBatches:
         shifted[:, 1:] = targets[:, :-1]
         return {"encoder_token_ids": inputs, "decoder_token_ids": shifted, "targets": targets}
 
-    def from_step(self, start: int) -> Iterator[dict[str, np.ndarray]]:
+    def from_step(self, start: int) -> Iterator[Batch]:
         """Returns an endless iterator of `batch(start)`, `batch(start + 1)`, …, made ahead."""
-        steps = grain.MapDataset.range(start, sys.maxsize // 2).map(self.batch)
-        return iter(steps.to_iter_dataset(_READ_OPTIONS))
+        return read_ahead(self.batch, start)
+
+
+def read_ahead(batch: Callable[[int], Batch], start: int) -> Iterator[Batch]:
+    """Returns an endless iterator of `batch(start)`, `batch(start + 1)`, …, made in a thread."""
+    steps = grain.MapDataset.range(start, sys.maxsize // 2).map(batch)
+    return iter(steps.to_iter_dataset(_READ_OPTIONS))

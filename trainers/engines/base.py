@@ -8,30 +8,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import keras
 import numpy as np
 
-from trainers.engines.feeds import Batch, Calls, at_least_one, stack
+from trainers.engines.feeds import Batch, stack, take
 from trainers.engines.state import check_state, state_variables
-from trainers.errors import UserError, check_at_least
+from trainers.errors import UserError
+from trainers.programs import check_options, option
 
 
 @dataclasses.dataclass(frozen=True)
 class StepSums:
-    """Host numbers of several steps (or evaluation batches), summed.
+    """Host numbers of several steps (or evaluation batches), summed; see `Totals`."""
 
-    Attributes:
-        steps: how many batches were summed.
-        loss_sum: nats, cross-entropy plus z-loss, over all their targets.
-        tokens: number of non-pad targets.
-        correct: number of them that were predicted.
-        learning_rate: the rate of the last step; nan in an evaluation.
-        bad_step: index in 0..steps-1 of the first step whose loss was not finite; -1 if none.
-        largest_gradient: largest finite |gradient| of that step, after the sum over replicas and
-            before any clipping; nan where no step was bad.
-    """
-
-    steps: int
-    loss_sum: float
-    tokens: float
-    correct: float
+    steps: int = 0
+    loss_sum: float = 0.0
+    tokens: float = 0.0
+    correct: float = 0.0
     learning_rate: float = float("nan")
     bad_step: int = -1
     largest_gradient: float = float("nan")
@@ -68,41 +58,28 @@ class StepSums:
 
 @dataclasses.dataclass(frozen=True)
 class StepOptions:
-    """Treatment of the gradients in a training step, the same on every engine.
+    """Treatment of the gradients in a training step, the same on every engine; checks itself.
 
     Args:
         clip_norm: largest global norm of the gradients, after the sum over all replicas and
             microbatches; None does not clip.
         microbatches: parts that each replica's rows are cut into; their gradients are added before
             the one update, so that memory holds the activations of one part only.
-
-    Raises:
-        UserError: `clip_norm` is not a finite number above 0, or `microbatches` is below 1.
     """
 
-    clip_norm: float | None = None
-    microbatches: int = 1
+    clip_norm: float | None = option(None, above=0)
+    microbatches: int = option(1, at_least=1)
 
     def __post_init__(self):
-        if self.clip_norm is not None and not 0 < self.clip_norm < float("inf"):
-            raise UserError(
-                expected="clip_norm to be a finite number above 0",
-                received=f"clip_norm={self.clip_norm}",
-                do="Leave it out to clip nothing",
-            )
-        check_at_least(1, microbatches=self.microbatches)
+        check_options(self)
 
     def rows(self, rows: int) -> int:
-        """Returns the rows of a microbatch of a replica that has `rows` of them.
-
-        Raises:
-            UserError: they cannot be cut into equal parts.
-        """
+        """Returns the rows of a microbatch of a replica that has `rows` of them."""
         if rows % self.microbatches:
             raise UserError(
-                expected=f"microbatches to divide the {rows} sequences that a replica has",
-                received=f"microbatches={self.microbatches}",
-                do=f"Take a divisor of {rows}",
+                f"microbatches to divide the {rows} sequences that a replica has",
+                f"microbatches={self.microbatches}",
+                f"Take a divisor of {rows}",
             )
         return rows // self.microbatches
 
@@ -131,7 +108,8 @@ class Engine(abc.ABC):
     def __init__(self, options: StepOptions | None = None):
         self.options = options or StepOptions()
         self.variables: dict[str, keras.Variable] = {}
-        self._calls = Calls()
+        # Of the longest call so far, and of all arrays: a longer one means a new compilation.
+        self._length = 0
 
     def agree(self, flag: bool) -> bool:
         """Returns whether `flag` is set on any host; every host has to call it, and waits."""
@@ -148,32 +126,31 @@ class Engine(abc.ABC):
             UserError: the model is not built, or the engine would train it wrong.
         """
         if not model.built or not model.variables:
-            raise UserError(
-                expected="a built model",
-                received=f"model={model.name} without variables",
-                do="Call it on a batch first",
-            )
+            fault = f"model={model.name} without variables"
+            raise UserError("a built model", fault, "Call it on a batch first")
         self.check(model, optimizer)
         with self.scope():
             optimizer.build(model.trainable_variables)
         self.variables = state_variables(model, optimizer)
-        self._calls = Calls()
+        self._length = 0
         self.build_steps(model, optimizer)
 
-    def warm_up(self, batches: Iterator[Batch], num_steps: int) -> None:
-        """Compiles calls of up to `num_steps` steps by a call of none; takes no batch."""
-        self._train(self._calls.peek(batches, num_steps), 0)
+    def warm_up(self, batch: Batch, num_steps: int) -> None:
+        """Compiles calls of up to `num_steps` steps by a call of none on batches like this one."""
+        self._length = max(self._length, num_steps)
+        self.run_steps(stack([batch], self._length), 0)
 
     def train(self, batches: Iterator[Batch], num_steps: int) -> StepSums:
         """Runs `num_steps` steps on the next batches of an iterator; waits for the devices once.
 
         Args:
             batches: iterator of dicts of int arrays (global batch, length), with "targets"; on
-                several hosts the same on each. It is read ahead: pass the same one in the next
-                call to continue where this one ended.
+                several hosts the same on each.
             num_steps: how many; more than in any call before means a new compilation.
         """
-        return self._train(self._calls.take(batches, num_steps), num_steps)
+        self._length = max(self._length, num_steps)
+        arrays = stack(take(batches, num_steps), self._length)
+        return _sums(num_steps, self.run_steps(arrays, num_steps))
 
     def evaluate(self, batches: Iterable[Batch]) -> StepSums:
         """Sums loss and counts over `batches`, without dropout; the state stays as it is.
@@ -181,13 +158,11 @@ class Engine(abc.ABC):
         Args:
             batches: dicts as in `train`, all of one shape.
         """
-        batches = at_least_one(batches)
+        batches = list(batches)
+        if not batches:
+            raise UserError("at least one batch to evaluate on", "batches=[]", "Give more data")
         arrays = stack(batches, len(batches))
         return _sums(len(batches), self.run_evaluation(arrays, len(batches)))
-
-    def _train(self, batches: list[Batch], num_steps: int) -> StepSums:
-        arrays = stack(batches, self._calls.length)
-        return _sums(num_steps, self.run_steps(arrays, num_steps))
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies weights, slots, iterations and seeds to the host (`state_variables` names).
@@ -201,10 +176,7 @@ class Engine(abc.ABC):
 
         Args:
             state: arrays, or what can be sliced like them: a memory-mapped file, a lazily fused
-                array.
-
-        Raises:
-            UserError: naming every difference in names and shapes; nothing is set then.
+                array. Where names or shapes differ, an error names all and nothing is set.
         """
         check_state(
             {name: tuple(variable.shape) for name, variable in self.variables.items()},
@@ -227,8 +199,7 @@ class Engine(abc.ABC):
     def run_steps(self, arrays: dict[str, np.ndarray], num_steps: int) -> Sequence[float]:
         """Trains on the first `num_steps` of arrays (steps, global batch, length).
 
-        Returns:
-            The fields of `StepSums` after `steps`, in their order.
+        Returns the fields of `Totals`.
         """
 
     @abc.abstractmethod
@@ -245,16 +216,12 @@ class Engine(abc.ABC):
 
 
 def check_backend(backend: str, purpose: str) -> None:
-    """Checks that Keras runs on the backend that an engine is for.
-
-    Raises:
-        UserError: it runs on another one.
-    """
+    """Raises a `UserError` unless Keras runs on the backend that an engine is for."""
     if keras.backend.backend() != backend:
         raise UserError(
-            expected=f"Keras on its {backend} backend for {purpose}",
-            received=f"KERAS_BACKEND={keras.backend.backend()}",
-            do=f"Set KERAS_BACKEND={backend} before Keras is imported",
+            f"Keras on its {backend} backend for {purpose}",
+            f"KERAS_BACKEND={keras.backend.backend()}",
+            f"Set KERAS_BACKEND={backend} before Keras is imported",
         )
 
 

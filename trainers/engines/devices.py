@@ -7,8 +7,7 @@ parallel); on the JAX backend a mesh of named dimensions can also split it (mode
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 
@@ -16,26 +15,17 @@ import keras_fusion as kf
 from trainers.engines import sharding
 from trainers.engines.base import Engine, StepOptions
 from trainers.engines.mesh import BATCH, T5_LAYOUT, Layout, MeshShape, check_devices
-from trainers.errors import UserError, check_choice
+from trainers.errors import UserError
 from trainers.programs import check_options, option
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
-
-
-class EngineFactory(Protocol):
-    """Makes the engines of a run: each stage takes its own."""
-
-    def __call__(self, options: StepOptions) -> Engine:
-        """Makes an engine whose steps follow `options`."""
+# Makes the engines of a run, each of whose stages takes its own.
+EngineFactory = Callable[[StepOptions], Engine]
 
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """Choice of the devices of a run; says nothing about what it computes.
-
-    Raises:
-        UserError: values that do not go together.
-    """
+    """Choice of the devices of a run, which says nothing about what it computes; checks itself."""
 
     strategy: str = option(
         "auto", "TensorFlow: kind of machine.", choices=STRATEGIES, group="Devices"
@@ -52,7 +42,12 @@ class Devices:
 
     def __post_init__(self):
         check_options(self)
-        check_strategy(self.strategy, self.tpu)
+        if self.tpu and self.strategy not in ("auto", "tpu"):
+            raise UserError(
+                "--tpu only with --strategy=tpu or --strategy=auto",
+                f"tpu={self.tpu!r}, strategy={self.strategy!r}",
+                "Leave out one of them",
+            )
         # The syntax, before anything is read.
         self.shape()
         self.rules()
@@ -66,57 +61,28 @@ class Devices:
         return Layout.parse(self.layout) if self.layout else None
 
     def check_backend(self) -> None:
-        """Checks that Keras' backend can do what was asked for.
-
-        Raises:
-            UserError: it cannot; the message says which backend can.
-        """
+        """Raises a `UserError` unless Keras' backend can do what was asked for."""
         backend = keras.backend.backend()
-        if backend == "tensorflow":
-            for name in ("mesh_shape", "layout", "parallel_stages"):
-                if getattr(self, name):
-                    raise UserError(
-                        expected=f"the JAX backend for --{name}: on TensorFlow keras.distribution "
-                        "has no effect, and every device would hold the whole model",
-                        received="KERAS_BACKEND=tensorflow",
-                        do=f"Set KERAS_BACKEND=jax, or leave out --{name}",
-                    )
-        elif backend == "jax":
-            if self.strategy not in ("auto", "one_device"):
+        received = f"KERAS_BACKEND={backend}"
+        if backend not in ("tensorflow", "jax"):
+            do = "Set KERAS_BACKEND to one of them"
+            raise UserError("Keras on its tensorflow or jax backend for training", received, do)
+        for name in ("mesh_shape", "layout", "parallel_stages"):
+            if backend == "tensorflow" and getattr(self, name):
                 raise UserError(
-                    expected=f"the TensorFlow backend for --strategy={self.strategy}",
-                    received="KERAS_BACKEND=jax",
-                    do="Set KERAS_BACKEND=tensorflow, or use --mesh_shape",
+                    f"the JAX backend for --{name}: on TensorFlow keras.distribution has no "
+                    "effect, and every device would hold the whole model",
+                    received,
+                    f"Set KERAS_BACKEND=jax, or leave out --{name}",
                 )
-        else:
-            raise UserError(
-                expected="Keras on its tensorflow or jax backend for training",
-                received=f"KERAS_BACKEND={backend}",
-                do="Set KERAS_BACKEND to one of them",
-            )
-
-
-def check_strategy(strategy: str, tpu: str | None) -> None:
-    """Checks a strategy, and that a TPU is named only for one that takes it.
-
-    Raises:
-        UserError: an unknown strategy, or a TPU for another one.
-    """
-    check_choice(STRATEGIES, strategy=strategy)
-    if tpu and strategy not in ("auto", "tpu"):
-        raise UserError(
-            expected="--tpu only with --strategy=tpu or --strategy=auto",
-            received=f"tpu={tpu!r}, strategy={strategy!r}",
-            do="Leave out one of them",
-        )
+        if backend == "jax" and self.strategy not in ("auto", "one_device"):
+            expected = f"the TensorFlow backend for --strategy={self.strategy}"
+            do = "Set KERAS_BACKEND=tensorflow, or use --mesh_shape"
+            raise UserError(expected, received, do)
 
 
 def engine_factory(devices: Devices) -> EngineFactory:
-    """Returns the factory of a run's engines.
-
-    Raises:
-        UserError: the backend or the machine does not have what was asked for.
-    """
+    """Returns the factory of a run's engines, or raises a `UserError`."""
     devices.check_backend()
     # Imported here: neither backend needs the other to be installed.
     if keras.backend.backend() == "tensorflow":
@@ -153,11 +119,7 @@ class MeshEngines:
         return JaxEngine(self.shape, self.layout, self.devices, options)
 
     def check(self, configs: Iterable["kf.models.T5Config"], batch_size: int) -> None:
-        """Checks that models and batches can be split as asked; allocates nothing.
-
-        Raises:
-            UserError: they cannot; the message has the numbers of devices that would do.
-        """
+        """Raises a `UserError` unless models and batches can be split; allocates nothing."""
         for config in configs:
             model = kf.models.T5.skeleton(config)
             sharding.weight_specs(model, self.shape, self.layout)

@@ -33,7 +33,6 @@ class StepFlops:
     Args:
         weights: forward, by the weight matrices.
         attention: forward, by attention scores and weighted values.
-        method: a sentence on how they were counted.
     """
 
     weights: float
@@ -61,9 +60,7 @@ def step_flops(model, batch_size: int, encoder_length: int, decoder_length: int)
     Args:
         model: a built `kf.models.T5` or another encoder-decoder of fusable layers.
         batch_size: sequences in the batch.
-        encoder_length: tokens of a sequence that the encoder sees.
-        decoder_length: tokens of a sequence that the decoder sees.
-
+        encoder_length, decoder_length: tokens of a sequence that the two see.
     """
     lengths = {"encoder": encoder_length, "decoder": decoder_length}
     per_sequence, attention = 0, 0
@@ -96,16 +93,6 @@ def _seen_by(path: str) -> str:
 def planned_step_flops(
     config: "kf.models.T5Config", batch_size: int, encoder_length: int, decoder_length: int
 ) -> float:
-    """Returns `step_flops(...).total` of a T5 of a configuration, without allocating it.
-
-    Args:
-        config: of the model.
-        batch_size, encoder_length, decoder_length: as in `step_flops`.
-
-    Example:
-        >>> config = kf.models.T5Config.from_size("tiny_m", vocabulary_size=512)
-        >>> planned_step_flops(config, 32, 128, 29)
-        14276198400.0
-    """
+    """Returns `step_flops(...).total` of a T5 of a configuration, without allocating it."""
     model = kf.models.T5.skeleton(config)
     return step_flops(model, batch_size, encoder_length, decoder_length).total

@@ -15,8 +15,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from keras_fusion import _keras
 from trainers.engines import sharding
 from trainers.engines.base import Engine, StepOptions, check_backend
-from trainers.engines.jax_steps import State, Steps, Totals
+from trainers.engines.jax_steps import State, Steps
 from trainers.engines.jax_variables import initialize, place
+from trainers.engines.losses import Totals
 from trainers.engines.mesh import BATCH, Layout, MeshShape, check_devices
 
 
@@ -31,17 +32,6 @@ class JaxEngine(Engine):
             at the same time, each in a thread of its own.
         options: what a step does with its gradients. Microbatch k of m is the rows k, k + m, …, so
             that it is the same on every mesh.
-
-    Raises:
-        UserError: another backend than JAX, or more devices than there are.
-
-    Example:
-        engine = JaxEngine("batch:2,model:2")
-        with engine.scope():
-            model = kf.models.T5(config, seed=0)
-            optimizer = kf.optimizers.Adafactor(learning_rate)
-        engine.compile(model, optimizer)
-        sums = engine.train(batches.from_step(0), num_steps=100)
     """
 
     def __init__(
@@ -104,7 +94,7 @@ class JaxEngine(Engine):
             model.trainable_variables, model.non_trainable_variables, optimizer.variables
         )
         self._has_values = False
-        state = self._state_shardings()
+        state = self._by_group({id(v): self.shardings[name] for name, v in self.variables.items()})
         single = NamedSharding(self.mesh, PartitionSpec())
         totals = Totals(*[single] * len(Totals._fields))
 
@@ -115,9 +105,9 @@ class JaxEngine(Engine):
         self.train_steps = jax.jit(steps.train, donate_argnums=0, out_shardings=(state, totals))
         self._evaluation_steps = jax.jit(steps.evaluate, out_shardings=totals)
 
-    def _state_shardings(self) -> State:
-        shardings = {id(v): self.shardings[name] for name, v in self.variables.items()}
-        return State(*([shardings[id(v)] for v in group] for group in self._groups))
+    def _by_group(self, values: Mapping[int, object]) -> State:
+        """Values in the order of the variables, from a dictionary by their ids."""
+        return State(*([values[id(v)] for v in group] for group in self._groups))
 
     # ---- running ----
 
@@ -136,14 +126,11 @@ class JaxEngine(Engine):
     def _distribute(self, arrays: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """Puts (steps, rows, length) arrays on the mesh, as `Steps` wants them."""
         batch_sharding = self._batch_sharding()
-        return {
-            name: place(
-                value.reshape(self._batch_shape(value.shape)).swapaxes(1, 2),
-                value.dtype,
-                batch_sharding,
-            )
+        shaped = {
+            name: value.reshape(self._batch_shape(value.shape)).swapaxes(1, 2)
             for name, value in arrays.items()
         }
+        return {name: place(value, value.dtype, batch_sharding) for name, value in shaped.items()}
 
     def _batch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """(steps, rows of a microbatch, microbatches, length) from (steps, rows, length)."""
@@ -165,34 +152,23 @@ class JaxEngine(Engine):
 
         Returns:
             `jax.stages.Lowered`; its `compile()` has the costs of a step.
-
-        Example:
-            shapes = {"encoder_token_ids": (64, 512), "decoder_token_ids": (64, 114),
-                      "targets": (64, 114)}
-            engine.lower(shapes).compile().memory_analysis()
         """
-        batch_sharding = self._batch_sharding()
         batches = {}
         for name, shape in batch_shapes.items():
             steps, rows, parts, *rest = self._batch_shape((num_steps, *shape))
             batches[name] = jax.ShapeDtypeStruct(
-                (steps, parts, rows, *rest), np.int32, sharding=batch_sharding
+                (steps, parts, rows, *rest), np.int32, sharding=self._batch_sharding()
             )
-        return self.train_steps.lower(
-            self.state_shapes(), batches, jax.ShapeDtypeStruct((), np.int32)
-        )
+        count = jax.ShapeDtypeStruct((), np.int32)
+        return self.train_steps.lower(self.state_shapes(), batches, count)
 
     def state_shapes(self) -> State:
         """Returns shapes, dtypes and shardings of the state, without values."""
-        return State(
-            *(
-                [
-                    jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=placed)
-                    for v, placed in zip(group, shardings, strict=True)
-                ]
-                for group, shardings in zip(self._groups, self._state_shardings(), strict=True)
-            )
-        )
+        shapes = {
+            id(v): jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=self.shardings[name])
+            for name, v in self.variables.items()
+        }
+        return self._by_group(shapes)
 
     # ---- state ----
 

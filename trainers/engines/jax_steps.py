@@ -11,7 +11,7 @@ import keras
 from trainers.data.tokens import PAD_ID
 from trainers.engines.base import StepOptions
 from trainers.engines.gradients import clip, largest_if_not_finite
-from trainers.engines.losses import LossSums, loss_sums
+from trainers.engines.losses import LossSums, Totals, loss_sums
 
 
 class State(NamedTuple):
@@ -26,17 +26,6 @@ class State(NamedTuple):
     weights: list
     others: list
     slots: list
-
-
-class Totals(NamedTuple):
-    """Sums over steps, as scalars on the device; fields as in `StepSums`."""
-
-    loss_sum: jax.Array
-    tokens: jax.Array
-    correct: jax.Array
-    learning_rate: jax.Array
-    bad_step: jax.Array
-    largest_gradient: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,25 +51,23 @@ class Steps:
 
         def step(index, carry):
             state, totals = carry
-            batch = {name: value[index] for name, value in batches.items()}
-            state, sums, rate, largest = self._step(state, batch)
-            return state, _add(totals, index, sums, rate, largest)
+            state, *results = self._step(state, _at(batches, index))
+            return state, totals.add(index, *results)
 
-        return jax.lax.fori_loop(0, num_steps, step, (state, _zeros()))
+        return jax.lax.fori_loop(0, num_steps, step, (state, Totals.zeros()))
 
     def evaluate(self, state: State, batches: Mapping, num_batches) -> Totals:
         """Sums over the first `num_batches`, without dropout."""
 
         def step(index, totals):
-            batch = {name: value[index] for name, value in batches.items()}
-            parts = batch["targets"].shape[0]
-            for part in range(parts):
-                one = {name: value[part] for name, value in batch.items()}
-                sums, _ = self._forward(state.weights, state.others, one, training=False)
-                totals = _add(totals, index, sums)
+            batch = _at(batches, index)
+            for part in range(batch["targets"].shape[0]):
+                part = _at(batch, part)
+                sums, _ = self._forward(state.weights, state.others, part, training=False)
+                totals = totals.add(index, sums)
             return totals
 
-        return jax.lax.fori_loop(0, num_batches, step, _zeros())
+        return jax.lax.fori_loop(0, num_batches, step, Totals.zeros())
 
     def _step(self, state: State, batch: Mapping):
         rate = self._learning_rate(state.slots)
@@ -108,8 +95,7 @@ class Steps:
             return (self.keep(added[0]), others, added[1]), None
 
         if batch["targets"].shape[0] == 1:
-            only = {name: value[0] for name, value in batch.items()}
-            gradients, (others, sums) = gradients_of(state.weights, state.others, only)
+            gradients, (others, sums) = gradients_of(state.weights, state.others, _at(batch, 0))
             return gradients, others, sums
         zeros = [jnp.zeros_like(weight) for weight in state.weights]
         nothing = LossSums(jnp.float32(0), jnp.int32(0), jnp.int32(0))
@@ -126,19 +112,5 @@ class Steps:
             return jnp.asarray(keras.ops.convert_to_tensor(self.optimizer.learning_rate), "float32")
 
 
-def _zeros() -> Totals:
-    nan = jnp.float32(jnp.nan)
-    return Totals(jnp.float32(0), jnp.int32(0), jnp.int32(0), nan, jnp.int32(-1), nan)
-
-
-def _add(totals: Totals, index, sums: LossSums, rate=jnp.nan, largest=jnp.nan) -> Totals:
-    was_good = totals.bad_step < 0
-    failed = was_good & ~jnp.isfinite(sums.loss)
-    return Totals(
-        loss_sum=totals.loss_sum + sums.loss,
-        tokens=totals.tokens + sums.tokens,
-        correct=totals.correct + sums.correct,
-        learning_rate=jnp.asarray(rate, "float32"),
-        bad_step=jnp.where(failed, jnp.asarray(index, "int32"), totals.bad_step),
-        largest_gradient=jnp.where(was_good, largest, totals.largest_gradient),
-    )
+def _at(arrays: Mapping, index) -> dict:
+    return {name: value[index] for name, value in arrays.items()}

@@ -11,6 +11,7 @@ from keras_fusion.losses import token_losses
 from trainers.data.tokens import PAD_ID
 
 Z_LOSS = 1e-4
+_NAN = float("nan")
 
 
 class LossSums(NamedTuple):
@@ -27,6 +28,45 @@ class LossSums(NamedTuple):
     correct: object
 
 
+class Totals(NamedTuple):
+    """Sums over several steps (or evaluation batches), as scalars on the device.
+
+    Attributes:
+        loss_sum, tokens, correct: as in `LossSums`.
+        learning_rate: of the last step; nan in an evaluation.
+        bad_step: index of the first step whose loss was not finite; -1 if none.
+        largest_gradient: largest finite |gradient| of that step, after the sum over replicas and
+            before any clipping; nan where no step was bad.
+    """
+
+    loss_sum: object
+    tokens: object
+    correct: object
+    learning_rate: object
+    bad_step: object
+    largest_gradient: object
+
+    @classmethod
+    def zeros(cls) -> "Totals":
+        """Returns the sums over no step."""
+        floats = [ops.convert_to_tensor(value, "float32") for value in (0.0, _NAN, _NAN)]
+        counts = [ops.convert_to_tensor(value, "int32") for value in (0, 0, -1)]
+        return cls(floats[0], *counts[:2], floats[1], counts[2], floats[2])
+
+    def add(self, index, sums: LossSums, rate=_NAN, largest=_NAN) -> "Totals":
+        """Returns the sums with those of step `index`: its learning rate and largest gradient."""
+        was_good = self.bad_step < 0
+        failed = ops.logical_and(was_good, ops.logical_not(ops.isfinite(sums.loss)))
+        return Totals(
+            self.loss_sum + sums.loss,
+            self.tokens + sums.tokens,
+            self.correct + sums.correct,
+            ops.cast(rate, "float32"),
+            ops.where(failed, index, self.bad_step),
+            ops.where(was_good, ops.cast(largest, "float32"), self.largest_gradient),
+        )
+
+
 def loss_sums(logits, targets, z_loss: float = Z_LOSS) -> LossSums:
     """Returns the sums of T5's pretraining loss over one batch.
 
@@ -38,9 +78,6 @@ def loss_sums(logits, targets, z_loss: float = Z_LOSS) -> LossSums:
         logits: float (batch, length, vocabulary); computed in float32 whatever comes in.
         targets: int (batch, length); 0 is padding and does not count.
         z_loss: factor of (log Z)²; keeps log Z near 0, so that low precision stays accurate.
-
-    Returns:
-        `LossSums` of scalars.
 
     Example:
         sums = loss_sums(model(batch), batch["targets"])

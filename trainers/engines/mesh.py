@@ -19,13 +19,10 @@ _MESH_EXAMPLE = "batch:2,model:4"
 
 @dataclasses.dataclass(frozen=True)
 class MeshShape:
-    """Names and sizes of the dimensions of a grid of devices.
+    """Names and sizes of the dimensions of a grid of devices; checks itself.
 
     Args:
         dims: (name, size) of each dimension.
-
-    Raises:
-        UserError: no dimension, one named twice, or a size that is not a positive integer.
 
     Example:
         >>> MeshShape.parse("batch:2,model:4").size
@@ -42,11 +39,7 @@ class MeshShape:
             if type(size) is not int or size < 1:
                 expected = f"a positive number of devices along {name}"
         if expected:
-            raise UserError(
-                expected=expected,
-                received=f"mesh_shape={str(self)!r}",
-                do=f"Write it as {_MESH_EXAMPLE}",
-            )
+            raise UserError(expected, f"mesh_shape={str(self)!r}", f"Write it as {_MESH_EXAMPLE}")
 
     @classmethod
     def parse(cls, text: str) -> "MeshShape":
@@ -80,11 +73,8 @@ class Layout:
     """Rules that send named axes to mesh dimensions.
 
     Args:
-        rules: (axis, mesh dimension) pairs; Mesh TensorFlow's `d_ff` and `d_model` stand for the
-            axes `mlp` and `hidden`.
-
-    Raises:
-        UserError: an axis is sent to two mesh dimensions.
+        rules: (axis, mesh dimension) pairs, one for each axis; Mesh TensorFlow's `d_ff` and
+            `d_model` stand for the axes `mlp` and `hidden`.
 
     Example:
         >>> Layout.parse("batch:batch,d_ff:model").dim("mlp")
@@ -98,13 +88,12 @@ class Layout:
         object.__setattr__(self, "rules", rules)
         dims: dict[str, str] = {}
         for axis, dim in rules:
-            if axis in dims:
+            if dims.setdefault(axis, dim) != dim:
                 raise UserError(
-                    expected="one mesh dimension for each axis",
-                    received=f"layout={str(self)!r}, with {axis} on {dims[axis]} and on {dim}",
-                    do="Leave out one of the two rules",
+                    "one mesh dimension for each axis",
+                    f"layout={str(self)!r}, with {axis} on {dims[axis]} and on {dim}",
+                    "Leave out one of the two rules",
                 )
-            dims[axis] = dim
 
     @classmethod
     def parse(cls, text: str) -> "Layout":
@@ -117,13 +106,8 @@ class Layout:
 
     def restricted(self, axes=None, dims=None) -> "Layout":
         """Returns the rules of these axes and of these mesh dimensions; None for any."""
-        return Layout(
-            tuple(
-                (axis, dim)
-                for axis, dim in self.rules
-                if (axes is None or axis in axes) and (dims is None or dim in dims)
-            )
-        )
+        rules = [rule for rule in self.rules if axes is None or rule[0] in axes]
+        return Layout(tuple(rule for rule in rules if dims is None or rule[1] in dims))
 
     def __str__(self):
         return ",".join(f"{axis}:{dim}" for axis, dim in self.rules)
@@ -136,11 +120,8 @@ T5_LAYOUT = Layout((("batch", "batch"), ("heads", "model"), ("mlp", "model"), ("
 def _pairs(text: str, flag: str, example: str) -> list[tuple[str, str]]:
     pairs = [tuple(part.split(":")) for part in re.split(r"[,.; ]+", text.strip()) if part]
     if not pairs or any(len(pair) != 2 or not all(pair) for pair in pairs):
-        raise UserError(
-            expected=f"--{flag} as name:value pairs",
-            received=f"{flag}={text!r}",
-            do=f"Write it as {example}",
-        )
+        do = f"Write it as {example}"
+        raise UserError(f"--{flag} as name:value pairs", f"{flag}={text!r}", do)
     return pairs
 
 
@@ -150,15 +131,11 @@ def _integer(text: str):
 
 
 def check_devices(mesh: MeshShape, available: int) -> None:
-    """Checks that there are as many devices as the mesh has places.
-
-    Raises:
-        UserError: there are fewer; the message says how to have virtual ones.
-    """
+    """Raises a `UserError` if the mesh has more places than there are devices."""
     if mesh.size > available:
         raise UserError(
-            expected=f"a mesh of at most the {available} devices that there are",
-            received=f"mesh_shape={str(mesh)!r}, which needs {mesh.size}",
-            do="Take a smaller one; on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count="
+            f"a mesh of at most the {available} devices that there are",
+            f"mesh_shape={str(mesh)!r}, which needs {mesh.size}",
+            "Take a smaller one; on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count="
             f"{mesh.size} gives virtual devices",
         )

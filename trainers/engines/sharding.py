@@ -28,24 +28,17 @@ def axis_sizes(model) -> dict[str, int]:
 
     That is the greatest common divisor of all sizes that the axis has: heads count as heads also
     where num_heads · key_value_dim are one joined axis, since no head is split.
-
-    Example:
-        >>> axis_sizes(T5(T5Config.from_size("t5_small")))["heads"]
-        6
     """
-    sizes: dict[str, int] = {}
-
-    def meet(axis, size):
-        sizes[axis] = math.gcd(sizes.get(axis, 0), size)
-
+    pairs = []
     for variable, axes in declared_weights(model).values():
-        for name, size in zip(axes.names, variable.shape, strict=True):
-            meet(name, size)
+        pairs += zip(axes.names, variable.shape, strict=True)
     for layer in _all_layers(model):
-        for argument, axis in layer.sizes().items() if tree.is_fusable(layer) else ():
-            size = getattr(layer, argument, None)
-            if isinstance(size, int):
-                meet(axis, size)
+        if tree.is_fusable(layer):
+            pairs += [(axis, getattr(layer, name, None)) for name, axis in layer.sizes().items()]
+    sizes: dict[str, int] = {}
+    for axis, size in pairs:
+        if isinstance(size, int):
+            sizes[axis] = math.gcd(sizes.get(axis, 0), size)
     return sizes
 
 
@@ -62,9 +55,6 @@ def weight_specs(model, mesh: MeshShape, layout: Layout | None = None) -> dict[s
         model: a built model or layer; weights need no values.
         mesh: shape of the mesh.
         layout: rules, each naming an axis of the model; None takes those of `T5_LAYOUT` that do.
-
-    Returns:
-        `{path: mesh dimension or None for each dimension of the weight}`.
 
     Raises:
         UserError: a rule names no axis of the model, a mesh dimension does not divide an axis, or
@@ -109,20 +99,16 @@ def state_specs(model, specs: Mapping[str, Spec], variables: Mapping) -> dict[st
 
 
 def checked_layout(layout: Layout | None, axes: Mapping[str, int]) -> Layout:
-    """Returns the layout, or for None T5's rules of the axes that the model has.
-
-    Raises:
-        UserError: a rule names neither the batch nor one of `axes`.
-    """
+    """Returns the layout, or for None T5's rules of the axes that the model has."""
     names = sorted({BATCH, *axes})
     if layout is None:
         return T5_LAYOUT.restricted(axes=names)
     unknown = [axis for axis, _ in layout.rules if axis not in names]
     if unknown:
         raise UserError(
-            expected=f"rules of --layout to name axes of the model, which are {', '.join(names)}",
-            received=f"layout={str(layout)!r}, with {', '.join(unknown)}",
-            do="Leave that out",
+            f"rules of --layout to name axes of the model, which are {', '.join(names)}",
+            f"layout={str(layout)!r}, with {', '.join(unknown)}",
+            "Leave that out",
         )
     return layout
 
@@ -134,9 +120,9 @@ def _check_sizes(sizes: Mapping[str, int], mesh: MeshShape, layout: Layout) -> N
             fitting = _alternatives(divisors(math.gcd(*split.values())))
             sizes_there = ", ".join(f"{axis}={size}" for axis, size in split.items())
             raise UserError(
-                expected=f"a number of devices along {dim} that divides {sizes_there}",
-                received=f"mesh_shape={str(mesh)!r}",
-                do=f"Take {fitting}, or leave out rules of --layout",
+                f"a number of devices along {dim} that divides {sizes_there}",
+                f"mesh_shape={str(mesh)!r}",
+                f"Take {fitting}, or leave out rules of --layout",
             )
 
 
@@ -146,10 +132,10 @@ def _check_apart(tensor: str, names: Sequence[str], layout: Layout) -> None:
         dim = layout.dim(name)
         if dim is not None and dim in taken:
             raise UserError(
-                expected="the dimensions of a tensor on different mesh dimensions",
-                received=f"layout={str(layout)!r}, with {taken[dim]} and {name} of {tensor} "
+                "the dimensions of a tensor on different mesh dimensions",
+                f"layout={str(layout)!r}, with {taken[dim]} and {name} of {tensor} "
                 f"({', '.join(names)}) on {dim}",
-                do="Leave out one of the two rules",
+                "Leave out one of the two rules",
             )
         taken[dim] = name
 
@@ -168,27 +154,22 @@ def slot_spec(spec: Spec, shape: Sequence[int], slot_shape: Sequence[int]) -> Sp
 
 
 def check_batch(rows: int, mesh: MeshShape, layout: Layout) -> int:
-    """Returns the rows of a batch that each replica gets.
-
-    Raises:
-        UserError: the mesh dimension of the batch does not divide them.
-    """
+    """Returns the rows of a batch that each replica gets, or raises a `UserError`."""
     dim = layout.dim(BATCH)
     replicas = mesh.along(dim)
     if rows % replicas:
+        fitting = _alternatives(divisors(rows))
         raise UserError(
-            expected=f"a batch size that the {replicas} devices along {dim} divide",
-            received=f"batch_size={rows}, mesh_shape={str(mesh)!r}",
-            do=f"Take a multiple of {replicas}, or {_alternatives(divisors(rows))} devices along "
-            f"{dim}",
+            f"a batch size that the {replicas} devices along {dim} divide",
+            f"batch_size={rows}, mesh_shape={str(mesh)!r}",
+            f"Take a multiple of {replicas}, or {fitting} devices along {dim}",
         )
     return rows // replicas
 
 
 def divisors(number: int) -> list[int]:
     """Returns all divisors of a positive integer, in order."""
-    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
-    return sorted({*small, *(number // d for d in small)})
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
 
 
 def _alternatives(numbers: Sequence[int]) -> str:

@@ -20,16 +20,7 @@ def state_variables(model, optimizer=None) -> dict[str, keras.Variable]:
         optimizer/<name>                               iterations, learning rate
         optimizer/<path of the weight>/<slot name>     slots
 
-    Args:
-        model: a built `keras.Model`.
-        optimizer: a built Keras optimizer, or None.
-
-    Returns:
-        Dict from name to variable, in a fixed order.
-
-    Example:
-        weights = {name: v for name, v in state_variables(model).items()
-                   if name.startswith("model/")}
+    The order is fixed. Model and optimizer have to be built.
     """
     names: dict[str, keras.Variable] = {}
     seen: set[int] = set()
@@ -45,9 +36,9 @@ def state_variables(model, optimizer=None) -> dict[str, keras.Variable]:
     missing = [v.path for v in model.variables if id(v) not in seen]
     if missing:
         raise UserError(
-            expected="every variable of the model to belong to one of its layers",
-            received=f"variables={missing} without one",
-            do="Create them with `add_weight`",
+            "every variable of the model to belong to one of its layers",
+            f"variables={missing} without one",
+            "Create them with `add_weight`",
         )
     if optimizer is not None:
         _name_optimizer(names, optimizer)
@@ -105,15 +96,12 @@ def _name_optimizer(names: dict, optimizer) -> None:
 
 
 def check_state(expected: Mapping[str, tuple], received: Mapping[str, tuple], source: str) -> None:
-    """Raises one error that lists every name and shape in which two states differ.
+    """Raises one `UserError` that lists every name and shape in which two states differ.
 
     Args:
         expected: name to shape, of the variables that will be set.
         received: name to shape, of the values at hand.
         source: where the values come from, for the message.
-
-    Raises:
-        UserError: on any difference; nothing has been set then.
     """
     missing = [name for name in expected if name not in received]
     unknown = [name for name in received if name not in expected]
@@ -126,7 +114,7 @@ def check_state(expected: Mapping[str, tuple], received: Mapping[str, tuple], so
     ]
     if faults:
         raise UserError(
-            expected=f"the weights and shapes of this model in {source}",
-            received=f"{len(faults)} mismatches: {'; '.join(faults)}",
-            do="Use the configuration that it was saved with",
+            f"the weights and shapes of this model in {source}",
+            f"{len(faults)} mismatches: {'; '.join(faults)}",
+            "Use the configuration that it was saved with",
         )

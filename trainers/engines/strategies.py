@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from trainers.engines.base import check_backend
-from trainers.engines.devices import EngineFactory, check_strategy
+from trainers.engines.devices import EngineFactory
 from trainers.engines.tensorflow import TensorFlowEngine
 from trainers.errors import UserError
 
@@ -18,21 +18,10 @@ _EXAMPLE = (
 
 
 def engines(name: str, tpu: str | None = None) -> EngineFactory:
-    """Returns the factory of a run's engines.
+    """Returns the factory of a run's engines; arguments as for `make_strategy`.
 
     All of them share one strategy object: a second one on the same devices would number its
     all-reduces from the start again, and TensorFlow would take them for those of the first.
-
-    Args:
-        name: see `make_strategy`.
-        tpu: see `make_strategy`.
-
-    Raises:
-        UserError: as `make_strategy`; or Keras runs on a backend that these engines are not for.
-
-    Example:
-        make_engine = engines("auto")
-        engine = make_engine(StepOptions(clip_norm=1.0))
     """
     check_backend("tensorflow", "a tf.distribute strategy")
     # Each stage has a model, hence step functions of its own: nothing to warn of.
@@ -49,17 +38,9 @@ def make_strategy(name: str, tpu: str | None = None) -> tf.distribute.Strategy:
             has several, all GPUs where there are several, else one device.
         tpu: name of a TPU, or "local" for that of this host; None takes TPU_NAME.
 
-    Returns:
-        The strategy.
-
     Raises:
-        UserError: a name is unknown, no TPU is found, TF_CONFIG cannot be used, or a TPU is named
-            for a strategy that takes none.
-
-    Example:
-        strategy = make_strategy("tpu", "local")
+        UserError: no TPU is found, or TF_CONFIG cannot be used.
     """
-    check_strategy(name, tpu)
     tpu = tpu or os.environ.get("TPU_NAME")
     return MAKERS[_choose(tpu) if name == "auto" else name](tpu)
 
@@ -67,8 +48,10 @@ def make_strategy(name: str, tpu: str | None = None) -> tf.distribute.Strategy:
 def _choose(tpu: str | None) -> str:
     if tpu:
         return "tpu"
-    if os.environ.get("TF_CONFIG") and _num_workers(read_tf_config(os.environ)) > 1:
-        return "multi_worker"
+    if os.environ.get("TF_CONFIG"):
+        cluster = read_tf_config(os.environ)["cluster"]
+        if sum(map(len, cluster.values())) > 1:
+            return "multi_worker"
     if len(tf.config.list_physical_devices("GPU")) > 1:
         return "mirrored"
     return "one_device"
@@ -80,27 +63,24 @@ def _multi_worker(tpu):
         return tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         raise UserError(
-            expected="a cluster that this process can join",
-            received=f"TF_CONFIG={os.environ['TF_CONFIG']}: {_first_line(error)}",
-            do="Start one process for each of its tasks; its address must be free on that host",
+            "a cluster that this process can join",
+            f"TF_CONFIG={os.environ['TF_CONFIG']}: {_first_line(error)}",
+            "Start one process for each of its tasks; its address must be free on that host",
         ) from error
 
 
 def _tpu(tpu):
     if not tpu:
-        raise UserError(
-            expected="the TPU of --strategy=tpu",
-            received="tpu=None, and TPU_NAME is not set",
-            do="Give --tpu=local on a TPU VM, or --tpu=NAME",
-        )
+        do = "Give --tpu=local on a TPU VM, or --tpu=NAME"
+        raise UserError("the TPU of --strategy=tpu", "tpu=None, and TPU_NAME is not set", do)
     try:
         # Finds its hosts, connects to them, and starts its cores.
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(tpu)
     except Exception as error:  # whatever a missing library, host, network or permission raises
         raise UserError(
-            expected="a TPU that this process can use",
-            received=f"tpu={tpu!r}: {type(error).__name__}: {_first_line(error)}",
-            do="Check the name, that no other process holds the TPU, and that tensorflow-tpu is "
+            "a TPU that this process can use",
+            f"tpu={tpu!r}: {type(error).__name__}: {_first_line(error)}",
+            "Check the name, that no other process holds the TPU, and that tensorflow-tpu is "
             "installed here in place of tensorflow",
         ) from error
     return tf.distribute.TPUStrategy(resolver)
@@ -125,17 +105,8 @@ def read_tf_config(environment: Mapping[str, str]) -> dict:
     TensorFlow itself finds some of its faults late, some never: a task that is not in the cluster
     lets every host wait for ever.
 
-    Args:
-        environment: where to look, such as `os.environ`.
-
     Returns:
         {"cluster": {job: [address, …]}, "task": {"type": job, "index": number}}.
-
-    Raises:
-        UserError: quoting what is wrong with it.
-
-    Example:
-        task = read_tf_config(os.environ)["task"]
     """
     text = environment.get("TF_CONFIG") or ""
     fault, config = "it is not set", None
@@ -147,9 +118,9 @@ def read_tf_config(environment: Mapping[str, str]) -> dict:
             fault = f"it is no JSON: {error}"
     if fault:
         raise UserError(
-            expected=f"TF_CONFIG such as {_EXAMPLE} for several hosts",
-            received=f"TF_CONFIG={text!r}: {fault}",
-            do="Set it on every host, with its own index",
+            f"TF_CONFIG such as {_EXAMPLE} for several hosts",
+            f"TF_CONFIG={text!r}: {fault}",
+            "Set it on every host, with its own index",
         )
     return config
 
@@ -182,7 +153,3 @@ def _fault(config) -> str | None:
 def _is_address(value) -> bool:
     host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
     return bool(host) and port.isdigit() and 0 < int(port) < 65536
-
-
-def _num_workers(config: Mapping) -> int:
-    return sum(map(len, config["cluster"].values()))

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_fusion import _keras
 from trainers.data.tokens import PAD_ID
 from trainers.engines.base import Engine, StepOptions, check_backend
+from trainers.engines.losses import Totals
 from trainers.engines.tensorflow_steps import ReplicaSteps
 from trainers.errors import UserError
 
@@ -31,7 +32,6 @@ class TensorFlowEngine(Engine):
 
     Args:
         strategy: a `tf.distribute.Strategy`; None takes the default one (a single device).
-        options: clipping and microbatches; None for neither.
 
     Example:
         engine = TensorFlowEngine(tf.distribute.MirroredStrategy(), StepOptions(clip_norm=1.0))
@@ -86,39 +86,25 @@ class TensorFlowEngine(Engine):
         return self.strategy.scope()
 
     def check(self, model, optimizer) -> None:
-        """Checks for what would train wrong without a message.
-
-        Raises:
-            UserError: a model built outside `scope()`, or an optimizer option that is wrong inside
-                this loop.
-        """
-        if self._replicas > 1:
-            outside = [
-                v.path
-                for v in model.variables
-                if not isinstance(v.value, tf.distribute.DistributedValues)
-            ]
-            if outside:
-                raise UserError(
-                    expected="the model to be built inside engine.scope()",
-                    received=f"{len(outside)} variables that are not mirrored, the first "
-                    f"{outside[0]}",
-                    do="Build it there",
-                )
+        mirrored = tf.distribute.DistributedValues
+        outside = [v.path for v in model.variables if not isinstance(v.value, mirrored)]
+        if self._replicas > 1 and outside:
+            raise UserError(
+                "the model to be built inside engine.scope()",
+                f"{len(outside)} variables that are not mirrored, the first {outside[0]}",
+                "Build it there",
+            )
         if hasattr(optimizer, "inner_optimizer"):
             raise UserError(
-                expected="an optimizer that scales no loss: an overflow on one replica would turn "
-                "all weights into nan",
-                received=f"optimizer={type(optimizer).__name__}",
-                do="Use bfloat16 without it",
+                "an optimizer that scales no loss: an overflow on one replica would turn all "
+                "weights into nan",
+                f"optimizer={type(optimizer).__name__}",
+                "Use bfloat16 without it",
             )
         for option, reason in _REFUSED.items():
-            if getattr(optimizer, option, None):
-                raise UserError(
-                    expected=f"an optimizer without {option}, which {reason}",
-                    received=f"{option}={getattr(optimizer, option)}",
-                    do="Leave it out",
-                )
+            if value := getattr(optimizer, option, None):
+                expected = f"an optimizer without {option}, which {reason}"
+                raise UserError(expected, f"{option}={value}", "Leave it out")
 
     def build_steps(self, model, optimizer) -> None:
         if self._replicas > 1:
@@ -146,9 +132,9 @@ class TensorFlowEngine(Engine):
         size = arrays["targets"].shape[1]
         if size % self._replicas:
             raise UserError(
-                expected=f"a batch size that {self._replicas} replicas divide",
-                received=f"batch_size={size}",
-                do=f"Take a multiple of {self._replicas}",
+                f"a batch size that {self._replicas} replicas divide",
+                f"batch_size={size}",
+                f"Take a multiple of {self._replicas}",
             )
         return size // self._replicas
 
@@ -168,28 +154,24 @@ class TensorFlowEngine(Engine):
         return self.strategy.experimental_distribute_values_from_function(rows_of)
 
     def _loop_of_training(self, arrays, tokens, num_steps):
-        loss, counts, bad = _zeros()
-        rate, largest = tf.constant(0.0), tf.constant(float("nan"))
+        totals = Totals.zeros()
         for index in tf.range(num_steps):
             batch = self._batch_of_replicas(arrays, index)
-            result = self.strategy.run(self._steps.train, (batch, tokens[index]))
-            sums, rate, gradient = (self._of_any_replica(value) for value in result)
-            largest = tf.where(bad < 0, gradient, largest)
-            loss, counts, bad = _add(index, loss, counts, bad, sums)
-        return _pack(loss, counts, rate, bad, largest)
+            results = self._run(self._steps.train, batch, tokens[index])
+            totals = totals.add(index, *results)
+        return _pack(totals)
 
     def _loop_of_evaluation(self, arrays, num_batches):
-        loss, counts, bad = _zeros()
+        totals = Totals.zeros()
         for index in tf.range(num_batches):
             batch = self._batch_of_replicas(arrays, index)
-            sums = self._of_any_replica(self.strategy.run(self._steps.evaluate, (batch,)))
-            loss, counts, bad = _add(index, loss, counts, bad, sums)
-        nan = tf.constant(float("nan"))
-        return _pack(loss, counts, nan, bad, nan)
+            totals = totals.add(index, *self._run(self._steps.evaluate, batch))
+        return _pack(totals)
 
-    def _of_any_replica(self, value):
-        """Returns a value that is the same on every replica."""
-        return self.strategy.experimental_local_results(value)[0]
+    def _run(self, step, *arguments):
+        """Runs a step on all replicas; returns its values, which are the same on each."""
+        local = self.strategy.experimental_local_results
+        return tf.nest.map_structure(lambda v: local(v)[0], self.strategy.run(step, arguments))
 
     def read(self, name: str) -> np.ndarray:
         return np.array(keras.ops.convert_to_numpy(self.variables[name].value))
@@ -198,21 +180,10 @@ class TensorFlowEngine(Engine):
         self.variables[name].assign(np.asarray(value))
 
 
-def _zeros():
-    return tf.constant(0.0), tf.constant([0, 0]), tf.constant(-1)
-
-
-def _add(index, loss, counts, bad, sums):
-    failed = tf.logical_and(bad < 0, tf.logical_not(tf.math.is_finite(sums[0])))
-    bad = tf.where(failed, index, bad)
-    return loss + sums[0], counts + tf.cast(sums[1:], tf.int32), bad
-
-
-def _pack(loss, counts, *others):
+def _pack(totals: Totals):
     # One vector, so that a call waits for the devices and copies from them once; float64 holds
     # every int32 exactly.
-    scalars = [loss, *tf.unstack(counts), *others]
-    return tf.stack([tf.cast(value, tf.float64) for value in scalars])
+    return tf.stack([tf.cast(value, tf.float64) for value in totals])
 
 
 def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:

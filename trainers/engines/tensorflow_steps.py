@@ -5,9 +5,10 @@ is the program of a core.
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
 
+import keras
 import tensorflow as tf
 
 from keras_fusion.layers.dropout import fold_seed
@@ -19,20 +20,7 @@ _SEED_SHIFT = 2654435761
 _SUM = tf.distribute.ReduceOp.SUM
 
 
-class StepResult(NamedTuple):
-    """Results of a training step, the same on every replica.
-
-    Attributes:
-        sums: float32 (loss, tokens, correct) over the global batch.
-        learning_rate: float32 scalar.
-        largest_gradient: float32 scalar; nan while the loss is finite.
-    """
-
-    sums: tf.Tensor
-    learning_rate: tf.Tensor
-    largest_gradient: tf.Tensor
-
-
+@dataclasses.dataclass(frozen=True)
 class ReplicaSteps:
     """Training and evaluation step of one replica, to be called by `strategy.run`.
 
@@ -41,43 +29,48 @@ class ReplicaSteps:
         optimizer: a built optimizer; with several replicas one that sums no gradients.
         options: clipping and microbatches.
         num_replicas: how many replicas share a batch.
-
-    Example:
-        steps = ReplicaSteps(model, optimizer, StepOptions(), num_replicas=1)
-        result = steps.train(batch, tf.constant(100.0))
     """
 
-    def __init__(self, model, optimizer, options: StepOptions, num_replicas: int):
-        self.model = model
-        self.optimizer = optimizer
-        self.options = options
-        self.num_replicas = num_replicas
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    options: StepOptions
+    num_replicas: int
 
-    def train(self, batch: Mapping[str, tf.Tensor], tokens) -> StepResult:
+    def train(
+        self, batch: Mapping[str, tf.Tensor], tokens
+    ) -> tuple[LossSums, tf.Tensor, tf.Tensor]:
         """Forward, backward, update.
 
         Args:
             batch: int tensors (rows of this replica, length), with "targets".
             tokens: float32 scalar, targets that count in the global batch: known before the
                 forward pass, so that the gradients of replicas and microbatches only add up.
+
+        Returns:
+            Sums over the global batch, learning rate, and largest gradient: see `Totals.add`.
         """
         weights = self.model.trainable_variables
         sums, gradients = self._gradients(batch, tf.maximum(tokens, 1.0))
-        sums = self._over_replicas(_vector(sums))
+        sums = self._sums_over_replicas(sums)
         gradients = self._over_replicas(gradients)
-        largest = largest_if_not_finite(sums[0], gradients)
+        largest = largest_if_not_finite(sums.loss, gradients)
         rate = tf.cast(self.optimizer.learning_rate, tf.float32)
         self.optimizer.apply(clip(gradients, self.options.clip_norm), weights)
-        return StepResult(sums, rate, largest)
+        return sums, rate, largest
 
-    def evaluate(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Returns (loss, tokens, correct) over the global batch, without dropout."""
-        return self._over_replicas(_vector(self._forward(batch, training=False)))
+    def evaluate(self, batch: Mapping[str, tf.Tensor]) -> tuple[LossSums]:
+        """Returns the sums over the global batch, without dropout."""
+        return (self._sums_over_replicas(self._forward(batch, training=False)),)
 
     def _over_replicas(self, values):
         if self.num_replicas == 1:
             return values
         return tf.distribute.get_replica_context().all_reduce(_SUM, values)
+
+    def _sums_over_replicas(self, sums: LossSums) -> LossSums:
+        # One vector, hence one small all-reduce; float32 holds counts up to 2^24 exactly.
+        vector = self._over_replicas(tf.stack([tf.cast(value, tf.float32) for value in sums]))
+        return LossSums(vector[0], tf.cast(vector[1], tf.int32), tf.cast(vector[2], tf.int32))
 
     def _gradients(self, batch, tokens) -> tuple[LossSums, list[tf.Tensor]]:
         """Sums and gradients of this replica's rows, one microbatch after the other."""
@@ -95,23 +88,19 @@ class ReplicaSteps:
             more = self._gradients_of_part(part, tokens)
             return index + 1, tf.nest.map_structure(_accumulate, total, more)
 
+        # Small floats are added up in float32.
+        zeros = [tf.zeros(v.shape, tf.float32) for v in self.model.trainable_variables]
+        nothing = LossSums(tf.constant(0.0), tf.constant(0), tf.constant(0))
         # A loop, not unrolled: parts that do not depend on each other would run at the same time,
         # with all their activations.
         _, total = tf.while_loop(
             lambda index, total: index < parts,
             add_part,
-            (0, self._zeros()),
+            (0, (nothing, zeros)),
             parallel_iterations=1,
             maximum_iterations=parts,
         )
         return total
-
-    def _zeros(self) -> tuple[LossSums, list[tf.Tensor]]:
-        weights = self.model.trainable_variables
-        # Small floats are added up in float32.
-        return LossSums(tf.constant(0.0), tf.constant(0), tf.constant(0)), [
-            tf.zeros(weight.shape, tf.float32) for weight in weights
-        ]
 
     def _gradients_of_part(self, batch, tokens) -> tuple[LossSums, list[tf.Tensor]]:
         with tf.GradientTape() as tape:
@@ -148,11 +137,6 @@ class ReplicaSteps:
             return seed + tf.stack([shift, tf.zeros_like(shift)])
 
         return fold_seed(fold)
-
-
-def _vector(sums: LossSums) -> tf.Tensor:
-    # One vector, hence one small all-reduce; float32 holds counts up to 2^24 exactly.
-    return tf.stack([tf.cast(value, tf.float32) for value in sums])
 
 
 def _accumulate(total, value):

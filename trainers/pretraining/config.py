@@ -56,7 +56,7 @@ class PretrainConfig:
 
     plan: tuple[str, ...] = option((), f"Plans, comma-separated: {', '.join(NAMES)}.", group="Run")
     size: str = option("tiny", "What S, M, L are.", choices=sizes.SIZES)
-    workdir: str = option("", "Folder of the run.")
+    workdir: str = option("", "Folder of the run.", required="FOLDER")
     stage: str | None = option(None, "Train this stage alone; needs its sources finished.")
     progress: bool = option(True, "Show progress bars.")
     plan_options: PlanOptions = options(PlanOptions)
@@ -104,12 +104,6 @@ class PretrainConfig:
         for name in ("batch_size", "input_length", "eval_batches"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, getattr(size, name))
-        if not self.workdir:
-            raise UserError(
-                expected="--workdir to name the folder of the run",
-                received="workdir=''",
-                do="Add --workdir=FOLDER",
-            )
         _check_files(self)
         names = [stage.name for stage in self.stages]
         if self.stage is not None and self.stage not in names:

@@ -28,7 +28,7 @@ class FuseConfig:
     sources: tuple[str, ...] = option(
         (), "Folders of stages or checkpoints, two or more; one may stand twice.", group="Fusion"
     )
-    output: str = option("", "New folder for the fused model.")
+    output: str = option("", "New folder for the fused model.", required="FOLDER")
     norm: str = option("property", "Norm that is kept (section 3.2).", choices=NORMS)
     noise: float = option(0.0, "Standard deviation of the noise over the weights' RMS.", at_least=0)
     noise_kind: str = option(
@@ -45,21 +45,15 @@ class FuseConfig:
         check_options(self)
         if len(self.sources) < 2:
             raise UserError(
-                expected="--sources to name at least two folders",
-                received=f"sources={','.join(self.sources)!r}",
-                do="Separate them by commas; for a self-fusion name the folder twice",
-            )
-        if not self.output:
-            raise UserError(
-                expected="--output to name a new folder",
-                received="output=''",
-                do="Add --output=FOLDER",
+                "--sources to name at least two folders",
+                f"sources={','.join(self.sources)!r}",
+                "Separate them by commas; for a self-fusion name the folder twice",
             )
         if os.path.lexists(self.output) and not _is_free(pathlib.Path(self.output)):
             raise UserError(
-                expected="--output to be a new or empty folder",
-                received=f"output={self.output!r}, which holds something",
-                do="Choose another one; nothing is overwritten",
+                "--output to be a new or empty folder",
+                f"output={self.output!r}, which holds something",
+                "Choose another one; nothing is overwritten",
             )
 
 

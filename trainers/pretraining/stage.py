@@ -15,6 +15,7 @@ import numpy as np
 import keras_fusion as kf
 from keras_fusion.schedules import InverseSquareRoot
 from trainers import checkpoints
+from trainers.checkpoints import Keep
 from trainers.checkpoints.models import find_checkpoint, fused_weights, read_config
 from trainers.data.batches import PretrainingBatches
 from trainers.engines.base import StepOptions
@@ -247,17 +248,14 @@ def _measurements(
 
 def _train_config(stage: Stage, settings: StageSettings, run: Run) -> TrainConfig:
     # Steps that have to stay are multiples of their greatest common divisor.
-    kept = (
-        *run.config.fused_at.get(stage.name, ()),
-        *([run.config.keep_every] if run.config.keep_every else []),
-    )
+    every = math.gcd(*run.config.fused_at.get(stage.name, ()), run.config.keep_every or 0)
     return TrainConfig(
         steps=settings.steps,
         eval_every=settings.eval_every,
         eval_batches=run.config.eval_batches,
         checkpoint_every=settings.checkpoint_every,
         steps_per_call=settings.steps_per_call,
-        keep_every=math.gcd(*kept) or None,
+        keep=Keep(every=every or None),
         goal=run.workdir.record(stage.until)["accuracy"] if stage.until else None,
         on_nan=run.config.on_nan,
     )

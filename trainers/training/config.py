@@ -8,7 +8,7 @@ import numpy as np
 
 from trainers.checkpoints import Keep
 from trainers.engines.base import Engine
-from trainers.errors import check_at_least, check_choice
+from trainers.programs import check_options, option
 
 ON_NAN = ("stop", "skip")
 
@@ -29,7 +29,7 @@ class StageJob:
         engine: runs the steps; model and optimizer were built inside its scope.
         model: maps a batch's inputs to logits.
         optimizer: Keras optimizer.
-        batches: training batches: `.from_step(start)` iterates from any step.
+        batches: training batches: `.batch(i)`, and `.from_step(start)` iterates from any step.
         validation: validation batches: `.batch(i)` for i in range(eval_batches).
         costs: tokens and FLOPs per step.
         settings: configuration that is written into each checkpoint (model, data, …).
@@ -49,7 +49,7 @@ class StageJob:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Length of a training, and the periods of what happens on the way.
+    """Length of a training, and the periods of what happens on the way; checks itself.
 
     Attributes:
         steps: number of optimizer steps.
@@ -59,43 +59,24 @@ class TrainConfig:
         log_every: steps between training lines; they are means over these steps.
         steps_per_call: most steps in one call of the engine: the host waits once per call, and a
             signal or a loss that is not finite is seen after one.
-        keep_checkpoints: how many of the newest checkpoints stay.
-        keep_best: whether the one with the best validation loss stays.
-        keep_every: checkpoints whose step is a multiple of it stay, 0 included; None for none.
+        keep: the checkpoints that stay.
         goal: accuracy, in per cent, at which an evaluation ends the run early; None for none.
         on_nan: what to do at a loss that is not finite. "stop" ends the run; "skip" goes back to
             the newest checkpoint and leaves out the batch.
-
-    Raises:
-        UserError: on a number that is not a positive integer (`steps` may be 0), or another word.
     """
 
-    steps: int
-    eval_every: int = 500
-    eval_batches: int = 8
-    checkpoint_every: int = 1000
-    log_every: int = 100
-    steps_per_call: int = 20
-    keep_checkpoints: int = 2
-    keep_best: bool = True
-    keep_every: int | None = None
+    steps: int = option(at_least=0)
+    eval_every: int = option(500, at_least=1)
+    eval_batches: int = option(8, at_least=1)
+    checkpoint_every: int = option(1000, at_least=1)
+    log_every: int = option(100, at_least=1)
+    steps_per_call: int = option(20, at_least=1)
+    keep: Keep = Keep()
     goal: float | None = None
-    on_nan: str = "stop"
+    on_nan: str = option("stop", choices=ON_NAN)
 
     def __post_init__(self):
-        numbers = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.type is int}
-        for name, number in numbers.items():
-            # Only the period of what stays may be None.
-            check_at_least(
-                0 if name == "steps" else 1, **{name: "None" if number is None else number}
-            )
-        check_at_least(1, keep_every=self.keep_every)
-        check_choice(ON_NAN, on_nan=self.on_nan)
-
-    @property
-    def keep(self) -> Keep:
-        """The checkpoints that stay."""
-        return Keep(self.keep_checkpoints, self.keep_best, self.keep_every)
+        check_options(self)
 
     def boundary_after(self, step: int, *more: int) -> int:
         """Returns where the call that begins at `step` ends, with periods besides its own.
@@ -111,8 +92,8 @@ class TrainConfig:
 class Measurement:
     """A measurement of a model on the way, with a period of its own: it may cost much.
 
-    Its lines in metrics.jsonl hold the numbers, `seconds`, their cost in wall time, and
-    `total_seconds`, that of all so far. Like evaluations it is no part of `device_seconds`.
+    Its lines in metrics.jsonl hold the numbers, their cost in `seconds` of wall time, and that of
+    all so far, `total_seconds`. Like evaluations it is no part of `device_seconds`.
 
     Attributes:
         kind: of the lines; in TensorBoard the group of the numbers.

@@ -92,9 +92,9 @@ class _Loop(contextlib.AbstractContextManager):
         if checkpoint is not None:
             if checkpoint.step > self.config.steps:
                 raise UserError(
-                    expected=f"a run of at least the {checkpoint.step} steps that were taken",
-                    received=f"steps={self.config.steps}",
-                    do="Give more steps, or another folder",
+                    f"a run of at least the {checkpoint.step} steps that were taken",
+                    f"steps={self.config.steps}",
+                    "Give more steps, or another folder",
                 )
             self.engine.load_state(checkpoint.state())
             self.at = Progress.from_dict(checkpoint.step, checkpoint.config["progress"])
@@ -122,11 +122,11 @@ class _Loop(contextlib.AbstractContextManager):
         if not self.at.curve:
             self.evaluate()
             self.measure()
-        if self.saved < 0 and (self.config.on_nan == "skip" or self.config.keep_every):
+        if self.saved < 0 and (self.config.on_nan == "skip" or self.config.keep.every):
             self.save()  # somewhere to go back to; the multiples of any period begin with 0
         if not self.ended:
             self.feed = self.at.feed(self.job.batches)
-            self.engine.warm_up(self.feed, self.config.steps_per_call)
+            self.engine.warm_up(self.job.batches.batch(0), self.config.steps_per_call)
         while True:
             try:
                 self.check_signals(stop)
@@ -250,14 +250,14 @@ class _Loop(contextlib.AbstractContextManager):
 
     def not_finite(self, what: str, step: int, sums: StepSums | None) -> NotFinite:
         """The error for a step, counted from 0; its message counts from 1, as all logs do."""
-        sums = sums or StepSums(0, 0.0, 0.0, 0.0)
+        sums = sums or StepSums()
         last = f"the checkpoint of step {self.saved}" if self.saved >= 0 else "no checkpoint"
         skipped = f" {len(self.tried)} batches were skipped since." if self.tried else ""
         return NotFinite(
-            expected="a finite loss",
-            received=f"{what} at step={step + 1}, learning_rate={sums.learning_rate:.3g}, "
+            "a finite loss",
+            f"{what} at step={step + 1}, learning_rate={sums.learning_rate:.3g}, "
             f"largest_gradient={sums.largest_gradient:.3g}",
-            do="Lower the learning rate and start again, or skip such batches with --on_nan=skip; "
+            "Lower the learning rate and start again, or skip such batches with --on_nan=skip; "
             f"the folder has {last}.{skipped}",
             step=step,
         )

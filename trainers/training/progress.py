@@ -16,7 +16,7 @@ class Window:
         seconds: wall time of their calls.
     """
 
-    sums: StepSums = StepSums(0, 0.0, 0.0, 0.0)
+    sums: StepSums = StepSums()
     seconds: float = 0.0
 
     def add(self, sums: StepSums, seconds: float) -> "Window":

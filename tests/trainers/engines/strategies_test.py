@@ -118,9 +118,7 @@ def test_a_name_that_no_tpu_has_is_one_line(strategies, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "tpu", "message"),
     [
-        ("parameter_server", None, "auto, one_device, mirrored, multi_worker, tpu. Received"),
         ("tpu", None, "Received: tpu=None, and TPU_NAME is not set. Give --tpu=local"),
-        ("mirrored", "local", "Received: tpu='local', strategy='mirrored'"),
         ("multi_worker", None, "Received: TF_CONFIG='': it is not set."),
     ],
 )

@@ -65,12 +65,11 @@ def test_number_of_steps_a_call_changes_no_bit(fresh):
     assert added.loss_sum == pytest.approx(together.loss_sum, rel=1e-6)
 
 
-def test_warm_up_changes_nothing_and_takes_no_batch(fresh):
+def test_warm_up_changes_nothing(fresh):
     before = fresh.state()
-    feed = support.Batches().from_step(0)
-    fresh.warm_up(feed, 20)
+    fresh.warm_up(support.Batches().batch(0), 20)
     assert_equal(before, fresh.state())
-    fresh.train(feed, 3)
+    fresh.train(support.Batches().from_step(0), 3)
     warm = fresh.state()
     fresh.load_state(before)
     fresh.train(support.Batches().from_step(0), 3)
