@@ -96,4 +96,7 @@ def os_errors(expected: str, path: object, do: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(expected, f"{path} ({error.strerror or error})", do) from error
+        fault = error.strerror or str(error)
+        if error.filename and str(error.filename) not in str(path):
+            fault += f": {error.filename}"
+        raise UserError(expected, f"{path} ({fault})", do) from error

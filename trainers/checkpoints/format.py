@@ -81,11 +81,7 @@ def step_folders(folder: str | os.PathLike) -> list[tuple[int, pathlib.Path]]:
 
 
 def write_manifest(path: pathlib.Path, manifest: Manifest) -> None:
-    """Writes manifest and commit marker into a checkpoint's folder.
-
-    Raises:
-        UserError: the configuration is too large to be read back.
-    """
+    """Writes manifest and commit marker into a checkpoint's folder."""
     fields = {
         "format": _FORMAT,
         "step": manifest.step,
@@ -96,21 +92,18 @@ def write_manifest(path: pathlib.Path, manifest: Manifest) -> None:
     }
     content = json.dumps(fields, indent=1).encode()
     if len(content) > MAX_MANIFEST:
+        # It could not be read back.
         raise UserError(
-            expected=f"a manifest of at most {MAX_MANIFEST:,} bytes",
-            received=f"{len(content):,} bytes of configuration and curve",
-            do="Evaluate less often",
+            f"a manifest of at most {MAX_MANIFEST:,} bytes",
+            f"{len(content):,} bytes of configuration and curve",
+            "Evaluate less often",
         )
     _write(path / MANIFEST_FILE, content)
     _write(path / MARKER_FILE, hashlib.sha256(content).hexdigest().encode() + b"\n")
 
 
 def read_manifest(path: str | os.PathLike) -> Manifest:
-    """Returns a checkpoint's manifest, checked against its commit marker; reads no tensor.
-
-    Raises:
-        UserError: naming what is missing or damaged.
-    """
+    """Returns a checkpoint's manifest, checked against its commit marker; reads no tensor."""
     path = pathlib.Path(path)
     marker = _read(path, MARKER_FILE, 100)
     content = _read(path, MANIFEST_FILE, MAX_MANIFEST)
@@ -145,11 +138,7 @@ def _parse(content: bytes) -> Manifest:
 
 def damaged(path: pathlib.Path, fault: str) -> UserError:
     """The error for a checkpoint that cannot be used."""
-    return UserError(
-        expected="a whole checkpoint",
-        received=f"{path} with {fault}",
-        do="Use another checkpoint",
-    )
+    return UserError("a whole checkpoint", f"{path} with {fault}", "Use another checkpoint")
 
 
 def sync(path: str | os.PathLike) -> None:
@@ -176,5 +165,4 @@ def _read(path: pathlib.Path, name: str, limit: int) -> bytes:
     try:
         return read_file(path / name, limit)
     except OSError as error:
-        reason = error.strerror or error
-        raise damaged(path, f"no readable {name} ({reason})") from None
+        raise damaged(path, f"no readable {name} ({error.strerror or error})") from None

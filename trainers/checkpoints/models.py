@@ -23,30 +23,24 @@ from trainers.errors import UserError
 
 
 def find_checkpoint(path: str | os.PathLike) -> checkpoints.Checkpoint:
-    """Opens the newest good checkpoint of a folder.
-
-    Args:
-        path: folder of a stage, of checkpoints, or of one checkpoint.
+    """Opens the newest good checkpoint of a folder of a stage, of checkpoints, or of one of them.
 
     Raises:
         UserError: there is no such folder, no checkpoint in it, or no good one.
     """
     path = pathlib.Path(path)
     if not path.is_dir():
-        raise UserError(
-            expected="the folder of a stage or checkpoint",
-            received=f"folder={str(path)!r}, which is none",
-            do="Check the path",
-        )
+        fault = f"folder={str(path)!r}, which is none"
+        raise UserError("the folder of a stage or checkpoint", fault, "Check the path")
     if (path / checkpoints.MARKER_FILE).exists() or (path / checkpoints.MANIFEST_FILE).exists():
         return checkpoints.load(path)
     inside = path / CHECKPOINT_FOLDER
     checkpoint = checkpoints.latest(inside if inside.is_dir() else path)
     if checkpoint is None:
         raise UserError(
-            expected=f"a checkpoint in the folder or in its {CHECKPOINT_FOLDER}/",
-            received=f"folder={str(path)!r}, which has none",
-            do="Train the stage first",
+            f"a checkpoint in the folder or in its {CHECKPOINT_FOLDER}/",
+            f"folder={str(path)!r}, which has none",
+            "Train the stage first",
         )
     return checkpoint
 
@@ -54,34 +48,18 @@ def find_checkpoint(path: str | os.PathLike) -> checkpoints.Checkpoint:
 def load_model(
     path: str | os.PathLike, dropout: float | None = None
 ) -> tuple["kf.models.T5", checkpoints.Checkpoint]:
-    """Builds the model of a checkpoint from its weights.
-
-    Args:
-        path: as for `find_checkpoint`.
-        dropout: rate that the model is to have; None keeps its own.
-
-    Returns:
-        The model and the checkpoint that it came from.
-
-    Raises:
-        UserError: as for `find_checkpoint`; its configuration is not that of a T5; or its weights
-            do not fit the configuration.
-    """
+    """Returns the model of a checkpoint, and the checkpoint; see the two functions."""
     checkpoint = find_checkpoint(path)
     return build_model(checkpoint, dropout), checkpoint
 
 
 def build_model(checkpoint: checkpoints.Checkpoint, dropout: float | None = None) -> "kf.models.T5":
-    """The model of a checkpoint; arguments and errors as for `load_model`."""
+    """Builds the model of a checkpoint from its weights; arguments as for `read_config`."""
     config = read_config(checkpoint, dropout)
     try:
         return kf.models.T5.from_weights(config, checkpoint.weights, seed=0)
     except ValueError as error:
-        raise UserError(
-            expected="the weights of its configuration",
-            received=f"checkpoint={str(checkpoint.path)!r} ({error})",
-            do="Use another checkpoint",
-        ) from error
+        raise _unusable("the weights of its configuration", checkpoint, f"({error})") from error
 
 
 def fused_weights(
@@ -96,10 +74,6 @@ def fused_weights(
 
     Returns:
         Configuration and weights, for `kf.models.T5.from_weights`.
-
-    Raises:
-        UserError: a configuration is not that of a T5, or not that of its weights.
-        kf.FusionError: the sources do not fit together; every mismatch is named.
     """
     configs = [read_config(checkpoint, dropout) for checkpoint in sources]
     return kf.models.fused_weights(configs, [checkpoint.weights for checkpoint in sources], **how)
@@ -112,9 +86,6 @@ def save_model(model, folder: str | os.PathLike, settings: Mapping) -> pathlib.P
         model: a built `kf.models.T5`. Where it is deferred, its weights are computed one by one.
         folder: the folder that `find_checkpoint` is to find it in.
         settings: further entries of the checkpoint's settings.
-
-    Returns:
-        The checkpoint's folder.
     """
     state = {name: array_of(variable) for name, variable in state_variables(model).items()}
     config = {"settings": {"model": model.config.to_dict(), **settings}}
@@ -137,22 +108,16 @@ def read_config(
         config = kf.models.T5Config.from_dict(checkpoint.config["settings"]["model"])
     except (KeyError, TypeError, ValueError) as error:
         text = " ".join(str(error).split())
-        raise UserError(
-            expected="a checkpoint with the configuration of a T5",
-            received=f"checkpoint={str(checkpoint.path)!r} ({text})",
-            do="Use another checkpoint",
-        ) from error
-    _check_size(config, checkpoint)
-    return config if dropout is None else dataclasses.replace(config, dropout=dropout)
-
-
-def _check_size(config: "kf.models.T5Config", checkpoint: checkpoints.Checkpoint) -> None:
-    """Refuses a configuration that its own file does not fill, before anything is allocated."""
+        raise _unusable("the configuration of a T5", checkpoint, f"({text})") from error
+    # Before anything is allocated.
     stored = sum(value.size for value in checkpoint.weights.values())
     expected = kf.models.parameter_count(config)
     if expected != stored:
-        raise UserError(
-            expected=f"{expected:,} weights as its configuration says",
-            received=f"checkpoint={str(checkpoint.path)!r} with {stored:,}",
-            do="Use another checkpoint",
-        )
+        expected = f"{expected:,} weights as its configuration says"
+        raise _unusable(expected, checkpoint, f"with {stored:,}")
+    return config if dropout is None else dataclasses.replace(config, dropout=dropout)
+
+
+def _unusable(expected: str, checkpoint: checkpoints.Checkpoint, fault: str) -> UserError:
+    received = f"checkpoint={str(checkpoint.path)!r} {fault}"
+    return UserError(expected, received, "Use another checkpoint")

@@ -64,13 +64,7 @@ class Checkpoint:
 
 
 def load(path: str | os.PathLike) -> Checkpoint:
-    """Opens one checkpoint after checking every hash.
-
-    Args:
-        path: a folder step_….
-
-    Raises:
-        UserError: naming what is missing or damaged.
+    """Opens one checkpoint after checking every hash; a `UserError` names what is damaged.
 
     Example:
         checkpoint = load("W/small_0/checkpoints/step_00003000")
@@ -105,10 +99,8 @@ def latest(
             a checkpoint of another model is passed over like a damaged one. None takes any.
 
     Returns:
-        None where there is no checkpoint at all.
-
-    Raises:
-        UserError: there are checkpoints and none is good: training must not silently begin anew.
+        None where there is no checkpoint at all. Where there are some and none is good, a
+        `UserError` is raised: training must not silently begin anew.
     """
     faults = []
     for _, path in reversed(step_folders(folder)):
@@ -126,9 +118,8 @@ def latest(
     if faults:
         path, error = faults[0]
         raise UserError(
-            expected=f"a good checkpoint in {folder}",
-            received=f"{len(faults)} damaged ones, the newest {path.name} "
-            f"({str(error).rstrip('.')})",
-            do="Restore one, or move the folder away to start anew",
+            f"a good checkpoint in {folder}",
+            f"{len(faults)} damaged ones, the newest {path.name} ({str(error).rstrip('.')})",
+            "Restore one, or move the folder away to start anew",
         )
     return None

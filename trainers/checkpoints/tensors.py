@@ -53,10 +53,6 @@ def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> Digest:
 
     Returns:
         Hash and size of what was written.
-
-    Raises:
-        OSError: no room, for instance.
-        ValueError: a dtype that the format does not have, or a name that cannot be printed.
     """
     # As the package orders them: wide dtypes first, so that each is aligned.
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
@@ -111,34 +107,22 @@ def read(path: str | os.PathLike, digest: Digest | None = None) -> dict[str, np.
     Raises:
         UserError: it cannot be read, is not of this digest, or header and bytes do not fit
             together.
-
-    Example:
-        weights = read("checkpoints/step_00001000/model.safetensors")
-        weights["encoder/block_0/self_attention/query/kernel"][:, :64]
     """
     try:
         with files.open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
-            if digest is not None:
-                _check_digest(file, size, digest)
+            if digest and size != digest.bytes:
+                raise ValueError(f"of {size} bytes, not {digest.bytes}")
+            if digest and hashlib.file_digest(file, "sha256").hexdigest() != digest.sha256:
+                raise ValueError("with changed bytes")
+            file.seek(0)
             return _views(file, size)
     except OSError as error:
         fault = f"that cannot be read ({error.strerror or error})"
     except ValueError as error:
         fault = str(error)
-    raise UserError(
-        expected="a safetensors file",
-        received=f"{os.fspath(path)} {fault}",
-        do="It is damaged: use another file",
-    )
-
-
-def _check_digest(file: BinaryIO, size: int, digest: Digest) -> None:
-    if size != digest.bytes:
-        raise ValueError(f"of {size} bytes, not {digest.bytes}")
-    if hashlib.file_digest(file, "sha256").hexdigest() != digest.sha256:
-        raise ValueError("with changed bytes")
-    file.seek(0)
+    do = "It is damaged: use another file"
+    raise UserError("a safetensors file", f"{os.fspath(path)} {fault}", do)
 
 
 def _views(file: BinaryIO, size: int) -> dict[str, np.ndarray]:

@@ -32,7 +32,7 @@ from trainers.checkpoints.format import (
     write_manifest,
 )
 from trainers.checkpoints.keep import Keep, good_scores
-from trainers.errors import UserError
+from trainers.errors import UserError, os_errors
 
 
 def save(
@@ -52,45 +52,32 @@ def save(
         score: validation score at this step, lower is better; None or NaN where there is none.
 
     Returns:
-        The checkpoint's folder. One of the same step that was there is replaced.
-
-    Raises:
-        UserError: it cannot be written, for want of room for instance; nothing of it is left, and
-            the older ones are untouched.
+        The checkpoint's folder. One of the same step that was there is replaced. If it cannot be
+        written, nothing of it is left, and the older ones are untouched.
     """
     folder = pathlib.Path(folder)
     beside = folder / _aside(PARTIAL + step_folder(step))
+    do = "Make room there or choose another folder; the older checkpoints are untouched"
     try:
-        _make_folder(folder)
-        _remove_partial(folder)
-        beside.mkdir()
-        _write_files(beside, step, state, config, score)
-        target = _put_in_place(beside, folder / step_folder(step))
-    except OSError as error:
-        raise UserError(
-            expected="to write a checkpoint",
-            received=f"{beside} ({error.strerror or error})",
-            do="Make room there or choose another folder; the older checkpoints are untouched",
-        ) from error
+        with os_errors("to write a checkpoint", beside, do):
+            _make_folder(folder)
+            _remove_partial(folder)
+            beside.mkdir()
+            _write_files(beside, step, state, config, score)
+            return _put_in_place(beside, folder / step_folder(step))
     finally:
         _remove_partial(folder)
-    return target
 
 
 def _write_files(
     beside: pathlib.Path, step: int, state: Mapping, config: Mapping, score: float | None
 ) -> None:
-    weights = {
-        name.removeprefix(MODEL_PREFIX): value
-        for name, value in state.items()
-        if name.startswith(MODEL_PREFIX)
-    }
-    training = {name: v for name, v in state.items() if not name.startswith(MODEL_PREFIX)}
-    files = {
-        MODEL_FILE: tensors.write(beside / MODEL_FILE, weights),
-        TRAINING_FILE: tensors.write(beside / TRAINING_FILE, training),
-    }
-    write_manifest(beside, Manifest(step, dict(config), files, _finite(score)))
+    of_files = {MODEL_FILE: {}, TRAINING_FILE: {}}
+    for name, value in state.items():
+        file = MODEL_FILE if name.startswith(MODEL_PREFIX) else TRAINING_FILE
+        of_files[file][name.removeprefix(MODEL_PREFIX)] = value
+    digests = {name: tensors.write(beside / name, arrays) for name, arrays in of_files.items()}
+    write_manifest(beside, Manifest(step, dict(config), digests, _finite(score)))
     sync(beside)
 
 
@@ -109,9 +96,9 @@ def _put_in_place(beside: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
 class Writer:
     """Writes a run's checkpoints in one background thread, and removes those that are too old.
 
-    A write that failed is raised, once, where the loop next waits: in `save`, `wait` or `close`.
-    As a context manager it closes at the end; an exception that is on its way goes first, and a
-    write that failed beside it becomes a `CheckpointWarning`.
+    A write that failed is raised as a `UserError`, once, where the loop next waits: in `save`,
+    `tidy`, `wait` or `close`. As a context manager it closes at the end; an exception that is on
+    its way goes first, and a write that failed beside it becomes a `CheckpointWarning`.
 
     Args:
         folder: where the checkpoints of the run lie.
@@ -136,17 +123,11 @@ class Writer:
         config: Mapping,
         score: float | None = None,
     ) -> None:
-        """Begins to write a checkpoint when the one before is on the disk.
+        """Begins to write a checkpoint, as `save` does, when the one before is on the disk.
 
-        Args:
-            step, state, config, score: as for `save`. The arrays are not copied:
-                nobody may change them any more. The configuration may change after this call.
-
-        Raises:
-            UserError: the write before failed; this one is not begun.
-
-        Call `wait` before the state is copied from the devices, if the host has no room for the
-        states of two checkpoints.
+        The arrays are not copied: nobody may change them any more. The configuration may change
+        after this call. Call `wait` before the state is copied from the devices, if the host has
+        no room for the states of two checkpoints.
         """
         # As JSON now: the loop continues to extend its curve.
         config = json.loads(json.dumps(config))
@@ -154,23 +135,12 @@ class Writer:
         self._pending = self._thread.submit(self._write, step, state, config, score)
 
     def tidy(self, step: int) -> None:
-        """Removes, in the background, what the process that wrote `step` had no time to remove.
-
-        Args:
-            step: the checkpoint that the run resumes from.
-
-        Raises:
-            UserError: the write before failed.
-        """
+        """Removes, in the background, what the process that wrote `step` had no time to remove."""
         self.wait()
         self._pending = self._thread.submit(self._remove_old, step)
 
     def wait(self) -> None:
-        """Returns when everything that was handed over is on the disk.
-
-        Raises:
-            UserError: it could not be written.
-        """
+        """Returns when everything that was handed over is on the disk."""
         if self._pending is None:
             return
         # First waited for, then forgotten: a signal that ends the waiting does not lose it.
@@ -179,11 +149,7 @@ class Writer:
         pending.result()
 
     def close(self) -> None:
-        """Waits, and ends the thread.
-
-        Raises:
-            UserError: as for `wait`.
-        """
+        """Waits, and ends the thread."""
         try:
             self.wait()
         finally:
@@ -247,14 +213,9 @@ def _aside(name: str) -> str:
 
 def _remove(path: pathlib.Path) -> None:
     """Removes a checkpoint. It loses its name first: half of one would look like a damaged one."""
-    try:
+    do = "Remove it yourself; the newer ones are whole"
+    with os_errors("to remove an old checkpoint", path, do):
         os.rename(path, path.with_name(_aside(PARTIAL + "removed")))
-    except OSError as error:
-        raise UserError(
-            expected="to remove an old checkpoint",
-            received=f"{path} ({error.strerror or error})",
-            do="Remove it yourself; the newer ones are whole",
-        ) from error
     _remove_partial(path.parent)
 
 

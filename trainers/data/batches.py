@@ -45,7 +45,6 @@ class PretrainingBatches:
         >>> batches = PretrainingBatches(folder, "train", 32, 128, seed=0)
         >>> batches.batch(7)["encoder_token_ids"].shape
         (32, 128)
-        >>> for batch in batches.from_step(7): ...
     """
 
     def __init__(
@@ -70,23 +69,21 @@ class PretrainingBatches:
         needed = spans.span_counts(self.raw_length)[1]
         if needed > facts["sentinels"]:
             raise UserError(
-                expected=f"{needed} sentinels for this length",
-                received=f"input_length={input_length} with {facts['sentinels']} sentinels in "
-                f"{folder}",
-                do=f"Prepare with --num_sentinels={needed} or more, or take a shorter input",
+                f"{needed} sentinels for this length",
+                f"input_length={input_length} with {facts['sentinels']} sentinels in {folder}",
+                f"Prepare with --num_sentinels={needed} or more, or take a shorter input",
             )
         dtype = manifest.token_dtype(facts["size"])
         tokens = np.memmap(folder / manifest.token_file(split), dtype, mode="r")
         self.num_examples = len(tokens) // self.raw_length
         if self.num_examples < batch_size:
             raise UserError(
-                expected=f"text for one {split} batch of {batch_size} × {self.raw_length} tokens",
-                received=f"data_dir={folder} with {len(tokens)} {split} tokens",
-                do="Take a smaller batch, more text or another validation_fraction",
+                f"text for one {split} batch of {batch_size} × {self.raw_length} tokens",
+                f"data_dir={folder} with {len(tokens)} {split} tokens",
+                "Take a smaller batch, more text or another validation_fraction",
             )
-        self._examples = tokens[: self.num_examples * self.raw_length].reshape(
-            self.num_examples, self.raw_length
-        )
+        size = self.num_examples * self.raw_length
+        self._examples = tokens[:size].reshape(-1, self.raw_length)
         self._seed = 0 if split == VALIDATION else seed
         self._first = first
         order = grain.MapDataset.range(self.num_examples).seed(self._seed % 2**32).shuffle()

@@ -21,9 +21,6 @@ class DataConfig:
         root: folder that holds the prepared folders.
         seed: of the split, of the order of `docs` and of the vocabulary's sample.
 
-    Raises:
-        UserError: a value that nothing could be prepared with.
-
     Example:
         >>> config = DataConfig(corpus="docs", vocabulary_pieces=480, num_sentinels=32)
     """
@@ -62,11 +59,8 @@ class DataConfig:
     def __post_init__(self):
         check_options(self)
         if self.packages and self.corpus != "docs":
-            raise UserError(
-                expected="packages with the corpus docs only",
-                received=f"packages={self.packages!r}, corpus={self.corpus!r}",
-                do="Leave them out",
-            )
+            received = f"packages={self.packages!r}, corpus={self.corpus!r}"
+            raise UserError("packages with the corpus docs only", received, "Leave them out")
 
     def identity(self, corpus_sha256: str, vocabulary_sha256: str | None) -> dict:
         """Returns the settings and hashes, but no paths, that make two prepared folders the same.

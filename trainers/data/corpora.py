@@ -15,14 +15,16 @@ hash of the document's content decides, so that equal documents fall on the same
 
 import glob
 import hashlib
+import itertools
 import os
 import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from trainers.data import manifest
 from trainers.data.config import CORPORA, DataConfig
 from trainers.data.docstrings import Sources, module_documents
-from trainers.errors import UserError
+from trainers.errors import UserError, os_errors
 
 TRAIN, VALIDATION = "train", "validation"
 DOCS_MAX_BYTES = 16_000_000
@@ -59,9 +61,9 @@ class DocsCorpus:
     def __init__(self, config: DataConfig):
         if config.corpus_path is not None:
             raise UserError(
-                expected="no path with the corpus docs, which reads what is installed",
-                received=f"corpus_path={config.corpus_path}",
-                do="For files take the corpus text",
+                "no path with the corpus docs, which reads what is installed",
+                f"corpus_path={config.corpus_path}",
+                "For files take the corpus text",
             )
         self._config = config
         self._sources = None
@@ -110,19 +112,11 @@ class TextCorpus:
         }
 
     def _texts(self, path: pathlib.Path) -> Iterator[str]:
-        lines = _read_lines(path)
-        if self._config.document == "line":
-            yield from (line for line in lines if line)
-            return
-        paragraph = []
-        for line in lines:
-            if line:
-                paragraph.append(line)
-            elif paragraph:
-                yield "\n".join(paragraph)
-                paragraph = []
-        if paragraph:
-            yield "\n".join(paragraph)
+        for has_text, lines in itertools.groupby(_read_lines(path), bool):
+            if has_text and self._config.document == "line":
+                yield from lines
+            elif has_text:
+                yield "\n".join(lines)
 
 
 class C4Corpus:
@@ -153,14 +147,7 @@ class C4Corpus:
         return {"tfds": self._builder.info.full_name}
 
     def _texts(self, split: str) -> Iterator[str]:
-        try:
-            import tensorflow_datasets as tfds
-        except ImportError as error:
-            raise UserError(
-                expected="tensorflow_datasets for the corpus c4",
-                received=f"{error}",
-                do="Install it",
-            ) from error
+        import tensorflow_datasets as tfds
 
         folder = self._config.corpus_path
         try:
@@ -169,10 +156,9 @@ class C4Corpus:
             dataset = self._builder.as_dataset(split=split, shuffle_files=False)
         except (AssertionError, FileNotFoundError, tfds.core.DatasetNotFoundError) as error:
             raise UserError(
-                expected=f"{self.NAME} prepared by TensorFlow Datasets",
-                received=f"corpus_path={folder or '(the default of TFDS)'}, where it is not",
-                do="Build it with `tfds build c4/en` (hundreds of GB), or take the corpus "
-                "docs or text",
+                f"{self.NAME} prepared by TensorFlow Datasets",
+                f"corpus_path={folder or '(the default of TFDS)'}, where it is not",
+                "Build it with `tfds build c4/en` (hundreds of GB), or take docs or text",
             ) from error
         for example in tfds.as_numpy(dataset):
             yield example["text"].decode("utf-8", "replace")
@@ -182,11 +168,7 @@ _CORPORA = dict(zip(CORPORA, (DocsCorpus, TextCorpus, C4Corpus), strict=True))
 
 
 def make_corpus(config: DataConfig):
-    """Makes the corpus that `config` names.
-
-    Raises:
-        UserError: an unknown name, listing the known ones, or a path that cannot be read.
-    """
+    """Makes the corpus that `config` names."""
     return _CORPORA[config.corpus](config)
 
 
@@ -198,27 +180,15 @@ def expand(paths: str | None) -> list[pathlib.Path]:
 
     Returns:
         The files, each once, sorted by path.
-
-    Raises:
-        UserError: no path, a path or a pattern without a file.
     """
-    if not paths:
-        raise UserError(
-            expected="files for the corpus text",
-            received=f"corpus_path={paths}",
-            do="Give --corpus_path='FOLDER/*.txt'",
-        )
     paths_of_files = set()
-    for part in [part.strip() for part in paths.split(",") if part.strip()] or [paths]:
-        matches = glob.glob(os.path.expanduser(part), recursive=True)
+    for part in [part.strip() for part in (paths or "").split(",") if part.strip()] or [paths]:
+        matches = glob.glob(os.path.expanduser(part), recursive=True) if part else ()
         files = [match for match in matches if os.path.isfile(match)]
         if not files:
             reason = "which is a folder" if matches else "but no file is there"
-            raise UserError(
-                expected="text files",
-                received=f"corpus_path={part}, {reason}",
-                do="Give --corpus_path='FOLDER/*.txt'",
-            )
+            do = "Give --corpus_path='FOLDER/*.txt'"
+            raise UserError("text files", f"corpus_path={part}, {reason}", do)
         paths_of_files.update(files)
     return [pathlib.Path(path) for path in sorted(paths_of_files)]
 
@@ -232,11 +202,11 @@ def _read_lines(path: pathlib.Path) -> Iterator[str]:
                 # A byte order mark can only stand at the very beginning.
                 yield raw.decode("utf-8-sig" if offset == 0 else "utf-8").strip()
             except UnicodeDecodeError as error:
+                byte, place = raw[error.start], offset + error.start
                 raise UserError(
-                    expected="UTF-8 text",
-                    received=f"corpus_path={path} with the byte 0x{raw[error.start]:02x} at "
-                    f"offset {offset + error.start}",
-                    do="Convert the file (iconv -t utf-8) or leave it out",
+                    "UTF-8 text",
+                    f"corpus_path={path} with the byte 0x{byte:02x} at offset {place}",
+                    "Convert the file (iconv -t utf-8) or leave it out",
                 ) from error
             offset += len(raw)
 
@@ -252,12 +222,6 @@ def _take_bytes(texts: Iterator[str], limit: int | None) -> Iterator[str]:
 
 
 def _file_sha256(path: pathlib.Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(
-            expected=f"a file that can be read ({error.strerror})",
-            received=f"corpus_path={path}",
-            do="Give read permission, or leave it out",
-        ) from error
+    do = "Give read permission, or leave it out"
+    with os_errors("a file that can be read", f"corpus_path={path}", do):
+        return manifest.sha256_of(path)

@@ -45,9 +45,6 @@ class Sources:
 
     Args:
         packages: names to keep, "python" for the standard library; empty for all.
-
-    Raises:
-        UserError: a name is not installed.
     """
 
     def __init__(self, packages: Sequence[str] = ()):
@@ -56,11 +53,8 @@ class Sources:
         wanted = {_normalise(name) for name in packages} or set(names)
         for name in sorted(wanted.difference(names)):
             close = difflib.get_close_matches(name, names, n=3) or names[:3]
-            raise UserError(
-                expected=f"packages that are installed here, such as {', '.join(close)}",
-                received=f"packages={name}",
-                do="Install it or leave it out",
-            )
+            expected = f"packages that are installed here, such as {', '.join(close)}"
+            raise UserError(expected, f"packages={name}", "Install it or leave it out")
         self.versions = {name: installed[name][0] for name in names[1:] if name in wanted}
         self.files = [
             item for name in self.versions for item in _package_files(name, installed[name][1])
@@ -78,12 +72,7 @@ class Sources:
 def module_documents(files: Sequence[pathlib.Path], max_bytes: int) -> list[str]:
     """Reads files until there are `max_bytes` of docstrings that were not met before.
 
-    Args:
-        files: Python source files; those that do not parse are passed over.
-        max_bytes: where to stop, in bytes of UTF-8.
-
-    Returns:
-        One text per module that has docstrings of its own.
+    Files that do not parse are passed over. Returns one text per module with docstrings of its own.
     """
     seen, documents, total = set(), [], 0
     bar = tqdm(total=max_bytes, unit="B", unit_scale=True, desc="reading", disable=None)

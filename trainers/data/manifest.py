@@ -51,8 +51,7 @@ def read(folder: str | pathlib.Path) -> dict:
     """Reads the manifest of `folder` and compares the folder's files with it.
 
     Raises:
-        UserError: no manifest, one of another format, or a file that is missing, truncated or
-            changed; the message names it.
+        UserError: no manifest, one of another format, or a file that is missing or changed.
     """
     folder = pathlib.Path(folder)
     path = folder / MANIFEST
@@ -65,19 +64,13 @@ def read(folder: str | pathlib.Path) -> dict:
         expected = {name: (int(f["bytes"]), str(f["sha256"])) for name, f in files.items()}
         _check_counts(manifest, expected)
     except FileNotFoundError as error:
-        raise UserError(
-            expected=f"a prepared data folder with {MANIFEST}",
-            received=f"data_dir={folder}",
-            do="Make one with `python -m trainers.prepare`",
-        ) from error
+        do = "Make one with `python -m trainers.prepare`"
+        folder = f"data_dir={folder}"
+        raise UserError(f"a prepared data folder with {MANIFEST}", folder, do) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            expected=f"a manifest of format {FORMAT}",
-            received=f"{path} ({error!r})",
-            do=f"{_way_out(folder)}",
-        ) from error
+        raise _damaged(f"a manifest of format {FORMAT}", path, f"({error!r})") from error
     for name, (size, digest) in expected.items():
-        _check_file(folder, name, size, digest)
+        _check_file(folder / name, size, digest)
     return manifest
 
 
@@ -96,24 +89,17 @@ def _check_counts(manifest: dict, files: dict[str, tuple[int, str]]):
             raise ValueError(f"tokens of {split}")
 
 
-def _check_file(folder: pathlib.Path, name: str, size: int, digest: str):
-    path = folder / name
+def _check_file(path: pathlib.Path, size: int, digest: str):
+    name = path.name
     there = path.stat().st_size if path.is_file() else None
     if there != size:
-        state = "which is missing" if there is None else f"of {there} bytes"
-        raise UserError(
-            expected=f"{name} of {size} bytes, as {MANIFEST} says",
-            received=f"{path}, {state}",
-            do=f"{_way_out(folder)}",
-        )
+        state = "that is missing" if there is None else f"of {there} bytes"
+        raise _damaged(f"{name} of {size} bytes, as {MANIFEST} says", path, state)
     if size <= FULL_CHECK_BYTES and sha256_of(path) != digest:
         fault = "another vocabulary than the tokens" if name == VOCABULARY else "other contents"
-        raise UserError(
-            expected=f"{name} with the SHA-256 {digest[:12]}… of {MANIFEST}",
-            received=f"{path} with {fault}",
-            do=f"{_way_out(folder)}",
-        )
+        expected = f"{name} with the SHA-256 {digest[:12]}… of {MANIFEST}"
+        raise _damaged(expected, path, f"with {fault}")
 
 
-def _way_out(folder: pathlib.Path) -> str:
-    return f"Delete {folder} and prepare again."
+def _damaged(expected: str, path: pathlib.Path, fault: str) -> UserError:
+    return UserError(expected, f"{path} {fault}", f"Delete {path.parent} and prepare again")

@@ -25,7 +25,7 @@ from trainers.data import manifest, vocabulary
 from trainers.data.config import DataConfig, identity_sha256
 from trainers.data.corpora import TRAIN, VALIDATION, content_fraction, make_corpus
 from trainers.data.tokens import EOS_ID
-from trainers.errors import UserError
+from trainers.errors import UserError, os_errors
 from trainers.files import locked, replacing_folder
 from trainers.versions import installed_versions
 
@@ -33,13 +33,7 @@ CHUNK_BYTES = 1 << 18  # text per element of the tokenising pass
 
 
 def prepare(config: DataConfig) -> pathlib.Path:
-    """Makes the data folder of `config`, or finds it.
-
-    Args:
-        config: what to prepare, and below which root.
-
-    Returns:
-        The folder.
+    """Makes the data folder of `config`, or finds it, and returns it.
 
     Raises:
         UserError: an input that cannot be used, or a folder that is there but damaged.
@@ -55,21 +49,18 @@ def prepare(config: DataConfig) -> pathlib.Path:
     identity["format"] = manifest.FORMAT
     digest = identity_sha256(identity)
     folder = pathlib.Path(config.root) / f"{config.corpus}-{digest[:12]}"
-    try:
-        with locked(folder.with_name(f".{folder.name}.lock")):
-            if folder.exists():
-                manifest.read(folder)
-                logging.info("found %s", folder)
-            else:
-                with replacing_folder(folder) as unfinished:
-                    _build(unfinished, config, corpus, given, identity)
-                logging.info("wrote %s", folder)
-    except OSError as error:
-        raise UserError(
-            expected=f"to read and write files ({error.strerror})",
-            received=f"{error.filename or f'data_dir={config.root}'}",
-            do="Fix it, or give another data folder",
-        ) from error
+    do = "Fix it, or give another data folder"
+    with (
+        os_errors("to read and write files", f"data_dir={config.root}", do),
+        locked(folder.with_name(f".{folder.name}.lock")),
+    ):
+        if folder.exists():
+            manifest.read(folder)
+            logging.info("found %s", folder)
+        else:
+            with replacing_folder(folder) as unfinished:
+                _build(unfinished, config, corpus, given, identity)
+            logging.info("wrote %s", folder)
     return folder
 
 
@@ -85,14 +76,13 @@ def _build(folder: pathlib.Path, config: DataConfig, corpus, given, identity: di
         words = vocabulary.Vocabulary(model, config.num_sentinels)
     (folder / manifest.VOCABULARY).write_bytes(words.model)
     splits = _tokenise(folder, config, corpus, words)
+    size, documents = (sum(c[name] for c in splits.values()) for name in ("bytes", "documents"))
     for split, counts in splits.items():
         if not counts["documents"]:
             raise UserError(
-                expected=f"text for both splits, but {split} got no document",
-                received=f"corpus={config.corpus} with "
-                f"{sum(c['bytes'] for c in splits.values())} bytes in "
-                f"{sum(c['documents'] for c in splits.values())} documents",
-                do="Give more text, or another validation_fraction",
+                f"text for both splits, but {split} got no document",
+                f"corpus={config.corpus} with {size} bytes in {documents} documents",
+                "Give more text, or another validation_fraction",
             )
     manifest.write(
         folder,
@@ -159,12 +149,10 @@ def _tokenise(folder: pathlib.Path, config: DataConfig, corpus, words) -> dict:
             document = waiting.popleft()
             tokens = np.append(ids, EOS_ID).astype(dtype)
             tokens.tofile(files[document.split])
-            size = len(document.text.encode())
-            count = counts[document.split]
-            count["documents"] += 1
-            count["bytes"] += size
-            count["tokens"] += len(tokens)
-            bar.update(size)
+            sizes = {"documents": 1, "bytes": len(document.text.encode()), "tokens": len(tokens)}
+            for name, size in sizes.items():
+                counts[document.split][name] += size
+            bar.update(sizes["bytes"])
             if config.max_tokens and counts[TRAIN]["tokens"] >= config.max_tokens:
                 break
     return counts

@@ -16,6 +16,7 @@ results are rectangular and need no padding.
 import numpy as np
 
 from trainers.data.tokens import EOS_ID
+from trainers.errors import UserError
 
 NOISE_DENSITY = 0.15
 MEAN_SPAN_LENGTH = 3.0
@@ -24,12 +25,11 @@ MEAN_SPAN_LENGTH = 3.0
 def span_counts(length: int) -> tuple[int, int]:
     """Returns (n, s): the number of noise tokens among `length` raw tokens, and of their spans.
 
+    At least 2: one token has to stay, and one has to go.
+
     Example:
         >>> span_counts(568)
         (85, 28)
-
-    Raises:
-        ValueError: if `length` is below 2; one token has to stay, and one has to go.
     """
     if length < 2:
         raise ValueError(f"Expected at least 2 raw tokens. Received: length={length}.")
@@ -56,12 +56,10 @@ def raw_length(inputs: int) -> int:
     Example:
         >>> raw_length(512), target_length(raw_length(512))
         (568, 114)
-
-    Raises:
-        ValueError: if `inputs` is below 3: one token, one sentinel and EOS.
     """
     if inputs < 3:
-        raise ValueError(f"Expected inputs of at least 3 tokens. Received: inputs={inputs}.")
+        tokens = "at least 3 tokens, for one of the text, one sentinel and EOS"
+        raise UserError(tokens, f"input_length={inputs}", "Take longer inputs")
     length = max(inputs - 1, 2)
     while input_length(length + 1) <= inputs:
         length += 1
@@ -71,14 +69,7 @@ def raw_length(inputs: int) -> int:
 def random_segmentation(items: int, segments: int, rows: int, rng: np.random.Generator):
     """Cuts `items` things into `segments` non-empty runs, each way of doing so equally likely.
 
-    Args:
-        items: how many things are in a row.
-        segments: into how many runs, at most `items`.
-        rows: how many independent segmentations.
-        rng: the source of randomness.
-
-    Returns:
-        int64 array (rows, segments) of lengths; each row adds up to `items`.
+    Returns an int64 array (rows, segments) of lengths; each row is a cut and adds up to `items`.
     """
     if segments == 1:
         return np.full((rows, 1), items, np.int64)

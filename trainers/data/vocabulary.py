@@ -19,7 +19,7 @@ import numpy as np
 import sentencepiece
 
 from trainers.data.tokens import EOS_ID, PAD_ID, UNK_ID
-from trainers.errors import UserError
+from trainers.errors import UserError, os_errors
 
 PADDING_MULTIPLE = 128
 
@@ -31,9 +31,6 @@ class Vocabulary:
         model: bytes of a SentencePiece model whose PAD, EOS and UNK are 0, 1 and 2.
         num_sentinels: how many sentinels to add.
         source: what to call the model in an error message.
-
-    Raises:
-        UserError: if `model` is no SentencePiece model, or numbers its special pieces otherwise.
 
     Example:
         >>> vocabulary = Vocabulary(train(["some text", "more"], 40), num_sentinels=8)
@@ -50,14 +47,9 @@ class Vocabulary:
     @classmethod
     def from_file(cls, path: str | pathlib.Path, num_sentinels: int = 100) -> "Vocabulary":
         """Loads a `.model` file, such as T5's own of 32,000 pieces."""
-        try:
+        do = "Leave --vocabulary out to train one"
+        with os_errors("a SentencePiece model file", f"vocabulary={path}", do):
             model = pathlib.Path(path).read_bytes()
-        except OSError as error:
-            raise UserError(
-                expected=f"a SentencePiece model file ({error.strerror})",
-                received=f"vocabulary={path}",
-                do="Leave --vocabulary out to train one",
-            ) from error
         return cls(model, num_sentinels, source=str(path))
 
     @property
@@ -81,14 +73,9 @@ class Vocabulary:
         return hashlib.sha256(self.model).hexdigest()
 
     def encode(self, texts: Sequence[str], tokenizer: str | None = None) -> list[np.ndarray]:
-        """Tokenises `texts`, without EOS and without sentinels.
+        """Tokenises texts, without EOS and without sentinels; returns an int32 array for each.
 
-        Args:
-            texts: any strings.
-            tokenizer: "tensorflow_text", "sentencepiece", or None for `default_tokenizer()`.
-
-        Returns:
-            One int32 array per text.
+        The tokenizer is "tensorflow_text", "sentencepiece", or None for `default_tokenizer()`.
         """
         return [ids for chunk in self.encode_chunks([list(texts)], tokenizer) for ids in chunk]
 
@@ -96,8 +83,7 @@ class Vocabulary:
         self, chunks: Iterable[list[str]], tokenizer: str | None = None
     ) -> Iterator[list[np.ndarray]]:
         """Tokenises a stream of lists of texts; yields a list of int32 arrays for each."""
-        tokenizer = tokenizer or default_tokenizer()
-        return _TOKENIZERS[tokenizer](self, chunks)
+        return _TOKENIZERS[tokenizer or default_tokenizer()](self, chunks)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Writes ids as text: sentinels as `<extra_id_k>`, PAD and ids above `size` left out.
@@ -170,13 +156,8 @@ def train(texts: Iterable[str], num_pieces: int) -> bytes:
 
     Args:
         texts: the sample; each text is cut at line ends, as SentencePiece wants sentences.
-        num_pieces: pieces of the model, special ones included.
-
-    Returns:
-        The bytes of the model.
-
-    Raises:
-        UserError: if the texts have too few words, or too many letters, for that many pieces.
+        num_pieces: pieces of the model, special ones included: a `UserError` where the texts have
+            too few words, or too many letters, for so many.
     """
     lines = (line for text in texts for line in text.splitlines() if line.strip())
     model = io.BytesIO()
@@ -197,9 +178,9 @@ def train(texts: Iterable[str], num_pieces: int) -> bytes:
     except (RuntimeError, OSError) as error:
         reason = str(error).rpartition("] ")[2] or "the sample is empty"
         raise UserError(
-            expected=f"a number of pieces that fits the text: {reason}",
-            received=f"vocabulary_pieces={num_pieces}",
-            do="Give more text or another number",
+            f"a number of pieces that fits the text: {reason}",
+            f"vocabulary_pieces={num_pieces}",
+            "Give more text or another number",
         ) from error
     return model.getvalue()
 
@@ -211,15 +192,13 @@ def _load(model: bytes, source: str) -> sentencepiece.SentencePieceProcessor:
             raise RuntimeError("the file is empty")
         processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     except RuntimeError as error:
-        raise UserError(
-            expected="a SentencePiece model (a .model file as spm_train writes it)",
-            received=f"vocabulary={source}, which is none",
-        ) from error
+        expected = "a SentencePiece model (a .model file as spm_train writes it)"
+        raise UserError(expected, f"vocabulary={source}, which is none") from error
     ids = (processor.pad_id(), processor.eos_id(), processor.unk_id())
     if ids != (PAD_ID, EOS_ID, UNK_ID):
         raise UserError(
-            expected="a SentencePiece model with PAD, EOS, UNK = 0, 1, 2, as T5's has",
-            received=f"vocabulary={source} with {ids}",
-            do="Train it with pad_id=0, eos_id=1, unk_id=2, bos_id=-1",
+            "a SentencePiece model with PAD, EOS, UNK = 0, 1, 2, as T5's has",
+            f"vocabulary={source} with {ids}",
+            "Train it with pad_id=0, eos_id=1, unk_id=2, bos_id=-1",
         )
     return processor

@@ -40,6 +40,10 @@ class StepSums:
         """Teacher-forced token accuracy, percent."""
         return 100.0 * self.correct / max(self.tokens, 1)
 
+    def means(self) -> dict[str, float]:
+        """Returns the three numbers that all logs have."""
+        return {name: getattr(self, name) for name in ("loss", "loss_per_token", "accuracy")}
+
     def __add__(self, other: "StepSums") -> "StepSums":
         bad, gradient = self.bad_step, self.largest_gradient
         if bad < 0:

@@ -28,15 +28,13 @@ from trainers.plans.settings import StageSettings
 from trainers.programs import check_options, option, options
 from trainers.training.config import ON_NAN
 
+# Fields that are those of the size where they are None.
+_SIZES = ("batch_size", "input_length", "eval_batches")
 # Other values of these settings are not those that a size's sweep was made for.
-_SWEPT = (
-    "steps",
-    "warmup_steps",
-    "learning_rate_offset",
-    "learning_rate_scale",
-    "optimizer",
-    "dropout",
-)
+_SWEPT = {
+    *("steps", "warmup_steps", "learning_rate_offset", "learning_rate_scale"),
+    *("optimizer", "dropout"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +47,6 @@ class PretrainConfig:
         stage_flags: setting to what `settings.parse` reads in its flag.
         command: the command that was given, for the report.
         tuned: what the plan `tune` has found in the run's folder; see `trainers.runs.sweep.read`.
-
-    Raises:
-        UserError: a value is unknown or does not go with the others.
     """
 
     plan: tuple[str, ...] = option((), f"Plans, comma-separated: {', '.join(NAMES)}.", group="Run")
@@ -72,7 +67,7 @@ class PretrainConfig:
         None, "Sequences per batch; without it the size's.", at_least=1, group="Training"
     )
     input_length: int | None = option(
-        None, "Tokens of a sequence that the encoder sees; without it the size's.", at_least=1
+        None, "Tokens of a sequence that the encoder sees; without it the size's.", at_least=3
     )
     eval_batches: int | None = option(
         None, "Batches of the fixed validation set; without it the size's.", at_least=1
@@ -101,18 +96,18 @@ class PretrainConfig:
     def __post_init__(self):
         size = sizes.get_size(self.size)
         check_options(self)
-        for name in ("batch_size", "input_length", "eval_batches"):
+        for name in _SIZES:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, getattr(size, name))
         _check_files(self)
         names = [stage.name for stage in self.stages]
         if self.stage is not None and self.stage not in names:
             raise UserError(
-                expected=f"--stage to be one of the plan's stages ({', '.join(names)})",
-                received=f"stage={self.stage!r}",
-                do="Choose one of them, or add its --plan",
+                f"--stage to be one of the plan's stages ({', '.join(names)})",
+                f"stage={self.stage!r}",
+                "Choose one of them, or add its --plan",
             )
-        _check_options(self)
+        _check_plans_of_options(self)
         settings.check_names(self.stage_flags, self.stages, size)
         _check_continued(self)
         _check_fused_steps(self)
@@ -168,11 +163,7 @@ class PretrainConfig:
 
     @functools.cached_property
     def settings(self) -> dict[str, StageSettings]:
-        """Settings of all stages; one that is continued has those of its source, its own periods.
-
-        Raises:
-            UserError: a flag or a plan asks for what a stage cannot have.
-        """
+        """Settings of all stages; a continued one has those of its source, its own periods."""
         size = sizes.get_size(self.size)
         resolved = {}
         for stage in self.stages:
@@ -191,18 +182,16 @@ class PretrainConfig:
         if self.tuned:
             return self._swept()
         size = sizes.get_size(self.size)
-        changed = [name for name in _SWEPT if name in self.stage_flags]
-        changed += [
-            n for n in ("batch_size", "input_length") if getattr(self, n) != getattr(size, n)
-        ]
+        same_size = (self.batch_size, self.input_length) == (size.batch_size, size.input_length)
         # Sweeps were made for the arms of Table 1; other plans are other experiments.
         swept = {stage.name for stage in stages_of(["table1"])}
-        changed += [stage.name for stage in self.stages if stage.base not in swept]
-        return "" if changed else size.tuning
+        same_plan = swept.issuperset(stage.base for stage in self.stages)
+        as_swept = same_size and same_plan and _SWEPT.isdisjoint(self.stage_flags)
+        return size.tuning if as_swept else ""
 
     def _swept(self) -> str:
         """Work of the plan `tune`, in words; empty where flags overrule it."""
-        if not {*_SWEPT}.isdisjoint({*self.stage_flags} - {"steps"}):
+        if not _SWEPT.isdisjoint({*self.stage_flags} - {"steps"}):
             return ""
         arms = ", ".join(self.tuned["warmup_steps"])
         return (
@@ -213,43 +202,33 @@ class PretrainConfig:
 
     def identity(self) -> dict:
         """Returns the identity of the run, tokens aside; plans may be added to a run."""
-        return {
-            "size": self.size,
-            "batch_size": self.batch_size,
-            "input_length": self.input_length,
-            "eval_batches": self.eval_batches,
-        }
+        return {name: getattr(self, name) for name in ("size", *_SIZES)}
 
 
-def _check_options(config: PretrainConfig):
+def _check_plans_of_options(config: PretrainConfig):
     """Refuses lists for plans that are not asked for."""
     for name, plan in READERS.items():
         value = getattr(config.plan_options, name)
         if value is not None and plan not in config.plan:
             raise UserError(
-                expected=f"--{name} with --plan={plan}",
-                received=f"{name}={value}, plan={','.join(config.plan)!r}",
-                do=f"Add the plan, or leave out --{name}",
+                f"--{name} with --plan={plan}",
+                f"{name}={value}, plan={','.join(config.plan)!r}",
+                f"Add the plan, or leave out --{name}",
             )
 
 
 def _check_continued(config: PretrainConfig):
     """Refuses settings of stages that have those of their source."""
-    for stage in config.stages:
-        if not stage.is_continued:
-            continue
-        named = [
-            name
-            for name, values in config.stage_flags.items()
-            if not {stage.name, stage.base}.isdisjoint(values)
-        ]
-        for name in (*named, *stage.settings):
-            if name not in StageSettings.OF_CONTINUED:
+    for stage in filter(lambda stage: stage.is_continued, config.stages):
+        flags, names = config.stage_flags.items(), {stage.name, stage.base}
+        given = [setting for setting, values in flags if not names.isdisjoint(values)]
+        for setting in (*given, *stage.settings):
+            if setting not in StageSettings.OF_CONTINUED:
                 raise UserError(
-                    expected=f"only {', '.join(StageSettings.OF_CONTINUED)} of its own for stage "
+                    f"only {', '.join(StageSettings.OF_CONTINUED)} of its own for stage "
                     f"{stage.name!r}, which continues {stage.sources[0]!r} as that ended",
-                    received=name,
-                    do=f"Set it for {stage.sources[0]!r}",
+                    setting,
+                    f"Set it for {stage.sources[0]!r}",
                 )
 
 
@@ -260,29 +239,21 @@ def _check_fused_steps(config: PretrainConfig):
         for step in fused_at.get(name, ()):
             if step > planned.steps or (step % planned.checkpoint_every and step < planned.steps):
                 raise UserError(
-                    expected=f"fusions from {name!r} at multiples of its checkpoint_every="
+                    f"fusions from {name!r} at multiples of its checkpoint_every="
                     f"{planned.checkpoint_every} up to its {planned.steps} steps",
-                    received=f"step={step}",
-                    do=f"Change the step, or give --checkpoint_every={name}:STEPS",
+                    f"step={step}",
+                    f"Change the step, or give --checkpoint_every={name}:STEPS",
                 )
 
 
 def _check_files(config: PretrainConfig):
     if config.corpus == "text" and not config.corpus_path and not config.data_dir:
-        raise UserError(
-            expected="--corpus_path=FILES with --corpus=text",
-            received="corpus_path=None",
-            do="Name a file or a quoted pattern such as 'texts/*.txt'",
-        )
+        do = "Name a file or a quoted pattern such as 'texts/*.txt'"
+        raise UserError("--corpus_path=FILES with --corpus=text", "corpus_path=None", do)
     if config.vocabulary and not os.path.isfile(config.vocabulary):
-        raise UserError(
-            expected="--vocabulary to be a SentencePiece model",
-            received=f"vocabulary={config.vocabulary!r}, which is no file",
-            do="Check the path",
-        )
+        received = f"vocabulary={config.vocabulary!r}, which is no file"
+        raise UserError("--vocabulary to be a SentencePiece model", received, "Check the path")
     if config.data_dir and not os.path.isdir(config.data_dir):
-        raise UserError(
-            expected="--data_dir to be a folder that trainers.prepare wrote",
-            received=f"data_dir={config.data_dir!r}, which is no folder",
-            do="Check the path",
-        )
+        received = f"data_dir={config.data_dir!r}, which is no folder"
+        expected = "--data_dir to be a folder that trainers.prepare wrote"
+        raise UserError(expected, received, "Check the path")

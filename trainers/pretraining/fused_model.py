@@ -19,11 +19,7 @@ from trainers.programs import check_options, option
 
 @dataclasses.dataclass(frozen=True)
 class FuseConfig:
-    """Sources and options of a fusion; checks itself.
-
-    Raises:
-        UserError: a value is out of range, or the output holds something.
-    """
+    """Sources and options of a fusion; checks itself."""
 
     sources: tuple[str, ...] = option(
         (), "Folders of stages or checkpoints, two or more; one may stand twice.", group="Fusion"
@@ -39,7 +35,7 @@ class FuseConfig:
         None, "Prepared tokens to measure the loss on.", group="Check"
     )
     batch_size: int = option(32, "Sequences of the batch for that.", at_least=1)
-    input_length: int = option(128, "Encoder tokens of its sequences.", at_least=1)
+    input_length: int = option(128, "Encoder tokens of its sequences.", at_least=3)
 
     def __post_init__(self):
         check_options(self)
@@ -68,13 +64,7 @@ def _is_free(output: pathlib.Path) -> bool:
 
 
 def fuse(config: FuseConfig) -> pathlib.Path:
-    """Fuses the sources' files into those of a new checkpoint, and says what it did.
-
-    Args:
-        config: what is fused, and how.
-
-    Returns:
-        Folder of the checkpoint that was written.
+    """Fuses the sources' files into those of a new checkpoint, and returns its folder.
 
     Raises:
         UserError: a source cannot be read.
@@ -82,14 +72,16 @@ def fuse(config: FuseConfig) -> pathlib.Path:
     """
     checkpoints = {path: models.find_checkpoint(path) for path in dict.fromkeys(config.sources)}
     sources = [checkpoints[path] for path in config.sources]
-    batch = _validation_batch(config)
+    if config.check_data_dir:
+        lengths = (config.batch_size, config.input_length)
+        batch = PretrainingBatches(config.check_data_dir, "validation", *lengths).batch(0)
     options = {name: getattr(config, name) for name in ("norm", "noise", "noise_kind", "seed")}
     fused_config, weights = models.fused_weights(sources, **options)
     _check_values(checkpoints)
     for path, checkpoint in zip(config.sources, sources, strict=True):
         print(f"source {path}, step {checkpoint.step:,}: {_count(checkpoint.weights)} parameters")
     print(f"fused, norm={config.norm}, noise={config.noise}: {_count(weights)} parameters")
-    if batch is not None:
+    if config.check_data_dir:
         _print_losses(config.sources, checkpoints, fused_config, weights, batch)
     with deferred():
         fused = kf.models.T5.from_weights(fused_config, weights, seed=config.seed)
@@ -113,15 +105,6 @@ def _check_values(checkpoints: Mapping[str, Checkpoint]) -> None:
     ]
     if messages:
         raise kf.FusionError(f"cannot fuse: {'; '.join(messages)}")
-
-
-def _validation_batch(config: FuseConfig) -> dict | None:
-    if config.check_data_dir is None:
-        return None
-    batches = PretrainingBatches(
-        config.check_data_dir, "validation", config.batch_size, config.input_length, seed=0
-    )
-    return batches.batch(0)
 
 
 def _print_losses(

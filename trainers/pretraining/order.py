@@ -7,7 +7,7 @@ trained with what it finds.
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from trainers.engines.devices import EngineFactory, MeshEngines
@@ -20,9 +20,6 @@ from trainers.runs import sources, sweep
 
 def waves(stages: Sequence[Stage]) -> list[list[Stage]]:
     """Groups stages so that those of a group need only earlier groups, or stages that are not here.
-
-    Args:
-        stages: stages, sources before what is fused from them.
 
     Example:
         >>> [[s.name for s in wave] for wave in waves(stages_of(["fusion_property"]))]
@@ -51,7 +48,7 @@ def train_side_by_side(
         stages: stages to train, sources before what is fused from them.
         engines: engines of the whole mesh.
         batch_size: sequences per batch.
-        train: trains one stage with engines; called in a thread of its own.
+        train: trains one stage with engines, in a thread of its own.
     """
     for wave in waves(stages):
         if len(wave) == 1:
@@ -61,20 +58,14 @@ def train_side_by_side(
         for start in range(0, len(wave), len(parts)):
             together = wave[start : start + len(parts)]
             with ThreadPoolExecutor(len(together), thread_name_prefix="stage") as pool:
-                running = [
-                    pool.submit(train, stage, part)
-                    for stage, part in zip(together, parts, strict=False)
-                ]
+                pairs = zip(together, parts, strict=False)
+                running = [pool.submit(train, stage, part) for stage, part in pairs]
             for stage in running:
                 stage.result()
 
 
 def tune(run: Run, is_chief: bool) -> tuple[Run, list[Stage]]:
     """Trains the sweep, if it was asked for, arm by arm.
-
-    Args:
-        run: what all stages share.
-        is_chief: whether this process writes files.
 
     Returns:
         The run with what was found, and the stages that are still to be trained. Each arm, too,
@@ -89,7 +80,13 @@ def tune(run: Run, is_chief: bool) -> tuple[Run, list[Stage]]:
         rest = [stage for stage in rest if stage.name not in needed]
         winners = sweep.winners(run.workdir, plan.points)
         if arm not in winners:
-            _check_swept(arm, rest, plan.points)
+            # With --stage, part of the sweep: nothing may use what is not found yet.
+            if unswept := [stage.name for stage in rest if stage.name not in plan.points]:
+                raise UserError(
+                    f"the sweep of {arm!r} to be finished before stage {unswept[0]!r}",
+                    f"plan={tuning.NAME!r}, stage={unswept[0]!r}",
+                    "Train the stages of the sweep first, or leave out the plan",
+                )
             break
         if is_chief:
             sweep.write(run.workdir, winners)
@@ -98,24 +95,8 @@ def tune(run: Run, is_chief: bool) -> tuple[Run, list[Stage]]:
     return run, rest
 
 
-def _check_swept(arm: str, rest: Sequence[Stage], sweep: Mapping[str, object]):
-    """Refuses stages that would use what a sweep finds that is not finished (with `--stage`)."""
-    for stage in rest:
-        if stage.name not in sweep:
-            raise UserError(
-                expected=f"the sweep of {arm!r} to be finished before stage {stage.name!r}",
-                received=f"plan={tuning.NAME!r}, stage={stage.name!r}",
-                do="Train the stages of the sweep first, or leave out the plan",
-            )
-
-
 def train(wanted: Sequence[Stage], run: Run) -> None:
-    """Trains stages, and prints one line for each.
-
-    Args:
-        wanted: stages, sources before what is fused from them.
-        run: what they share.
-    """
+    """Trains stages, sources first, and prints one line for each."""
 
     def train_one(stage: Stage, engines: EngineFactory):
         _train(stage, dataclasses.replace(run, make_engine=engines))

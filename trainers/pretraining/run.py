@@ -15,7 +15,6 @@ from trainers.engines.devices import EngineFactory, MeshEngines, engine_factory
 from trainers.errors import UserError
 from trainers.files import read_json
 from trainers.plans import sizes
-from trainers.plans.sizes import Size
 from trainers.plans.widths import check_widths
 from trainers.pretraining import order, theory_monitor
 from trainers.pretraining.config import PretrainConfig
@@ -27,20 +26,13 @@ from trainers.versions import installed_versions
 
 
 def train(config: PretrainConfig) -> bool:
-    """Trains what the configuration asks for.
-
-    Args:
-        config: the run.
-
-    Returns:
-        True if this process is the one that writes files.
+    """Trains what the configuration asks for; returns whether this process writes the files.
 
     Raises:
         UserError: something cannot be used as asked, or another process trains one of the stages;
             nothing that existed was changed.
     """
-    size = sizes.get_size(config.size)
-    _check_plan(config, size)
+    _check_widths(config)
     workdir = RunState(config.workdir)
     workdir.check(config.identity())
     config = dataclasses.replace(config, tuned=sweep.read(workdir))
@@ -53,25 +45,17 @@ def train(config: PretrainConfig) -> bool:
     if config.theory_every:
         theory_monitor.check_engine(engine)
     is_chief = engine.is_chief
-    with _locked(config, workdir) if is_chief else contextlib.nullcontext():
-        _train(config, size, workdir, engines, is_chief)
+    # No other process trains these at the same time.
+    names = [stage.name for stage in config.wanted if workdir.record(stage.name) is None]
+    with locks.stages(workdir.path, names) if is_chief else contextlib.nullcontext():
+        _train(config, workdir, engines, is_chief)
     return is_chief
 
 
-def _locked(config: PretrainConfig, workdir: RunState) -> contextlib.AbstractContextManager:
-    """Keeps other processes from the stages that are going to be trained."""
-    names = [stage.name for stage in config.wanted if workdir.record(stage.name) is None]
-    return locks.stages(workdir.path, names)
-
-
 def _train(
-    config: PretrainConfig,
-    size: Size,
-    workdir: RunState,
-    engines: EngineFactory,
-    is_chief: bool,
+    config: PretrainConfig, workdir: RunState, engines: EngineFactory, is_chief: bool
 ) -> None:
-    data_dir = _data(config, size)
+    data_dir = _data(config)
     run = _run(config, workdir, data_dir, engines)
     if isinstance(engines, MeshEngines):
         letters = dict.fromkeys(stage.size for stage in config.wanted)
@@ -121,28 +105,27 @@ def _experiments(config: PretrainConfig, workdir: Workdir) -> dict:
     return experiments
 
 
-def _check_plan(config: PretrainConfig, size: Size):
+def _check_widths(config: PretrainConfig):
     """Finds widths that do not add up before any text is read."""
-    letters = {
-        letter: model_config(size, letter, vocabulary_size=128).to_dict() for letter in size.models
-    }
-    check_widths(config.stages, letters)
+    size = sizes.get_size(config.size)
+    configs = {letter: model_config(size, letter, vocabulary_size=128) for letter in size.models}
+    check_widths(config.stages, {letter: model.to_dict() for letter, model in configs.items()})
 
 
-def _data(config: PretrainConfig, size: Size) -> pathlib.Path:
+def _data(config: PretrainConfig) -> pathlib.Path:
+    """The folder of the tokens, which are prepared where none was named."""
     if config.data_dir:
         _check_vocabulary(config)
         return pathlib.Path(config.data_dir)
-    return pathlib.Path(
-        prepare(
-            DataConfig(
-                corpus=config.corpus,
-                corpus_path=config.corpus_path,
-                vocabulary_path=config.vocabulary,
-                vocabulary_pieces=size.vocabulary_pieces,
-                num_sentinels=size.num_sentinels,
-                root=str(pathlib.Path(config.workdir) / DATA_FOLDER),
-            )
+    size = sizes.get_size(config.size)
+    return prepare(
+        DataConfig(
+            corpus=config.corpus,
+            corpus_path=config.corpus_path,
+            vocabulary_path=config.vocabulary,
+            vocabulary_pieces=size.vocabulary_pieces,
+            num_sentinels=size.num_sentinels,
+            root=str(pathlib.Path(config.workdir) / DATA_FOLDER),
         )
     )
 
@@ -152,9 +135,9 @@ def _check_vocabulary(config: PretrainConfig):
     facts = manifest.read(config.data_dir)["vocabulary"]
     if config.vocabulary and manifest.sha256_of(pathlib.Path(config.vocabulary)) != facts["sha256"]:
         raise UserError(
-            expected=f"the vocabulary that the tokens in {config.data_dir!r} were made with",
-            received=f"vocabulary={config.vocabulary!r}, another one",
-            do="Leave out --vocabulary, or leave out --data_dir to tokenise anew",
+            f"the vocabulary that the tokens in {config.data_dir!r} were made with",
+            f"vocabulary={config.vocabulary!r}, another one",
+            "Leave out --vocabulary, or leave out --data_dir to tokenise anew",
         )
 
 
@@ -168,8 +151,7 @@ def _corpus(data_dir: pathlib.Path) -> dict[str, str]:
     """The corpus of the tokens, from their manifest; for the report."""
     facts = manifest.read(data_dir)
     files = ", ".join(file["name"] for file in facts["corpus"].get("files", ()))
-    path = {"corpus_path": files} if files else {}
-    return {"corpus": facts["config"]["corpus"], **path}
+    return {"corpus": facts["config"]["corpus"]} | ({"corpus_path": files} if files else {})
 
 
 def _run(
@@ -184,17 +166,13 @@ def _run(
 def _print_plan(config: PretrainConfig, run: Run):
     """Prints one line per stage: what it is, what it comes from, how long it trains."""
     rows = [("stage", "size", "model", "parameters", "steps", "starts from")]
+    models = sizes.get_size(config.size).models
     for stage in config.wanted:
-        rows.append(
-            (
-                stage.name,
-                stage.size,
-                sizes.get_size(config.size).models[stage.size],
-                f"{kf.models.parameter_count(run.model_config(stage.size)):,}",
-                f"{config.settings[stage.name].steps:,}",
-                " + ".join(map(stage.written, stage.parents)) or "random weights",
-            )
-        )
+        parameters = kf.models.parameter_count(run.model_config(stage.size))
+        steps = config.settings[stage.name].steps
+        source = " + ".join(map(stage.written, stage.parents)) or "random weights"
+        model = (stage.name, stage.size, models[stage.size])
+        rows.append((*model, f"{parameters:,}", f"{steps:,}", source))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     names = ", ".join(plan.name for plan in config.plans)
     print(f"Plan {names} at size {config.size}, tokens from {run.data_dir}:")

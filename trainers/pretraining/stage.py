@@ -31,13 +31,7 @@ from trainers.runs import record as records
 from trainers.runs.sources import check_sources, checkpoint_folder
 from trainers.runs.state import RunState
 from trainers.training import loop, optimizers
-from trainers.training.config import (
-    Measurement,
-    StageJob,
-    StepCosts,
-    TrainConfig,
-    Watch,
-)
+from trainers.training.config import Measurement, StageJob, StepCosts, TrainConfig, Watch
 from trainers.training.progress import Progress
 
 # The validation set is the same for every stage and every run on the same tokens.
@@ -53,7 +47,7 @@ class Run:
         workdir: the run's folder.
         data_dir: folder of the prepared tokens.
         vocabulary_size: rows of the embedding.
-        make_engine: returns a new engine; a stage takes its own.
+        make_engine: makes the engine of a stage.
     """
 
     config: PretrainConfig
@@ -63,7 +57,7 @@ class Run:
     make_engine: EngineFactory
 
     def model_config(self, letter: str, dropout: float = 0.0) -> "kf.models.T5Config":
-        """Configuration of the model of a size before any fusion."""
+        """Configuration of the model under a letter of the size, before any fusion."""
         size = sizes.get_size(self.config.size)
         return model_config(size, letter, self.vocabulary_size, dropout)
 
@@ -99,15 +93,7 @@ def identity(stage: Stage, settings: StageSettings, run: Run) -> dict:
 
 
 def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
-    """Trains a stage unless it is finished, and returns its record.
-
-    Args:
-        stage: node of a plan.
-        settings: how it is trained.
-        run: what it shares with the other stages.
-
-    Returns:
-        What W/STAGE/record.json holds.
+    """Trains a stage of a plan unless it is finished, and returns its record.
 
     Raises:
         UserError: it was started with other settings, a source is not finished, or training
@@ -121,7 +107,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         return record
     check_sources(stage, run.workdir)
     engine = run.make_engine(StepOptions(settings.clip_norm, run.config.devices.microbatches))
-    start = _start(stage, run)
+    first_batch, state = _start(stage, run)
     with engine.scope():
         model, source_steps = make_model(stage, settings, run)
         optimizer = optimizers.OPTIMIZERS[settings.optimizer](
@@ -131,10 +117,10 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
                 scale=settings.learning_rate_scale,
             )
         )
-    batches = run.batches("train", settings.seed, start.batch)
+    batches = run.batches("train", settings.seed, first_batch)
     flops = step_flops(model, run.config.batch_size, batches.input_length, batches.target_length)
     facts = records.describe(stage, settings, model, flops)
-    facts |= {"source_steps": source_steps, "first_batch": start.batch}
+    facts |= {"source_steps": source_steps, "first_batch": first_batch}
     if engine.is_chief:
         details = facts | {"model": model.config.to_dict(), "plan": stage.to_dict()}
         run.workdir.start_stage(stage.name, what, details)
@@ -146,7 +132,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         validation=run.batches("validation", VALIDATION_SEED),
         costs=StepCosts(batches.tokens_per_batch, flops.total),
         settings={"model": model.config.to_dict(), "stage": what},
-        initial=start.state,
+        initial=state,
     )
     watch = Watch(
         monitors=_monitors(model),
@@ -171,11 +157,6 @@ def make_model(
     engines that place weights on a mesh, no more of it than each device holds.
     A stage that has checkpoints, or continues its source, is only built: the loop sets its
     weights.
-
-    Args:
-        stage: node of a plan.
-        settings: how it is trained.
-        run: what it shares with the other stages.
 
     Returns:
         The model, and for each source the step of the checkpoint that it comes from.
@@ -203,30 +184,24 @@ def make_model(
         noise_kind=settings.noise_kind,
         seed=settings.seed,
     )
-    model = kf.models.T5.from_weights(config, weights, **built)
-    return model, steps
+    return kf.models.T5.from_weights(config, weights, **built), steps
 
 
-@dataclasses.dataclass(frozen=True)
-class _Start:
-    """Index of a stage's first batch, and the state that it takes over from another one."""
+def _start(stage: Stage, run: Run) -> tuple[int, Mapping[str, np.ndarray] | None]:
+    """Index of a stage's first batch, and the state that it takes over from another one.
 
-    batch: int = 0
-    state: Mapping[str, np.ndarray] | None = None
-
-
-def _start(stage: Stage, run: Run) -> _Start:
-    """Start of a stage; a continued one takes over all of its source's last checkpoint."""
+    A continued stage takes over all of its source's last checkpoint.
+    """
     if not stage.is_continued:
-        return _Start()
+        return 0, None
     own = run.workdir.stage_dir(stage.name)
     if checkpoints.steps(own / checkpoints.CHECKPOINT_FOLDER):
-        return _Start(run.workdir.stage(stage.name)["first_batch"])
+        return run.workdir.stage(stage.name)["first_batch"], None
     (source,) = stage.sources
     checkpoint = find_checkpoint(run.workdir.stage_dir(source))
     reached = Progress.from_dict(checkpoint.step, checkpoint.config["progress"])
     first = run.workdir.stage(source).get("first_batch", 0)
-    return _Start(first + reached.batch_index(checkpoint.step), checkpoint.state())
+    return first + reached.batch_index(checkpoint.step), checkpoint.state()
 
 
 def _monitors(model) -> dict[str, Callable]:

@@ -31,19 +31,12 @@ SEQUENCES = 8
 
 
 def check_engine(engine: Engine) -> None:
-    """Checks that the weights of an engine's model can be used outside its steps.
-
-    Args:
-        engine: any engine of the run.
-
-    Raises:
-        UserError: they are copied to, or spread over, several devices, or lie on a TPU.
-    """
+    """Raises a `UserError` unless an engine's weights can be used outside its steps."""
     if not engine.is_local:
         raise UserError(
-            expected="one device, and no TPU of TensorFlow's, with --theory_every",
-            received=f"{engine.num_devices} device(s) of {type(engine).__name__}",
-            do="Leave out --theory_every, or train on one device with --strategy=one_device",
+            "one device, and no TPU of TensorFlow's, with --theory_every",
+            f"{engine.num_devices} device(s) of {type(engine).__name__}",
+            "Leave out --theory_every, or train on one device with --strategy=one_device",
         )
 
 
@@ -77,12 +70,7 @@ def measurement(
 
 
 def last_learning_rate(stage: Stage, workdir: RunState) -> float:
-    """Learning rate of the last step that a fused stage's first source took before the fusion.
-
-    Args:
-        stage: node of a plan.
-        workdir: the run's folder, in which its sources are finished.
-    """
+    """Learning rate of the last step that a fused stage's first source took before the fusion."""
     name = stage.sources[0]
     record = workdir.record(name)
     steps = stage.source_steps.get(name, record["steps"])

@@ -22,12 +22,8 @@ _EVENTS = re.compile(r"events\.out\.tfevents\.(\d+)\.(\d{6})\.")
 class MetricsFile:
     """metrics.jsonl: one JSON object per line, {"kind": "train", "eval" or another, "step": …, …}.
 
-    Opening it cuts it back to the step that the run resumes from, so that no step stands in it
-    twice, and drops a last line that a killed process left half written.
-
-    Args:
-        path: the file.
-        step: step that the run resumes from; None for a new run, which begins an empty file.
+    Opening it cuts it back to the step that the run resumes from (None for a new run), so that no
+    step stands in it twice, and drops a last line that a killed process left half written.
     """
 
     def __init__(self, path: str | os.PathLike, step: int | None):
@@ -74,10 +70,8 @@ def read_metrics(path: str | os.PathLike) -> list[dict]:
 class TensorBoard:
     """Scalars for TensorBoard, through tensorboard's own records: imports no TensorFlow.
 
-    Args:
-        folder: folder of event files; each start of a run adds one.
-        step: step that the run resumes from, None for a new run; TensorBoard forgets what it read
-            beyond it.
+    Each start of a run adds a file to the folder. TensorBoard forgets what it read beyond the step
+    that the run resumes from.
     """
 
     def __init__(self, folder: str | os.PathLike, step: int | None):
@@ -85,11 +79,10 @@ class TensorBoard:
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{_stamp(folder)}.{socket.gethostname()}.{os.getpid()}"
         self._writer = RecordWriter(open(folder / name, "xb"))  # noqa: SIM115 closed by close()
-        self._write(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._write(file_version="brain.Event:2")
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         # From this step on TensorBoard drops what earlier files say.
-        first = 0 if step is None else step + 1
-        self._write(event_pb2.Event(wall_time=time.time(), step=first, session_log=start))
+        self._write(step=0 if step is None else step + 1, session_log=start)
 
     def write(self, kind: str, step: int, values: Mapping) -> None:
         """Adds numbers under "train/loss", "eval/accuracy", …"""
@@ -98,10 +91,10 @@ class TensorBoard:
             for name, value in values.items()
             if isinstance(value, int | float) and name != "step"
         ]
-        summary = summary_pb2.Summary(value=scalars)
-        self._write(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
+        self._write(step=step, summary=summary_pb2.Summary(value=scalars))
 
-    def _write(self, event: event_pb2.Event) -> None:
+    def _write(self, **content) -> None:
+        event = event_pb2.Event(wall_time=time.time(), **content)
         self._writer.write(event.SerializeToString())
         self._writer.flush()
 
@@ -134,15 +127,8 @@ class RunLog:
     """
 
     def __init__(
-        self,
-        folder: str | os.PathLike,
-        step: int | None,
-        steps: int,
-        name: str,
-        progress: bool,
-        writes: bool = True,
+        self, folder: pathlib.Path, step: int | None, steps: int, name: str, progress, writes=True
     ):
-        folder = pathlib.Path(folder)
         self._writes = writes
         if writes:
             self._metrics = MetricsFile(folder / METRICS_FILE, step)

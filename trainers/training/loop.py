@@ -107,14 +107,9 @@ class _Loop(contextlib.AbstractContextManager):
             self.writer.tidy(checkpoint.step)
         if self.log:
             self.log.close()
-        self.log = RunLog(
-            self.folder,
-            None if checkpoint is None else checkpoint.step,
-            self.config.steps,
-            self.watch.label or self.folder.name,
-            self.watch.progress,
-            writes=self.engine.is_chief,
-        )
+        step = None if checkpoint is None else checkpoint.step
+        shown = (self.watch.label or self.folder.name, self.watch.progress, self.engine.is_chief)
+        self.log = RunLog(self.folder, step, self.config.steps, *shown)
 
     def to_end(self, stop: stopping.Stop) -> None:
         """Trains from the newest checkpoint to the last step."""
@@ -185,9 +180,7 @@ class _Loop(contextlib.AbstractContextManager):
         tokens = sums.steps * self.job.costs.tokens_per_step
         return {
             "step": self.at.step,
-            "loss": sums.loss,
-            "loss_per_token": sums.loss_per_token,
-            "accuracy": sums.accuracy,
+            **sums.means(),
             "learning_rate": sums.learning_rate,
             "tokens_per_second": tokens / max(self.at.window.seconds, 1e-9),
             "device_seconds": self.at.device_seconds,
@@ -204,9 +197,7 @@ class _Loop(contextlib.AbstractContextManager):
             "tokens": self.at.step * self.job.costs.tokens_per_step,
             "flops": self.at.step * self.job.costs.flops_per_step,
             "device_seconds": self.at.device_seconds,
-            "loss": sums.loss,
-            "loss_per_token": sums.loss_per_token,
-            "accuracy": sums.accuracy,
+            **sums.means(),
         }
         self.at.curve.append(point)
         model = self.job.model

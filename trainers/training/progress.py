@@ -1,5 +1,6 @@
 """Progress of a run and the order of its batches: what a checkpoint keeps beside the tensors."""
 
+import copy
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,12 +10,7 @@ from trainers.engines.base import Batch, StepSums
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """Sums since the last training line.
-
-    Attributes:
-        sums: of the steps.
-        seconds: wall time of their calls.
-    """
+    """Sums of the steps since the last training line, and the wall time of their calls."""
 
     sums: StepSums = StepSums()
     seconds: float = 0.0
@@ -57,25 +53,16 @@ class Progress:
 
     def to_dict(self) -> dict:
         """All but the step, which the checkpoint has itself."""
-        return {
-            "device_seconds": self.device_seconds,
-            "curve": self.curve,
-            "skipped": self.skipped,
-            "window": self.window.to_dict(),
-            "measured": self.measured,
-        }
+        fields = {name: value for name, value in vars(self).items() if name != "step"}
+        return fields | {"window": self.window.to_dict()}
 
     @classmethod
     def from_dict(cls, step: int, written: Mapping) -> "Progress":
         """Returns the progress that `to_dict` described; an older checkpoint may lack some."""
-        return cls(
-            step,
-            written["device_seconds"],
-            list(written["curve"]),
-            list(written.get("skipped", ())),
-            Window.from_dict(written["window"]) if "window" in written else Window(),
-            dict(written.get("measured", {})),
-        )
+        fields = copy.deepcopy(dict(written))
+        if "window" in fields:
+            fields["window"] = Window.from_dict(fields["window"])
+        return cls(step, **fields)
 
     def skip(self, indices: Iterable[int]) -> None:
         """Takes batches out of the order of those that are still to come."""

@@ -41,7 +41,7 @@ def test_raw_length_is_the_largest_that_fits(inputs):
 def test_too_short():
     with pytest.raises(ValueError, match="Received: length=1"):
         spans.span_counts(1)
-    with pytest.raises(ValueError, match="Received: inputs=2"):
+    with pytest.raises(ValueError, match="Received: input_length=2"):
         spans.raw_length(2)
 
 

@@ -109,7 +109,7 @@ def test_from_file(vocabulary, tmp_path):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"Received: vocabulary=.*none\.model\."):
+    with pytest.raises(UserError, match=r"Received: vocabulary=.*none\.model .No such file"):
         Vocabulary.from_file(tmp_path / "none.model")
 
 
