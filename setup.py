@@ -22,7 +22,6 @@ INSTALL_REQUIRES = [
     "ml_dtypes>=0.5.1",
     "numpy>=2.0",
     "safetensors>=0.5",
-    "scikit-learn>=1.6",
     "scipy>=1.15",
     "sentencepiece>=0.2.2",
     "tensorboard>=2.20,<2.22",
@@ -48,6 +47,7 @@ TEST_REQUIRES = [
     "pytest>=8.4",
     "pytest-xdist>=3.6",
     "ruff>=0.12",
+    "scikit-learn>=1.6",
 ]
 
 

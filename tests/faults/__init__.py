@@ -5,3 +5,6 @@
 zygote.py forks processes that run `trainers.pretrain`; points.py says where they are killed;
 compare.py tells what the finished folders differ in; harness.py puts the three together.
 """
+
+# Before TensorFlow, whose start-up lines it filters.
+import trainers  # noqa: F401

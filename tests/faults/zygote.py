@@ -104,9 +104,7 @@ def _serve() -> None:
 
 
 def _import() -> None:
-    import keras  # noqa: F401
     import pytest
-    import tensorflow  # noqa: F401
 
     import trainers.engines.devices
     import trainers.engines.strategies

@@ -71,7 +71,8 @@ def test_workers_end_with_the_same_bits(processes):
 
 
 def test_the_norm_of_these_runs_clips(gradients):
-    assert optax.global_norm(gradients) > 2 * support.CLIP_NORM
+    norm = sum(np.square(gradient).sum() for gradient in gradients) ** 0.5
+    assert norm > 2 * support.CLIP_NORM
 
 
 @pytest.mark.parametrize("process", ["worker 0", "worker 1"])
