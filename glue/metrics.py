@@ -167,17 +167,17 @@ def score(
     check_choice(task.evaluated, split=split)
     if not targets or len(targets) != len(predictions):
         raise UserError(
-            expected=f"one prediction for each example of {task.name}",
-            received=f"predictions={len(predictions)}, targets={len(targets)}",
-            do="Evaluate the task again",
+            f"one prediction for each example of {task.name}",
+            f"predictions={len(predictions)}, targets={len(targets)}",
+            "Evaluate the task again",
         )
     true = decode(task, targets)
     hidden = np.flatnonzero(true == NO_CLASS)
     if hidden.size:
         raise UserError(
-            expected=f"targets of {task.name} that are labels",
-            received=f"target={targets[hidden[0]]!r} of example {hidden[0]}",
-            do="Score a split that has labels; a test set has none",
+            f"targets of {task.name} that are labels",
+            f"target={targets[hidden[0]]!r} of example {hidden[0]}",
+            "Score a split that has labels; a test set has none",
         )
     predicted = decode(task, predictions)
     return {score.key: float(METRICS[score.metric](true, predicted)) for score in scores}
@@ -216,9 +216,9 @@ def average(scores: Mapping[str, float]) -> float:
     complete = groups(scores)
     if not complete:
         raise UserError(
-            expected=f"all scores of at least one task of {', '.join(MIXTURE)}",
-            received=f"scores={', '.join(scores) or 'none'}",
-            do="Fine-tune one of these tasks",
+            f"all scores of at least one task of {', '.join(MIXTURE)}",
+            f"scores={', '.join(scores) or 'none'}",
+            "Fine-tune one of these tasks",
         )
     means = [np.mean([scores[key] for key in tasks.scores([name])]) for name in complete]
     return float(np.mean(means))

@@ -11,8 +11,7 @@ import dataclasses
 
 from glue.reports import glue_page
 from trainers import programs
-from trainers.errors import UserError
-from trainers.programs import option
+from trainers.programs import check_options, option
 from trainers.reports import tables
 
 
@@ -20,16 +19,13 @@ from trainers.reports import tables
 class ReportConfig:
     """The settings of `glue.report`; checks itself."""
 
-    workdir: str = option("", "Folder of the fine-tunings, as given to glue.finetune.")
+    workdir: str = option(
+        "", "Folder of the fine-tunings, as given to glue.finetune.", required="FOLDER"
+    )
     pretrained: str | None = option(None, "Folder of the pretraining run, for Table 6.")
 
     def __post_init__(self):
-        if not self.workdir:
-            raise UserError(
-                expected="--workdir to name the folder of fine-tunings",
-                received=f"workdir={self.workdir!r}",
-                do="Add --workdir=FOLDER",
-            )
+        check_options(self)
 
 
 def main(config: ReportConfig) -> None:

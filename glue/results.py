@@ -122,9 +122,9 @@ def write_model(
         now = json.loads(json.dumps(content))
         if wrong := differences(read_json(path) | _FREE, now | _FREE):
             raise UserError(
-                expected="the results folder of this run or a new one",
-                received=f"file={str(path)!r} of another run ({'; '.join(wrong)})",
-                do="Choose another --workdir",
+                "the results folder of this run or a new one",
+                f"file={str(path)!r} of another run ({'; '.join(wrong)})",
+                "Choose another --workdir",
             )
     elif not check_only:
         write_json(path, content)
@@ -146,16 +146,16 @@ def write_result(
     evaluated = tasks.find(task).evaluated
     if missing := [split for split in evaluated if split not in predictions]:
         raise UserError(
-            expected=f"predictions for {', '.join(evaluated)} of {task}",
-            received=f"none for {', '.join(missing)}",
-            do="Predict every split",
+            f"predictions for {', '.join(evaluated)} of {task}",
+            f"none for {', '.join(missing)}",
+            "Predict every split",
         )
     folder = pathlib.Path(workdir) / run / task
     if (folder / RESULT_FILE).exists():
         raise UserError(
-            expected="a task without a result",
-            received=f"file={str(folder / RESULT_FILE)!r}, which is there",
-            do="Move it away",
+            "a task without a result",
+            f"file={str(folder / RESULT_FILE)!r}, which is there",
+            "Move it away",
         )
     scores = {}
     for split, pairs in predictions.items():
@@ -193,26 +193,25 @@ def read_runs(workdir: str | os.PathLike) -> tuple[FineTuning, ...]:
     workdir = pathlib.Path(workdir)
     if not workdir.is_dir():
         raise UserError(
-            expected="the folder of fine-tunings (glue.finetune writes one)",
-            received=f"workdir={str(workdir)!r}, which is no folder",
-            do="Check the path",
+            "the folder of fine-tunings (glue.finetune writes one)",
+            f"workdir={str(workdir)!r}, which is no folder",
+            "Check the path",
         )
     runs = [_read_run(path.parent) for path in sorted(workdir.glob(f"*/{MODEL_FILE}"))]
     if not runs:
         raise UserError(
-            expected=f"a folder with at least one run (RUN/{MODEL_FILE})",
-            received=f"workdir={str(workdir)!r}, which has none",
-            do="Run glue.finetune first",
+            f"a folder with at least one run (RUN/{MODEL_FILE})",
+            f"workdir={str(workdir)!r}, which has none",
+            "Run glue.finetune first",
         )
 
     runs.sort(key=lambda run: run.key)
     for run, following in itertools.pairwise(runs):
         if run.key == following.key:
             raise UserError(
-                expected=f"one run of {run.model} after {run.pretrain_steps} steps with "
-                f"repeat={run.repeat}",
-                received=f"{run.name} and {following.name} in {str(workdir)!r}",
-                do="Move one of them away",
+                f"one run of {run.model} after {run.pretrain_steps} steps with repeat={run.repeat}",
+                f"{run.name} and {following.name} in {str(workdir)!r}",
+                "Move one of them away",
             )
     return tuple(runs)
 
@@ -248,10 +247,10 @@ def _read(path: pathlib.Path, run: str, fields: Mapping[str, type]) -> dict:
     content = read_json(path)
     if content.get("format") != FORMAT or content.get("run") != run:
         raise UserError(
-            expected=f"format={FORMAT} and run={run!r}, as its folder is called",
-            received=f"file={str(path)!r} with format={content.get('format')!r} and "
+            f"format={FORMAT} and run={run!r}, as its folder is called",
+            f"file={str(path)!r} with format={content.get('format')!r} and "
             f"run={content.get('run')!r}, of another run or version",
-            do="Move it away",
+            "Move it away",
         )
     for field, kind in fields.items():
         value = content.get(field)
@@ -262,4 +261,4 @@ def _read(path: pathlib.Path, run: str, fields: Mapping[str, type]) -> dict:
 
 
 def _damaged(expected: str, received: str) -> UserError:
-    return UserError(expected=expected, received=received, do="Run glue.finetune again")
+    return UserError(expected, received, "Run glue.finetune again")

@@ -8,18 +8,17 @@ size.
 
 import dataclasses
 import hashlib
-import sys
 from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
 
+from trainers.data.batches import Batch, read_ahead
 from trainers.data.tokens import EOS_ID, PAD_ID
 from trainers.data.vocabulary import Vocabulary
 from trainers.errors import UserError
 
 _LENGTHS = 16
-_READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
 _NONE = np.zeros(0, np.int32)
 
 
@@ -118,15 +117,15 @@ def _target(text: str, vocabulary: Vocabulary, length: int) -> np.ndarray:
     written = vocabulary.decode(ids)
     if written != text:
         raise UserError(
-            expected="a vocabulary that can write every label",
-            received=f"label={text!r}, which comes back as {written!r}",
-            do="Pretrain with a vocabulary that has its letters",
+            "a vocabulary that can write every label",
+            f"label={text!r}, which comes back as {written!r}",
+            "Pretrain with a vocabulary that has its letters",
         )
     if len(ids) >= length:
         raise UserError(
-            expected=f"labels of at most {length - 1} tokens and EOS",
-            received=f"label={text!r} of {len(ids)} tokens, target_length={length}",
-            do=f"Give --target_length={len(ids) + 1}",
+            f"labels of at most {length - 1} tokens and EOS",
+            f"label={text!r} of {len(ids)} tokens, target_length={length}",
+            f"Give --target_length={len(ids) + 1}",
         )
     return _ended(ids)
 
@@ -166,10 +165,9 @@ class TrainingBatches:
         """Returns the batch of a step, whatever was asked for before."""
         return self.examples.batch(self._rows[step].tolist())
 
-    def from_step(self, start: int) -> Iterator[dict[str, np.ndarray]]:
+    def from_step(self, start: int) -> Iterator[Batch]:
         """Returns an endless iterator of `batch(start)`, `batch(start + 1)`, …, made ahead."""
-        steps = grain.MapDataset.range(start, sys.maxsize // 2).map(self.batch)
-        return iter(steps.to_iter_dataset(_READ_OPTIONS))
+        return read_ahead(self.batch, start)
 
 
 class EvaluationBatches:

@@ -52,9 +52,9 @@ def available(
     """
     if data_dir is not None and not pathlib.Path(data_dir).is_dir():
         raise UserError(
-            expected="the folder of the benchmark's files",
-            received=f"data_dir={str(data_dir)!r}, which is no folder",
-            do="Check the path",
+            "the folder of the benchmark's files",
+            f"data_dir={str(data_dir)!r}, which is no folder",
+            "Check the path",
         )
     ready, missing = [], {}
     for task in map(tasks.find, dict.fromkeys(names)):
@@ -66,9 +66,9 @@ def available(
             missing[task.name] = str(error)
     if not ready:
         raise UserError(
-            expected="at least one task with its data",
-            received=f"tasks={','.join(missing)}, none of which has it",
-            do=next(iter(missing.values()), "Name a task"),
+            "at least one task with its data",
+            f"tasks={','.join(missing)}, none of which has it",
+            next(iter(missing.values()), "Name a task"),
         )
     return tuple(ready), missing
 
@@ -103,9 +103,9 @@ def _open_tfds(task: Task, name: str):
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise UserError(
-            expected=f"tensorflow_datasets for the task {task.name}",
-            received=error,
-            do="Install it, or give the benchmark's files with --data_dir",
+            f"tensorflow_datasets for the task {task.name}",
+            error,
+            "Install it, or give the benchmark's files with --data_dir",
         ) from error
     try:
         return tfds.builder(f"glue/{task.name}").as_dataset(split=name, shuffle_files=False)

@@ -97,7 +97,7 @@ class PackedRows:
 def pack(examples: Examples, seed: int = 0) -> PackedRows:
     """Puts examples into rows: first fit, in a random order, among the rows that are open."""
     if not len(examples):
-        raise UserError(expected="examples to pack", received="none", do="Give a task with some")
+        raise UserError("examples to pack", "none", "Give a task with some")
     sizes = np.array(
         [
             (len(inputs), len(targets))

@@ -95,9 +95,7 @@ def _label(task: Task, text: str, path: pathlib.Path, line: int) -> int | float:
 
 
 def _refuse(expected: str, path: pathlib.Path, received: str):
-    raise UserError(
-        expected=expected, received=f"file={str(path)!r}, {received}", do="Restore the file"
-    )
+    raise UserError(expected, f"file={str(path)!r}, {received}", "Restore the file")
 
 
 def _shown(text: str) -> str:

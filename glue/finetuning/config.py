@@ -61,7 +61,10 @@ class FinetuneConfig:
     synthetic: bool = option(False, "Tasks made by rules, for which no data is needed.")
     submission: bool = option(True, "Predict the test sets, in the benchmark's format.")
     workdir: str = option(
-        "", "Folder of the results; several models may share it.", group="Fine-tuning"
+        "",
+        "Folder of the results; several models may share it.",
+        required="FOLDER",
+        group="Fine-tuning",
     )
     repeats: int = option(
         1, "Number of fine-tunings; repeat r has the seed --seed + r.", at_least=1
@@ -99,24 +102,22 @@ class FinetuneConfig:
 
     def __post_init__(self):
         check_options(self)
-        if not self.workdir:
-            _refuse("--workdir to name a folder", "workdir=''", "Add --workdir=FOLDER")
         if bool(self.checkpoint) == bool(self.pretrained):
-            _refuse(
+            raise UserError(
                 "either --checkpoint or --pretrained to name a folder",
                 f"checkpoint={self.checkpoint!r}, pretrained={self.pretrained!r}",
                 "Add one: --checkpoint=FOLDER",
             )
         if self.pretrained and self.model is not None:
-            _refuse(
+            raise UserError(
                 "--pretrained alone, whose models have names of their own",
                 f"model={self.model!r}",
                 "Leave out --model",
             )
         if self.model is not None and os.path.basename(self.model) != (self.model or None):
-            _refuse("--model to be a name without /", f"model={self.model!r}", "Change it")
+            raise UserError("--model to be a name without /", f"model={self.model!r}", "Change it")
         if self.data_dir and self.synthetic:
-            _refuse(
+            raise UserError(
                 "--data_dir or --synthetic",
                 f"data_dir={self.data_dir!r}, synthetic=True",
                 "Leave out one of them",
@@ -124,7 +125,7 @@ class FinetuneConfig:
         names = tasks.SYNTHETIC if self.synthetic else tuple(tasks.TASKS)
         for name in self.named:
             if name not in names:
-                _refuse(
+                raise UserError(
                     f"--tasks to name {', '.join(names)}, or {MIXTURE} first",
                     f"task={name!r}",
                     "Choose among these",
@@ -151,7 +152,3 @@ class FinetuneConfig:
         """The settings that tell a fine-tuning from others, besides model, data and seed."""
         names = ("learning_rate", "dropout", "dtype", "packed", *_DEFAULTS)
         return {name: getattr(self, name) for name in names if name != "steps_per_call"}
-
-
-def _refuse(expected: str, received: str, do: str):
-    raise UserError(expected=expected, received=received, do=do)

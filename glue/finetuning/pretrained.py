@@ -89,9 +89,9 @@ def of_plan(workdir: str) -> list[pathlib.Path]:
     plan = _json(home / RUN_FILE).get("experiments", {}).get(_PLAN)
     if plan is None:
         raise UserError(
-            expected=f"--pretrained to name a run of plan {_PLAN}",
-            received=f"pretrained={workdir!r}, which has none",
-            do=f"Run python -m trainers.pretrain --plan={_PLAN} --workdir={workdir} first",
+            f"--pretrained to name a run of plan {_PLAN}",
+            f"pretrained={workdir!r}, which has none",
+            f"Run python -m trainers.pretrain --plan={_PLAN} --workdir={workdir} first",
         )
     paths = [
         home / repeat_name(stage, number) / CHECKPOINT_FOLDER / step_folder(step)
@@ -101,9 +101,9 @@ def of_plan(workdir: str) -> list[pathlib.Path]:
     ]
     if missing := [path for path in paths if not path.is_dir()]:
         raise UserError(
-            expected=f"the {len(paths)} checkpoints of plan {_PLAN}",
-            received=f"{len(missing)} that are not there, the first is {str(missing[0])!r}",
-            do="Let trainers.pretrain train to its end",
+            f"the {len(paths)} checkpoints of plan {_PLAN}",
+            f"{len(missing)} that are not there, the first is {str(missing[0])!r}",
+            "Let trainers.pretrain train to its end",
         )
     return paths
 

@@ -34,15 +34,13 @@ def write(
     task = tasks.find(task)
     if split not in task.submissions:
         raise UserError(
-            expected="a test set with a predictions file: "
+            "a test set with a predictions file: "
             f"{', '.join(task.submissions) or 'none'} of {task.name}",
-            received=f"split={split!r}",
-            do="Choose one of these",
+            f"split={split!r}",
+            "Choose one of these",
         )
     if not predictions:
-        raise UserError(
-            expected="predictions", received=f"none for {split} of {task.name}", do="Predict some"
-        )
+        raise UserError("predictions", f"none for {split} of {task.name}", "Predict some")
     values = metrics.decode(task, predictions)
     if task.labels:
         codes = [task.codes[max(0, value)] for value in values]
@@ -60,7 +58,7 @@ def _write_once(path: pathlib.Path, text: str) -> None:
         write_text(path, text)
     elif not path.is_file() or path.read_bytes() != text.encode("utf-8"):
         raise UserError(
-            expected="a predictions file that is new",
-            received=f"file={str(path)!r}, which has other predictions",
-            do="Move it away",
+            "a predictions file that is new",
+            f"file={str(path)!r}, which has other predictions",
+            "Move it away",
         )

@@ -43,22 +43,22 @@ def find(checkpoint: Checkpoint, rows: int, given: str | None = None) -> Vocabul
         path, vocabulary = _search(run, sha256, rows)
     else:
         raise UserError(
-            expected="--vocabulary for a checkpoint outside the folder of its run",
-            received=f"checkpoint={str(checkpoint.path)!r} without a {RUN_FILE} above it",
-            do="Add --vocabulary=FILE or =FOLDER (of trainers.prepare)",
+            "--vocabulary for a checkpoint outside the folder of its run",
+            f"checkpoint={str(checkpoint.path)!r} without a {RUN_FILE} above it",
+            "Add --vocabulary=FILE or =FOLDER (of trainers.prepare)",
         )
     if not vocabulary.sha256.startswith(sha256):
         raise UserError(
-            expected=f"the vocabulary that the model was pretrained with ({sha256})",
-            received=f"vocabulary={str(path)!r} ({vocabulary.sha256[: len(sha256)]}), another one "
+            f"the vocabulary that the model was pretrained with ({sha256})",
+            f"vocabulary={str(path)!r} ({vocabulary.sha256[: len(sha256)]}), another one "
             f"than that of checkpoint={str(checkpoint.path)!r}",
-            do="Leave out --vocabulary",
+            "Leave out --vocabulary",
         )
     if vocabulary.padded_size != rows:
         raise UserError(
-            expected=f"a vocabulary of {rows} ids, as checkpoint={str(checkpoint.path)!r} has",
-            received=f"vocabulary={str(path)!r} of {vocabulary.padded_size}",
-            do="Give the one that the model was pretrained with",
+            f"a vocabulary of {rows} ids, as checkpoint={str(checkpoint.path)!r} has",
+            f"vocabulary={str(path)!r} of {vocabulary.padded_size}",
+            "Give the one that the model was pretrained with",
         )
     if not sha256:
         message = "%s is no part of a pretraining run: that %s is its vocabulary was not checked"
@@ -84,7 +84,7 @@ def _search(run: pathlib.Path, sha256: str, rows: int) -> tuple[pathlib.Path, Vo
         if vocabulary.sha256.startswith(sha256):
             return path, vocabulary
     raise UserError(
-        expected=f"the vocabulary {sha256} of the pretraining run in its data folder",
-        received=f"folder={str(run / DATA_FOLDER)!r}, which does not have it",
-        do="Add --vocabulary=FOLDER (what its --data_dir was)",
+        f"the vocabulary {sha256} of the pretraining run in its data folder",
+        f"folder={str(run / DATA_FOLDER)!r}, which does not have it",
+        "Add --vocabulary=FOLDER (what its --data_dir was)",
     )

@@ -100,9 +100,9 @@ def _shared_targets(decoded: Sequence[Sequence[tuple]], task: str) -> np.ndarray
     for other in others:
         if not np.array_equal(first, other):
             raise UserError(
-                expected=f"runs that were evaluated on the same examples of {task}",
-                received=f"{len(first)} and {len(other)} examples, or other targets",
-                do="Evaluate them on the same data",
+                f"runs that were evaluated on the same examples of {task}",
+                f"{len(first)} and {len(other)} examples, or other targets",
+                "Evaluate them on the same data",
             )
     return first
 

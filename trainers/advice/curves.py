@@ -46,9 +46,9 @@ def read_curves(runs: Sequence, unit: str) -> list[Curve]:
     for run, name in ((run, name) for run in runs[1:] for name in _SHARED):
         if run.settings.get(name) != runs[0].settings.get(name):
             raise UserError(
-                expected=f"{name}={runs[0].settings.get(name)!r} in every run, as in the first",
-                received=f"workdir={str(run.workdir)!r} with {name}={run.settings.get(name)!r}",
-                do="Give folders of the same text and vocabulary",
+                f"{name}={runs[0].settings.get(name)!r} in every run, as in the first",
+                f"workdir={str(run.workdir)!r} with {name}={run.settings.get(name)!r}",
+                "Give folders of the same text and vocabulary",
             )
     curves = []
     for run in runs:
@@ -92,9 +92,9 @@ def by_size(curves: Sequence[Curve], wanted: Sequence[str] = ()) -> dict[str, li
     sizes = [size for size, group in groups.items() if group]
     if not set(wanted) <= set(sizes) or len(sizes) < 2:
         raise UserError(
-            expected=f"curves from random weights of {', '.join(wanted) or 'two sizes'}",
-            received=f"curves of {', '.join(sizes) or 'none'}",
-            do="Train the others (trainers.pretrain --plan=baseline,self_fusion), or name --sizes",
+            f"curves from random weights of {', '.join(wanted) or 'two sizes'}",
+            f"curves of {', '.join(sizes) or 'none'}",
+            "Train the others (trainers.pretrain --plan=baseline,self_fusion), or name --sizes",
         )
     best = {size: min(groups[size], key=lambda c: c.losses.min()).rate for size in sizes}
     sizes = [size for size in sizes if size in (wanted or sizes)]

@@ -147,9 +147,9 @@ def _beyond_plateaus(curves):
     if not enough:
         shown = (f"{c.name} {n} of {len(c.costs)}" for c, n in zip(curves, counts, strict=True))
         raise UserError(
-            expected=f"curves of each size with {FEWEST_POINTS} evaluations beyond their plateau",
-            received=", ".join(shown) or "no curve",
-            do="Train longer, or evaluate more often",
+            f"curves of each size with {FEWEST_POINTS} evaluations beyond their plateau",
+            ", ".join(shown) or "no curve",
+            "Train longer, or evaluate more often",
         )
     # Where some left a plateau, one that shows none was not evaluated early enough to tell.
     return [c.part(slice(end, None)) for c, end in [p for p in enough if p[1]] or enough]

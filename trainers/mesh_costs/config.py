@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from trainers.errors import UserError, check_new_file
+from trainers.errors import check_new_file
 from trainers.plans import sizes
 from trainers.plans.graph import NORMS
 from trainers.plans.settings import DTYPES, OPTIMIZER_SCALES
@@ -24,7 +24,10 @@ class MeshReportConfig:
     """Model, training step and mesh of a report; checks itself."""
 
     mesh_shape: str = option(
-        "", "Mesh TensorFlow's name:size pairs, such as batch:4,model:4.", group="Mesh"
+        "",
+        "Mesh TensorFlow's name:size pairs, such as batch:4,model:4.",
+        required="batch:4,model:4",
+        group="Mesh",
     )
     layout: str | None = option(None, "Rules, axis:dim pairs; without it T5's.")
     microbatches: int = option(1, "Parts that the batch is cut into.", at_least=1)
@@ -58,12 +61,6 @@ class MeshReportConfig:
     output: str | None = option(None, "JSON file to write.", group="Output")
 
     def __post_init__(self):
-        if not self.mesh_shape:
-            raise UserError(
-                expected="--mesh_shape to name the dimensions of a mesh",
-                received="mesh_shape=''",
-                do="Write it as --mesh_shape=batch:4,model:4",
-            )
         check_options(self)
         check_new_file(self.output)
         size = sizes.get_size(self.size)

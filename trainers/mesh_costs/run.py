@@ -62,10 +62,10 @@ def models_of(config: MeshReportConfig) -> dict[str, "kf.models.T5Config"]:
         model = kf.models.T5Config.from_size(name, **config.overrides)
     except ValueError as error:
         raise UserError(
-            expected=f"--model to be a letter of --size={config.size} ({', '.join(letters)}) or a "
+            f"--model to be a letter of --size={config.size} ({', '.join(letters)}) or a "
             "size of the library, and its fields to fit",
-            received=f"model={config.model!r}. {error}",
-            do="Choose another one",
+            f"model={config.model!r}. {error}",
+            "Choose another one",
         ) from error
     label = ", ".join([name, *(f"{field}={size}" for field, size in config.overrides.items())])
     models = {label: model}

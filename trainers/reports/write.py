@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from trainers.errors import UserError
+from trainers.errors import UserError, os_errors
 from trainers.files import read_json, replacing_folder
 from trainers.reports import page
 from trainers.reports.pictures import Picture
@@ -42,27 +42,19 @@ def write_files(report, workdir, texts=None):
 
 
 def _write(report, target, texts):
-    try:
-        with replacing_folder(target) as new:
-            for name, form in texts.items():
-                (new / name).write_text(form(report), encoding="utf-8")
-            for picture in report.blocks(Picture):
-                (new / f"{picture.key}.png").write_bytes(picture.png())
-            _keep_others(target, new, texts)
-    except OSError as error:
-        raise UserError(
-            expected=f"to write the report to {target}",
-            received=error.strerror or error,
-            do="Make room or give write permission, and make the report again",
-        ) from error
+    do = "Make room or give write permission, and make the report again"
+    with os_errors("to write the report", target, do), replacing_folder(target) as new:
+        for name, form in texts.items():
+            (new / name).write_text(form(report), encoding="utf-8")
+        for picture in report.blocks(Picture):
+            (new / f"{picture.key}.png").write_bytes(picture.png())
+        _keep_others(target, new, texts)
 
 
 def _check_replaceable(target):
     """Refuses what is no folder, and results that another version of this code has written."""
     if target.exists() and not target.is_dir():
-        raise UserError(
-            expected=f"{target} to be a folder for the report", received="a file", do="Move it away"
-        )
+        raise UserError(f"{target} to be a folder for the report", "a file", "Move it away")
     results = target / RESULTS_FILE
     if not results.exists():
         return
@@ -72,9 +64,9 @@ def _check_replaceable(target):
         version = "unreadable"
     if version != history.FORMAT:
         raise UserError(
-            expected=f"format {history.FORMAT} in {results}, which this report would replace",
-            received=f"format={version!r}, of another version",
-            do=f"Move {target} away first",
+            f"format {history.FORMAT} in {results}, which this report would replace",
+            f"format={version!r}, of another version",
+            f"Move {target} away first",
         )
 
 

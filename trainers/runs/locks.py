@@ -34,9 +34,9 @@ def stages(workdir: str | os.PathLike, names: Iterable[str]) -> Iterator[None]:
             path = pathlib.Path(workdir) / LOCK_FOLDER / f"{name}.lock"
             if holder := stack.enter_context(locked(path, wait=False)):
                 raise UserError(
-                    expected=f"stage {name!r} to be trained by one process at a time",
-                    received=f"workdir={str(workdir)!r}, where {holder} does it",
-                    do="Wait for that process or end it, or choose another --workdir",
+                    f"stage {name!r} to be trained by one process at a time",
+                    f"workdir={str(workdir)!r}, where {holder} does it",
+                    "Wait for that process or end it, or choose another --workdir",
                 )
         yield
 

@@ -14,9 +14,9 @@ def check_sources(stage: Stage, state: RunState) -> None:
     for source in (*stage.sources, *([stage.until] if stage.until else ())):
         if state.record(source) is None:
             raise UserError(
-                expected=f"what stage {stage.name!r} needs to be finished",
-                received=f"stage={source!r}, which is not",
-                do="Run first, with the same other flags: "
+                f"what stage {stage.name!r} needs to be finished",
+                f"stage={source!r}, which is not",
+                "Run first, with the same other flags: "
                 f"python -m trainers.pretrain --stage={source} --workdir={state.path}",
             )
 
@@ -43,10 +43,9 @@ def check_kept(stage: Stage, state: RunState) -> None:
             and not checkpoint_folder(stage, source, state).is_dir()
         ):
             raise UserError(
-                expected=f"the checkpoint at step {step} of {source!r}, which {stage.name!r} is "
-                "fused from",
-                received=f"{source!r}, which finished without keeping it",
-                do="Take another --workdir; the command that trains it needs this plan too, or "
+                f"the checkpoint at step {step} of {source!r}, which {stage.name!r} is fused from",
+                f"{source!r}, which finished without keeping it",
+                "Take another --workdir; the command that trains it needs this plan too, or "
                 "--keep_every",
             )
 

@@ -43,10 +43,9 @@ class RunState(Workdir):
         wrong = differences(stage.get("identity", {}), json.loads(json.dumps(identity)))
         if wrong:
             raise UserError(
-                expected=f"stage {name!r} with the settings that it was started with in "
-                f"{str(self.path)!r}",
-                received="; ".join(wrong),
-                do="Give the same settings again, or choose another --workdir",
+                f"stage {name!r} with the settings that it was started with in {str(self.path)!r}",
+                "; ".join(wrong),
+                "Give the same settings again, or choose another --workdir",
             )
 
     def start_stage(self, name: str, identity: Mapping, details: Mapping) -> None:

@@ -65,9 +65,9 @@ class Workdir:
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(
-                expected="--workdir to be a folder",
-                received=f"workdir={str(self.path)!r}, a file",
-                do="Choose another one",
+                "--workdir to be a folder",
+                f"workdir={str(self.path)!r}, a file",
+                "Choose another one",
             )
         if not (self.path / RUN_FILE).exists():
             self._check_unused()
@@ -77,9 +77,9 @@ class Workdir:
         wrong = differences({name: before[name] for name in before if name in now}, now)
         if wrong:
             raise UserError(
-                expected="the workdir of this run or a new one",
-                received=f"workdir={str(self.path)!r} of another run ({'; '.join(wrong)})",
-                do="Choose another --workdir, or give the same settings",
+                "the workdir of this run or a new one",
+                f"workdir={str(self.path)!r} of another run ({'; '.join(wrong)})",
+                "Choose another --workdir, or give the same settings",
             )
 
     def _check_unused(self):
@@ -87,9 +87,9 @@ class Workdir:
         foreign = [name for name in there if name != DATA_FOLDER and not name.startswith(".")]
         if foreign:
             raise UserError(
-                expected=f"--workdir to be empty or to hold a run ({RUN_FILE})",
-                received=f"workdir={str(self.path)!r}, which holds {foreign[0]!r}",
-                do="Choose another folder",
+                f"--workdir to be empty or to hold a run ({RUN_FILE})",
+                f"workdir={str(self.path)!r}, which holds {foreign[0]!r}",
+                "Choose another folder",
             )
 
     def open(

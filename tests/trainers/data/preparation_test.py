@@ -208,7 +208,7 @@ def flip(path):
 @pytest.mark.parametrize("name", manifest.FILES)
 @pytest.mark.parametrize(
     ("damage", "words"),
-    [(truncate, "Received: .*{}, of "), (flip, "Received: .*{} with "), ("unlink", "is missing")],
+    [(truncate, "Received: .*{} of "), (flip, "Received: .*{} with "), ("unlink", "is missing")],
 )
 def test_damage_is_named(folder, name, damage, words):
     (folder / name).unlink() if damage == "unlink" else damage(folder / name)

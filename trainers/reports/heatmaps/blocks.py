@@ -91,9 +91,9 @@ def _open(path):
     wrong = misfits(skeleton, checkpoint.weights)
     if wrong or not config.blocks:
         raise UserError(
-            expected="the weights of a fused T5",
-            received=f"{path} with {wrong[0] if wrong else 'no blocks in its configuration'}",
-            do="Use another checkpoint",
+            "the weights of a fused T5",
+            f"{path} with {wrong[0] if wrong else 'no blocks in its configuration'}",
+            "Use another checkpoint",
         )
     return Saved(checkpoint.weights, weight_axes(skeleton), config)
 

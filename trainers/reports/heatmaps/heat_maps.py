@@ -103,9 +103,9 @@ def _open(run, steps, stages):
     present = sorted({step for checkpoints in saved.values() for step in checkpoints})
     if saved and wanted and wanted.isdisjoint(present):
         raise UserError(
-            expected="steps at which a fused stage was saved",
-            received=f"steps={list(steps)}. There are {', '.join(map(str, present))}",
-            do="Choose among these",
+            "steps at which a fused stage was saved",
+            f"steps={list(steps)}. There are {', '.join(map(str, present))}",
+            "Choose among these",
         )
     return saved, faults
 
@@ -117,10 +117,10 @@ def _choose(saved, kernels):
     unknown = [path for path in kernels or () if path not in matrices]
     if unknown:
         raise UserError(
-            expected="kernels of the fused stages, weights of two dimensions such as "
+            "kernels of the fused stages, weights of two dimensions such as "
             f"{', '.join(list(matrices)[:3])}",
-            received=f"kernels={unknown}",
-            do="Choose among these",
+            f"kernels={unknown}",
+            "Choose among these",
         )
     usual = [path for path in KERNELS if path in matrices]
     return list(dict.fromkeys(kernels or ())) or usual or list(last[0].kernels[:2])
