@@ -13,8 +13,8 @@ class FusionMonitor(keras.callbacks.Callback):
 
     Example:
         >>> history = fused.fit(x, y, callbacks=[kf.callbacks.FusionMonitor()])
-        >>> history.history["symmetry"]
-        [0.02, 0.05]
+        >>> history.history["symmetry"][-1]
+        0.05
     """
 
     def on_train_begin(self, logs=None):

@@ -6,13 +6,26 @@ TensorFlow and JAX. Small differences, such as distances to the flow, need netwo
 float64, and TensorFlow: Keras on JAX computes parts of them in float32.
 """
 
-from keras_fusion.losses import mean_cross_entropy as mean_cross_entropy
-from keras_fusion.theory.bracket import LieBracket as LieBracket
-from keras_fusion.theory.bracket import lie_bracket as lie_bracket
-from keras_fusion.theory.bracket import self_fusion_bracket as self_fusion_bracket
-from keras_fusion.theory.fields import Fields as Fields
-from keras_fusion.theory.modified import ModifiedLoss as ModifiedLoss
-from keras_fusion.theory.modified import modified_equation_step as modified_equation_step
-from keras_fusion.theory.modified import modified_loss as modified_loss
-from keras_fusion.theory.modified import two_steps as two_steps
-from keras_fusion.theory.monitors import Monitor as Monitor
+from keras_fusion.losses import mean_cross_entropy
+from keras_fusion.theory.bracket import LieBracket, lie_bracket, self_fusion_bracket
+from keras_fusion.theory.fields import Fields
+from keras_fusion.theory.modified import (
+    ModifiedLoss,
+    modified_equation_step,
+    modified_loss,
+    two_steps,
+)
+from keras_fusion.theory.monitors import Monitor
+
+__all__ = [
+    "Fields",
+    "lie_bracket",
+    "LieBracket",
+    "mean_cross_entropy",
+    "modified_equation_step",
+    "modified_loss",
+    "ModifiedLoss",
+    "Monitor",
+    "self_fusion_bracket",
+    "two_steps",
+]
