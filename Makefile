@@ -6,6 +6,7 @@
 # make test-all   the slow ones as well
 # make faults     kill pretraining runs at 30 points, and compare what they end with
 # make lint       style, formatting, and the arrows between the packages
+# make docs       the site of the documentation, in site/
 # make bench      every benchmark with its defaults
 # Each sets up .venv by itself, once, from setup.py and constraints.txt.
 
@@ -57,7 +58,7 @@ FAULTS_ARGS ?= --points=30 --seed=0
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo paper paper-fast table5 test test-all faults lint format bench clean
+.PHONY: help install demo paper paper-fast table5 test test-all faults lint format docs bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -126,6 +127,19 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# An environment of its own: the site is built from the text of the sources, without importing them.
+DOCS := .venv-docs
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(DOCS)/.installed
+	$(DOCS)/bin/mkdocs build --quiet
+	@echo "The site: $(CURDIR)/site/index.html"
+
+$(DOCS)/.installed: constraints-docs.txt | $(BIN)/python
+	$(BIN)/python -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --disable-pip-version-check --no-input --quiet \
+	  -r constraints-docs.txt
+	@touch $@
+
 # All of them run, also when one fails; then make fails.
 bench: $(INSTALLED)
 	@status=0; \
@@ -135,4 +149,4 @@ bench: $(INSTALLED)
 	done; exit $$status
 
 clean:
-	rm -rf $(VENV) build dist keras_fusion.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(DOCS) site build dist keras_fusion.egg-info .pytest_cache .ruff_cache .import_linter_cache

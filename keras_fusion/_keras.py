@@ -73,7 +73,7 @@ def set_sharding(variable, sharding):
 def deferred():
     """While it is open, variables are created without memory for values, and stay so.
 
-    Example:
+    Examples:
         >>> with deferred():
         ...     layer = keras.layers.Embedding(10**9, 10**6)
         ...     layer.build()

@@ -22,7 +22,7 @@ class Joined:
         before: Size of the factors before it, such as the 4 gates of an LSTM's units.
         after: Size of the factors after it, such as a head's size.
 
-    Example:
+    Examples:
         >>> Axes(("input", Joined("units", before=4)), sums=("input",)).names
         ('input', 'units')
     """
@@ -61,7 +61,7 @@ class Axes:
     Raises:
         ValueError: A name is repeated, or `sums` holds a name that is not among them.
 
-    Example:
+    Examples:
         >>> Axes(("hidden", "mlp"), sums=("hidden",)).outputs
         ('mlp',)
     """
@@ -144,7 +144,7 @@ class Axes:
         Raises:
             FusionError: Shapes differ in rank, or along an axis that does not grow.
 
-        Example:
+        Examples:
             >>> axes = Axes(("hidden", Joined("heads", after=2)), sums=("hidden",))
             >>> [layout.size for layout in axes.layouts({"heads"}, [(3, 2), (3, 4)])]
             [3, 6]
@@ -227,7 +227,7 @@ class Axes:
         Raises:
             FusionError: The blocks do not add up to the array's size, or are no rectangles.
 
-        Example:
+        Examples:
             >>> Axes(("hidden", "heads")).slices((4, 4), {"hidden": (1, 3)})[1]
             (slice(1, 4, None), slice(0, 4, None))
         """

@@ -11,7 +11,7 @@ class FusionMonitor(keras.callbacks.Callback):
     Raises:
         FusionError: When training begins, if the model was not fused from sources of equal widths.
 
-    Example:
+    Examples:
         >>> history = fused.fit(x, y, callbacks=[kf.callbacks.FusionMonitor()])
         >>> history.history["symmetry"][-1]
         0.05

@@ -67,7 +67,7 @@ def fuse(
     Raises:
         FusionError: Naming everything that keeps the models from being fused.
 
-    Example:
+    Examples:
         >>> big = kf.fuse([model_a, model_b])
     """
     if isinstance(models, keras.layers.Layer) or not isinstance(models, Iterable):
@@ -147,7 +147,7 @@ def self_fuse(model, n=2, **options):
     Raises:
         FusionError: As `fuse`, and for fewer than two copies.
 
-    Example:
+    Examples:
         >>> big = kf.self_fuse(model, 2, noise=0.1)
     """
     return fuse([model] * n, **options)
@@ -197,7 +197,7 @@ def grow(
     Raises:
         FusionError: Naming what cannot grow, and the layers that can.
 
-    Example:
+    Examples:
         >>> wide = kf.grow(model, mlp=2, heads=2, noise=0.1)
         >>> wide = kf.grow(model, {"dense_1": 3})
     """

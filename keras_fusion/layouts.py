@@ -21,7 +21,7 @@ class Layout:
         own: For each source, the `Run`s that are its own.
         shared: For each source, the `Run`s whose targets all sources have in common.
 
-    Example:
+    Examples:
         >>> grown = Layout.blocks((2, 3))
         >>> Layout.stacked([grown, Layout.whole(4, 2)]).size
         9

@@ -46,7 +46,7 @@ def mean_cross_entropy(targets, logits):
         targets: Int (batch, length); 0 is padding and does not count.
         logits: Float (batch, length, vocabulary); the result has their dtype.
 
-    Example:
+    Examples:
         >>> float(mean_cross_entropy([[1, 0]], ops.zeros((1, 2, 4))))
         1.3862943611198906
     """

@@ -50,7 +50,7 @@ def fusion_gap(fused, sources, batch):
     Returns:
         A `FusionGap`.
 
-    Example:
+    Examples:
         >>> print(fusion_gap(a.fuse(b, norm="rule"), [a, b], batch))
         loss 3.1416 as the mean of 2 sources, 3.2000 fused (+0.0584, +1.86 %)
     """
@@ -86,7 +86,7 @@ def symmetry(model):
     Raises:
         FusionError: The network is not fused, or its sources share no widths.
 
-    Example:
+    Examples:
         >>> symmetry(small.self_fuse(2))
         0.0
     """
@@ -118,7 +118,7 @@ def eta_share(model):
     Returns:
         A number ≥ 0; 0 where no weight has η.
 
-    Example:
+    Examples:
         >>> eta_share(kf.self_fuse(model, 2, noise=0.1))
         0.1
     """

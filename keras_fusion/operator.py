@@ -64,7 +64,7 @@ class FusedArray:
             unequal widths. When a region is read: NaN or infinite values in what it covers; no
             axis grows and the weight's mean would not compute the mean of the outputs.
 
-    Example:
+    Examples:
         >>> axes = Axes(("in", "out"), sums=("in",))
         >>> fused = FusedArray([np.ones((1, 2)), 2 * np.ones((1, 2))], axes, {"in", "out"})
         >>> fused.shape, fused[:, 2:]
@@ -310,7 +310,7 @@ def unequal_shares(num_sources, asymmetry=0.0):
     Raises:
         FusionError: An asymmetry outside [0, 1).
 
-    Example:
+    Examples:
         >>> unequal_shares(2, 0.1)
         (0.45, 0.55)
     """
@@ -333,7 +333,7 @@ def fuse_arrays(arrays, axes, grow, **options):
     Raises:
         FusionError: As `FusedArray`, and where a source holds NaN or infinite values.
 
-    Example:
+    Examples:
         >>> axes = Axes(("in", "out"), sums=("in",))
         >>> fuse_arrays([np.ones((1, 1)), 2 * np.ones((1, 1))], axes, {"in", "out"})
         array([[1., 0.],

@@ -17,7 +17,7 @@ def region_of(index, shape):
     Raises:
         IndexError: An index of another kind, a step, or more slices than dimensions.
 
-    Example:
+    Examples:
         >>> region_of((Ellipsis, slice(-2, None)), (4, 8))
         (slice(0, 4, None), slice(6, 8, None))
     """
@@ -51,7 +51,7 @@ def clipped(runs, target=None, source=None):
     Yields:
         A slice of the fused dimension and the slice of the source that lies there.
 
-    Example:
+    Examples:
         >>> list(clipped([Run(target=4, source=0, length=3)], slice(5, 9)))
         [(slice(5, 7, None), slice(1, 3, None))]
     """

@@ -71,7 +71,7 @@ def report(model):
     Raises:
         FusionError: Nothing is known of a fusion of this model.
 
-    Example:
+    Examples:
         >>> print(kf.report(kf.fuse([a, b])))
         weight        shape   sources       operation  η     factor
         dense/kernel  5 x 8   5 x 4, 5 x 4  concatenation  0 %   1

@@ -35,7 +35,7 @@ class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
     Raises:
         ValueError: if an argument is of the wrong kind or out of range.
 
-    Example:
+    Examples:
 
     >>> round(float(InverseSquareRoot(10_000)(40_000)), 6)
     0.005

@@ -23,7 +23,7 @@ _PACKAGES = (
 def versions():
     """`{name: version}` of Python, of the backend in use, and of the installed packages.
 
-    Example:
+    Examples:
         >>> versions()["backend"]
         'tensorflow'
     """

@@ -5,17 +5,33 @@ from pathlib import Path
 
 import pytest
 
+from docs.api import pages
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(page):
+    """Runs the Python blocks of a page of docs/, and returns the names that they define."""
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    names = {"__name__": page}
+    for block in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S):
+        exec(compile(block, f"docs/{page}.md", "exec"), names)
+    return names
 
 
 @pytest.fixture(scope="module")
 def names():
     """The names that docs/plugin.md defines."""
-    text = (ROOT / "docs" / "plugin.md").read_text(encoding="utf-8")
-    names = {"__name__": "plugin"}
-    for block in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S):
-        exec(compile(block, "docs/plugin.md", "exec"), names)
-    return names
+    return run("plugin")
+
+
+def test_the_first_page_fuses_two_networks_of_16_and_24_units():
+    assert run("index")["big"].layers[0].units == 40
+
+
+def test_how_fusion_works_shows_the_three_shapes(capsys):
+    run("how_it_works")
+    assert "[0. 0. 2.]" in capsys.readouterr().out
 
 
 def test_the_first_model_is_as_wide_as_both_and_stays_sequential(names):
@@ -34,3 +50,15 @@ def test_every_picture_is_there():
     pictures = re.findall(r"!\[[^]]*\]\((images/\w+\.svg)\)", text)
     assert len(pictures) == 3
     assert all((ROOT / "docs" / picture).is_file() for picture in pictures)
+
+
+def test_the_pages_of_the_reference_list_the_public_names():
+    """`python -m docs.api.pages` writes them."""
+    texts = {path.name: path.read_text("utf-8") for path in (ROOT / "docs/api").glob("*.md")}
+    assert texts == pages.files()
+
+
+def test_every_page_of_the_site_is_in_its_menu():
+    menu = (ROOT / "mkdocs.yml").read_text("utf-8").partition("nav:")[2]
+    files = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert files == set(re.findall(r": (\S+\.md)$", menu, re.M))

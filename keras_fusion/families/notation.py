@@ -57,7 +57,7 @@ def parse(text):
     Raises:
         ValueError: The line is not in the notation.
 
-    Example:
+    Examples:
         >>> parse("hidden +heads*head_dim").sums
         ('heads',)
     """

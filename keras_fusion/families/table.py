@@ -112,7 +112,7 @@ class Family:
         transformers: `Names` of the classes and files of transformers; None where it has none.
         scales_by_one_plus: Whether norms scale by 1 + their weight.
 
-    Example:
+    Examples:
         >>> kf.families.register(kf.families.Family("mine", keras_hub=names))
     """
 
@@ -149,7 +149,7 @@ def register(family):
     Raises:
         ValueError: A line of its tables is not in the notation.
 
-    Example:
+    Examples:
         >>> kf.families.register(Family("mine", transformers=Names(("MineForCausalLM",), …)))
     """
     for names in (family.keras_hub, family.transformers):

@@ -108,7 +108,7 @@ def run(operation, args, kwargs):
 def trace(model):
     """The `Graph` of a built functional or sequential model.
 
-    Example:
+    Examples:
         >>> [call.operation.name for call in trace(model).calls]
         ['dense', 'dense_1']
     """

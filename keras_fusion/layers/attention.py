@@ -51,7 +51,7 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
         position_bias: Tensor that broadcasts to (batch, heads, target length, source length),
             added to the scores.
 
-    Example:
+    Examples:
         >>> a = FusableMultiHeadAttention(num_heads=2, key_dim=4)
         >>> b = FusableMultiHeadAttention(num_heads=3, key_dim=4)
         >>> x = keras.random.normal((1, 5, 8))

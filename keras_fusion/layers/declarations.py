@@ -46,7 +46,7 @@ class Declaration:
         keeps: Optional function of (sources, layouts, norm) that returns whether the fused layer
             computes what the sources do; by default it does.
 
-    Example:
+    Examples:
         >>> Declaration(
         ...     {"kernel": Axes(("input", "output"), sums=("input",))},
         ...     inputs={0: {-1: "input"}}, outputs=({-1: "output"},), sizes={"units": "output"},
@@ -132,7 +132,7 @@ def register_fusion(*classes):
         A decorator of a function from a built layer to its `Declaration`, or to None where this
         layer cannot be widened.
 
-    Example:
+    Examples:
         >>> @kf.register_fusion(keras.layers.Dense)
         ... def dense(layer): ...
     """

@@ -12,7 +12,7 @@ class FusableDense(Fusable, keras.layers.Dense):
 
     Takes the arguments of `keras.layers.Dense`, and `axes`, the names of its input and output.
 
-    Example:
+    Examples:
         >>> x = keras.Input((3,))
         >>> a, b = FusableDense(4, activation="relu"), FusableDense(6, activation="relu")
         >>> a(x).shape, b(x).shape, a.fuse(b, grow={"output"}).kernel.shape
@@ -29,7 +29,7 @@ class FusableEmbedding(Fusable, keras.layers.Embedding):
     Takes the arguments of `keras.layers.Embedding`, and `axes`, the names of its two axes. The
     vocabulary never grows: fused networks read the same tokens.
 
-    Example:
+    Examples:
         >>> a, b = FusableEmbedding(100, 4), FusableEmbedding(100, 6)
         >>> a.build(), b.build()
         >>> a.fuse(b).embeddings.shape
@@ -51,7 +51,7 @@ class FusableEinsumDense(Fusable, keras.layers.EinsumDense):
     for `"abc,cde->abde"` (projection to heads) c and d, for `"abde,dec->abc"` d and c. Pass
     `grow` to choose others. Takes the arguments of `keras.layers.EinsumDense`.
 
-    Example:
+    Examples:
         >>> a = FusableEinsumDense("abc,cde->abde", output_shape=(None, 2, 4))
         >>> a.build((None, None, 8))
         >>> a.fuse(a, noise=0.1).kernel.shape

@@ -20,7 +20,7 @@ def fold_seed(fold):
     Args:
         fold: Function from a seed tensor (2,) to another.
 
-    Example:
+    Examples:
         >>> with fold_seed(lambda seed: seed + 1):
         ...     dropout(x, training=True)
     """
@@ -47,7 +47,7 @@ class FusableDropout(Fusable, keras.layers.Dropout):
     Takes the arguments of `keras.layers.Dropout`; a `noise_shape` such as `(None, 1, None)`
     broadcasts one mask along the length, as T5 does.
 
-    Example:
+    Examples:
         >>> FusableDropout(0.1, noise_shape=(None, 1, None), seed=0)(x, training=True)
     """
 

@@ -136,7 +136,7 @@ class Fusable:
             FusionError: Naming everything that keeps the layers from being fused, before
                 anything is allocated.
 
-        Example:
+        Examples:
             >>> a, b = FusableDense(4), FusableDense(6)
             >>> a.build((None, 2)), b.build((None, 3))
             >>> a.fuse(b).kernel.shape

@@ -113,7 +113,7 @@ class FusableRMSNorm(_GroupedNorm, keras.layers.RMSNormalization):
     Takes the arguments of `keras.layers.RMSNormalization`, and `groups`, the widths of the groups
     of units that are normalised apart.
 
-    Example:
+    Examples:
         >>> a, b = FusableRMSNorm(), FusableRMSNorm()
         >>> a.build((None, 4)), b.build((None, 6))
         >>> a.fuse(b).groups, a.fuse(b, norm="rule").groups
@@ -142,7 +142,7 @@ class FusableLayerNorm(_GroupedNorm, keras.layers.LayerNormalization):
     Takes the arguments of `keras.layers.LayerNormalization`, and `groups`, the widths of the
     groups of units that are normalised apart.
 
-    Example:
+    Examples:
         >>> a = FusableLayerNorm()
         >>> a.build((None, 4))
         >>> a.fuse(a, noise=0.1).groups

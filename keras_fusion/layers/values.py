@@ -27,7 +27,7 @@ class ArrayInitializer(keras.initializers.Initializer):
         array: Anything with `shape`, `dtype` and slicing: a numpy array, a memory-mapped file, a
             `keras_fusion.operator.FusedArray`.
 
-    Example:
+    Examples:
         >>> layer.add_weight(shape=(2,), initializer=ArrayInitializer(np.array([1.0, 2.0])))
     """
 

@@ -51,7 +51,7 @@ class T5Config:
         ValueError: A size that is not a positive integer, a rate outside [0, 1), an unknown
             activation, groups or blocks that do not add up.
 
-    Example:
+    Examples:
         >>> T5Config.from_size("t5_small").hidden_dim
         512
     """

@@ -30,7 +30,7 @@ def fused_weights(configs, weights, *, norm="property", noise=0.0, noise_kind="g
         FusionError: Naming every mismatch at once. NaN and infinite values are named when a region
             that holds them is read.
 
-    Example:
+    Examples:
         >>> config, weights = kf.models.fused_weights([a.config, b.config], [a.weights, b.weights])
         >>> weights["head/kernel"][:64]   # reads a's file only
     """

@@ -26,7 +26,7 @@ def generate(model, token_ids, padding_mask=None, **options):
     Raises:
         ValueError: As `decoding`.
 
-    Example:
+    Examples:
         >>> model.generate(token_ids, max_length=20)
     """
     return ops.convert_to_numpy(compiled(model, **options)(token_ids, padding_mask))
@@ -50,7 +50,7 @@ def compiled(model, **options):
     Raises:
         ValueError: As `decoding`.
 
-    Example:
+    Examples:
         >>> decode = compiled(model, max_length=20)
         >>> for batch in batches:
         ...     decode(batch["encoder_token_ids"], batch["encoder_padding_mask"])
@@ -88,7 +88,7 @@ def decoding(model, **options):
     Raises:
         ValueError: A negative temperature, or a top_k or max_length below 1.
 
-    Example:
+    Examples:
         >>> decode = tf.function(decoding(model, max_length=20), jit_compile=True)
     """
     decode, seeds = _decoder(**options)

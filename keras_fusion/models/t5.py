@@ -43,7 +43,7 @@ class T5(Fusable, keras.Model):
     Raises:
         ValueError: Segment ids of one side only.
 
-    Example:
+    Examples:
         >>> a = T5(T5Config.from_size("tiny_s"), seed=0)
         >>> b = T5(T5Config.from_size("tiny_s"), seed=1)
         >>> big = a.fuse(b, norm="property")   # logits: the mean of a's and b's
@@ -101,7 +101,7 @@ class T5(Fusable, keras.Model):
             ValueError: Naming every weight that is missing, unknown, or of another shape, before
                 anything is allocated.
 
-        Example:
+        Examples:
             >>> config, weights = kf.models.fused_weights([config_a, config_b], [file_a, file_b])
             >>> big = T5.from_weights(config, weights)
         """
@@ -191,7 +191,7 @@ class T5(Fusable, keras.Model):
         Raises:
             FusionError: Naming every mismatch at once, before anything is allocated.
 
-        Example:
+        Examples:
             >>> big = a.fuse(b, c, norm="rule", check_on=batch)
             >>> print(big.fusion_gap)
             loss 3.1416 as the mean of 3 sources, 3.2000 fused (+0.0584, +1.86 %)
@@ -208,7 +208,7 @@ class T5(Fusable, keras.Model):
             n: How many copies, at least 2.
             **options: Those of `fuse`.
 
-        Example:
+        Examples:
             >>> big = small.self_fuse(2, noise=0.1, seed=0)
         """
         return self.fuse(*[self] * (n - 1), **options)
@@ -313,7 +313,7 @@ def _wide(policy):
 def parameter_count(config):
     """Returns the number of weights of a T5 of this configuration, without creating them.
 
-    Example:
+    Examples:
         >>> parameter_count(T5Config.from_size("t5_l"))
         1138316800
     """

@@ -44,7 +44,7 @@ class Adafactor(keras.optimizers.Optimizer):
     Raises:
         ValueError: if an argument is out of range.
 
-    Example:
+    Examples:
 
     >>> optimizer = Adafactor(learning_rate=InverseSquareRoot(warmup_steps=10_000))
     >>> optimizer.build(model.trainable_variables)
@@ -186,7 +186,7 @@ def factored_axes(shape, min_dim_size_to_factor=128):
         shape: tuple of ints.
         min_dim_size_to_factor: int, what both must reach.
 
-    Example:
+    Examples:
 
     >>> factored_axes((512, 1024)), factored_axes((32128, 512)), factored_axes((512, 64))
     ((0, 1), (1, 0), None)
@@ -206,7 +206,7 @@ def slot_shapes(shape, min_dim_size_to_factor=128):
         shape: tuple of ints, the parameter's.
         min_dim_size_to_factor: int, see `Adafactor`.
 
-    Example:
+    Examples:
 
     >>> slot_shapes((512, 1024)), slot_shapes((512,))
     ({'r': (512, 1), 'c': (1, 1024)}, {'v': (512,)})

@@ -102,7 +102,7 @@ def grow_state(axes, grow, source_states, factors=None, min_dim_size_to_factor=1
     Raises:
         FusionError: fewer than two sources, or weights or slots that not all sources have.
 
-    Example:
+    Examples:
 
     >>> state = read_state(optimizer, variables)
     >>> grown = grow_state(weight_axes(model), {"hidden", "heads", "mlp"}, [state, state])

@@ -110,7 +110,7 @@ def lie_bracket(fused, sources, batch, loss=mean_cross_entropy):
         FusionError: The network was not fused from such sources.
         ValueError: Another backend than TensorFlow and JAX, or a batch of another form.
 
-    Example:
+    Examples:
         >>> bracket = kf.theory.lie_bracket(small.self_fuse(2), [small, small], batch)
         >>> bracket.theta_norm, bracket.eta_share
         (0.0, 1.0)
@@ -146,7 +146,7 @@ def self_fusion_bracket(fused, sources, batch, loss=mean_cross_entropy):
     Raises:
         FusionError: Sources that are not one network.
 
-    Example:
+    Examples:
         >>> blocks = kf.theory.self_fusion_bracket(big, [small, small], batch)
         >>> blocks["encoder/block_0/feed_forward/input_projector/kernel"].shape
         (64, 128)

@@ -43,7 +43,7 @@ class Derivatives:
     Raises:
         ValueError: Another backend than TensorFlow and JAX.
 
-    Example:
+    Examples:
         >>> at = Derivatives(model, batch, mean_cross_entropy)
         >>> value, gradient = at.gradient(at.weights())
         >>> curvature = at.product(at.weights(), gradient)   # H ∇L, a list of tensors
@@ -125,7 +125,7 @@ def combine(*terms):
     Args:
         terms: Pairs (number, list of tensors).
 
-    Example:
+    Examples:
         >>> combine((1.0, [ops.ones(2)]), (-0.5, [ops.ones(2)]))
         [<tf.Tensor: shape=(2,), dtype=float32, numpy=array([0.5, 0.5], dtype=float32)>]
     """

@@ -55,7 +55,7 @@ class Fields:
         FusionError: The network was not fused from such sources.
         ValueError: Another backend than TensorFlow and JAX, or a batch of another form.
 
-    Example:
+    Examples:
         >>> fields = Fields(small.self_fuse(2), [small, small], batch)
         >>> point = fields.at(fields.weights())
         >>> bracket = fields.bracket(point)   # a list of tensors, in the order of the weights

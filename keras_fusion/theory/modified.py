@@ -104,7 +104,7 @@ def modified_loss(fused, sources, batch, h, alpha=1.0, loss=mean_cross_entropy):
     Raises:
         FusionError, ValueError: As `lie_bracket`.
 
-    Example:
+    Examples:
         >>> result = kf.theory.modified_loss(big, [a, b], batch, h=0.01, alpha=2.0)
         >>> result.terms.first_loss <= result.bound.first_loss     # Jensen
         True
@@ -144,7 +144,7 @@ def two_steps(fused, sources, batch, h, alpha=1.0, loss=mean_cross_entropy):
     Returns:
         `{weight path: array}`; the network keeps its weights.
 
-    Example:
+    Examples:
         >>> after = kf.theory.two_steps(big, [a, b], batch, h=0.01, alpha=2.0)
     """
     fields = Fields(fused, sources, batch, loss)
@@ -181,7 +181,7 @@ def modified_equation_step(
     Returns:
         `{weight path: array}`; the network keeps its weights.
 
-    Example:
+    Examples:
         >>> flow = kf.theory.modified_equation_step(big, [a, b], batch, h=0.01, alpha=2.0)
         >>> steps = kf.theory.two_steps(big, [a, b], batch, h=0.01, alpha=2.0)
         >>> gap = max(abs(flow[path] - steps[path]).max() for path in flow)     # O(h³)

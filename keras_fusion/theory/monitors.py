@@ -53,7 +53,7 @@ class Monitor:
             (see `modified`).
         alpha: α, the learning rate now over h; a number, or a function without arguments.
 
-    Example:
+    Examples:
         >>> monitor = kf.theory.Monitor([small, small], batch, h=0.01, alpha=2.0)
         >>> monitor(big)["bracket_theta"]
         0.0

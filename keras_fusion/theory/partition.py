@@ -67,7 +67,7 @@ class Partition:
     Raises:
         FusionError: The network was not fused from such sources.
 
-    Example:
+    Examples:
         >>> partition = Partition(small.self_fuse(2), [small, small])
         >>> [part.path for part in partition.parts if part.has_eta][0]
         'encoder/block_0/self_attention/query_kernel'
