@@ -1,18 +1,11 @@
 """Compares plans with the baseline: the share of its compute at which they reach its accuracy.
 
-The definition, the same for both arms, so that neither gains by the noise of single evaluations:
-
-- The accuracy to reach is the baseline's *last* evaluation (not its best one).
-- An arm reaches it where the *running best* of its evaluations first does, on the straight line
-  between two evaluations. The baseline's compute is taken at that point too, which is before its
-  end if it stood still.
-- `lasting` ratios ask more: the point from which no later evaluation falls below. Where the two
-  ratios differ much, the curves are too noisy for the comparison.
-- A fused stage's compute starts at the sum of the costs of all stages that it comes from, each
-  counted once, up to the checkpoint that was fused.
-- Repeats compare with the baseline of their own repeat.
-- Stages that only vary another one (a sweep, offsets, noises, fusion steps) have reports of their
-  own and are no arms here.
+`DEFINITION` is the same for both arms, so that neither gains by the noise of single evaluations.
+The accuracy to reach is not the baseline's best one; the baseline's compute is taken where it gets
+there, before its end if it stood still. Where a ratio and the lasting one differ much, the curves
+are too noisy for the comparison. Repeats compare with the baseline of their own repeat. Stages that
+only vary another one (a sweep, offsets, noises, fusion steps) have reports of their own and are no
+arms here.
 """
 
 import dataclasses

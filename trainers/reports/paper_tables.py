@@ -11,6 +11,8 @@ from trainers.reports.comparisons import (
     BASELINE,
     LARGE_BASELINE,
     SELF_FUSION,
+    Cost,
+    Crossing,
     ancestors,
     cost_before,
     meetings,
@@ -141,19 +143,16 @@ def table_2(run, compared):
         )
         return _race(run, "table2", title, paper.TABLE_2, rows, caption)
     why = f"not reached in {numbers.steps(max(meeting.steps for meeting in met))}"
-    goals = [meeting.accuracy for meeting in met]
-    crossings = [meeting.crossing for meeting in met]
-    stages = run.repeats_of(SELF_FUSION)
-    ends = [(stage.steps, own_cost(stage)) for stage in stages]
-    costs = [crossing and crossing.cost for crossing in crossings]
-    rows = (
-        [*_NO_FUSION, *_ends([(c and c.step, c and c.cost) for c in crossings], costs, goals, why)],
-        [*_fusion(run, stages), *_ends(ends, [meeting.fused for meeting in met], goals)],
-    )
+    scratch = [(0, Cost(), meeting.crossing, meeting.accuracy) for meeting in met]
+    fused = [
+        _arm(run, stage, Crossing(stage.steps, own_cost(stage)), stage.accuracy)
+        for stage in run.repeats_of(SELF_FUSION)
+    ]
     caption = (
         "As in the paper the baseline ran on until it was as accurate as self-fusion at its end, "
         f"or to a limit; {numbers.seeds(len(met))}. {_shares(met)}"
     )
+    rows = _cells(scratch, why), _cells(fused)
     return _race(run, "table2", title, paper.TABLE_2, rows, caption)
 
 
@@ -202,61 +201,56 @@ def _race(run, key, title, printed, values, caption):
 
 def _until_baseline(run, compared, baseline, fused):
     """The cells of both arms up to the baseline's final accuracy."""
-    arms, stages = run.repeats_of(fused), run.repeats_of(baseline)
-    compared = [c for c in compared if c.plan in {stage.name for stage in arms}]
-    reached = {c.baseline: c for c in compared if c.baseline_crossing is not None}
-    scratch = [tables.missing()] * 7
-    if stages:
-        ends, goals = [], []
-        for stage in stages:
-            comparison = reached.get(stage.name)
-            end = comparison and comparison.baseline_crossing
-            ends.append((end.step, end.cost) if end else (stage.steps, own_cost(stage)))
-            goals.append(comparison.accuracy if comparison else stage.accuracy)
-        scratch = [*_NO_FUSION, *_ends(ends, [cost for _, cost in ends], goals)]
-    if not arms:
-        return scratch, [tables.missing()] * 7
-    if any(cost_before(run, stage.name) is None for stage in arms):
-        return scratch, [tables.missing(_UNKNOWN_SOURCE)] * 7
-    why = next((c.reason for c in compared if c.reason), "no baseline to reach")
+    stages = run.repeats_of(fused)
+    compared = {c.plan: c for c in compared if run.stages[c.plan].base == fused}
+    reached = {c.baseline: c for c in compared.values() if c.baseline_crossing is not None}
+    scratch, grown = [], []
+    for stage in run.repeats_of(baseline):
+        end, accuracy = Crossing(stage.steps, own_cost(stage)), stage.accuracy
+        if stage.name in reached:
+            comparison = reached[stage.name]
+            end, accuracy = comparison.baseline_crossing, comparison.accuracy
+        scratch.append(_arm(run, stage, end, accuracy))
+    is_reached = any(c.crossing for c in compared.values())
+    for stage in stages:
+        comparison = compared.get(stage.name)
+        accuracy = comparison and comparison.accuracy if is_reached else stage.accuracy
+        grown.append(_arm(run, stage, comparison and comparison.crossing, accuracy))
+    why = next((c.reason for c in compared.values() if c.reason), "no baseline to reach")
     if "reached" in why:
-        why += f" in {numbers.steps(max(stage.steps for stage in arms))}"
-    ends = [(c.crossing and c.crossing.step, c.crossing and c.crossing.cost) for c in compared]
-    totals = [c.crossing and c.before + c.crossing.cost for c in compared]
-    goals = [c.accuracy for c in compared] if any(totals) else [stage.accuracy for stage in arms]
-    return scratch, [*_fusion(run, arms), *_ends(ends, totals, goals, why)]
+        why += f" in {numbers.steps(max(stage.steps for stage in stages))}"
+    return _cells(scratch), _cells(grown, why)
 
 
-def _fusion(run, stages):
-    """Steps and time of everything that the repeats of a stage come from."""
-    before = [cost_before(run, stage.name) for stage in stages]
+def _arm(run, stage, end, accuracy):
+    """A repeat of an arm: steps and cost of its sources, its `Crossing`, and its accuracy there."""
+    sources = [run.stages[name] for name in ancestors(run, stage.name) if name in run.stages]
+    return sum(s.steps for s in sources), cost_before(run, stage.name), end, accuracy
+
+
+def _cells(arms, why="not recorded"):
+    """Fusion, end, cost and accuracy of an arm: means over what `_arm` gave of its repeats."""
+    if not arms:
+        return [tables.missing()] * 7
+    fusion_steps, before, ends, accuracies = zip(*arms, strict=True)
     if None in before:
-        return [tables.missing(_UNKNOWN_SOURCE)] * 2
-    steps = [
-        sum(run.stages[source].steps for source in ancestors(run, stage.name)) for stage in stages
-    ]
-    return [
-        tables.mean(steps, numbers.steps),
-        tables.mean([cost.device_seconds for cost in before], numbers.seconds),
-    ]
+        return [tables.missing(_UNKNOWN_SOURCE)] * 7
+    own = [end and end.cost for end in ends]
+    totals = [cost and start + cost for start, cost in zip(before, own, strict=True)]
 
-
-def _ends(ends, totals, accuracies, why="not recorded"):
-    """Steps and time of a stage up to a goal, and the cost and accuracy of its arm there.
-
-    Of each repeat: its (steps, `Cost`), its cost with all sources, and its accuracy at the goal.
-    `why` stands where there is no cost.
-    """
-    steps, costs = zip(*ends, strict=True) if ends else ((), ())
-
-    def of(costs, field, style):
+    def mean(costs, field, style):
         return tables.mean([cost and getattr(cost, field) for cost in costs], style, why)
 
+    fusion = _NO_FUSION
+    if any(fusion_steps):
+        time = mean(before, "device_seconds", numbers.seconds)
+        fusion = tables.mean(fusion_steps, numbers.steps), time
     return [
-        tables.mean(steps, numbers.steps, why),
-        of(costs, "device_seconds", numbers.seconds),
-        of(totals, "device_seconds", numbers.seconds),
-        of(totals, "flops", numbers.scientific),
+        *fusion,
+        tables.mean([end and end.step for end in ends], numbers.steps, why),
+        mean(own, "device_seconds", numbers.seconds),
+        mean(totals, "device_seconds", numbers.seconds),
+        mean(totals, "flops", numbers.scientific),
         tables.mean(accuracies, numbers.percent),
     ]
 

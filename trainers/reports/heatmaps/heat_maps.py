@@ -20,6 +20,22 @@ KERNELS = (
     "encoder/block_0/self_attention/query/kernel",
 )
 NOTHING = "No checkpoint of a fused stage could be read, so there are no heat maps."
+# Kind, title and caption of the maps of a kernel.
+_OVER_TIME = (
+    "heatmap",
+    "5: {} over time.",
+    "One row per fused stage, one column per saved step. Colour is the size of the weights, "
+    "|w|, 0 the lightest; where a cell stands for several weights, their mean. A row has one "
+    "scale; what exceeds it, up to one cell in 200 of a map, is black. Lines: borders of the "
+    "sources' blocks. Those on the diagonal were trained before the fusion, the others, η, "
+    "began at zero or at small noise.",
+)
+_CLOSE_UP = (
+    "closeup",
+    "8: {}, whole and where its blocks meet.",
+    "Left the whole kernel, with the names of the sources of the blocks on the diagonal; right "
+    "the marked square, where blocks meet, one cell per weight. Both have the scale beside them.",
+)
 # Saved steps of a stage that are read at most for the curve of η, spread evenly.
 _CURVE = 40
 
@@ -60,8 +76,13 @@ def heat_maps(run, kernels=None, steps=None, rows=6, columns=8):
             paragraphs.append(f"Not among the heat maps of {path}: {left_out}.")
         if shown:
             at = sorted(steps or _columns(shown, columns))
-            pictures.append(_over_time(data.grid(run, shown, path, at)))
-            pictures.append(_close_up(data.close_up(run, shown, path, steps)))
+            grid = data.grid(run, shown, path, at)
+            columns_shown = ", ".join(map(numbers.count, grid["columns"]))
+            alt = f"Heat maps of a kernel over the steps {columns_shown}, a row for each of "
+            pictures.append(_picture(*_OVER_TIME, alt, grid, drawings.draw_grid))
+            close_up = data.close_up(run, shown, path, steps)
+            alt = "Two heat maps of a kernel, whole and enlarged, for each of "
+            pictures.append(_picture(*_CLOSE_UP, alt, close_up, drawings.draw_close_up))
     growth = data.growth(saved, kernels)
     if growth["panels"]:
         pictures.append(_growth(growth))
@@ -132,37 +153,9 @@ def _columns(saved, most):
     return sorted(columns | {max(steps) for steps in saved.values() if not columns & set(steps)})
 
 
-def _over_time(content):
-    return _picture(
-        "heatmap",
-        f"Figure 5: {content['kernel']} over time.",
-        "One row per fused stage, one column per saved step. Colour is the size of the weights, "
-        "|w|, 0 the lightest; where a cell stands for several weights, their mean. A row has one "
-        "scale; what exceeds it, up to one cell in 200 of a map, is black. Lines: borders of the "
-        "sources' blocks. Those on the diagonal were trained before the fusion, the others, η, "
-        "began at zero or at small noise.",
-        "Heat maps of a kernel over the steps "
-        f"{', '.join(numbers.count(step) for step in content['columns'])}, a row for each of ",
-        content,
-        drawings.draw_grid,
-    )
-
-
-def _close_up(content):
-    return _picture(
-        "closeup",
-        f"Figure 8: {content['kernel']}, whole and where its blocks meet.",
-        "Left the whole kernel, with the names of the sources of the blocks on the diagonal; right "
-        "the marked square, where blocks meet, one cell per weight. Both have the scale beside "
-        "them.",
-        "Two heat maps of a kernel, whole and enlarged, for each of ",
-        content,
-        drawings.draw_close_up,
-    )
-
-
 def _picture(kind, title, caption, alt, content, draw):
     """A picture of maps; its caption mentions weights that are NaN or infinite."""
+    title = f"Figure {title.format(content['kernel'])}"
     key = f"{kind}_{content['kernel'].removesuffix('/kernel').replace('/', '_')}"
     maps = [part for row in content["rows"] for part in (row, *row.get("maps", ()))]
     values = [part["values"] for part in maps if part.get("values")]
@@ -173,14 +166,14 @@ def _picture(kind, title, caption, alt, content, draw):
 
 
 def _growth(content):
+    stages = ", ".join(line["stage"] for line in content["panels"][0]["series"])
     return Picture(
         "eta",
         "How η grows: its root mean square over that of the diagonal blocks.",
         "0: nothing of η is used; 1: η is as large as the blocks of the sources. For all kernels "
         "with two growing axes together: one root mean square over the values of all outside their "
         "diagonal blocks, over one inside.",
-        "Line charts of a ratio over steps, a line for each of "
-        f"{', '.join(line['stage'] for line in content['panels'][0]['series'])}.",
+        f"Line charts of a ratio over steps, a line for each of {stages}.",
         content,
         drawings.draw_growth,
     )
