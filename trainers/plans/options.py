@@ -11,17 +11,9 @@ from trainers.programs import check_options, option
 
 # The plan that reads an option.
 READERS = MappingProxyType(
-    {
-        "offsets": "offsets",
-        "sigmas": "zero_blocks",
-        "fuse_at": "when_to_fuse",
-        "budgets": "when_to_fuse",
-        "step_seconds": "when_to_fuse",
-        "tune_arms": "tune",
-        "tune_warmups": "tune",
-        "tune_scales": "tune",
-        "tune_steps": "tune",
-    }
+    {"offsets": "offsets", "sigmas": "zero_blocks"}
+    | dict.fromkeys(("fuse_at", "budgets", "step_seconds"), "when_to_fuse")
+    | dict.fromkeys(("tune_arms", "tune_warmups", "tune_scales", "tune_steps"), "tune")
 )
 
 

@@ -23,6 +23,7 @@ AXES = {
     "flops": "FLOPs, all stages counted",
     "device_seconds": "Device-seconds, all stages counted",
 }
+# Letter, quantity and caption of Figure 1 over each axis.
 _FIGURE_1 = {
     "steps": (
         "a",
@@ -37,6 +38,10 @@ _FIGURE_1 = {
         "ended.",
     ),
     "device_seconds": ("c", "device-seconds", "The same over all device-seconds spent."),
+}
+_FIELDS = {
+    "accuracy": "Validation accuracy, %",
+    "loss_per_token": "Validation loss, nats per token",
 }
 # The part of a curve from random weights that does not decide the vertical range.
 _WARM_UP_SHARE = 0.05
@@ -55,22 +60,23 @@ def curves(run, axis, comparisons=()):
         for stage in run.stages.values()
         if stage.curve and stage.name in shown and (line := _line(run, stage, axis))
     ]
-    first = [c for c in comparisons if run.stages[c.plan].repeat == 1]
-    crossings = {}
-    for comparison in first:
-        crossings[comparison.baseline] = comparison.baseline_crossing
-        crossings[comparison.plan] = comparison.crossing
     starts = {line["stage"]: line["start"] for line in series}
+    crossings, target = {}, None
+    for comparison in comparisons:
+        if run.stages[comparison.plan].repeat == 1:
+            target = comparison.accuracy if target is None else target
+            crossings[comparison.baseline] = comparison.baseline_crossing
+            crossings[comparison.plan] = comparison.crossing
+    places = {
+        name: starts[name] + (at.step if axis == "steps" else getattr(at.cost, axis))
+        for name, at in crossings.items()
+        if at is not None and name in starts
+    }
     return {
         "axis": axis,
-        "target": next((c.accuracy for c in first if c.accuracy is not None), None),
+        "target": target,
         "series": series,
-        "crossings": [
-            {"stage": name, "x": starts[name] + getattr(at, "step" if axis == "steps" else axis)}
-            for name, crossing in crossings.items()
-            if crossing is not None and name in starts
-            for at in (crossing if axis == "steps" else crossing.cost,)
-        ],
+        "crossings": [{"stage": name, "x": x} for name, x in places.items()],
     }
 
 
@@ -84,15 +90,9 @@ def _line(run, stage, axis):
         if before is None:
             return None
         start, field = getattr(before, axis), axis
-    return {
-        "stage": stage.name,
-        "repeat_of": stage.base,
-        "role": _role(run, stage),
-        "start": start,
-        "x": [start + getattr(point, field) for point in stage.curve],
-        "accuracy": [point.accuracy for point in stage.curve],
-        "loss_per_token": [point.loss_per_token for point in stage.curve],
-    }
+    line = {"stage": stage.name, "repeat_of": stage.base, "role": _role(run, stage)}
+    line |= {"start": start, "x": [start + getattr(point, field) for point in stage.curve]}
+    return line | {name: [getattr(p, name) for p in stage.curve] for name in _FIELDS}
 
 
 def _role(run, stage):
@@ -115,21 +115,17 @@ def _shown(run, comparisons):
 
 def figure_1(run, comparisons):
     """Figure 1 of the paper, and the same over FLOPs and over device-seconds."""
-    seeds = run.repeat_count
+    seeds, pictures = run.repeat_count, []
     repeated = f" Thin and pale: the other {seeds - 1} of {seeds} seeds." if seeds > 1 else ""
-    return tuple(
-        _picture(
-            run,
-            f"figure1_{axis}",
-            f"Figure 1{letter}: learning curves over {quantity}.",
-            f"{caption}{repeated} Circles: where an arm reaches the baseline's final accuracy (the "
+    for axis, (letter, quantity, caption) in _FIGURE_1.items():
+        title = f"Figure 1{letter}: learning curves over {quantity}."
+        caption += (
+            f"{repeated} Circles: where an arm reaches the baseline's final accuracy (the "
             "horizontal line). The vertical range leaves out the first 5 % of the models trained "
-            "from scratch.",
-            axis,
-            comparisons,
+            "from scratch."
         )
-        for axis, (letter, quantity, caption) in _FIGURE_1.items()
-    )
+        pictures.append(_picture(run, f"figure1_{axis}", title, caption, axis, comparisons))
+    return tuple(pictures)
 
 
 def figure_large(run):
@@ -137,17 +133,12 @@ def figure_large(run):
     compared = compare(run, LARGE_BASELINE)
     if not compared:
         return ()
-    return (
-        _picture(
-            run,
-            "curves_large",
-            "Learning curves of the ways to the largest model, over FLOPs.",
-            "Settings as in Table 3, all FLOPs counted. Circles: where a setting reaches the final "
-            "accuracy of setting (1), the horizontal line.",
-            "flops",
-            compared,
-        ),
+    title = "Learning curves of the ways to the largest model, over FLOPs."
+    caption = (
+        "Settings as in Table 3, all FLOPs counted. Circles: where a setting reaches the final "
+        "accuracy of setting (1), the horizontal line."
     )
+    return (_picture(run, "curves_large", title, caption, "flops", compared),)
 
 
 def _picture(run, key, title, caption, axis, comparisons):
@@ -163,11 +154,7 @@ def draw_curves(data, theme):
     styles = line_styles(data["series"], theme)
 
     def draw(axes, field):
-        names = {
-            "accuracy": "Validation accuracy, %",
-            "loss_per_token": "Validation loss, nats per token",
-        }
-        label_axes(axes, AXES[data["axis"]], names[field])
+        label_axes(axes, AXES[data["axis"]], _FIELDS[field])
         for line in data["series"]:
             draw_line(axes, line["x"], line[field], line["stage"], styles)
         _zoom(axes, data["series"], field)
@@ -178,7 +165,7 @@ def draw_curves(data, theme):
                 ring = {"s": 121, "facecolors": "none", "edgecolors": color, "linewidths": 1.5}
                 axes.scatter(crossing["x"], data["target"], zorder=6, **ring)
 
-    return draw_panels(("accuracy", "loss_per_token"), draw, (WIDTH, 3.9))
+    return draw_panels(tuple(_FIELDS), draw, (WIDTH, 3.9))
 
 
 def _zoom(axes, series, field):

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,6 +19,9 @@ WIDTH = 9.2
 """Width in inches of a picture that fills the page."""
 
 DPI = 200
+_STYLE = Path(__file__).parent / "templates" / "pictures.mplstyle"
+_GROUNDS = ("figure.facecolor", "savefig.facecolor", "axes.facecolor")
+_INKS = ("axes.labelcolor", "text.color", "xtick.color", "ytick.color")
 _MARKS = 9
 _COLUMNS = 3
 
@@ -36,40 +40,14 @@ class Theme:
     swap: tuple[tuple[str, str], ...] = ()
 
     def style(self):
-        """The settings of matplotlib on this ground."""
-        return {
-            "figure.facecolor": self.ground,
-            "savefig.facecolor": self.ground,
-            "axes.facecolor": self.ground,
-            "axes.edgecolor": self.muted,
-            "axes.labelcolor": self.ink,
-            "axes.labelsize": 10,
-            "axes.titlesize": 10.5,
-            "axes.axisbelow": True,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.formatter.limits": (-3, 6),
-            "axes.formatter.use_mathtext": True,
-            "grid.color": self.grid,
-            "grid.linewidth": 0.7,
-            "text.color": self.ink,
-            "xtick.color": self.ink,
-            "ytick.color": self.ink,
-            "xtick.labelsize": 9,
-            "ytick.labelsize": 9,
-            "xtick.major.size": 3,
-            "ytick.major.size": 3,
-            "legend.frameon": False,
-            "legend.fontsize": 9.5,
-            "legend.handlelength": 3.6,
-            "lines.linewidth": 1.9,
-            "lines.markersize": 5.5,
-        }
+        """Context of matplotlib's settings on this ground."""
+        colors = {"axes.edgecolor": self.muted, "grid.color": self.grid}
+        colors |= dict.fromkeys(_GROUNDS, self.ground) | dict.fromkeys(_INKS, self.ink)
+        return matplotlib.rc_context(colors, _STYLE)
 
 
 INK, ORANGE, SKY, GREEN = "ink", "#e69f00", "#56b4e9", "#009e73"
 BLUE, VERMILION, PINK = "#0072b2", "#d55e00", "#cc79a7"
-MUTED = "muted"
 
 LIGHT = Theme("light", "#ffffff", "#1a1a1a", "#5f6670", "#dcdfe4", "#fdf0b8")
 # The palette's two blues change places on a dark ground.
@@ -121,14 +99,14 @@ class Picture:
 
     def figure(self, theme=LIGHT):
         """The drawn picture."""
-        with matplotlib.rc_context(theme.style()):
+        with theme.style():
             return self.draw(self.data, theme)
 
     def png(self, theme=LIGHT):
         """The picture as the bytes of a PNG file, drawn once."""
         if theme.name not in self._files:
             buffer = io.BytesIO()
-            with matplotlib.rc_context(theme.style()):
+            with theme.style():
                 figure = self.draw(self.data, theme)
                 FigureCanvasAgg(figure)
                 figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
@@ -216,7 +194,7 @@ def line_styles(series, theme, others=_OTHER_LINES):
     that line again, thin and pale.
     """
     others, sources = iter(others * len(series)), iter(_SOURCE_MARKERS * len(series))
-    colors = {INK: theme.ink, MUTED: theme.muted, **dict(theme.swap)}
+    colors = {INK: theme.ink, **dict(theme.swap)}
     styles = {}
     for line in series:
         name = line["stage"]
