@@ -1,5 +1,6 @@
 """Pairs of calls of several sources: graphs are compared from their outputs back."""
 
+import dis
 import types
 
 import keras
@@ -36,11 +37,11 @@ def align(graphs):
         return {}, messages
     walk = _Walk(len(graphs))
     if len({len(graph.nested) for graph in graphs}) > 1:
-        return {}, ["number of nested models' outputs differs"]
+        return {}, ["number of nested models' inputs and outputs differs"]
     roots = [[*graph.outputs, *graph.nested] for graph in graphs]
-    pending = list(zip(*roots, strict=True))[::-1]
+    pending = [(tensors, "an output") for tensors in zip(*roots, strict=True)][::-1]
     while pending:
-        pending += walk.visit(pending.pop())
+        pending += walk.visit(*pending.pop())
     return walk.pairs, walk.messages
 
 
@@ -52,13 +53,18 @@ class _Walk:
         self._layers = {}
         self._partners = [{} for _ in range(num_sources - 1)]
 
-    def visit(self, tensors):
-        """Pairs the calls that made tensors; returns the tensors to visit next."""
+    def visit(self, tensors, reader):
+        """Pairs the calls that made tensors; returns the tensors to visit next, with their reader.
+
+        Args:
+            tensors: A tensor of each source.
+            reader: Name of what reads them.
+        """
         calls = [tensor.call for tensor in tensors]
         if any(call is None for call in calls):
             if len({tensor.index for tensor in tensors}) > 1 or any(calls):
                 self._differ(
-                    "what is read there",
+                    f"{reader}: it reads",
                     [f"input {t.index}" if t.call is None else t.call.name for t in tensors],
                 )
             return []
@@ -110,10 +116,11 @@ class _Walk:
         settings = [call.settings for call in calls]
         if any(other != settings[0] for other in settings[1:]):
             self.messages.append(f"{name}: its model is called with {settings[0]} vs {settings[1]}")
-        return following[::-1]
+        return [(tensors, name) for tensors in following[::-1]]
 
     def _differ(self, what, names):
-        self.messages.append(f"{what}: " + " vs ".join(names))
+        separator = " " if what.endswith("reads") else ": "
+        self.messages.append(what + separator + " vs ".join(names))
 
 
 def _shown(value):
@@ -130,21 +137,31 @@ def _shape(call):
     return repr(nest)
 
 
-def same(first, second):
-    """Returns whether two arguments or attributes mean the same."""
+def same(first, second, compared=()):
+    """Returns whether two arguments or attributes mean the same.
+
+    Args:
+        first, second: The values.
+        compared: Ids of the functions that are being compared, which may read one another.
+    """
     if first is second:
         return True
     if isinstance(first, types.FunctionType) and isinstance(second, types.FunctionType):
-        return _same_function(first, second)
+        pair = (id(first), id(second))
+        return pair in compared or _same_function(first, second, (*compared, pair))
     if any(isinstance(value, np.ndarray) or ops.is_tensor(value) for value in (first, second)):
         arrays = [np.asarray(ops.convert_to_numpy(value)) for value in (first, second)]
         return np.array_equal(*arrays)
     if type(first) is not type(second):
         return False
     if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
+        return len(first) == len(second) and all(
+            same(*pair, compared) for pair in zip(first, second, strict=True)
+        )
     if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+        return first.keys() == second.keys() and all(
+            same(first[key], second[key], compared) for key in first
+        )
     try:
         return bool(first == second) or _configured(first) == _configured(second)
     except (TypeError, ValueError):
@@ -159,17 +176,25 @@ def _configured(value):
     return type(value), {key: part for key, part in config.items() if key != "name"}
 
 
-def _same_function(first, second):
-    """Returns whether functions have one code and equal constants, defaults and closures."""
-    pairs = [
-        (first.__defaults__, second.__defaults__),
-        (first.__kwdefaults__, second.__kwdefaults__),
-        *(
-            [[cell.cell_contents for cell in function.__closure__ or ()] for function in pair]
-            for pair in [(first, second)]
-        ),
-    ]
-    return _same_code(first.__code__, second.__code__) and all(same(*pair) for pair in pairs)
+def _same_function(first, second, compared):
+    """Returns whether functions have one code and equal constants, and read equal values."""
+    return _same_code(first.__code__, second.__code__) and same(
+        _values_read(first), _values_read(second), compared
+    )
+
+
+def _values_read(function):
+    """What a function reads besides its arguments: defaults, closure, globals."""
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    values, codes = {}, [function.__code__]
+    while codes:
+        code = codes.pop()
+        codes += [part for part in code.co_consts if isinstance(part, types.CodeType)]
+        for instruction in dis.get_instructions(code):
+            name = instruction.argval
+            if instruction.opname == "LOAD_GLOBAL" and name in function.__globals__:
+                values[name] = function.__globals__[name]
+    return [function.__defaults__, function.__kwdefaults__, cells, values]
 
 
 def _same_code(first, second):

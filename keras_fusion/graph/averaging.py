@@ -73,7 +73,9 @@ class _Way:
                 self.means |= set(map(id, call.outputs))
         # A further output, such as an attention's scores, is no linear function of the weights.
         alone = all(len(call.outputs) == 1 for call in self.heads)
-        linear = alone and all(map(_is_linear, self.heads))
+        linear = alone and all(
+            _is_linear(call) and _have_one_shape(pairs[id(call)]) for call in self.heads
+        )
         self.possible = linear and self._keeps_means(pairs, options)
 
     def _walk(self, output):
@@ -124,6 +126,11 @@ class _Way:
                 return False
             kinds |= dict.fromkeys(map(id, call.outputs), kind)
         return True
+
+
+def _have_one_shape(calls):
+    """Returns whether what a layer makes has one shape in all sources, and so a mean."""
+    return len({tuple(call.outputs[0].spec.shape) for call in calls}) == 1
 
 
 def _is_linear(call):

@@ -6,6 +6,7 @@ Every weight is born from the sources' blocks: none is initialised first and the
 import keras
 
 from keras_fusion import _keras
+from keras_fusion.graph.steps import mean_of
 from keras_fusion.graph.values import GROWN, part
 from keras_fusion.layers.fusing import join
 from keras_fusion.layers.tree import own_weights_inside, to_numpy
@@ -149,7 +150,8 @@ class Builder:
             for spec, tensor in zip(model.outputs, self.graph.outputs, strict=True):
                 before = tensors[id(spec)]
                 tensors[id(spec)] = self._averaged(before, tensor)
-                if tensors[id(spec)] is not before:
+                step = self.planner.steps.get(id(tensor.call))
+                if tensors[id(spec)] is not before or (step is not None and step.apart):
                     end = _keras.operation_of(tensors[id(spec)])
                     ends[id(end)] = _keras.operation_of(spec).name
         self._name(model, [tensors[id(spec)] for spec in model.outputs], ends)
@@ -161,12 +163,8 @@ class Builder:
         value = self.planner.values[id(output)]
         if value.kind != GROWN or self.options.outputs == "concat":
             return tensor
-        weights, dtype = self.options.weights, tensor.dtype
-        parts = [part(tensor, value, source) for source in range(len(weights))]
-        if len(set(weights)) == 1:
-            return keras.layers.Average(dtype=dtype)(parts)
-        scaled = [tensor * weight for tensor, weight in zip(parts, weights, strict=True)]
-        return keras.layers.Add(dtype=dtype)(scaled)
+        weights = self.options.weights
+        return mean_of([part(tensor, value, source) for source in range(len(weights))], weights)
 
     def _name(self, model, outputs, ends):
         """Gives what was added names of its own, and an averaged output the name that it had.

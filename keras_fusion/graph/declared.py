@@ -37,6 +37,7 @@ class DeclaredCall:
         self.planner, self.calls, self.inputs = planner, calls, inputs
         self.declaration, self.call = declaration, calls[0]
         self.layers = [call.operation for call in calls]
+        self.dims_read = _dims_read(self.call, declaration)
 
     def step(self):
         """Returns the `Step` of the call, and registers its layer."""
@@ -47,9 +48,14 @@ class DeclaredCall:
         if not layouts and not averages and self.is_shared():
             plan = self._register(LayerPlan(tuple(layers), declaration))
             return Step([Value() for _ in call.outputs], lambda: plan.layer)
-        layouts, more = self.grown(layouts, averages)
-        changes = changes | more
         settings = setting_mismatches(layers, allowed)
+        try:
+            layouts, more = self.grown(layouts, averages)
+        except FusionError:
+            if settings:  # They are the reason.
+                raise Refusal("; ".join(settings)) from None
+            raise
+        changes = changes | more
         norm = self.planner.options.norm
         reason = declaration.refuse and declaration.refuse(layers, layouts, norm)
         apart = [a for a in declaration.unitwise if a in layouts and not layouts[a].is_blocks]
@@ -101,13 +107,8 @@ class DeclaredCall:
     def _bound(self):
         """Layouts of the input axes that grew, and how inputs are rearranged to agree on them."""
         call, inputs, layouts, changes, readers = self.call, self.inputs, {}, {}, {}
-        arguments = _arguments(call)
-        dims_of = {}
-        for key, dims in self.declaration.inputs.items():
-            name = list(arguments)[key] if isinstance(key, int) else key
-            for number in arguments.get(name, ()):
-                dims_of[number] = dims
-        states = arguments.get("initial_state", ())
+        dims_of = self.dims_read
+        states = _arguments(call).get("initial_state", ())
         if any(n not in dims_of or inputs[n].kind != GROWN for n in states):
             raise Refusal(
                 "its initial state must come from layers that grow, one state for each of its own; "
@@ -148,16 +149,13 @@ class DeclaredCall:
     def _side_by_side(self, layouts, axes):
         """Rearranges the inputs of axes to one block for each source; changes `layouts`."""
         changes = {}
-        arguments = _arguments(self.call)
-        for key, dims in self.declaration.inputs.items():
-            name = list(arguments)[key] if isinstance(key, int) else key
+        for number, dims in self.dims_read.items():
             for dim, axis in dims.items():
                 if axis not in axes:
                     continue
                 before, after = layouts[axis], Layout.blocks(layouts[axis].sizes)
-                for number in arguments.get(name, ()):
-                    place = dim % len(self.call.leaves[number].spec.shape)
-                    changes.setdefault(number, {})[place] = (before, after)
+                place = dim % len(self.call.leaves[number].spec.shape)
+                changes.setdefault(number, {})[place] = (before, after)
         for axis in axes:
             layouts[axis] = Layout.blocks(layouts[axis].sizes)
         return changes
@@ -166,22 +164,19 @@ class DeclaredCall:
         """Layouts of all axes that grow, and the copies that a shared input needs for that."""
         declaration, changes = self.declaration, {}
         layouts, given = dict(layouts), set()
-        arguments = _arguments(self.call)
-        for key, dims in declaration.inputs.items():
-            name = list(arguments)[key] if isinstance(key, int) else key
-            given |= set(dims.values()) if arguments.get(name) else set()
-            for number in arguments.get(name, ()):
-                place, axis = self._copied_axis(dims, number, layouts)
-                if axis is not None:
-                    size = self.call.leaves[number].spec.shape[place]
-                    after = layouts[axis] = Layout.blocks((size,) * len(self.calls))
-                    before = Layout.whole(size, len(self.calls))
-                    changes.setdefault(number, {})[place] = (before, after)
+        for number, dims in self.dims_read.items():
+            given |= set(dims.values())
+            place, axis = self._copied_axis(dims, number, layouts)
+            if axis is not None:
+                size = self.call.leaves[number].spec.shape[place]
+                after = layouts[axis] = Layout.blocks((size,) * len(self.calls))
+                before = Layout.whole(size, len(self.calls))
+                changes.setdefault(number, {})[place] = (before, after)
         made = declaration.output_axes - given - set(declaration.tied) - self._kept()
         if averages:
             # The mean is that of the first output; the heads of an attention's scores grow.
             made -= {name for axis in declaration.outputs[0].values() for name in names_of(axis)}
-        return self.with_made(layouts, {*declaration.inner_axes, *made}), changes
+        return self.with_made(layouts, (declaration.inner_axes - given) | made), changes
 
     def _kept(self):
         """Axes that the declaration keeps, such as a head's size, where the sources agree on it."""
@@ -321,6 +316,16 @@ def _uneven(path, axes, layouts):
         f"{sizes}; use noise_kind='gaussian'"
         for axis, sizes in uneven_inputs(widths, axes).items()
     ]
+
+
+def _dims_read(call, declaration):
+    """`{number of a leaf: {dimension: axis}}` of the tensors that have axes of the layer."""
+    arguments, read = _arguments(call), {}
+    for key, dims in declaration.inputs.items():
+        numbers = arguments.get(list(arguments)[key] if isinstance(key, int) else key, ())
+        each = dims if isinstance(dims, tuple) else (dims,) * len(numbers)
+        read |= dict(zip(numbers, each, strict=False))
+    return read
 
 
 def _arguments(call):

@@ -6,15 +6,25 @@ weights grow. Nothing is built here.
 """
 
 import dataclasses
+import functools
 
 import keras
 
+from keras_fusion import _keras
 from keras_fusion.errors import FusionError
 from keras_fusion.graph import movers
 from keras_fusion.graph.alignment import setting_mismatches
 from keras_fusion.graph.averaging import averaged_calls
 from keras_fusion.graph.declared import SIZES, DeclaredCall, have_equal_weights
-from keras_fusion.graph.steps import LayerPlan, Refusal, Step, computed_apart, copied
+from keras_fusion.graph.steps import (
+    LayerPlan,
+    Refusal,
+    Step,
+    averaged,
+    computed_apart,
+    copied,
+    joined,
+)
 from keras_fusion.graph.trials import tensor_leaves, tried
 from keras_fusion.graph.values import AFTER, GROWN, MEAN, SHARED, Value, grown
 from keras_fusion.layers.declarations import declaration_of
@@ -47,13 +57,14 @@ class Planner:
         self.num_sources = len(graphs)
         self.values, self.steps, self.layers, self.messages = {}, {}, {}, []
         self.equal_sources = all(graph is graphs[0] for graph in graphs[1:])
-        self._at_nodes = {}
+        self._at_nodes, self._read = {}, set()
 
     def run(self):
         """Fills `values`, `steps` and `layers`, or `messages`."""
         for tensors in zip(*(graph.inputs for graph in self.graphs), strict=True):
             self._input(tensors)
         self.averaged = self.averaged_calls()
+        self._read = set(self.graphs[0].consumers())
         broken = set()
         for call in self.graphs[0].calls:
             if id(call) not in self.pairs:
@@ -214,12 +225,30 @@ class Planner:
                 shapes = [tensor.spec.shape for tensor in calls[0].outputs]
                 operation = self._plan([call.operation for call in calls], values=(values, shapes))
                 return Step(values, operation, changes)
+        if self._ends(calls):
+            apart = computed_apart(calls, inputs, functools.partial(averaged, self.options.weights))
+            return Step([Value(MEAN) for _ in calls[0].outputs], apart=apart)
         outputs = [
             self._kept_apart(tensors, calls, inputs)
             for tensors in zip(*(call.outputs for call in calls), strict=True)
         ]
         values = [grown({dim: layout}) for dim, layout in outputs]
-        return Step(values, apart=computed_apart(calls, inputs, outputs))
+        join = functools.partial(joined, outputs)
+        return Step(values, apart=computed_apart(calls, inputs, join))
+
+    def _ends(self, calls):
+        """Returns whether all that a call makes are numbers for each row, and outputs of the model.
+
+        Such numbers, like the sum of the last layer's units, have no dimension along which the
+        sources' could stand, but a mean.
+        """
+        ends = set(map(id, self.graphs[0].outputs)) - self._read
+        return self.options.outputs == "average" and all(
+            id(tensor) in ends
+            and len(tensor.spec.shape) == 1
+            and "float" in keras.backend.standardize_dtype(tensor.spec.dtype)
+            for tensor in calls[0].outputs
+        )
 
     def _kept_apart(self, tensors, calls, inputs):
         """Dimension of an output along which the sources' results are joined, and its layout."""
@@ -282,6 +311,12 @@ class Planner:
     def _taken_over(self, calls, inputs):
         """A layer with weights that declares no axes: only where nothing grew, if all are equal."""
         operations = [call.operation for call in calls]
+        inner = getattr(operations[0], "layer", None)
+        if inner is not None and _keras.is_functional(inner):
+            raise Refusal(
+                f"it wraps the model `{inner.name}`; wrap each layer of that in a "
+                f"{type(operations[0]).__name__} of its own"
+            )
         if any(value.kind != SHARED for value in inputs.values()):
             raise Refusal(
                 "it has weights and declares no axes; declare them with @kf.register_fusion"

@@ -99,13 +99,13 @@ class Step:
         return self.finish(outputs) if self.finish else outputs
 
 
-def computed_apart(calls, inputs, outputs):
+def computed_apart(calls, inputs, join):
     """Function that computes a call for each source and joins the results.
 
     Args:
         calls: The call in each source.
         inputs: `{leaf: Value}` of the tensors.
-        outputs: For each output, the dimension that keeps the sources apart and its `Layout`.
+        join: Function from the sources' lists of outputs to the outputs.
     """
 
     def apply(leaves):
@@ -118,12 +118,34 @@ def computed_apart(calls, inputs, outputs):
             args, kwargs = call.with_leaves(own)
             operation = copied(calls[source].operation, suffix=f"_{source}")
             results.append(keras.tree.flatten(operation(*args, **kwargs)))
-        return [
-            joined_parts([result[index] for result in results], dim, layout)
-            for index, (dim, layout) in enumerate(outputs)
-        ]
+        return join(results)
 
     return apply
+
+
+def joined(places, results):
+    """Outputs of all sources side by side.
+
+    Args:
+        places: For each output, the dimension that keeps the sources apart and its `Layout`.
+        results: List of outputs of each source.
+    """
+    outputs = zip(places, zip(*results, strict=True), strict=True)
+    return [joined_parts(list(parts), dim, layout) for (dim, layout), parts in outputs]
+
+
+def averaged(weights, results):
+    """Weighted means of the outputs of all sources."""
+    return [mean_of(list(parts), weights) for parts in zip(*results, strict=True)]
+
+
+def mean_of(parts, weights):
+    """The weighted mean of tensors of a graph, by a layer of its own."""
+    dtype = parts[0].dtype
+    if len(set(weights)) == 1:
+        return keras.layers.Average(dtype=dtype)(parts)
+    scaled = [part * weight for part, weight in zip(parts, weights, strict=True)]
+    return keras.layers.Add(dtype=dtype)(scaled)
 
 
 def activated_apart(activation, dim, layout):

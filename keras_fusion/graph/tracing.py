@@ -75,7 +75,7 @@ class Graph:
         inputs: Its input tensors.
         outputs: Its output tensors.
         calls: All calls, those inside nested models in place of the calls of these.
-        nested: Output tensors of nested models, also those that nothing reads.
+        nested: Tensors that go into nested models and come out, also those that nothing reads.
         tensors: `{(enclosing calls, id of the keras tensor): Tensor}`.
     """
 
@@ -131,7 +131,7 @@ def _open(graph, model, inputs, place, settings):
         if _keras.is_functional(node.operation):
             given, options = _given(node.operation, args, kwargs)
             outputs = _open(graph, node.operation, given, (*place, node), (*settings, options))
-            graph.nested += outputs
+            graph.nested += [*given, *outputs]
         else:
             call = Call(node.operation, args, kwargs, (*place, node), settings)
             outputs = call.outputs = [

@@ -14,6 +14,8 @@ _IGNORED = ("name", "blocks", "trainable", "seed", "build_config")
 _IGNORED_ENDINGS = ("_initializer", "initializer")
 # Values that are compared at a time.
 _PIECE = 1 << 20
+# Characters of a value that a message shows.
+_LONGEST = 80
 
 
 def raise_mismatches(messages):
@@ -51,7 +53,12 @@ def _fields_of(value):
 
 
 def _short(value):
-    """A configuration value as a person would write it."""
+    """A configuration value as a person would write it, cut where it is long."""
+    text = _written(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
+
+
+def _written(value):
     if isinstance(value, dict) and "config" in value:
         inner = value["config"]
         if isinstance(inner, dict):

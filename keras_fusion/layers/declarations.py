@@ -24,9 +24,11 @@ class Declaration:
     Args:
         weights: `{name: Axes}` of every weight; the name of a weight inside a sublayer is a path,
             such as "query/kernel".
-        inputs: `{argument of call, by name or position: {dimension: axis}}`; dimensions are
-            negative where they are counted from the end. An argument that is not here must be
-            the same for all sources. Dimensions that are not here belong to no axis.
+        inputs: `{argument of call, by name or position: {dimension: axis}}`; of an argument that
+            holds the layer's states, a tuple of one for each: the layer makes their axes itself
+            where it is given none. Dimensions are negative where they are counted from the end. An
+            argument that is not here must be the same for all sources. Dimensions that are not
+            here belong to no axis.
         outputs: For each output, `{dimension: axis}`.
         sizes: `{constructor argument: axis}` of the arguments that are the size of an axis.
         fixed: Names of axes that exist in the weights only and never grow.
@@ -54,7 +56,7 @@ class Declaration:
     """
 
     weights: Mapping[str, Axes]
-    inputs: Mapping[str | int, Mapping[int, str | Joined | Stacked]]
+    inputs: Mapping[str | int, Mapping[int, str | Joined | Stacked] | tuple]
     outputs: tuple[Mapping[int, str | Joined | Stacked], ...]
     sizes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fixed: tuple[str, ...] = ()
@@ -68,10 +70,11 @@ class Declaration:
 
     @property
     def input_axes(self):
-        """Names of the axes that come in."""
+        """Names of the axes that come in, those of states left out."""
         return {
             name
             for dims in self.inputs.values()
+            if not isinstance(dims, tuple)
             for axis in dims.values()
             for name in names_of(axis)
         }
@@ -90,11 +93,8 @@ class Declaration:
     @property
     def made_axes(self):
         """Names of the axes that the layer makes: inside it, or in what goes out."""
-        # The units of a recurrent layer come in, too, where it is given a state.
-        first = next(iter(self.inputs.values()), {})
-        read = {name for axis in first.values() for name in names_of(axis)}
-        made = self.inner_axes | (self.output_axes - read)
-        return made - set(self.tied) - set(self.fixed)
+        made = self.inner_axes | self.output_axes
+        return made - self.input_axes - set(self.tied) - set(self.fixed)
 
     def widened(self, layer, sources, layouts, norm):
         """Class and configuration of the fused layer.

@@ -116,7 +116,7 @@ def convolution(layer):
         return type(layer), config | {"groups": groups, "filters": layouts["output"].size}
 
     def refuse(sources, layouts, norm):
-        per_group = [source.filters / source.groups for source in sources]
+        per_group = [source.filters // source.groups for source in sources]
         if len(set(per_group)) > 1:
             return f"the filters of a group must be equally many, received {per_group}"
         return unless_blocks(layouts["input"], "its groups")

@@ -75,7 +75,7 @@ def recurrent(layer, prefix="", path=""):
 
     return Declaration(
         weights,
-        inputs={0: {-1: "input"}, "initial_state": {-1: units[-1]}},
+        inputs={0: {-1: "input"}, "initial_state": tuple(states)},
         outputs=({-1: units[-1]}, *(states if layer.return_state else ())),
         fixed=("input and state",),
         tied={f"state of {name}": name for name in units},
@@ -107,7 +107,10 @@ def bidirectional(layer):
 
     return Declaration(
         forward.weights | backward.weights,
-        inputs={0: {-1: "input"}},
+        inputs={
+            0: {-1: "input"},
+            "initial_state": forward.inputs["initial_state"] + backward.inputs["initial_state"],
+        },
         outputs=(*outputs, *forward_states, *backward_states),
         fixed=("input and state",),
         tied=dict(forward.tied) | dict(backward.tied),
@@ -145,7 +148,7 @@ def time_distributed(layer):
 
     return Declaration(
         {f"{layer.layer.name}/{path}": axes for path, axes in inner.weights.items()},
-        inputs={key: later(dims) for key, dims in inner.inputs.items()},
+        inputs={0: later(inner.inputs.get(0, {}))},
         outputs=tuple(later(dims) for dims in inner.outputs),
         fixed=inner.fixed,
         tied=inner.tied,
