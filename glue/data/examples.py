@@ -111,7 +111,7 @@ def _open_tfds(task: Task, name: str):
         return tfds.builder(f"glue/{task.name}").as_dataset(split=name, shuffle_files=False)
     except (AssertionError, FileNotFoundError, tfds.core.DatasetNotFoundError) as error:
         raise tsv.MissingFile(
-            expected=f"glue/{task.name} prepared by TensorFlow Datasets",
-            received="no data_dir, and it is not in the folder of TensorFlow Datasets",
-            do=f"Run `tfds build glue/{task.name}`, or give the benchmark's files with --data_dir",
+            f"glue/{task.name} prepared by TensorFlow Datasets",
+            "no data_dir, and it is not in the folder of TensorFlow Datasets",
+            f"Run `tfds build glue/{task.name}`, or give the benchmark's files with --data_dir",
         ) from error

@@ -27,9 +27,9 @@ def path_of(task: Task, split: Split, data_dir: str | pathlib.Path) -> pathlib.P
     path = pathlib.Path(data_dir) / task.title / split.file
     if not path.is_file():
         raise MissingFile(
-            expected=f"the data of {task.name} in the benchmark's files",
-            received=f"file={str(path)!r}, which is not there",
-            do=f"Put it there, or leave {task.name} out",
+            f"the data of {task.name} in the benchmark's files",
+            f"file={str(path)!r}, which is not there",
+            f"Put it there, or leave {task.name} out",
         )
     return path
 

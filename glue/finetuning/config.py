@@ -123,13 +123,9 @@ class FinetuneConfig:
                 "Leave out one of them",
             )
         names = tasks.SYNTHETIC if self.synthetic else tuple(tasks.TASKS)
-        for name in self.named:
-            if name not in names:
-                raise UserError(
-                    f"--tasks to name {', '.join(names)}, or {MIXTURE} first",
-                    f"task={name!r}",
-                    "Choose among these",
-                )
+        if unknown := [name for name in self.named if name not in names]:
+            expected = f"--tasks to name {', '.join(names)}, or {MIXTURE} first"
+            raise UserError(expected, f"task={unknown[0]!r}", "Choose among these")
 
     @property
     def is_mixture(self) -> bool:

@@ -52,8 +52,6 @@ def stages_of(plan_names: Sequence[str], basis: Basis | None = None) -> tuple[St
     """
     if not plan_names:
         raise UserError(
-            expected=f"--plan to name at least one of {', '.join(NAMES)}",
-            received="plan=''",
-            do="Choose among these",
+            f"--plan to name at least one of {', '.join(NAMES)}", "plan=''", "Choose among these"
         )
     return merge(get_plan(name, basis) for name in plan_names)

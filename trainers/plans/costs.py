@@ -28,9 +28,9 @@ def step_cost(
     if options.step_seconds is not None:
         if letter not in options.step_seconds:
             raise UserError(
-                expected=f"--step_seconds for size {letter} too",
-                received=f"step_seconds={dict(options.step_seconds)}",
-                do=f"Add {letter}:SECONDS",
+                f"--step_seconds for size {letter} too",
+                f"step_seconds={dict(options.step_seconds)}",
+                f"Add {letter}:SECONDS",
             )
         return options.step_seconds[letter]
     length = spans.raw_length(input_length)

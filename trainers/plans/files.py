@@ -63,9 +63,10 @@ def read_plan(path: str | os.PathLike) -> Plan:
             no sense; a source is no stage of the file; a cycle; a name that a known plan has.
     """
     path = pathlib.Path(path)
-    content = _fields(_parse(path), _PLAN_FIELDS, ("name", "stages"), str(path), "the plan")
+    content = _parse(path)
     try:
-        stages = in_order(_stage(entry, path) for entry in content["stages"])
+        _check_fields(content, _PLAN_FIELDS, ("name", "stages"), "the plan")
+        stages = in_order(map(_stage, content["stages"]))
         for stage in stages:
             settings.check_plan_settings(stage)
         _check_names(content["name"], stages)
@@ -86,98 +87,65 @@ def _parse(path: pathlib.Path) -> object:
         do = "Correct the file"
     except (ValueError, RecursionError) as error:
         where, do = str(error), "Correct the file"
-    raise UserError(
-        expected="--plan_file to be a JSON file",
-        received=f"plan_file={str(path)!r}, {where}",
-        do=do,
-    )
+    raise UserError("--plan_file to be a JSON file", f"plan_file={str(path)!r}, {where}", do)
 
 
-def _fields(
-    entry: object, known: Mapping[str, type], needed: tuple[str, ...], file: str, what: str
-) -> dict:
-    """The entry as an object whose fields are known and of their types."""
+def _check(holds: object, expected: str, received: str):
+    if not holds:
+        raise UserError(expected, received, "Correct the file")
 
-    def check(holds: bool, expected: str, received: str):
-        if not holds:
-            raise UserError(
-                expected=expected, received=f"{received} in {file}", do="Correct the file"
-            )
 
-    check(isinstance(entry, dict), f"{what} to be a JSON object", _short(entry))
+def _check_fields(entry: object, known: Mapping[str, type], needed: tuple[str, ...], what: str):
+    """Checks that an entry is an object whose fields are known and of their types."""
+    _check(isinstance(entry, dict), f"{what} to be a JSON object", _short(entry))
     for field, value in entry.items():
         received = f"{field}={_short(value)}"
-        check(field in known, f"the fields of {what} among {', '.join(known)}", received)
+        _check(field in known, f"the fields of {what} among {', '.join(known)}", received)
         kind = known[field]
-        check(type(value) is kind, f"{field} of {what} to be {_WORDS[kind]}", received)
+        _check(type(value) is kind, f"{field} of {what} to be {_WORDS[kind]}", received)
     for field in needed:
         there = ", ".join(entry) or "no field"
-        check(field in entry, f"{what} to have the field {field}", there)
-    return entry
+        _check(field in entry, f"{what} to have the field {field}", there)
 
 
-def _stage(entry: object, path: pathlib.Path) -> Stage:
+def _stage(entry: object) -> Stage:
     what = "a stage"
     if isinstance(entry, dict) and isinstance(entry.get("name"), str):
         what = f"stage {entry['name']!r}"
-    fields = dict(_fields(entry, _STAGE_FIELDS, ("name", "size"), path.name, what))
-    sources, steps = [], {}
+    _check_fields(entry, _STAGE_FIELDS, ("name", "size"), what)
+    fields, sources, steps = dict(entry), [], {}
     for text in fields.pop("sources", ()):
         source, at, step = text.partition("@") if isinstance(text, str) else ("", "@", "")
-        if at and not (step.isascii() and step.isdigit()):
-            raise UserError(
-                expected=f"the sources of {what} to be STAGE or STAGE@STEP",
-                received=f"source={_short(text)}",
-                do="Correct it",
-            )
-        if source in sources and (at or source in steps):
-            raise UserError(
-                expected=f"one checkpoint of each source of {what}",
-                received=f"source={_short(text)} beside another of it",
-                do="Leave one of them out",
-            )
+        received = f"source={_short(text)}"
+        is_step = not at or (step.isascii() and step.isdigit())
+        _check(is_step, f"the sources of {what} to be STAGE or STAGE@STEP", received)
+        is_other = source in sources and (at or source in steps)
+        beside = f"{received} beside another of it"
+        _check(not is_other, f"one checkpoint of each source of {what}", beside)
         sources.append(source)
         if at:
             steps[source] = int(step)
-    if fields.get("seed", 0) < 0:
-        raise UserError(
-            expected=f"the seed of {what} to be at least 0",
-            received=f"seed={fields['seed']}",
-            do="Choose another one",
-        )
+    seed = fields.get("seed", 0)
+    _check(seed >= 0, f"the seed of {what} to be at least 0", f"seed={seed}")
     rivals = tuple(map(str, fields.pop("rivals", ())))
     return Stage(**fields, sources=tuple(sources), source_steps=steps, rivals=rivals)
 
 
 def _check_names(name: str, stages: tuple[Stage, ...]):
     """Refuses names that mean something else already, or nothing."""
-    if not name or not stages:
-        raise UserError(
-            expected="a plan with a name and stages",
-            received=f"name={name!r} with {len(stages)} stages",
-            do="Correct the file",
-        )
-    if name in PLANS or name in GENERATED:
-        raise UserError(
-            expected=f"a plan name other than {', '.join((*PLANS, *GENERATED))}, known plans",
-            received=f"name={name!r}",
-            do="Rename the plan",
-        )
+    received = f"name={name!r} with {len(stages)} stages"
+    _check(name and stages, "a plan with a name and stages", received)
+    known = *PLANS, *GENERATED
+    other = f"a plan name other than {', '.join(known)}, known plans"
+    _check(name not in known, other, f"name={name!r}")
     planned = {stage.name: stage for plan in PLANS.values() for stage in plan.stages}
     names = {*planned, *(stage.name for stage in stages), None}
     for stage in stages:
-        if planned.get(stage.name, stage) != stage:
-            raise UserError(
-                expected="stage names that no known plan has, or the same stage",
-                received=f"name={stage.name!r}, which is another stage there",
-                do="Rename it",
-            )
-        if stage.like not in names:
-            raise UserError(
-                expected=f"stage {stage.name!r} to be like a stage of this or a known plan",
-                received=f"like={stage.like!r}",
-                do="Correct it",
-            )
+        new = "stage names that no known plan has, or the same stage"
+        received = f"name={stage.name!r}, which is another stage there"
+        _check(planned.get(stage.name, stage) == stage, new, received)
+        like = f"stage {stage.name!r} to be like a stage of this or a known plan"
+        _check(stage.like in names, like, f"like={stage.like!r}")
 
 
 def _short(value: object) -> str:

@@ -118,10 +118,10 @@ def when_to_fuse(basis: Basis) -> Plan:
         ends = [int(rest / costs["M"]) or None if rest > 0 else None for rest in left]
         if ends[-1] is None:
             raise UserError(
-                expected="budgets that leave something to train the fused model with",
-                received=f"fuse_at={fusion_step}, which takes {fusion_step * costs['S']:.3g} of "
+                "budgets that leave something to train the fused model with",
+                f"fuse_at={fusion_step}, which takes {fusion_step * costs['S']:.3g} of "
                 f"the largest budget={budgets[-1]:.3g}",
-                do="Fuse earlier, or raise the budget",
+                "Fuse earlier, or raise the budget",
             )
         stages.append(_fused_at(fusion_step, ends[-1], basis))
         points[stages[-1].name] = {"fusion_step": fusion_step, "steps": ends}

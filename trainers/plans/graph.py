@@ -80,7 +80,7 @@ class Stage:
                 value = getattr(self, field)
                 shown = list(value) if isinstance(value, tuple) else value
                 do = "Rename the stage" if field == "name" else "Correct the plan"
-                raise UserError(expected=expected, received=f"{field}={shown!r}", do=do)
+                raise UserError(expected, f"{field}={shown!r}", do)
 
     def _rules(self, norm: str | None, fewest: int, most: int | None):
         """Yields a field, whether it holds what it must, and what that is; others may follow."""
@@ -202,9 +202,7 @@ def in_order(stages: Iterable[Stage]) -> tuple[Stage, ...]:
     for stage in stages:
         if stage.name in by_name:
             raise UserError(
-                expected="each stage name once in a plan",
-                received=f"name={stage.name!r} twice",
-                do="Rename one of them",
+                "each stage name once in a plan", f"name={stage.name!r} twice", "Rename one of them"
             )
         by_name[stage.name] = stage
     done: dict[str, Stage] = {}
@@ -215,15 +213,15 @@ def in_order(stages: Iterable[Stage]) -> tuple[Stage, ...]:
         if name in path:
             cycle = " <- ".join((*path[path.index(name) :], name))
             raise UserError(
-                expected="stages that do not need themselves",
-                received=f"cycle={cycle}",
-                do="Correct the sources of one of them",
+                "stages that do not need themselves",
+                f"cycle={cycle}",
+                "Correct the sources of one of them",
             )
         if name not in by_name:
             raise UserError(
-                expected=f"what stage {path[-1]!r} needs among {', '.join(by_name)}",
-                received=f"stage={name!r}",
-                do="Correct it or add that stage",
+                f"what stage {path[-1]!r} needs among {', '.join(by_name)}",
+                f"stage={name!r}",
+                "Correct it or add that stage",
             )
         for needed in by_name[name].needs:
             visit(needed, (*path, name))

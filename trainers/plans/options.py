@@ -27,10 +27,10 @@ def _step_seconds(name: str, text: str) -> dict[str, float]:
             seconds[letter] = math.nan
         if letter not in SIZE_LETTERS or not 0 < seconds[letter] < math.inf:
             raise UserError(
-                expected=f"--{name} to be LETTER:SECONDS[,LETTER:SECONDS], the device-seconds per "
+                f"--{name} to be LETTER:SECONDS[,LETTER:SECONDS], the device-seconds per "
                 "step at each size",
-                received=f"{name}={text!r}",
-                do="Correct it; a finished stage's record.json has device_seconds and steps",
+                f"{name}={text!r}",
+                "Correct it; a finished stage's record.json has device_seconds and steps",
             )
     return seconds
 
@@ -88,7 +88,7 @@ class PlanOptions:
         check_options(self)
         if self.step_seconds is not None and self.budgets is None:
             raise UserError(
-                expected="--budgets in device-seconds with --step_seconds",
-                received="budgets=None",
-                do="Add them, or leave out --step_seconds for budgets in FLOPs",
+                "--budgets in device-seconds with --step_seconds",
+                "budgets=None",
+                "Add them, or leave out --step_seconds for budgets in FLOPs",
             )

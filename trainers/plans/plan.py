@@ -41,9 +41,9 @@ def merge(plans: Iterable[Plan]) -> tuple[Stage, ...]:
         for stage in plan.stages:
             if stages.setdefault(stage.name, stage) != stage:
                 raise UserError(
-                    expected=f"one meaning of stage {stage.name!r} in all plans",
-                    received=f"plan={plan.name!r}, which declares it differently",
-                    do="Run it in another workdir",
+                    f"one meaning of stage {stage.name!r} in all plans",
+                    f"plan={plan.name!r}, which declares it differently",
+                    "Run it in another workdir",
                 )
     return in_order(stages.values())
 

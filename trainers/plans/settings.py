@@ -98,9 +98,9 @@ def parse(setting: str, text: str) -> dict[str, object]:
 
 def _misread(setting: str, text: str, expected: str) -> UserError:
     return UserError(
-        expected=f"--{setting} to have {expected}",
-        received=f"{setting}={text!r}",
-        do=f"Write --{setting}=NAME:VALUE[,NAME:VALUE], NAME a stage or "
+        f"--{setting} to have {expected}",
+        f"{setting}={text!r}",
+        f"Write --{setting}=NAME:VALUE[,NAME:VALUE], NAME a stage or "
         f"{', '.join(SIZE_LETTERS)}, VALUE {_OPTIONS[setting].words}",
     )
 
@@ -114,9 +114,9 @@ def check_names(flags: Mapping[str, Mapping[str, object]], stages: Sequence[Stag
         for name in values:
             if name not in names:
                 raise UserError(
-                    expected=f"the names in --{setting} among {', '.join(names[1:])}",
-                    received=f"{setting}={name}:{values[name]}",
-                    do="Correct the name, or add its --plan",
+                    f"the names in --{setting} among {', '.join(names[1:])}",
+                    f"{setting}={name}:{values[name]}",
+                    "Correct the name, or add its --plan",
                 )
 
 
@@ -187,7 +187,7 @@ def check_plan_settings(stage: Stage):
             expected = f"{name} of stage {stage.name!r} to be {_OPTIONS[name].words}"
         else:
             continue
-        raise UserError(expected=expected, received=f"{name}={value!r}", do="Correct the plan")
+        raise UserError(expected, f"{name}={value!r}", "Correct the plan")
 
 
 def _norm(stage: Stage, asked: str | None, named: bool) -> str | None:

@@ -26,9 +26,9 @@ def table5(basis: Basis) -> Plan:
     whole = basis.settings_of(small).steps
     if whole % 2:
         raise UserError(
-            expected="an even number of steps of size S, as half of them count for plan table5",
-            received=f"steps={whole}",
-            do=f"Give --steps=S:{whole + 1}",
+            "an even number of steps of size S, as half of them count for plan table5",
+            f"steps={whole}",
+            f"Give --steps=S:{whole + 1}",
         )
     half = whole // 2
     longer = dataclasses.replace(

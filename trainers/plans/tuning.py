@@ -46,9 +46,7 @@ def tune(basis: Basis) -> Plan:
     for arm in arms:
         if arm not in trained:
             raise UserError(
-                expected=f"--tune_arms among {', '.join(trained)}",
-                received=f"tune_arms={arm}",
-                do="Correct the list",
+                f"--tune_arms among {', '.join(trained)}", f"tune_arms={arm}", "Correct the list"
             )
     arms = [name for name in trained if name in arms]
     big = settings.resolve(trained["self_fusion"], basis.size, basis.flags).steps

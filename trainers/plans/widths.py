@@ -21,17 +21,17 @@ def check_widths(stages: Sequence[Stage], configs: Mapping[str, Mapping[str, obj
     for stage in stages:
         if stage.size not in configs:
             raise UserError(
-                expected=f"the sizes of all stages among {', '.join(configs)}",
-                received=f"size={stage.size!r} of stage {stage.name!r}",
-                do="Choose a --size that defines it",
+                f"the sizes of all stages among {', '.join(configs)}",
+                f"size={stage.size!r} of stage {stage.name!r}",
+                "Choose a --size that defines it",
             )
         parents = [configs[size_of[name]] for name in stage.parents]
         if wrong := _misfits(parents, configs[stage.size]):
             raise UserError(
-                expected=f"what stage {stage.name!r} comes from "
+                f"what stage {stage.name!r} comes from "
                 f"({' + '.join(stage.parents)}) to give its size {stage.size}",
-                received="; ".join(wrong),
-                do="Change its sources or its size",
+                "; ".join(wrong),
+                "Change its sources or its size",
             )
 
 

@@ -133,9 +133,9 @@ def read_run(workdir):
     workdir = Path(workdir)
     if not workdir.is_dir():
         raise UserError(
-            expected="the folder of a run (trainers.pretrain writes one)",
-            received=f"workdir={str(workdir)!r}, which is no folder",
-            do="Check the path",
+            "the folder of a run (trainers.pretrain writes one)",
+            f"workdir={str(workdir)!r}, which is no folder",
+            "Check the path",
         )
     stages = {}
     for folder in sorted(workdir.iterdir()):
@@ -145,9 +145,9 @@ def read_run(workdir):
             stages[folder.name] = _running_stage(folder)
     if not stages:
         raise UserError(
-            expected=f"a folder with a stage (STAGE/{RECORD_FILE} or STAGE/{STAGE_FILE})",
-            received=f"workdir={str(workdir)!r}, which has none",
-            do="Run trainers.pretrain with this --workdir first",
+            f"a folder with a stage (STAGE/{RECORD_FILE} or STAGE/{STAGE_FILE})",
+            f"workdir={str(workdir)!r}, which has none",
+            "Run trainers.pretrain with this --workdir first",
         )
     return RunHistory(workdir, _sources_first(stages, workdir), _settings(workdir))
 
@@ -196,9 +196,9 @@ def _finished_stage(folder):
     fields = _read(record, _STAGE | _TOTALS | {"curve": _EVALUATIONS}, path)
     if fields["name"] != folder.name:
         raise UserError(
-            expected=f"{path} to record the stage of its folder, {folder.name!r}",
-            received=f"name={fields['name']!r}",
-            do="Rename the folder back, or remove it",
+            f"{path} to record the stage of its folder, {folder.name!r}",
+            f"name={fields['name']!r}",
+            "Rename the folder back, or remove it",
         )
     fields |= _details(record, path) | {"planned_steps": fields["steps"]}
     curve = enumerate(fields.pop("curve"))
@@ -239,9 +239,9 @@ def _evaluations(path):
             entry = line
         if not isinstance(entry, dict):
             raise UserError(
-                expected=f"a JSON object in {where}",
-                received=repr(line[:40]),
-                do="Remove the damaged file and run its stage again",
+                f"a JSON object in {where}",
+                repr(line[:40]),
+                "Remove the damaged file and run its stage again",
             )
         if entry.get("kind") == "eval":
             point = _evaluation(entry, where)
@@ -263,9 +263,9 @@ def _read(entry, fields, where):
     missing = [name for name in fields if name not in entry]
     if missing:
         raise UserError(
-            expected=f"the fields {', '.join(fields)} in {where}",
-            received=f"none of the name {', '.join(missing)}",
-            do="Make the report with the version that wrote it, or run the stage again",
+            f"the fields {', '.join(fields)} in {where}",
+            f"none of the name {', '.join(missing)}",
+            "Make the report with the version that wrote it, or run the stage again",
         )
     for name, kind in fields.items():
         if not _CHECKS[kind](entry[name]):
@@ -281,9 +281,7 @@ def _kept(value):
 
 def _unreadable(expected, value, where, name=""):
     return UserError(
-        expected=f"{expected} in {where}",
-        received=f"{name}{value!r}",
-        do="Run the stage again in an empty folder",
+        f"{expected} in {where}", f"{name}{value!r}", "Run the stage again in an empty folder"
     )
 
 
@@ -292,9 +290,9 @@ def _read_object(path):
     version = content.get("format", FORMAT)
     if version != FORMAT:
         raise UserError(
-            expected=f"format {FORMAT} in {path}",
-            received=f"format={version!r}",
-            do="Make the report with the version of the project that wrote it",
+            f"format {FORMAT} in {path}",
+            f"format={version!r}",
+            "Make the report with the version of the project that wrote it",
         )
     return content
 
@@ -306,9 +304,9 @@ def _sources_first(stages, workdir):
     def depth(name, below):
         if name in below:
             raise UserError(
-                expected="stages that are fused from earlier ones",
-                received=f"sources={' <- '.join((*below, name))}, a cycle, in {workdir}",
-                do="Remove the stage that does not belong to this run",
+                "stages that are fused from earlier ones",
+                f"sources={' <- '.join((*below, name))}, a cycle, in {workdir}",
+                "Remove the stage that does not belong to this run",
             )
         if name not in depths:
             sources = stages[name].sources if name in stages else ()
