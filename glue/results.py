@@ -145,18 +145,12 @@ def write_result(
     """
     evaluated = tasks.find(task).evaluated
     if missing := [split for split in evaluated if split not in predictions]:
-        raise UserError(
-            f"predictions for {', '.join(evaluated)} of {task}",
-            f"none for {', '.join(missing)}",
-            "Predict every split",
-        )
+        expected = f"predictions for {', '.join(evaluated)} of {task}"
+        raise UserError(expected, f"none for {', '.join(missing)}", "Predict every split")
     folder = pathlib.Path(workdir) / run / task
     if (folder / RESULT_FILE).exists():
-        raise UserError(
-            "a task without a result",
-            f"file={str(folder / RESULT_FILE)!r}, which is there",
-            "Move it away",
-        )
+        received = f"file={str(folder / RESULT_FILE)!r}, which is there"
+        raise UserError("a task without a result", received, "Move it away")
     scores = {}
     for split, pairs in predictions.items():
         scores |= metrics.score(task, split, *pairs)
@@ -192,11 +186,8 @@ def read_runs(workdir: str | os.PathLike) -> tuple[FineTuning, ...]:
     """
     workdir = pathlib.Path(workdir)
     if not workdir.is_dir():
-        raise UserError(
-            "the folder of fine-tunings (glue.finetune writes one)",
-            f"workdir={str(workdir)!r}, which is no folder",
-            "Check the path",
-        )
+        expected = "the folder of fine-tunings (glue.finetune writes one)"
+        raise UserError(expected, f"workdir={str(workdir)!r}, which is no folder", "Check the path")
     runs = [_read_run(path.parent) for path in sorted(workdir.glob(f"*/{MODEL_FILE}"))]
     if not runs:
         raise UserError(

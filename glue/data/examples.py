@@ -51,11 +51,8 @@ def available(
     Test sets are not looked for: nothing but the predictions files needs them.
     """
     if data_dir is not None and not pathlib.Path(data_dir).is_dir():
-        raise UserError(
-            "the folder of the benchmark's files",
-            f"data_dir={str(data_dir)!r}, which is no folder",
-            "Check the path",
-        )
+        received = f"data_dir={str(data_dir)!r}, which is no folder"
+        raise UserError("the folder of the benchmark's files", received, "Check the path")
     ready, missing = [], {}
     for task in map(tasks.find, dict.fromkeys(names)):
         try:

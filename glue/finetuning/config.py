@@ -109,19 +109,13 @@ class FinetuneConfig:
                 "Add one: --checkpoint=FOLDER",
             )
         if self.pretrained and self.model is not None:
-            raise UserError(
-                "--pretrained alone, whose models have names of their own",
-                f"model={self.model!r}",
-                "Leave out --model",
-            )
+            expected = "--pretrained alone, whose models have names of their own"
+            raise UserError(expected, f"model={self.model!r}", "Leave out --model")
         if self.model is not None and os.path.basename(self.model) != (self.model or None):
             raise UserError("--model to be a name without /", f"model={self.model!r}", "Change it")
         if self.data_dir and self.synthetic:
-            raise UserError(
-                "--data_dir or --synthetic",
-                f"data_dir={self.data_dir!r}, synthetic=True",
-                "Leave out one of them",
-            )
+            received = f"data_dir={self.data_dir!r}, synthetic=True"
+            raise UserError("--data_dir or --synthetic", received, "Leave out one of them")
         names = tasks.SYNTHETIC if self.synthetic else tuple(tasks.TASKS)
         if unknown := [name for name in self.named if name not in names]:
             expected = f"--tasks to name {', '.join(names)}, or {MIXTURE} first"

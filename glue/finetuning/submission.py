@@ -57,8 +57,5 @@ def _write_once(path: pathlib.Path, text: str) -> None:
     if not path.exists():
         write_text(path, text)
     elif not path.is_file() or path.read_bytes() != text.encode("utf-8"):
-        raise UserError(
-            "a predictions file that is new",
-            f"file={str(path)!r}, which has other predictions",
-            "Move it away",
-        )
+        received = f"file={str(path)!r}, which has other predictions"
+        raise UserError("a predictions file that is new", received, "Move it away")

@@ -212,17 +212,11 @@ def in_order(stages: Iterable[Stage]) -> tuple[Stage, ...]:
             return
         if name in path:
             cycle = " <- ".join((*path[path.index(name) :], name))
-            raise UserError(
-                "stages that do not need themselves",
-                f"cycle={cycle}",
-                "Correct the sources of one of them",
-            )
+            expected = "stages that do not need themselves"
+            raise UserError(expected, f"cycle={cycle}", "Correct the sources of one of them")
         if name not in by_name:
-            raise UserError(
-                f"what stage {path[-1]!r} needs among {', '.join(by_name)}",
-                f"stage={name!r}",
-                "Correct it or add that stage",
-            )
+            expected = f"what stage {path[-1]!r} needs among {', '.join(by_name)}"
+            raise UserError(expected, f"stage={name!r}", "Correct it or add that stage")
         for needed in by_name[name].needs:
             visit(needed, (*path, name))
         done[name] = by_name[name]

@@ -25,11 +25,8 @@ def table5(basis: Basis) -> Plan:
     small = of_table1["small_0"]
     whole = basis.settings_of(small).steps
     if whole % 2:
-        raise UserError(
-            "an even number of steps of size S, as half of them count for plan table5",
-            f"steps={whole}",
-            f"Give --steps=S:{whole + 1}",
-        )
+        expected = "an even number of steps of size S, as half of them count for plan table5"
+        raise UserError(expected, f"steps={whole}", f"Give --steps=S:{whole + 1}")
     half = whole // 2
     longer = dataclasses.replace(
         PLANS["baseline_longer"].stages[-1],

@@ -132,11 +132,8 @@ def read_run(workdir):
     """
     workdir = Path(workdir)
     if not workdir.is_dir():
-        raise UserError(
-            "the folder of a run (trainers.pretrain writes one)",
-            f"workdir={str(workdir)!r}, which is no folder",
-            "Check the path",
-        )
+        expected = "the folder of a run (trainers.pretrain writes one)"
+        raise UserError(expected, f"workdir={str(workdir)!r}, which is no folder", "Check the path")
     stages = {}
     for folder in sorted(workdir.iterdir()):
         if (folder / RECORD_FILE).exists():

@@ -64,11 +64,8 @@ class Workdir:
                 with other settings; every field that differs is named with both values.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise UserError(
-                "--workdir to be a folder",
-                f"workdir={str(self.path)!r}, a file",
-                "Choose another one",
-            )
+            received = f"workdir={str(self.path)!r}, a file"
+            raise UserError("--workdir to be a folder", received, "Choose another one")
         if not (self.path / RUN_FILE).exists():
             self._check_unused()
             return

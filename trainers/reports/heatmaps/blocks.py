@@ -90,11 +90,8 @@ def _open(path):
     skeleton = _skeleton(config)
     wrong = misfits(skeleton, checkpoint.weights)
     if wrong or not config.blocks:
-        raise UserError(
-            "the weights of a fused T5",
-            f"{path} with {wrong[0] if wrong else 'no blocks in its configuration'}",
-            "Use another checkpoint",
-        )
+        received = f"{path} with {wrong[0] if wrong else 'no blocks in its configuration'}"
+        raise UserError("the weights of a fused T5", received, "Use another checkpoint")
     return Saved(checkpoint.weights, weight_axes(skeleton), config)
 
 

@@ -123,11 +123,8 @@ def _open(run, steps, stages):
         faults += [f"{stage.name}: {fault}" for fault in unusable]
     present = sorted({step for checkpoints in saved.values() for step in checkpoints})
     if saved and wanted and wanted.isdisjoint(present):
-        raise UserError(
-            "steps at which a fused stage was saved",
-            f"steps={list(steps)}. There are {', '.join(map(str, present))}",
-            "Choose among these",
-        )
+        received = f"steps={list(steps)}. There are {', '.join(map(str, present))}"
+        raise UserError("steps at which a fused stage was saved", received, "Choose among these")
     return saved, faults
 
 
