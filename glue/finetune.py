@@ -33,6 +33,7 @@ from trainers import programs, stopping
 @stopping.handled()
 def main(config: FinetuneConfig) -> None:
     """Fine-tunes."""
+    stopping.limit(config.max_seconds)
     run.finetune(config)
 
 

@@ -9,7 +9,7 @@ the experiment of the paper's Tables 1 and 2 (batches of 256 x 512 tokens, one m
 stage: for accelerators).
 
 The command can be stopped and given again: finished stages are kept, a started one resumes from
-its newest checkpoint; after SIGTERM or Ctrl-C it loses nothing (exit codes: trainers/programs.py).
+its newest checkpoint; after a signal or --max_seconds nothing is lost (exit codes: programs.py).
 `--stage=NAME` trains one stage alone, so that stages can run on different machines that share W.
 `--plan=table1,figure2,offsets,zero_blocks,when_to_fuse` are the experiments of the paper
 (trainers/plans), `--plan_file=FILE.json` trains a plan of your own (trainers/plans/files.py has its
@@ -44,6 +44,7 @@ def pretrain(config: PretrainConfig) -> pathlib.Path:
 @stopping.handled()
 def main(config: PretrainConfig) -> None:
     """Trains."""
+    stopping.limit(config.max_seconds)
     pretrain(config)
 
 

@@ -23,7 +23,8 @@ A flag that is not given leaves the field its default.
     3     the loss became infinite or NaN; the newest checkpoint is from before that
     75    stopped by a signal, nothing lost: the same command resumes (EX_TEMPFAIL of sysexits.h)
 
-A second signal ends the program at once with 128 plus its number (130, 143), as a shell says it.
+A second signal, five seconds later or more, ends the program at once with 128 plus its number (130,
+143), as a shell says it.
 """
 
 import argparse

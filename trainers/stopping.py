@@ -1,14 +1,21 @@
-"""SIGTERM and SIGINT: what runs is ended where nothing is lost, and then the program ends.
+"""Signals that ask a program to end: it ends where nothing is lost.
 
-A machine that is about to be taken away sends SIGTERM, a user presses Ctrl-C. Inside `postponed`,
-which is where the training loop is, a first signal is only remembered: each loop asks after every
-call of its engine, saves, and raises `Stopped`; so it is with several loops in threads. Everywhere
-else (text being prepared, models being fused) `Stopped` is raised at once in the main thread: all
-that is written there is written beside its place and renamed. A second signal ends the process at
-once, also while the interpreter waits for a device: what is on the disk is whole at any moment.
+A machine that is about to be taken away sends SIGTERM, a user presses Ctrl-C (SIGINT) or closes the
+terminal (SIGHUP), Slurm's --signal sends SIGUSR1 or SIGUSR2 before the time is over, and `limit`
+has the system send SIGALRM. Inside `postponed`, which is where the training loop is, a first signal
+is only remembered: each loop asks after every call of its engine, saves, and raises `Stopped`; so
+it is with several loops in threads. Everywhere else (text being prepared, models being fused)
+`Stopped` is raised at once in the main thread: all that is written there is written beside its
+place and renamed.
+
+One request often arrives as several signals, since make passes on what the whole group already got,
+and a supervisor repeats what a terminal sends. So a second signal of another kind, or within five
+seconds, is the same request. A later one ends the process at once, also while the interpreter waits
+for a device: what is on the disk is whole at any moment.
 
 Example:
     with handled():
+        limit(3600)
         prepare()
         with postponed() as stop:
             while not stop.requested:
@@ -19,11 +26,15 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 from trainers.errors import Stopped
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS += (signal.SIGALRM,)
+# Signals of one kind that come within this time are one request.
+TOGETHER_SECONDS = 5.0
 _AGAIN = "give the same command again to resume"
 _NO_SIGNAL = b"\0"
 
@@ -32,7 +43,7 @@ class Stop:
     """A request to the process to end, or that there is none."""
 
     def __init__(self):
-        self.name = ""  # "SIGTERM" or "SIGINT" once a signal has come
+        self.name = ""  # such as "SIGTERM", once a signal has come
         self.postponed = 0  # threads inside `postponed`
 
     @property
@@ -42,13 +53,17 @@ class Stop:
 
     def stopped_at(self, step: int) -> Stopped:
         """Returns what a loop raises when it has saved its state of `step`."""
-        by = self.name or "a signal to another host"
+        by = _shown(self.name) if self.name else "a signal to another host"
         return Stopped(f"stopped at step {step} by {by}, saved; {_AGAIN}")
 
     def check(self) -> None:
         """Raises `Stopped` if a signal has come."""
         if self.requested:
-            raise Stopped(f"stopped by {self.name}; {_AGAIN}")
+            raise Stopped(f"stopped by {_shown(self.name)}; {_AGAIN}")
+
+
+def _shown(name: str) -> str:
+    return "the limit of --max_seconds" if name == "SIGALRM" else name
 
 
 # Signals are the process's, and so is this; `handled` makes a new one.
@@ -58,7 +73,9 @@ _counting = threading.Lock()
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Context in which the two signals stop the program as the module says.
+    """Context in which the signals stop the program as the module says.
+
+    SIGHUP stays ignored where it is, as under nohup.
 
     Only the main thread can install handlers: elsewhere, and inside another `handled`, it does
     nothing. What came is forgotten when the next one begins, not at the end: threads that are
@@ -71,14 +88,27 @@ def handled() -> Iterator[None]:
         return
     _stop = Stop()
     before = {number: signal.getsignal(number) for number in SIGNALS}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
     with _second_ends_at_once():
         try:
-            for number in SIGNALS:
+            for number in before:
                 signal.signal(number, _remember)
             yield
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def limit(seconds: float | None) -> None:
+    """Requests the end of the program after a time; inside `handled`, in the main thread.
+
+    Args:
+        seconds: From now, of wall time; None for no limit.
+    """
+    if seconds is not None:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 @contextlib.contextmanager
@@ -128,8 +158,10 @@ def _second_ends_at_once() -> Iterator[None]:
 
 
 def _end_at_second(reader: int) -> None:
-    came = 0
+    first = {}
     while (byte := os.read(reader, 1)) != _NO_SIGNAL:
-        came += byte[0] in SIGNALS
-        if came == 2:
-            os._exit(128 + byte[0])
+        number, now = byte[0], time.monotonic()
+        if number in first and now - first[number] >= TOGETHER_SECONDS:
+            os._exit(128 + number)
+        if number in SIGNALS:
+            first.setdefault(number, now)

@@ -96,6 +96,9 @@ class FinetuneConfig:
     eval_batches: int = option(
         16, "Most batches whose loss is followed while a model trains.", at_least=1
     )
+    max_seconds: float | None = option(
+        None, "Save and end with code 75 after so many seconds, in time for a limit.", above=0
+    )
     progress: bool = option(True, "Show progress bars.")
     devices: Devices = options(Devices, without=("parallel_stages",))
     command: str = ""

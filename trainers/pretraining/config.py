@@ -75,6 +75,12 @@ class PretrainConfig:
     keep_every: int | None = option(
         None, "Keep checkpoints at multiples of it, besides the newest and the best.", at_least=1
     )
+    checkpoint_minutes: float | None = option(
+        None, "Minutes between checkpoints, besides those by the step.", above=0
+    )
+    max_seconds: float | None = option(
+        None, "Save and end with code 75 after so many seconds, in time for a limit.", above=0
+    )
     theory_every: int | None = option(
         None,
         "Log the bracket and the modified loss of section 4 every N steps of fused stages.",

@@ -229,6 +229,7 @@ def _train_config(stage: Stage, settings: StageSettings, run: Run) -> TrainConfi
         eval_every=settings.eval_every,
         eval_batches=run.config.eval_batches,
         checkpoint_every=settings.checkpoint_every,
+        checkpoint_minutes=run.config.checkpoint_minutes,
         steps_per_call=settings.steps_per_call,
         keep=Keep(every=every or None),
         goal=run.workdir.record(stage.until)["accuracy"] if stage.until else None,

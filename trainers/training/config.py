@@ -56,6 +56,7 @@ class TrainConfig:
         eval_every: steps between evaluations; one at step 0 and one at the end come on top.
         eval_batches: validation batches of an evaluation.
         checkpoint_every: steps between checkpoints; one at the end comes on top.
+        checkpoint_minutes: minutes between checkpoints, besides those by the step; None for none.
         log_every: steps between training lines; they are means over these steps.
         steps_per_call: most steps in one call of the engine: the host waits once per call, and a
             signal or a loss that is not finite is seen after one.
@@ -69,6 +70,7 @@ class TrainConfig:
     eval_every: int = option(500, at_least=1)
     eval_batches: int = option(8, at_least=1)
     checkpoint_every: int = option(1000, at_least=1)
+    checkpoint_minutes: float | None = option(None, above=0)
     log_every: int = option(100, at_least=1)
     steps_per_call: int = option(20, at_least=1)
     keep: Keep = Keep()

@@ -71,7 +71,7 @@ class _Loop(contextlib.AbstractContextManager):
         self.validation = [job.validation.batch(index) for index in range(config.eval_batches)]
         self.writer = Writer(self.saves, config.keep) if self.engine.is_chief else None
         self.at = Progress()
-        self.saved = -1
+        self.saved, self.saved_at = -1, time.monotonic()
         self.log: RunLog | None = None
         self.feed: Iterator[Batch] | None = None
         # Batches skipped since the newest checkpoint, and where the loss was not finite last.
@@ -169,8 +169,15 @@ class _Loop(contextlib.AbstractContextManager):
         if self.due(config.eval_every):
             self.evaluate(sums)
         self.measure()
-        if self.due(config.checkpoint_every):
+        if self.due(config.checkpoint_every) or self.is_late():
             self.save(sums)
+
+    def is_late(self) -> bool:
+        """True where the newest checkpoint is older than `checkpoint_minutes`, on any host."""
+        minutes = self.config.checkpoint_minutes
+        return minutes is not None and self.engine.agree(
+            time.monotonic() - self.saved_at >= 60 * minutes
+        )
 
     def due(self, period: int) -> bool:
         return self.at.step % period == 0 or self.at.step == self.config.steps
@@ -236,7 +243,7 @@ class _Loop(contextlib.AbstractContextManager):
             # What the checkpoint counts on is on the disk before it.
             self.log.sync()
             self.writer.save(self.at.step, state, config, score)
-        self.saved = self.at.step
+        self.saved, self.saved_at = self.at.step, time.monotonic()
         self.tried, self.bad = set(), -1
 
     def not_finite(self, what: str, step: int, sums: StepSums | None) -> NotFinite:

@@ -325,3 +325,13 @@ def test_boundaries_are_those_of_the_run_that_was_not_stopped():
         bounds.append(step)
     assert bounds == [8, 15, 16, 20, 24, 30, 32, 40, 45, 48, 50]
     assert config.boundary_after(15) == 16
+
+
+@pytest.mark.parametrize(("minutes", "steps"), [(1e-9, [30, 40]), (1000.0, [40])])
+def test_checkpoints_by_the_clock(minutes, steps, whole, tmp_path):
+    """Every call of ten steps is longer than nothing, and shorter than an hour."""
+    config = {"checkpoint_every": 1000, "steps_per_call": 10, "keep": Keep(2, best=False)}
+    found = support.run(tmp_path, checkpoint_minutes=minutes, **config)
+    assert_same_run(found, whole)
+    saved = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert saved == [checkpoints.step_folder(step) for step in steps]
