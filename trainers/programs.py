@@ -53,33 +53,21 @@ _KINDS = {bool: "a yes or no", int: "a whole number", float: "a number", str: "a
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """A field that is a flag, or whose name and limits are those of one.
-
-    Attributes:
-        help: what --help says of it.
-        choices: the only values that are allowed, of a list: of its elements.
-        at_least, above, below: limits of a number, or of those of a list.
-        distinct: whether a list must not have a value twice.
-        required: form of the value, such as "FOLDER", if one has to be given.
-        group: title under which --help lists it and the fields that follow.
-        flag: its flag; by default the field's name.
-        parse: function of the flag's name and text that reads it; by default the type says how.
-        type: of the value, or of a list's elements.
-        is_list: whether the value is a tuple, written with commas.
-    """
+    """A field that is a flag, or whose name and limits are those of one."""
 
     help: str = ""
-    choices: Collection[str] = ()
-    at_least: float | None = None
+    choices: Collection[str] = ()  # the only values that are allowed, or elements of a list
+    at_least: float | None = None  # this and the next two: limits of a number, or of a list's
     above: float | None = None
     below: float | None = None
-    distinct: bool = False
-    required: str = ""
-    group: str = ""
-    flag: str = ""
+    distinct: bool = False  # whether a list must not have a value twice
+    required: str = ""  # form of the value, such as "FOLDER", if one has to be given
+    group: str = ""  # title under which --help lists it and the fields that follow
+    flag: str = ""  # by default the field's name
+    # Reads the value from the flag's name and text; by default the type says how.
     parse: Callable[[str, str], object] | None = None
-    type: type = str
-    is_list: bool = False
+    type: type = str  # of the value, or of a list's elements
+    is_list: bool = False  # whether the value is a tuple, written with commas
 
     @property
     def words(self) -> str:

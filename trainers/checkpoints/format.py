@@ -49,19 +49,12 @@ class CheckpointWarning(UserWarning):
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """Description of a checkpoint in its manifest.
+    """Description of a checkpoint in its manifest."""
 
-    Attributes:
-        step: steps that had been taken.
-        config: configuration that `save` was given.
-        files: file name → hash and size of the file.
-        score: validation score, lower is better; None where it was not measured.
-    """
-
-    step: int
-    config: dict
-    files: Mapping[str, Digest]
-    score: float | None = None
+    step: int  # steps that had been taken
+    config: dict  # configuration that `save` was given
+    files: Mapping[str, Digest]  # file name → hash and size of the file
+    score: float | None = None  # of the validation, lower is better; None if not measured
 
 
 def step_folder(step: int) -> str:

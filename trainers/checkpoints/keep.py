@@ -15,19 +15,14 @@ from trainers.programs import check_options, option
 class Keep:
     """Choice of the checkpoints of a run that stay; checks itself.
 
-    Args:
-        newest: number of the newest.
-        best: whether the one with the lowest score stays; of equal ones the newest.
-        every: steps that are multiples of it stay, 0 included; None for none.
-
     Example:
         >>> Keep(newest=2, every=300).of({100: 3.0, 200: 1.0, 300: None, 400: 2.0, 500: 2.0})
         {200, 300, 400, 500}
     """
 
-    newest: int = option(2, at_least=1)
-    best: bool = True
-    every: int | None = option(None, at_least=1)
+    newest: int = option(2, at_least=1)  # how many of the newest
+    best: bool = True  # the one with the lowest score; of equal ones the newest
+    every: int | None = option(None, at_least=1)  # multiples of so many steps, 0 included
 
     def __post_init__(self):
         check_options(self)

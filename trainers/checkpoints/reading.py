@@ -32,22 +32,13 @@ from trainers.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose files were found whole.
-
-    Attributes:
-        path: its folder.
-        step: steps that had been taken.
-        config: configuration that `save` was given.
-        weights: path inside the model → array, read from the file when asked for.
-        training: name → array for slots, iterations and seeds, likewise.
-        score: validation score, lower is better; None where it was not measured.
-    """
+    """A checkpoint whose files were found whole: its folder, and what its manifest says."""
 
     path: pathlib.Path
     step: int
     config: dict
-    weights: Mapping[str, np.ndarray]
-    training: Mapping[str, np.ndarray]
+    weights: Mapping[str, np.ndarray]  # by path inside the model, read when asked for
+    training: Mapping[str, np.ndarray]  # slots, iterations and seeds by name, likewise
     score: float | None = None
 
     def state(self) -> dict[str, np.ndarray]:

@@ -112,7 +112,8 @@ class Writer:
     def __init__(self, folder: str | os.PathLike, keep: Keep):
         self._folder = pathlib.Path(folder)
         self._keep = keep
-        self._scores: dict[int, float | None] | None = None
+        # Of the good checkpoints: their manifests are read once.
+        self._scores = good_scores(self._folder)
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
         self._pending: concurrent.futures.Future | None = None
 
@@ -168,28 +169,20 @@ class Writer:
             warnings.warn(str(failed), CheckpointWarning, stacklevel=2)
 
     def _write(self, step: int, state: Mapping, config: Mapping, score: float | None) -> None:
-        scores = self._good_scores()
         save(self._folder, step, state, config, score)
-        scores[step] = _finite(score)
+        self._scores[step] = _finite(score)
         self._remove_old(step)
 
     def _remove_old(self, step: int) -> None:
-        scores = self._good_scores()
         # A later one is of a past that was damaged or taken back, and does not count.
-        reached = {old: score for old, score in scores.items() if old <= step}
+        reached = {old: score for old, score in self._scores.items() if old <= step}
         goes = reached.keys() - self._keep.of(reached)
         for old, path in step_folders(self._folder):
             if old in goes:
                 _remove(path)
         for old in goes:
-            del scores[old]
+            del self._scores[old]
         _remove_partial(self._folder)
-
-    def _good_scores(self) -> dict[int, float | None]:
-        """Scores of the good checkpoints; their manifests are read once, in the thread."""
-        if self._scores is None:
-            self._scores = good_scores(self._folder)
-        return self._scores
 
 
 def _finite(score: float | None) -> float | None:

@@ -62,16 +62,12 @@ class StepSums:
 
 @dataclasses.dataclass(frozen=True)
 class StepOptions:
-    """Treatment of the gradients in a training step, the same on every engine; checks itself.
+    """Treatment of the gradients in a training step, the same on every engine; checks itself."""
 
-    Args:
-        clip_norm: largest global norm of the gradients, after the sum over all replicas and
-            microbatches; None does not clip.
-        microbatches: parts that each replica's rows are cut into; their gradients are added before
-            the one update, so that memory holds the activations of one part only.
-    """
-
+    # Largest global norm of the gradients, after the sum over all replicas and microbatches.
     clip_norm: float | None = option(None, above=0)
+    # Parts that each replica's rows are cut into; their gradients are added before the one update,
+    # so that memory holds the activations of one part only.
     microbatches: int = option(1, at_least=1)
 
     def __post_init__(self):
@@ -94,23 +90,17 @@ class Engine(abc.ABC):
     Order of calls: build model and optimizer inside `scope()`, `compile` them, then any of the
     others. Every number that the loop sees is global: summed over all replicas and all hosts.
 
-    Args:
-        options: what a step does with its gradients; None clips nothing and cuts nothing.
-
-    Attributes:
-        num_devices: devices that the engine uses, those of other hosts included.
-        is_chief: whether this process is the one that writes files.
-        is_local: whether the model's weights can be used outside the engine as any other tensors:
-            one device holds them, which this process drives itself.
-        variables: name to variable of the run's state, once compiled.
     """
 
-    num_devices: int
+    num_devices: int  # that the engine uses, those of other hosts included
+    # Whether the model's weights can be used outside the engine as any other tensors: one device
+    # holds them, which this process drives itself.
     is_local: bool
-    is_chief: bool = True
+    is_chief: bool = True  # whether this process is the one that writes files
 
     def __init__(self, options: StepOptions | None = None):
         self.options = options or StepOptions()
+        # Name to variable of the run's state, once compiled.
         self.variables: dict[str, keras.Variable] = {}
         # Of the longest call so far, and of all arrays: a longer one means a new compilation.
         self._length = 0

@@ -101,17 +101,11 @@ def engine_factory(devices: Devices) -> EngineFactory:
 
 @dataclasses.dataclass(frozen=True)
 class MeshEngines:
-    """Makes engines on a mesh, or on parts of it.
-
-    Args:
-        shape: dimensions of the mesh.
-        layout: which axes are split along them; None takes T5's rules.
-        devices: JAX devices, as many as the mesh has places.
-    """
+    """Makes engines on a mesh, or on parts of it."""
 
     shape: MeshShape
-    layout: Layout | None
-    devices: tuple
+    layout: Layout | None  # None takes T5's rules
+    devices: tuple  # JAX devices, as many as the mesh has places
 
     def __call__(self, options: StepOptions) -> Engine:
         from trainers.engines.jax import JaxEngine

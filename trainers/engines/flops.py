@@ -28,15 +28,10 @@ METHOD = (
 
 @dataclasses.dataclass(frozen=True)
 class StepFlops:
-    """FLOPs of one training step of one batch.
+    """FLOPs of one training step of one batch."""
 
-    Args:
-        weights: forward, by the weight matrices.
-        attention: forward, by attention scores and weighted values.
-    """
-
-    weights: float
-    attention: float
+    weights: float  # forward, by the weight matrices
+    attention: float  # forward, by attention scores and weighted values
     method: str = METHOD
 
     @property

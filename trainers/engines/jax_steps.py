@@ -15,17 +15,11 @@ from trainers.engines.losses import LossSums, Totals, loss_sums
 
 
 class State(NamedTuple):
-    """Values of a run's variables, in the order of model and optimizer.
+    """Values of a run's variables, in the order of model and optimizer."""
 
-    Attributes:
-        weights: trainable variables of the model.
-        others: its other variables, seeds of dropout among them.
-        slots: variables of the optimizer.
-    """
-
-    weights: list
-    others: list
-    slots: list
+    weights: list  # trainable variables of the model
+    others: list  # its other variables, seeds of dropout among them
+    slots: list  # variables of the optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,16 +28,12 @@ class Steps:
 
     Batches are dicts of arrays (steps, microbatches, rows, length).
 
-    Args:
-        model: a built Keras model; it holds no state here.
-        optimizer: its built optimizer; it holds none either.
-        options: clipping. The microbatches are those of the batches' second axis.
-        keep: constrains a list of arrays like the trainable weights to these' shardings.
     """
 
-    model: keras.Model
-    optimizer: keras.optimizers.Optimizer
-    options: StepOptions
+    model: keras.Model  # built; it holds no state here
+    optimizer: keras.optimizers.Optimizer  # built; it holds none either
+    options: StepOptions  # clipping; the microbatches are those of the batches' second axis
+    # Constrains a list of arrays like the trainable weights to these' shardings.
     keep: Callable[[list], list]
 
     def train(self, state: State, batches: Mapping, num_steps) -> tuple[State, Totals]:

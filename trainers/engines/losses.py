@@ -15,35 +15,23 @@ _NAN = float("nan")
 
 
 class LossSums(NamedTuple):
-    """Sums over the non-pad targets of one batch; adding those of two batches gives those of both.
+    """Sums over the non-pad targets of one batch; those of two batches add up."""
 
-    Attributes:
-        loss: float32 scalar, nats: sum of cross-entropy plus z-loss.
-        tokens: int32 scalar: number of targets that count.
-        correct: int32 scalar: how many of them have the largest logit.
-    """
-
-    loss: object
-    tokens: object
-    correct: object
+    loss: object  # float32 scalar, nats: cross-entropy plus z-loss
+    tokens: object  # int32 scalar: number of targets that count
+    correct: object  # int32 scalar: how many of them have the largest logit
 
 
 class Totals(NamedTuple):
-    """Sums over several steps (or evaluation batches), as scalars on the device.
-
-    Attributes:
-        loss_sum, tokens, correct: as in `LossSums`.
-        learning_rate: of the last step; nan in an evaluation.
-        bad_step: index of the first step whose loss was not finite; -1 if none.
-        largest_gradient: largest finite |gradient| of that step, after the sum over replicas and
-            before any clipping; nan where no step was bad.
-    """
+    """Sums over several steps (or evaluation batches), as scalars on the device."""
 
     loss_sum: object
     tokens: object
     correct: object
-    learning_rate: object
-    bad_step: object
+    learning_rate: object  # of the last step; nan in an evaluation
+    bad_step: object  # index of the first step whose loss was not finite; -1 if none
+    # Largest finite |gradient| of that step, after the sum over replicas and before any clipping;
+    # nan where no step was bad.
     largest_gradient: object
 
     @classmethod

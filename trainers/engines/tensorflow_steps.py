@@ -22,19 +22,12 @@ _SUM = tf.distribute.ReduceOp.SUM
 
 @dataclasses.dataclass(frozen=True)
 class ReplicaSteps:
-    """Training and evaluation step of one replica, to be called by `strategy.run`.
+    """Training and evaluation step of one replica, to be called by `strategy.run`."""
 
-    Args:
-        model: a built model.
-        optimizer: a built optimizer; with several replicas one that sums no gradients.
-        options: clipping and microbatches.
-        num_replicas: how many replicas share a batch.
-    """
-
-    model: keras.Model
-    optimizer: keras.optimizers.Optimizer
+    model: keras.Model  # built
+    optimizer: keras.optimizers.Optimizer  # built; with several replicas it sums no gradients
     options: StepOptions
-    num_replicas: int
+    num_replicas: int  # that share a batch
 
     def train(
         self, batch: Mapping[str, tf.Tensor], tokens

@@ -40,20 +40,12 @@ VALIDATION_SEED = 0
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Facts that all stages of a run share.
-
-    Args:
-        config: what was asked for.
-        workdir: the run's folder.
-        data_dir: folder of the prepared tokens.
-        vocabulary_size: rows of the embedding.
-        make_engine: makes the engine of a stage.
-    """
+    """Facts that all stages of a run share."""
 
     config: PretrainConfig
     workdir: RunState
-    data_dir: pathlib.Path
-    vocabulary_size: int
+    data_dir: pathlib.Path  # of the prepared tokens
+    vocabulary_size: int  # rows of the embedding
     make_engine: EngineFactory
 
     def model_config(self, letter: str, dropout: float = 0.0) -> "kf.models.T5Config":

@@ -23,58 +23,39 @@ class StepCosts:
 
 @dataclasses.dataclass(frozen=True)
 class StageJob:
-    """A model to train, with its engine and data.
+    """A model to train, with its engine and data."""
 
-    Attributes:
-        engine: runs the steps; model and optimizer were built inside its scope.
-        model: maps a batch's inputs to logits.
-        optimizer: Keras optimizer.
-        batches: training batches: `.batch(i)`, and `.from_step(start)` iterates from any step.
-        validation: validation batches: `.batch(i)` for i in range(eval_batches).
-        costs: tokens and FLOPs per step.
-        settings: configuration that is written into each checkpoint (model, data, …).
-        initial: state that a new run begins with, as `Engine.load_state` takes it; None for what
-            model and optimizer have.
-    """
-
-    engine: Engine
-    model: object
-    optimizer: object
-    batches: object
-    validation: object
+    engine: Engine  # model and optimizer were built inside its scope
+    model: object  # maps a batch's inputs to logits
+    optimizer: object  # of Keras
+    batches: object  # for training: `.batch(i)`, and `.from_step(start)` iterates from any step
+    validation: object  # `.batch(i)` for i in range(eval_batches)
     costs: StepCosts
+    # What is written into each checkpoint (model, data, …).
     settings: Mapping = dataclasses.field(default_factory=dict)
+    # State that a new run begins with, as `Engine.load_state` takes it; None for what model and
+    # optimizer have.
     initial: Mapping[str, np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Length of a training, and the periods of what happens on the way; checks itself.
-
-    Attributes:
-        steps: number of optimizer steps.
-        eval_every: steps between evaluations; one at step 0 and one at the end come on top.
-        eval_batches: validation batches of an evaluation.
-        checkpoint_every: steps between checkpoints; one at the end comes on top.
-        checkpoint_minutes: minutes between checkpoints, besides those by the step; None for none.
-        log_every: steps between training lines; they are means over these steps.
-        steps_per_call: most steps in one call of the engine: the host waits once per call, and a
-            signal or a loss that is not finite is seen after one.
-        keep: the checkpoints that stay.
-        goal: accuracy, in per cent, at which an evaluation ends the run early; None for none.
-        on_nan: what to do at a loss that is not finite. "stop" ends the run; "skip" goes back to
-            the newest checkpoint and leaves out the batch.
-    """
+    """Length of a training, and the periods in steps of what happens on the way; checks itself."""
 
     steps: int = option(at_least=0)
-    eval_every: int = option(500, at_least=1)
-    eval_batches: int = option(8, at_least=1)
-    checkpoint_every: int = option(1000, at_least=1)
+    eval_every: int = option(500, at_least=1)  # one at step 0 and one at the end come on top
+    eval_batches: int = option(8, at_least=1)  # validation batches of an evaluation
+    checkpoint_every: int = option(1000, at_least=1)  # one at the end comes on top
+    # Minutes between checkpoints, besides those by the step.
     checkpoint_minutes: float | None = option(None, above=0)
-    log_every: int = option(100, at_least=1)
+    log_every: int = option(100, at_least=1)  # training lines are means over these steps
+    # Most steps in one call of the engine: the host waits once per call, and a signal or a loss
+    # that is not finite is seen after one.
     steps_per_call: int = option(20, at_least=1)
     keep: Keep = Keep()
-    goal: float | None = None
+    goal: float | None = None  # accuracy, in per cent, at which an evaluation ends the run early
+    # At a loss that is not finite "stop" ends the run; "skip" goes back to the newest checkpoint
+    # and leaves out the batch.
     on_nan: str = option("stop", choices=ON_NAN)
 
     def __post_init__(self):
@@ -97,50 +78,34 @@ class Measurement:
     Its lines in metrics.jsonl hold the numbers, their cost in `seconds` of wall time, and that of
     all so far, `total_seconds`. Like evaluations it is no part of `device_seconds`.
 
-    Attributes:
-        kind: of the lines; in TensorBoard the group of the numbers.
-        every: steps between two; one at step 0 and one at the end come on top.
-        measure: function of the model, as it is then, that returns numbers by name.
     """
 
-    kind: str
-    every: int
-    measure: Callable[[object], Mapping[str, float]]
+    kind: str  # of the lines; in TensorBoard the group of the numbers
+    every: int  # steps between two; one at step 0 and one at the end come on top
+    measure: Callable[[object], Mapping[str, float]]  # of the model, as it is then
 
 
 @dataclasses.dataclass(frozen=True)
 class Watch:
-    """Everything that is shown and measured on the way; none of it changes the training.
+    """Everything that is shown and measured on the way; none of it changes the training."""
 
-    Attributes:
-        monitors: name → function of the model, called and logged at every evaluation.
-        measurements: what is measured of the model with periods of its own; on one device.
-        label: of the progress bar; by default the folder's name.
-        progress: show the bar.
-    """
-
+    # Functions of the model by name, called and logged at every evaluation.
     monitors: Mapping[str, Callable[[object], float]] = dataclasses.field(default_factory=dict)
-    measurements: Sequence[Measurement] = ()
-    label: str = ""
-    progress: bool = True
+    measurements: Sequence[Measurement] = ()  # on one device
+    label: str = ""  # of the progress bar; by default the folder's name
+    progress: bool = True  # show the bar
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-    """Results and costs of a stage, all its resumes together.
+    """Results and costs of a stage, all its resumes together."""
 
-    Attributes:
-        steps: steps taken.
-        device_seconds: wall time of the training calls, times the number of devices; compilation,
-            evaluation and checkpoints are not in it, nor steps that a resume took again.
-        curve: validation points {step, tokens, flops, device_seconds, loss, loss_per_token,
-            accuracy}, from step 0 to the end.
-        checkpoint: folder of the last checkpoint.
-        skipped_batches: indices of the batches that `on_nan="skip"` left out.
-    """
-
-    steps: int
+    steps: int  # that were taken
+    # Wall time of the training calls, times the number of devices; compilation, evaluation and
+    # checkpoints are not in it, nor steps that a resume took again.
     device_seconds: float
+    # Validation points {step, tokens, flops, device_seconds, loss, loss_per_token, accuracy}, from
+    # step 0 to the end.
     curve: list[dict]
-    checkpoint: pathlib.Path
-    skipped_batches: tuple[int, ...] = ()
+    checkpoint: pathlib.Path  # folder of the last one
+    skipped_batches: tuple[int, ...] = ()  # indices of those that `on_nan="skip"` left out

@@ -33,22 +33,15 @@ class Window:
 
 @dataclasses.dataclass
 class Progress:
-    """State of a run beside its tensors.
-
-    Attributes:
-        step: steps taken.
-        device_seconds: what they took; see `trainers.training.config.TrainResult`.
-        curve: validation points so far.
-        skipped: indices of batches that no step takes, ascending.
-        window: sums since the last training line; a checkpoint may lie between two lines.
-        measured: kind of measurement to the seconds that it took so far.
-    """
+    """State of a run beside its tensors; more on its fields at `TrainResult`."""
 
     step: int = 0
     device_seconds: float = 0.0
     curve: list[dict] = dataclasses.field(default_factory=list)
+    # Indices of batches that no step takes, ascending.
     skipped: list[int] = dataclasses.field(default_factory=list)
-    window: Window = Window()
+    window: Window = Window()  # a checkpoint may lie between two training lines
+    # Kind of measurement to the seconds that it took so far.
     measured: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict:
