@@ -1,5 +1,6 @@
 """Cross-entropy of T5: per token with its gradient written out, and its mean over a batch."""
 
+import keras
 from keras import ops
 
 
@@ -17,9 +18,8 @@ def token_losses(targets, logits, z_loss=0.0):
     # Products with a mask, not a gather: what a vocabulary that is split over devices wants.
     is_target = ops.one_hot(targets, logits.shape[-1], dtype=logits.dtype)
 
-    @ops.custom_gradient
     def losses(logits):
-        largest = ops.max(logits, axis=-1, keepdims=True)
+        largest = ops.stop_gradient(ops.max(logits, axis=-1, keepdims=True))
         shifted = logits - largest
         exponentials = ops.exp(shifted)
         total = ops.sum(exponentials, axis=-1, keepdims=True)
@@ -36,7 +36,10 @@ def token_losses(targets, logits, z_loss=0.0):
 
         return ops.squeeze(loss, axis=-1), gradient
 
-    return losses(logits)
+    if keras.backend.backend() == "torch":
+        # There a second derivative would take what the forward pass keeps for constants.
+        return losses(logits)[0]
+    return ops.custom_gradient(losses)(logits)
 
 
 def mean_cross_entropy(targets, logits):

@@ -125,9 +125,7 @@ class _Comparison:
             )
         if got.dtype.kind not in "fV":
             return
-        spacing = float(
-            keras.ops.convert_to_numpy(np.spacing(np.ones((), got.dtype)).astype("float64"))
-        )
+        spacing = _spacing(got.dtype)
         expected, got = expected.astype("float64"), got.astype("float64")
         scale = np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected))
         limit = min(0.1, _ROUNDING * spacing) * max(scale, 1e-3)
@@ -141,6 +139,15 @@ class _Comparison:
                 "on more than its settings and weights, or the rule for it is wrong: please "
                 "report it. check=False returns the model all the same"
             )
+
+
+def _spacing(dtype):
+    """Spacing of the numbers at one in which Keras computes arrays of a dtype.
+
+    Keras converts float64 to float32 inside operations on every backend but TensorFlow.
+    """
+    name = keras.backend.result_type(keras.backend.standardize_dtype(dtype))
+    return float(np.spacing(np.ones((), name)).astype("float64"))
 
 
 def _inputs(graphs, length, shared):

@@ -137,7 +137,17 @@ def _with_jax(decode, model):
     return lambda *arguments: run([weight.value for weight in model.weights], *arguments)
 
 
-_COMPILERS = {"tensorflow": _with_tensorflow, "jax": _with_jax}
+def _with_torch(decode, model):
+    """Returns a function that keeps nothing for gradients."""
+    import torch
+
+    return torch.no_grad()(functools.partial(decode, model))
+
+
+_COMPILERS = {"tensorflow": _with_tensorflow, "jax": _with_jax, "torch": _with_torch}
+
+# Odd, and near 2³² over the golden ratio: multiples of it modulo 2³² lie far apart.
+_BETWEEN_POSITIONS = -1640531535
 
 
 class _GivenSeed(keras.random.SeedGenerator):
@@ -188,8 +198,9 @@ def _decode(model, token_ids, padding_mask, seed, max_length, choose, start_id, 
             hidden, cache = block.step(hidden, bias + unseen, cache, index, projected, cross_bias)
             new_caches.append(cache)
         logits = model.logits(decoder.final_norm(hidden))[:, 0]
-        # The generator counts calls in the second number; positions are counted in the first.
-        own_seed = seed + ops.cast(ops.stack([index, 0]), seed.dtype)
+        # The generator counts calls in the second number; positions are counted in the first, in
+        # long strides, as Keras on torch adds the two.
+        own_seed = seed + ops.cast(ops.stack([index * _BETWEEN_POSITIONS, 0]), seed.dtype)
         chosen = ops.where(done, pad_id, choose(logits, own_seed))
         tokens = ops.slice_update(tokens, (0, index), ops.expand_dims(chosen, 1))
         return index + 1, tokens, ops.logical_or(done, chosen == end_id), chosen, new_caches

@@ -224,7 +224,8 @@ def slot_shapes(shape, min_dim_size_to_factor=128):
 
 def _dense(gradient, shape):
     """TensorFlow's gradient of a lookup is IndexedSlices, whose repeated rows are to be added."""
-    if hasattr(gradient, "indices") and hasattr(gradient, "values"):
+    # A tensor of torch has methods of these names.
+    if ops.is_tensor(getattr(gradient, "indices", None)):
         return ops.segment_sum(gradient.values, gradient.indices, num_segments=shape[0])
     return ops.convert_to_tensor(gradient)
 

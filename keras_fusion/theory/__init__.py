@@ -2,8 +2,8 @@
 
 `bracket` derives and computes the Lie bracket of the two gradients, `modified` the flow that the
 two steps follow; both say where the paper's statements need a correction. Works on the backends
-TensorFlow and JAX. Small differences, such as distances to the flow, need networks of dtype
-float64, and TensorFlow: Keras on JAX computes parts of them in float32.
+TensorFlow, JAX and torch. Small differences, such as distances to the flow, need networks of dtype
+float64, and TensorFlow: Keras on JAX and torch computes parts of them in float32.
 """
 
 from keras_fusion.losses import mean_cross_entropy

@@ -108,7 +108,7 @@ def lie_bracket(fused, sources, batch, loss=mean_cross_entropy):
 
     Raises:
         FusionError: The network was not fused from such sources.
-        ValueError: Another backend than TensorFlow and JAX, or a batch of another form.
+        ValueError: Another backend than TensorFlow, JAX and torch, or a batch of another form.
 
     Examples:
         >>> bracket = kf.theory.lie_bracket(small.self_fuse(2), [small, small], batch)

@@ -1,14 +1,13 @@
-"""Gradients and Hessian-vector products of a loss, on TensorFlow and JAX, at any weights.
+"""Gradients and Hessian-vector products of a loss, on TensorFlow, JAX and torch, at any weights.
 
 The weights are an argument, not what the model holds: Keras' `stateless_call` reads them from a
-list of tensors, so one compiled function serves every point of a trajectory and the model is never
-written to. No Hessian is ever made: H v costs about two gradients, whatever the number of weights.
+list of tensors, so one function, compiled where the backend compiles, serves every point of a
+trajectory, and the model is never written to. No Hessian is ever made: H v costs about two
+gradients, whatever the number of weights.
 """
 
 import keras
 from keras import ops
-
-BACKENDS = ("tensorflow", "jax")
 
 
 def split_batch(batch):
@@ -41,7 +40,7 @@ class Derivatives:
             precision must compute in it: `keras.losses.MeanSquaredError(dtype="float64")`.
 
     Raises:
-        ValueError: Another backend than TensorFlow and JAX.
+        ValueError: Another backend than TensorFlow, JAX and torch.
 
     Examples:
         >>> at = Derivatives(model, batch, mean_cross_entropy)
@@ -51,9 +50,9 @@ class Derivatives:
 
     def __init__(self, model, batch, loss):
         backend = keras.backend.backend()
-        if backend not in BACKENDS:
+        if backend not in _TRANSFORMS:
             raise ValueError(
-                f"keras_fusion.theory differentiates on the backends {BACKENDS}. "
+                f"keras_fusion.theory differentiates on the backends {tuple(_TRANSFORMS)}. "
                 f"Received: KERAS_BACKEND={backend}"
             )
         inputs, targets = split_batch(batch)
@@ -64,12 +63,13 @@ class Derivatives:
             outputs, _ = model.stateless_call(weights, fixed, inputs, training=False)
             return loss(targets, outputs)
 
-        transform = _with_tensorflow if backend == "tensorflow" else _with_jax
-        self._gradient, self._product = transform(evaluate)
+        self._gradient, self._product = _TRANSFORMS[backend](evaluate)
 
     def weights(self):
-        """The model's present weights, a list of tensors."""
-        return [ops.convert_to_tensor(variable) for variable in self._model.trainable_variables]
+        """The model's present weights, a list of tensors that stay as they are."""
+        # On torch the tensor of a variable changes with it and collects gradients.
+        variables = self._model.trainable_variables
+        return [ops.copy(ops.stop_gradient(variable)) for variable in variables]
 
     def gradient(self, weights):
         """The loss, a float, and its gradient, a list of tensors."""
@@ -117,6 +117,41 @@ def _with_jax(function):
         return jax.jvp(jax.grad(function), (weights,), (vector,))[1]
 
     return jax.jit(jax.value_and_grad(function)), jax.jit(product)
+
+
+def _with_torch(function):
+    """Gradient and Hessian-vector product, not compiled; reverse over reverse, H v = ∇(∇L · v).
+
+    Neither torch.func nor a fused attention kernel could be differentiated here: the former does
+    not see through a `custom_gradient` of Keras, the latter has no second derivative.
+    """
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    def slopes_of(value, weights, **options):
+        if not value.requires_grad:
+            return [torch.zeros_like(weight) for weight in weights]
+        return torch.autograd.grad(value, weights, materialize_grads=True, **options)
+
+    def tracked(weights):
+        return [weight.detach().requires_grad_() for weight in weights]
+
+    def gradient(weights):
+        weights = tracked(weights)
+        value = function(weights)
+        return value.detach(), list(slopes_of(value, weights))
+
+    def product(weights, vector):
+        weights = tracked(weights)
+        with sdpa_kernel(SDPBackend.MATH):
+            slopes = slopes_of(function(weights), weights, create_graph=True)
+            along = sum((slope * part).sum() for slope, part in zip(slopes, vector, strict=True))
+            return list(slopes_of(along, weights))
+
+    return gradient, product
+
+
+_TRANSFORMS = {"tensorflow": _with_tensorflow, "jax": _with_jax, "torch": _with_torch}
 
 
 def combine(*terms):

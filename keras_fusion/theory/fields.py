@@ -53,7 +53,7 @@ class Fields:
 
     Raises:
         FusionError: The network was not fused from such sources.
-        ValueError: Another backend than TensorFlow and JAX, or a batch of another form.
+        ValueError: Another backend than TensorFlow, JAX and torch, or a batch of another form.
 
     Examples:
         >>> fields = Fields(small.self_fuse(2), [small, small], batch)

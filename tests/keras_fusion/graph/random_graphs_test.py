@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import keras_fusion as kf
 from tests.keras_fusion.graph.random_graphs import Network
+from tests.keras_fusion.precision import double_precision
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() == "jax", reason="JAX has no float64 by default"
@@ -27,7 +28,8 @@ def float64():
     before = keras.config.dtype_policy(), keras.config.floatx()
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
-    yield
+    with double_precision():
+        yield
     keras.config.set_dtype_policy(before[0])
     keras.config.set_floatx(before[1])
 

@@ -23,6 +23,13 @@ def linear(kernel):
     return model
 
 
+def attention():
+    """Keras' own attention, which torch computes in a fused kernel."""
+    inputs = keras.Input((4, 3), dtype="float64")
+    layer = keras.layers.MultiHeadAttention(2, 3, dtype="float64")
+    return cases.with_weights(keras.Model(inputs, layer(inputs, inputs)), seed=0, scale=0.8)
+
+
 INPUTS, TARGETS = np.array([[1.0, 2.0], [3.0, -1.0]]), np.array([[1.0], [0.5]])
 
 
@@ -45,10 +52,14 @@ class TestDerivatives:
         assert value == pytest.approx(np.mean(TARGETS**2))
         np.testing.assert_array_equal(model.get_weights()[0], [[0.5], [-1.0]])
 
-    @pytest.mark.parametrize("kind", [*cases.VERSIONS, "dense"])
+    @pytest.mark.parametrize("kind", [*cases.VERSIONS, "dense", "attention"])
     def test_networks_against_differences(self, kind):
         """The dense one has a layer norm, whose curvature TensorFlow's `moments` gets wrong."""
-        _, at = cases.small(kind)
+        if kind == "attention":
+            batch = np.random.default_rng(0).normal(size=(2, 2, 4, 3))
+            at = Derivatives(attention(), tuple(batch), cases.mean_square)
+        else:
+            _, at = cases.small(kind)
         weights = at.weights()
         along, step = cases.random_like(weights), 1e-5
         there, back = (combine((1.0, weights), (sign * step, along)) for sign in (1, -1))

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_fusion import theory
 from keras_fusion.layers import FusableDense
@@ -237,7 +238,7 @@ class TestTheorem1:
         # θ_i is read from the fused network, which holds one bias for all outputs, the mean.
         bias = np.mean([source.get_weights()[-1] for source in case.sources], axis=0)
         losses = [
-            float(case.loss(targets, source(inputs) + (bias - source.get_weights()[-1])))
+            float(case.loss(targets, ops.subtract(source(inputs), source.get_weights()[-1] - bias)))
             for source in case.sources
         ]
         assert result.self_fusion is None
