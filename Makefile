@@ -4,16 +4,23 @@
 # make table5     models pretrained, fused or not, fine-tuned on GLUE: Tables 5, 6, 7; an hour
 # make test       the fast tests: all with TensorFlow, then the library's and the mesh's with JAX
 # make test-all   the slow ones as well
+# make test-torch the library's fast tests with torch, in .venv-interop (9 GB)
+# make test-interop the same, and the tests with KerasHub and transformers
 # make faults     kill pretraining runs at 30 points, and compare what they end with
 # make lint       style, formatting, and the arrows between the packages
 # make docs       the site of the documentation, in site/
 # make bench      every benchmark with its defaults
-# Each sets up .venv by itself, once, from setup.py and constraints.txt.
+# Each sets up .venv by itself, once, from setup.py and constraints.txt; test-torch and test-interop
+# set up .venv-interop, with constraints-interop.txt as well.
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input -c constraints.txt
+# torch's wheel brings 5 GB of CUDA libraries: its tests have an environment of their own.
+INTEROP := .venv-interop
+INTEROP_INSTALLED := $(INTEROP)/.installed
+# Of the environment whose .installed is made.
+PIP_INSTALL = $(@D)/bin/python -m pip install --disable-pip-version-check --no-input -c constraints.txt
 
 # Another interpreter: make test PYTHON=/usr/local/bin/python3.12
 PYTHON ?=
@@ -49,24 +56,29 @@ TABLE5_FINETUNE ?= --tasks=cola,mrpc,rte --repeats=3 --packed --steps=150 --chec
 PYTEST_ARGS ?= -m "not slow"
 # One process per core, each with one thread for TensorFlow's operations (tests/conftest.py); tests
 # stay in order, so that most modules make their fixtures once. Each process needs about 3 GB.
-PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses=8 --dist=worksteal
+PYTEST_OPTIONS := -n logical --maxprocesses=8 --dist=worksteal
+PYTEST = $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 # What is worth testing on the second backend as well: the library, and what runs there alone.
 ON_JAX := tests/keras_fusion tests/trainers/engines/devices_test.py \
   $(addprefix tests/trainers/engines/,jax_test.py losses_test.py mesh_test.py mesh_fusion_test.py)
+# What takes minutes without compilation stays with the other backends.
+ON_TORCH := tests/keras_fusion --ignore=tests/keras_fusion/theory/modified_test.py
+TORCH_PYTEST = KERAS_BACKEND=torch $(INTEROP)/bin/python -m pytest $(PYTEST_OPTIONS) $(PYTEST_ARGS)
 FAULTS_ARGS ?= --points=30 --seed=0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo paper paper-fast table5 test test-all faults lint format docs bench clean
+.PHONY: help install demo paper paper-fast table5 test test-all test-torch test-interop faults lint \
+  format docs bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
-$(BIN)/python:
+$(BIN)/python $(INTEROP)/bin/python:
 	@for python in $(PYTHONS); do \
 	  if $$python -c '$(PYTHON_IS_GOOD)' >/dev/null 2>&1; then \
-	    echo "Creating $(VENV) with $$python."; exec $$python -m venv $(VENV); \
+	    echo "Creating $(@:/bin/python=) with $$python."; exec $$python -m venv $(@:/bin/python=); \
 	  fi; \
 	done; \
 	echo "Expected Python 3.11, 3.12 or 3.13 with its venv module. Received: none among $(PYTHONS)." \
@@ -77,6 +89,13 @@ $(INSTALLED): setup.py constraints.txt | $(BIN)/python
 	@echo "Installing the pinned dependencies into $(VENV): one to three minutes."
 	$(PIP_INSTALL) --quiet setuptools wheel
 	$(PIP_INSTALL) --quiet --no-build-isolation --editable '.[test]'
+	@touch $@
+
+$(INTEROP_INSTALLED): setup.py constraints.txt constraints-interop.txt | $(INTEROP)/bin/python
+	@echo "Installing the pinned dependencies and torch into $(INTEROP): three to ten minutes."
+	$(PIP_INSTALL) --quiet setuptools wheel
+	$(PIP_INSTALL) --quiet --no-build-isolation --editable '.[test,interop]' \
+	  -c constraints-interop.txt
 	@touch $@
 
 install: $(INSTALLED)
@@ -115,6 +134,12 @@ test: $(INSTALLED)
 test-all:
 	$(MAKE) test PYTEST_ARGS=
 
+test-torch: $(INTEROP_INSTALLED)
+	$(TORCH_PYTEST) $(ON_TORCH)
+
+test-interop: $(INTEROP_INSTALLED)
+	$(TORCH_PYTEST) tests/interop $(ON_TORCH)
+
 faults: $(INSTALLED)
 	KERAS_BACKEND=tensorflow $(BIN)/python -m tests.faults $(FAULTS_ARGS)
 
@@ -149,4 +174,5 @@ bench: $(INSTALLED)
 	done; exit $$status
 
 clean:
-	rm -rf $(VENV) $(DOCS) site build dist keras_fusion.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(INTEROP) $(DOCS) site build dist keras_fusion.egg-info .pytest_cache .ruff_cache \
+	  .import_linter_cache

@@ -1,6 +1,7 @@
 """Packaging of keras-fusion: `pip install -e .[test] -c constraints.txt` sets up a machine.
 
-The ranges here say what the code works with; constraints.txt pins what is known to work together.
+The ranges here say what the code works with; constraints.txt pins what is known to work together,
+constraints-interop.txt what the extras `torch` and `interop` add.
 """
 
 from pathlib import Path
@@ -32,6 +33,11 @@ INSTALL_REQUIRES = [
 ]
 
 JAX_REQUIRES = ["jax>=0.7"]
+
+TORCH_REQUIRES = ["torch>=2.6"]
+
+# Folders of Hugging Face, presets of KerasHub.
+INTEROP_REQUIRES = [*TORCH_REQUIRES, "keras-hub>=0.26", "safetensors>=0.5", "transformers>=5"]
 
 # In place of tensorflow, after it: constraints-tpu.txt says how.
 TPU_REQUIRES = ["tensorflow-tpu>=2.20,<2.22"]
@@ -70,7 +76,13 @@ setup(
     ),
     package_data={"trainers.reports": ["templates/*"]},
     install_requires=INSTALL_REQUIRES,
-    extras_require={"jax": JAX_REQUIRES, "tpu": TPU_REQUIRES, "test": TEST_REQUIRES},
+    extras_require={
+        "interop": INTEROP_REQUIRES,
+        "jax": JAX_REQUIRES,
+        "test": TEST_REQUIRES,
+        "torch": TORCH_REQUIRES,
+        "tpu": TPU_REQUIRES,
+    },
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",

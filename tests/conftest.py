@@ -10,6 +10,7 @@ import sys
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 if os.environ["KERAS_BACKEND"] == "jax":
     # Eight virtual devices for meshes; compiling is most of what these tests wait for.
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"

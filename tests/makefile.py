@@ -20,7 +20,7 @@ def arguments(target: str, program: str, **variables: str) -> list[list[str]]:
     """
     if not (ROOT / "Makefile").exists() or shutil.which("make") is None:
         pytest.skip("needs make and the project's Makefile")
-    make = ["make", "-n", target, "-o", ".venv/.installed"]
+    make = ["make", "-n", target, *("-o", ".venv/.installed"), *("-o", ".venv-interop/.installed")]
     assignments = [f"{name}={value}" for name, value in variables.items()]
     run = subprocess.run(
         [*make, *assignments], cwd=ROOT, capture_output=True, text=True, check=True

@@ -19,6 +19,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from tests import makefile
+from tests.requirements import needed_by, pins
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ["keras_fusion", "trainers", "glue"]
@@ -31,7 +32,9 @@ TPU_PINS = {
     "tensorflow-text": "2.20.1",
     "tensorflow-tpu": "2.20.0",
 }
-# What the packages may import inside functions, where the user has installed it.
+# Extras whose pins are not in constraints.txt.
+PINNED_APART = {"interop", "torch", "tpu"}
+# What functions may import, where the user has installed it.
 OPTIONAL = {"jax", "keras-hub", "torch", "transformers"}
 # How docstrings do not start, and names that say nothing of what they hold: CONTRIBUTING.md.
 QUESTIONS = r"(?:What|Which|Whether|How|Where|By how much)\b"
@@ -55,23 +58,12 @@ def metadata(monkeypatch) -> dict:
 
 @pytest.fixture
 def direct(metadata) -> dict[str, Requirement]:
-    """Every requirement of setup.py by its canonical name; TPUs have pins of their own."""
-    extras = {name: lines for name, lines in metadata["extras_require"].items() if name != "tpu"}
-    lines = [*metadata["install_requires"], *sum(extras.values(), [])]
+    """Every requirement of setup.py by its canonical name, but those with pins of their own."""
+    extras = metadata["extras_require"]
+    lines = [line for name in extras.keys() - PINNED_APART for line in extras[name]]
+    lines += metadata["install_requires"]
     requirements = [Requirement(line) for line in lines]
     return {canonicalize_name(requirement.name): requirement for requirement in requirements}
-
-
-def pins(file: str = "constraints.txt") -> dict[str, tuple[str, str]]:
-    """Canonical name of each pinned distribution, with its version and the reason beside it."""
-    pinned = {}
-    for line in (ROOT / file).read_text(encoding="utf-8").splitlines():
-        pin, _, reason = line.partition("#")
-        if pin.strip():
-            name, version = pin.strip().split("==")
-            assert canonicalize_name(name) not in pinned, f"{name} is pinned twice."
-            pinned[canonicalize_name(name)] = (version, reason.strip())
-    return pinned
 
 
 @functools.cache
@@ -137,21 +129,18 @@ def test_every_direct_dependency_is_pinned_within_its_range_and_explained(direct
 
 
 def test_every_pin_is_required_and_every_requirement_is_pinned(direct):
-    waiting = [(str(requirement), "") for requirement in direct.values()]
-    waiting += [("setuptools", ""), ("wheel", "")]
-    seen = set()
-    while waiting:
-        line, extra = waiting.pop()
+    lines = [*map(str, direct.values()), "setuptools", "wheel"]
+    assert needed_by(lines) == set(pins())
+
+
+def test_pins_of_torch_stand_apart_within_their_ranges_and_explained(metadata):
+    pinned, torch_pins = pins(), pins("constraints-interop.txt")
+    assert not torch_pins.keys() & pinned.keys()
+    for line in metadata["extras_require"]["interop"]:
         requirement = Requirement(line)
-        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
-            continue
-        name = canonicalize_name(requirement.name)
-        for wanted in ["", *requirement.extras]:
-            if (name, wanted) not in seen:
-                seen.add((name, wanted))
-                needs = importlib.metadata.requires(name) or []
-                waiting += [(need, wanted) for need in needs]
-    assert {name for name, _ in seen} == set(pins())
+        version, reason = (pinned | torch_pins)[canonicalize_name(requirement.name)]
+        assert reason and requirement.specifier.contains(version)
+    assert set(metadata["extras_require"]["torch"]) <= set(metadata["extras_require"]["interop"])
 
 
 def test_tpu_pins_differ_for_tensorflow_and_what_follows_it():
@@ -165,7 +154,7 @@ def test_third_party_imports_are_direct_dependencies(direct, metadata):
     development = {*direct, "setuptools"}
     distributions = importlib.metadata.packages_distributions()
     for module in modules(*FOLDERS):
-        required = installed | OPTIONAL if module.split(".")[0] in PACKAGES else development
+        required = OPTIONAL | (installed if module.split(".")[0] in PACKAGES else development)
         for name in import_graph().find_modules_directly_imported_by(module):
             top = name.split(".")[0]
             if top not in FOLDERS and top not in sys.stdlib_module_names:
@@ -324,7 +313,7 @@ def test_ci_runs_the_tests_and_the_linters():
     assert os.access(script, os.X_OK)
     text = script.read_text(encoding="utf-8")
     assert "set -euo pipefail" in text
-    assert re.findall(r"^make (\w+)$", text, re.M) == ["test", "lint"]
+    assert re.findall(r"^make ([\w-]+)$", text, re.M) == ["test", "test-interop", "lint"]
 
 
 def test_license_is_apache_2():
