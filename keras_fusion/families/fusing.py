@@ -68,6 +68,8 @@ class FamilyFusion:
         arrays: `{name: array-like}` of the fused model, each computed when it is read.
         blocks: `{name: FusedArray}` of those that came of blocks.
         widths: `hidden` of each source, where it grows; else None.
+        readouts: Names of the weights that a tied head alone reads.
+        averaged: Names of the norms of which the means were taken.
 
     Raises:
         FusionError: Naming everything that keeps the sources from being fused.
@@ -77,12 +79,12 @@ class FamilyFusion:
         self, family: Family, names: Names, configs, arrays, growth: Growth, is_exact=True
     ):
         self.names, self.family, self.growth = names, family, growth
-        self._is_exact, self._averaged = is_exact, []
+        self._is_exact, self.averaged = is_exact, []
         self._configs = list(configs)
         self._grow = set(names.sizes) if growth.grow is None else set(growth.grow)
         checks.raise_mismatches(self._mismatches(arrays))
         self._entries = {name: names.entry(_stem(name)) for name in arrays[0]}
-        self._readouts = names.readouts(map(_stem, arrays[0]), configs[0])
+        self.readouts = names.readouts(map(_stem, arrays[0]), configs[0])
         self.config = self._wide_config()
         self.widths = None
         if "hidden" in self._grow:
@@ -90,10 +92,10 @@ class FamilyFusion:
         self.blocks, self.arrays = {}, {}
         for name in arrays[0]:
             self.arrays[name] = self._fused(name, [source[name] for source in arrays])
-        if self._averaged:
+        if self.averaged:
             warnings.warn(
-                f"{len(self._averaged)} norms that all heads share differ between the sources; the "
-                f"fused model has their means, such as `{self._averaged[0]}`. Measure what that "
+                f"{len(self.averaged)} norms that all heads share differ between the sources; the "
+                f"fused model has their means, such as `{self.averaged[0]}`. Measure what that "
                 "costs with kf.fusion_gap",
                 stacklevel=4,
             )
@@ -113,7 +115,7 @@ class FamilyFusion:
         if not self._growing(entry):
             return 1.0
         factor = 1.0
-        is_readout = _stem(name) in self._readouts
+        is_readout = _stem(name) in self.readouts
         if is_readout:
             n = len(self._configs)
             factor *= 1 / n if self.growth.shares else self.growth.weights[source]
@@ -127,7 +129,7 @@ class FamilyFusion:
 
     def readout_factor(self, source):
         """Number that a source's part of a tied head's readout is multiplied by; 1 without one."""
-        return self.factor(min(self._readouts), source) if self._readouts else 1.0
+        return self.factor(min(self.readouts), source) if self.readouts else 1.0
 
     def _scales_embedding(self):
         names = self.names
@@ -178,7 +180,7 @@ class FamilyFusion:
                 f"weight `{name}` is shared by all heads, so it must be equal in every source; "
                 "use norm='rule', which takes the mean, or fuse a model with itself"
             )
-        self._averaged.append(name)
+        self.averaged.append(name)
         shares = zip(self.growth.weights, arrays, strict=True)
         return sum(share * array.astype(np.float32) for share, array in shares).astype(first.dtype)
 
@@ -190,7 +192,7 @@ class FamilyFusion:
         for axis in self._grow:
             for field in names.sizes[axis]:
                 config[field] = sum(names.value(source, field) for source in self._configs)
-        if "heads" in self._grow and "hidden" not in self._grow:
+        if names.head_dim and self._grow & {"heads", "hidden"}:
             config[names.head_dim] = names.heads_size(self._configs[0])
         return config
 
@@ -204,7 +206,9 @@ class FamilyFusion:
         ]
         sizes = {field for fields in names.sizes.values() for field in fields}
         for field in sorted({field for config in configs for field in config}):
-            if field in sizes or matches(field, (*_FREE, *names.free)):
+            if field in sizes or field == names.head_dim:
+                continue
+            if matches(field, (*_FREE, *names.free)):
                 continue
             values = [names.value(config, field) for config in configs]
             if any(value != values[0] for value in values):
@@ -224,10 +228,10 @@ class FamilyFusion:
                 )
             if ("heads" in self._grow) != ("key_heads" in self._grow):
                 messages.append("heads and key_heads grow together")
-        if "heads" in self._grow and "hidden" not in self._grow and names.head_dim is None:
+        if ("heads" in self._grow) != ("hidden" in self._grow) and names.head_dim is None:
             messages.append(
-                f"the heads of {names.classes[0]} cannot grow alone, because the size of a head is "
-                "the hidden size over their number"
+                f"heads and hidden of {names.classes[0]} grow together, because the size of a head "
+                "is the hidden size over their number"
             )
         if any(config.get(names.head_dim_scales) is False for config in configs):
             ratios = [

@@ -16,6 +16,7 @@ _TRANSFORMERS = {
     "readout": common.DECODER_READOUT,
     "layers": "num_hidden_layers",
     "head_dim": "head_dim",
+    "ties": False,
     "defaults": {"num_key_value_heads": ("num_attention_heads", 1)},
 }
 

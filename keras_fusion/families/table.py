@@ -37,6 +37,8 @@ class Names:
         logits_over_root: Whether a tied head's logits are multiplied with 1/√hidden, unless the
             field `logits_flag` says no.
         logits_flag: See `logits_over_root`.
+        ties: Whether the head of a model of transformers is the embedding where its configuration
+            does not say (`tie_word_embeddings`).
         task_sizes: Fields of a KerasHub task's own configuration that grow as `hidden` does.
         head_dim: Field with the size of a head; None where it is `hidden` over the heads.
         head_dim_scales: Field that is False where attention is scaled by `hidden` over the heads
@@ -56,6 +58,7 @@ class Names:
     embedding_flag: str | None = None
     logits_over_root: bool = False
     logits_flag: str | None = None
+    ties: bool = True
     task_sizes: tuple[str, ...] = ()
     head_dim: str | None = None
     head_dim_scales: str | None = None

@@ -1,0 +1,97 @@
+"""KerasHub's preset folders: loaded, fused, and saved as presets."""
+
+import pathlib
+import warnings
+
+import numpy as np
+
+from keras_fusion.errors import FusionError
+from keras_fusion.fusion import fuse, grow
+from keras_fusion.interop.writing import new_folder
+
+_BACKBONE_FILES = ("config.json", "metadata.json")
+
+
+def is_preset(path):
+    """Returns whether a folder holds a preset of KerasHub."""
+    return all((pathlib.Path(path) / name).is_file() for name in _BACKBONE_FILES)
+
+
+def load_preset(path):
+    """Loads a task, or the backbone where the preset has no task.
+
+    Args:
+        path: Folder of a preset.
+
+    Raises:
+        FusionError: keras-hub is not installed, or it cannot load the preset.
+    """
+    try:
+        import keras_hub
+    except ImportError:
+        raise FusionError(
+            f"{str(path)!r} is a preset of KerasHub, which is not installed; install keras-hub"
+        ) from None
+    path = pathlib.Path(path)
+    cls = keras_hub.models.Task if (path / "task.json").is_file() else keras_hub.models.Backbone
+    try:
+        return cls.from_preset(str(path))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        text = " ".join(str(error).split())
+        raise FusionError(
+            f"Expected a preset of KerasHub. Received: {str(path)!r} ({text:.300}). Save it again."
+        ) from error
+
+
+def fuse_presets(sources, output, *, growth=None, **options):
+    """Fuses presets of KerasHub into a new preset.
+
+    Args:
+        sources: Folders; one that stands twice is fused with itself.
+        output: A new folder.
+        growth: For one source, `{"mlp", "heads" or "hidden": factor}`.
+        **options: Those of `kf.fuse`, or of `kf.grow`.
+
+    Returns:
+        The fused model.
+
+    Raises:
+        FusionError: As `kf.fuse`; vocabularies that differ; a folder that holds something.
+    """
+    models = {path: load_preset(path) for path in dict.fromkeys(map(str, sources))}
+    _check_vocabularies(models)
+    if growth:
+        (model,) = models.values()
+        fused = grow(model, growth, **options)
+    else:
+        fused = fuse([models[str(path)] for path in sources], **options)
+    with new_folder(output) as folder:
+        fused.save_to_preset(str(folder))
+    return fused
+
+
+def _check_vocabularies(models):
+    """Refuses presets whose tokenizers have other pieces."""
+    tokenizers = {}
+    for path, model in models.items():
+        tokenizer = getattr(getattr(model, "preprocessor", None), "tokenizer", None)
+        tokenizers[path] = tokenizer.get_vocabulary() if tokenizer is not None else None
+    (first_path, first), *others = tokenizers.items()
+    for path, vocabulary in others:
+        if first is None or vocabulary is None:
+            warnings.warn(
+                "a preset has no tokenizer: the vocabularies are not compared", stacklevel=3
+            )
+        elif list(first) != list(vocabulary):
+            pairs = enumerate(zip(first, vocabulary, strict=False))
+            place = next((i for i, (a, b) in pairs if a != b), min(len(first), len(vocabulary)))
+            pieces = [words[place] if place < len(words) else None for words in (first, vocabulary)]
+            raise FusionError(
+                f"cannot fuse models of different vocabularies: piece {place} is {pieces[0]!r} in "
+                f"{first_path!r}, {pieces[1]!r} in {path!r}"
+            )
+
+
+def count_parameters(model):
+    """Number of values of a model's weights."""
+    return sum(int(np.prod(variable.shape)) for variable in model.weights)

@@ -1,0 +1,100 @@
+"""Vocabularies of folders of transformers, to be compared piece by piece.
+
+Sources whose pieces have other numbers cannot be fused: row 17 of every embedding must mean the
+same piece.
+"""
+
+import json
+import pathlib
+
+from keras_fusion.errors import FusionError
+
+
+def check_equal(paths):
+    """Refuses folders with different vocabularies.
+
+    Args:
+        paths: The folders.
+
+    Returns:
+        Whether there was anything to compare: a kind of file that all folders hold.
+
+    Raises:
+        FusionError: Naming the first piece in which two vocabularies differ.
+    """
+    paths = [pathlib.Path(path) for path in dict.fromkeys(paths)]
+    if len(paths) == 1:
+        return True
+    for kind, read in _KINDS.items():
+        if not all((path / kind).is_file() for path in paths):
+            continue
+        if len({(path / kind).read_bytes() for path in paths}) == 1:
+            return True
+        first, *others = [read(path / kind) for path in paths]
+        for path, other in zip(paths[1:], others, strict=True):
+            _compare(paths[0] / kind, first, path / kind, other)
+        return True
+    return False
+
+
+def _compare(path, pieces, other_path, others):
+    for number in sorted(set(pieces) | set(others)):
+        if pieces.get(number) != others.get(number):
+            raise FusionError(
+                f"cannot fuse models of different vocabularies: piece {number} is "
+                f"{pieces.get(number)!r} in {str(path)!r}, {others.get(number)!r} in "
+                f"{str(other_path)!r}; give models that share one tokenizer"
+            )
+
+
+def _tokenizer(path):
+    content = _json(path)
+    vocabulary = (content.get("model") or {}).get("vocab") or {}
+    if isinstance(vocabulary, dict):
+        pieces = {number: piece for piece, number in vocabulary.items()}
+    else:
+        pieces = {number: entry[0] for number, entry in enumerate(vocabulary)}
+    for added in content.get("added_tokens") or []:
+        pieces[added["id"]] = added["content"]
+    return pieces
+
+
+def _table(path):
+    return {number: piece for piece, number in _json(path).items()}
+
+
+def _lines(path):
+    return dict(enumerate(path.read_text("utf-8").splitlines()))
+
+
+def _sentencepiece(path):
+    try:
+        import sentencepiece
+    except ImportError:
+        raise FusionError(
+            f"the vocabulary {str(path)!r} differs from the other source's in some byte; install "
+            "sentencepiece to compare their pieces"
+        ) from None
+    model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    return {number: model.id_to_piece(number) for number in range(model.get_piece_size())}
+
+
+def _json(path):
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise FusionError(
+            f"Expected a vocabulary. Received: {str(path)!r} ({error}). Restore the file."
+        ) from None
+
+
+# The first kind that all folders have counts.
+_KINDS = {
+    "tokenizer.json": _tokenizer,
+    "vocab.json": _table,
+    "vocab.txt": _lines,
+    "spiece.model": _sentencepiece,
+    "sentencepiece.bpe.model": _sentencepiece,
+    "tokenizer.model": _sentencepiece,
+    "vocabulary.spm": _sentencepiece,
+}
