@@ -280,7 +280,8 @@ class _NoOverflow:
         self._name, self._array = name, array
 
     def __getitem__(self, index):
-        values = self._array[index]
+        with np.errstate(over="ignore"):
+            values = self._array[index]
         if not np.all(np.isfinite(values)):
             raise FusionError(
                 f"weight `{self._name}` overflows float16 when it is multiplied by what keeps the "

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import keras_fusion as kf
+from keras_fusion.interop.writing import MAX_SHARD_SIZE
 from keras_fusion.layers.fusing import unusable_values
 from keras_fusion.layers.values import deferred
 from keras_fusion.noise import NOISE_KINDS
@@ -14,6 +15,7 @@ from trainers.checkpoints import CHECKPOINT_FOLDER, Checkpoint, models
 from trainers.checkpoints.format import PARTIAL
 from trainers.data.batches import PretrainingBatches
 from trainers.errors import UserError
+from trainers.pretraining import fused_folders
 from trainers.programs import check_options, option
 
 
@@ -22,29 +24,59 @@ class FuseConfig:
     """Sources and options of a fusion; checks itself."""
 
     sources: tuple[str, ...] = option(
-        (), "Folders of stages or checkpoints, two or more; one may stand twice.", group="Fusion"
+        (),
+        "Folders of stages or checkpoints, of transformers, or presets of KerasHub; two or more of "
+        "one kind; one may stand twice.",
+        group="Fusion",
     )
-    output: str = option("", "New folder for the fused model.", required="FOLDER")
+    output: str = option("", "New folder for the fused model.")
     norm: str = option("property", "Norm that is kept (section 3.2).", choices=NORMS)
     noise: float = option(0.0, "Standard deviation of the noise over the weights' RMS.", at_least=0)
     noise_kind: str = option(
         "gaussian", "Where that noise is: off the diagonal, or balanced.", choices=NOISE_KINDS
     )
     seed: int = option(0, "Seed of the noise.", at_least=0)
+    grow: dict | None = option(
+        None,
+        "Axes of one source that grow in place of all, such as mlp:2; not of checkpoints.",
+        parse=fused_folders.read_growth,
+    )
+    max_shard_size: int = option(
+        MAX_SHARD_SIZE,
+        "Bytes of a file of weights of transformers, such as 5GB.",
+        parse=fused_folders.read_size,
+    )
+    dry_run: bool = option(
+        False, "Say what would come out, from configurations and headers alone.", group="Check"
+    )
+    verify: bool | None = option(
+        None,
+        "Load a result for transformers, and compare it with its sources; by default where torch "
+        "and transformers are installed and memory suffices.",
+    )
     check_data_dir: str | None = option(
-        None, "Prepared tokens to measure the loss on.", group="Check"
+        None, "Prepared tokens to measure the loss on; of checkpoints."
     )
     batch_size: int = option(32, "Sequences of the batch for that.", at_least=1)
     input_length: int = option(128, "Encoder tokens of its sequences.", at_least=3)
+    command: str = ""
 
     def __post_init__(self):
         check_options(self)
-        if len(self.sources) < 2:
+        if self.grow and len(self.sources) != 1:
+            raise UserError(
+                "--sources to name one folder, whose axes --grow names",
+                f"sources={','.join(self.sources)!r}",
+                "Name one source, or leave out --grow",
+            )
+        if len(self.sources) < 2 and not self.grow:
             raise UserError(
                 "--sources to name at least two folders",
                 f"sources={','.join(self.sources)!r}",
                 "Separate them by commas; for a self-fusion name the folder twice",
             )
+        if not self.output and not self.dry_run:
+            raise UserError("--output to be given", "output=''", "Add --output=FOLDER")
         if os.path.lexists(self.output) and not _is_free(pathlib.Path(self.output)):
             raise UserError(
                 "--output to be a new or empty folder",
@@ -63,32 +95,78 @@ def _is_free(output: pathlib.Path) -> bool:
     return all(path == inside for path in output.iterdir())
 
 
-def fuse(config: FuseConfig) -> pathlib.Path:
+def fuse(config: FuseConfig) -> pathlib.Path | None:
+    """Fuses the sources' files into those of a new folder of their kind, which it returns.
+
+    Raises:
+        UserError: a source cannot be read.
+        kf.FusionError: the sources do not fit together; every mismatch is named.
+    """
+    fusers = {
+        fused_folders.TRANSFORMERS: fused_folders.fuse_transformers,
+        fused_folders.KERAS_HUB: fused_folders.fuse_presets,
+        fused_folders.CHECKPOINTS: fuse_checkpoints,
+    }
+    return fusers[fused_folders.kind_of(config.sources)](config)
+
+
+def fuse_checkpoints(config: FuseConfig) -> pathlib.Path | None:
     """Fuses the sources' files into those of a new checkpoint, and returns its folder.
 
     Raises:
         UserError: a source cannot be read.
         kf.FusionError: the sources do not fit together; every mismatch is named.
     """
+    if config.grow:
+        raise UserError(
+            "--grow with a folder of transformers or a preset of KerasHub",
+            f"sources={','.join(config.sources)!r}",
+            "Convert the checkpoint with trainers.convert, or use kf.grow",
+        )
     checkpoints = {path: models.find_checkpoint(path) for path in dict.fromkeys(config.sources)}
     sources = [checkpoints[path] for path in config.sources]
     if config.check_data_dir:
         lengths = (config.batch_size, config.input_length)
         batch = PretrainingBatches(config.check_data_dir, "validation", *lengths).batch(0)
+    vocabulary = _vocabulary(checkpoints)
     options = {name: getattr(config, name) for name in ("norm", "noise", "noise_kind", "seed")}
     fused_config, weights = models.fused_weights(sources, **options)
-    _check_values(checkpoints)
     for path, checkpoint in zip(config.sources, sources, strict=True):
         print(f"source {path}, step {checkpoint.step:,}: {_count(checkpoint.weights)} parameters")
     print(f"fused, norm={config.norm}, noise={config.noise}: {_count(weights)} parameters")
+    if config.dry_run:
+        return None
+    _check_values(checkpoints)
     if config.check_data_dir:
         _print_losses(config.sources, checkpoints, fused_config, weights, batch)
     with deferred():
         fused = kf.models.T5.from_weights(fused_config, weights, seed=config.seed)
     facts = {"sources": [{"checkpoint": str(s.path), "step": s.step} for s in sources], **options}
-    written = models.save_model(fused, config.output, {"fusion": facts})
+    settings = {"fusion": facts, **({"vocabulary": vocabulary} if vocabulary else {})}
+    written = models.save_model(fused, config.output, settings)
     print(f"Wrote {written}")
     return written
+
+
+def _vocabulary(checkpoints: Mapping[str, Checkpoint]) -> str | None:
+    """Hash of the sources' vocabulary; None where no source says.
+
+    Raises:
+        UserError: two sources have different ones.
+    """
+    hashes = {
+        path: checkpoint.config["settings"].get("vocabulary")
+        for path, checkpoint in checkpoints.items()
+        if isinstance(checkpoint.config.get("settings"), dict)
+    }
+    hashes = {path: digest for path, digest in hashes.items() if digest}
+    if len(set(hashes.values())) > 1:
+        raise UserError(
+            "sources that were trained with one vocabulary",
+            ", ".join(f"{path!r} with {digest:.12}…" for path, digest in hashes.items()),
+            "Train them on tokens of one vocabulary (--vocabulary of trainers.prepare)",
+        )
+    return next(iter(hashes.values()), None)
 
 
 def _count(weights: Mapping) -> str:

@@ -123,7 +123,11 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         batches=batches,
         validation=run.batches("validation", VALIDATION_SEED),
         costs=StepCosts(batches.tokens_per_batch, flops.total),
-        settings={"model": model.config.to_dict(), "stage": what},
+        settings={
+            "model": model.config.to_dict(),
+            "stage": what,
+            "vocabulary": batches.manifest["vocabulary"]["sha256"],
+        },
         initial=state,
     )
     watch = Watch(

@@ -1,0 +1,421 @@
+"""Folders of transformers fused from file to file: values, files, and what is refused."""
+
+import hashlib
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import keras_fusion as kf
+from keras_fusion import interop
+from tests.keras_fusion.interop import tiny_folders as tiny
+
+TOKENS = [3, 0, 6, 2]
+ATTENTION = "model.layers.0.self_attn"
+
+
+@pytest.fixture
+def gpt2(tmp_path):
+    return tiny.write(tmp_path / "gpt2", tiny.GPT2, tiny.gpt2())
+
+
+@pytest.fixture
+def llamas(tmp_path):
+    return [
+        tiny.write(tmp_path / name, tiny.LLAMA, tiny.llama(seed)) for seed, name in enumerate("ab")
+    ]
+
+
+def fused(tmp_path, sources, name="fused", **options):
+    """Configuration and weights of the written fusion."""
+    written = {key: options.pop(key) for key in ("max_shard_size", "check") if key in options}
+    interop.plan_fusion(sources, **options).write(tmp_path / name, **written)
+    return tiny.read(tmp_path / name)
+
+
+def block_diagonal(*arrays):
+    rows = [np.zeros((len(a), sum(b.shape[1] for b in arrays)), a.dtype) for a in arrays]
+    start = 0
+    for row, array in zip(rows, arrays, strict=True):
+        row[:, start : start + array.shape[1]] = array
+        start += array.shape[1]
+    return np.concatenate(rows)
+
+
+@pytest.mark.parametrize("prefix", ["", "transformer."])
+@pytest.mark.parametrize("copies", [2, 3])
+def test_a_gpt2_fused_with_itself_computes_what_it_did(tmp_path, prefix, copies):
+    source = tiny.gpt2(prefix=prefix)
+    folder = tiny.write(tmp_path / "a", tiny.GPT2, source)
+    config, arrays = fused(tmp_path, [folder] * copies)
+    assert config["n_embd"] == copies * tiny.HIDDEN and config["n_head"] == copies * tiny.HEADS
+    assert config["n_inner"] == copies * 4 * tiny.HIDDEN
+    expected = tiny.gpt2_logits(source, tiny.HEADS, TOKENS)
+    logits = tiny.gpt2_logits(arrays, copies * tiny.HEADS, TOKENS)
+    np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_only_the_mlps_grow(tmp_path, gpt2):
+    config, arrays = fused(tmp_path, [gpt2], grow={"mlp": 3})
+    assert config["n_inner"] == 12 * tiny.HIDDEN and config["n_embd"] == tiny.HIDDEN
+    expected = tiny.gpt2_logits(tiny.gpt2(), tiny.HEADS, TOKENS)
+    logits = tiny.gpt2_logits(arrays, tiny.HEADS, TOKENS)
+    np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_by_the_rule_the_weights_are_those_of_the_paper(tmp_path, llamas):
+    config, arrays = fused(tmp_path, llamas, norm="rule")
+    sizes = {"hidden_size": 12, "num_attention_heads": 8, "num_key_value_heads": 4}
+    assert config == tiny.LLAMA | sizes | {"intermediate_size": 20}
+    a, b = tiny.llama(0), tiny.llama(1)
+    for name in a:
+        if name == "lm_head.weight":
+            expected = np.concatenate([a[name], b[name]], -1) / 2
+        elif name == "model.embed_tokens.weight" or a[name].ndim == 1:
+            expected = np.concatenate([a[name], b[name]], -1)
+        else:
+            expected = block_diagonal(a[name], b[name])
+        np.testing.assert_array_equal(arrays[name], expected, err_msg=name)
+
+
+def test_sources_may_have_other_widths_and_weights(tmp_path, llamas):
+    wide = tiny.LLAMA | {"hidden_size": 9, "num_attention_heads": 6, "num_key_value_heads": 3}
+    other = tiny.write(tmp_path / "c", wide, tiny.llama(2, wide))
+    config, arrays = fused(tmp_path, [llamas[0], other], norm="rule", weights=(0.25, 0.75))
+    assert config["hidden_size"] == 15 and config["num_attention_heads"] == 10
+    heads = tiny.llama(0)["lm_head.weight"] / 4, tiny.llama(2, wide)["lm_head.weight"] * 0.75
+    np.testing.assert_allclose(arrays["lm_head.weight"], np.concatenate(heads, -1), rtol=1e-6)
+
+
+def test_the_head_that_is_the_embedding_keeps_its_scale_in_the_last_norm(tmp_path, gpt2):
+    _, arrays = fused(tmp_path, [gpt2, gpt2])
+    source = tiny.gpt2()
+    for kind in ("weight", "bias"):
+        name = f"transformer.ln_f.{kind}"
+        np.testing.assert_array_equal(arrays[name], np.tile(source[name], 2) / 2)
+
+
+def test_t5_of_both_versions(tmp_path):
+    first = tiny.write(tmp_path / "v1_0", tiny.T5, tiny.t5())
+    config, arrays = fused(tmp_path, [first, first], "wide_v1_0")
+    norm = "decoder.final_layer_norm.weight"
+    # Logits are multiplied with 1/√hidden, and the hidden size doubles.
+    expected = np.tile(tiny.t5()[norm], 2) * 2**0.5 / 2
+    np.testing.assert_allclose(arrays[norm], expected, rtol=1e-6)
+    assert config["scale_decoder_outputs"] is True and "lm_head.weight" not in arrays
+
+    own = tiny.T5 | {"tie_word_embeddings": False}
+    second = tiny.write(tmp_path / "v1_1", own, tiny.t5(has_head=True))
+    config, arrays = fused(tmp_path, [second, second], "wide_v1_1")
+    source = tiny.t5(has_head=True)
+    np.testing.assert_array_equal(arrays[norm], np.tile(source[norm], 2))
+    np.testing.assert_array_equal(
+        arrays["lm_head.weight"], np.tile(source["lm_head.weight"], 2) / 2
+    )
+    assert config["tie_word_embeddings"] is False and config["scale_decoder_outputs"] is False
+
+
+def test_gemmas_norms_scale_by_one_more_than_their_weight(tmp_path):
+    config = tiny.LLAMA | {"architectures": ["GemmaForCausalLM"], "tie_word_embeddings": True}
+    source = tiny.llama()
+    del source["lm_head.weight"]
+    folder = tiny.write(tmp_path / "a", config, source)
+    _, arrays = fused(tmp_path, [folder, folder])
+    name = "model.norm.weight"
+    expected = (1 + np.tile(source[name], 2)) * 2**0.5 / 2 - 1
+    np.testing.assert_allclose(arrays[name], expected, rtol=1e-6, atol=1e-6)
+    name = "model.embed_tokens.weight"
+    np.testing.assert_allclose(arrays[name], np.tile(source[name], 2) / 2**0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_shards_come_and_go(tmp_path, shards):
+    source = tiny.llama()
+    folder = tiny.write(tmp_path / "a", tiny.LLAMA, source, shards=shards)
+    _, whole = fused(tmp_path, [folder, folder], "whole")
+    _, arrays = fused(tmp_path, [folder, folder], "parts", max_shard_size=2000)
+    assert (tmp_path / "whole" / "model.safetensors").exists()
+    files = sorted(path.name for path in (tmp_path / "parts").glob("*.safetensors"))
+    assert len(files) > 1 and files[0] == f"model-00001-of-{len(files):05d}.safetensors"
+    index = json.loads((tmp_path / "parts" / "model.safetensors.index.json").read_text())
+    assert set(index["weight_map"].values()) == set(files)
+    assert index["metadata"]["total_size"] == sum(array.nbytes for array in arrays.values())
+    assert whole.keys() == arrays.keys() == index["weight_map"].keys()
+    for name, array in whole.items():
+        np.testing.assert_array_equal(arrays[name], array)
+
+
+def test_names_of_old_files(tmp_path):
+    config = {
+        "architectures": ["BertModel"],
+        "hidden_size": 6,
+        "num_attention_heads": 3,
+        "intermediate_size": 10,
+        "num_hidden_layers": 1,
+        "vocab_size": 7,
+    }
+    arrays = {
+        "embeddings.word_embeddings.weight": np.ones((7, 6), "float32"),
+        "embeddings.LayerNorm.gamma": np.arange(6, dtype="float32"),
+        "embeddings.LayerNorm.beta": np.arange(6, dtype="float32"),
+    }
+    folder = tiny.write(tmp_path / "a", config, arrays)
+    _, wide = fused(tmp_path, [folder, folder])
+    name = "embeddings.LayerNorm.weight"
+    np.testing.assert_array_equal(wide[name], np.tile(np.arange(6), 2))
+    assert "embeddings.LayerNorm.bias" in wide and len(wide) == 3
+
+
+def test_a_copy_of_the_embedding_is_no_head_of_its_own(tmp_path):
+    source = tiny.gpt2()
+    copy = source | {"lm_head.weight": source["transformer.wte.weight"].copy()}
+    folder = tiny.write(tmp_path / "a", tiny.GPT2, copy)
+    config, arrays = fused(tmp_path, [folder, folder])
+    assert "lm_head.weight" not in arrays and "tie_word_embeddings" not in config
+    norm = "transformer.ln_f.weight"
+    np.testing.assert_array_equal(arrays[norm], np.tile(source[norm], 2) / 2)
+    copy["lm_head.weight"][0, 0] += 1
+    stale = tiny.write(tmp_path / "b", tiny.GPT2, copy)
+    with pytest.raises(kf.FusionError, match="ties `lm_head.weight` to the embedding"):
+        interop.plan_fusion([stale, stale])
+    own = tiny.write(tmp_path / "c", tiny.GPT2 | {"tie_word_embeddings": False}, copy)
+    config, arrays = fused(tmp_path, [own, own], "own")
+    assert config["tie_word_embeddings"] is False
+    np.testing.assert_array_equal(arrays["lm_head.weight"], np.tile(copy["lm_head.weight"], 2) / 2)
+    np.testing.assert_array_equal(arrays[norm], np.tile(source[norm], 2))
+
+
+def test_bfloat16_is_kept(tmp_path):
+    source = tiny.llama(dtype=ml_dtypes.bfloat16)
+    bits = {name: array.view("uint16") for name, array in source.items()}
+    folder = tiny.write(tmp_path / "a", tiny.LLAMA, bits)
+    file = folder / "model.safetensors"
+    # The package writes no bfloat16 of numpy: its header is told what the bits are.
+    file.write_bytes(file.read_bytes().replace(b'"dtype":"U16"', b'"dtype":"BF16"'))
+    header = file.read_bytes()
+    length = int.from_bytes(header[:8], "little") + len(source)
+    file.write_bytes(length.to_bytes(8, "little") + header[8:])
+    plan = interop.plan_fusion([folder, folder])
+    array = plan.arrays["lm_head.weight"]
+    assert array.dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(np.asarray(array), np.tile(source["lm_head.weight"], 2) / 2)
+    plan.write(tmp_path / "fused")
+    assert b'"BF16"' in (tmp_path / "fused" / "model.safetensors").read_bytes()[:3000]
+
+
+def test_the_rest_of_the_folder_and_the_card(tmp_path):
+    files = {"tokenizer.json": "{}", "generation_config.json": "{}", "training.log": "secret"}
+    folder = tiny.write(tmp_path / "a", tiny.GPT2, tiny.gpt2(), files=files)
+    plan = interop.plan_fusion([folder, folder])
+    plan.write(tmp_path / "b", command="the command", check=lambda *_: "It was compared.")
+    names = {path.name for path in (tmp_path / "b").iterdir()}
+    assert names == {
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    }
+    card = (tmp_path / "b" / "README.md").read_text()
+    for path in (folder, tmp_path / "b"):
+        content = (path / "model.safetensors").read_bytes()
+        assert hashlib.sha256(content).hexdigest() in card
+    assert "the command" in card and "It was compared." in card
+    assert "computes what the source computes" in card
+
+
+def test_the_card_says_what_is_not_exact(tmp_path, llamas):
+    fused(tmp_path, llamas, norm="rule")
+    card = (tmp_path / "fused" / "README.md").read_text()
+    assert "It is not exact" in card and "vocabularies were not compared" in card
+
+
+def test_a_plan_reads_no_weights(tmp_path):
+    source = tiny.llama()
+    source["lm_head.weight"][:] = np.nan
+    folder = tiny.write(tmp_path / "a", tiny.LLAMA, source)
+    plan = interop.plan_fusion([folder, folder])
+    values = sum(array.size for array in source.values())
+    text = plan.describe()
+    assert f"{values:,} parameters" in text and f"{plan.parameters:,} parameters" in text
+    assert f"{4 * plan.parameters:,} bytes in 1 file" in text and "hidden_size=12" in text
+    with pytest.raises(kf.FusionError, match="`lm_head.weight` of source 0 holds 42 NaN"):
+        plan.write(tmp_path / "fused")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, kf.FusionError])
+def test_what_fails_leaves_nothing(tmp_path, gpt2, error):
+    output = tmp_path / "fused"
+
+    def check(plan, folder):
+        assert (folder / "model.safetensors").exists() and not output.exists()
+        raise error
+
+    with pytest.raises(error):
+        interop.plan_fusion([gpt2, gpt2]).write(output, check=check)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gpt2"]
+
+
+def test_what_a_killed_fusion_left_is_replaced(tmp_path, gpt2):
+    left = tmp_path / ".fused.partial"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+    fused(tmp_path, [gpt2, gpt2])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fused", "gpt2"]
+    with pytest.raises(kf.FusionError, match="new or empty folder"):
+        fused(tmp_path, [gpt2, gpt2])
+
+
+def test_vocabularies_are_compared_piece_by_piece(tmp_path):
+    def folder(name, **files):
+        return tiny.write(tmp_path / name, tiny.LLAMA, tiny.llama(), files=files)
+
+    def tokenizer(pieces, **more):
+        return json.dumps({"model": {"vocab": pieces}, **more})
+
+    a = folder("a", **{"tokenizer.json": tokenizer({"x": 0, "y": 1})})
+    same = folder("b", **{"tokenizer.json": tokenizer({"y": 1, "x": 0}, version="2")})
+    other = folder("c", **{"tokenizer.json": tokenizer({"x": 0, "z": 1})})
+    pairs = folder("d", **{"tokenizer.json": tokenizer([["x", -1.0], ["z", -2.0]])})
+    assert "not compared" not in interop.plan_fusion([a, same], norm="rule").describe()
+    for wrong in (other, pairs):
+        with pytest.raises(kf.FusionError, match="piece 1 is 'y' in .*, 'z' in"):
+            interop.plan_fusion([a, wrong], norm="rule")
+    lines = folder("e", **{"vocab.txt": "x\ny\n"}), folder("f", **{"vocab.txt": "x\nq\n"})
+    with pytest.raises(kf.FusionError, match="piece 1 is 'y' in .*, 'q' in"):
+        interop.plan_fusion(lines, norm="rule")
+    assert "not compared" in interop.plan_fusion([a, lines[0]], norm="rule").describe()
+
+
+def test_different_models_need_the_rule(llamas):
+    with pytest.raises(kf.FusionError, match="norm='property'; give norm='rule'"):
+        interop.plan_fusion(llamas)
+
+
+def test_float16_does_not_overflow_in_silence(tmp_path):
+    sources = []
+    for name, value in (("a", 60000), ("b", 1)):
+        arrays = {key: array.astype("float16") for key, array in tiny.t5().items()}
+        arrays["decoder.final_layer_norm.weight"][:] = value
+        sources.append(tiny.write(tmp_path / name, tiny.T5, arrays))
+    # The last norm is multiplied with √2 and the source's weight.
+    small, large = ((0.4, 0.6), (0.9, 0.1))
+    _, arrays = fused(tmp_path, sources, norm="rule", weights=small)
+    norm = arrays["decoder.final_layer_norm.weight"]
+    np.testing.assert_allclose(norm[[0, -1]], [60000 * 0.4 * 2**0.5, 0.6 * 2**0.5], rtol=1e-3)
+    with pytest.raises(kf.FusionError, match="decoder.final_layer_norm.weight` overflows float16"):
+        fused(tmp_path, sources, "large", norm="rule", weights=large)
+    assert not (tmp_path / "large").exists()
+
+
+REFUSED = {
+    "quantised": ({"quantization_config": {"quant_method": "awq"}}, {}, "quantised by awq"),
+    "no class": ({"architectures": None}, {}, "architectures=None"),
+    "unknown class": ({"architectures": ["XForY"]}, {}, "class XForY.*Give one of .*BartModel"),
+    "another size": ({"hidden_size": 8}, {}, "which config.json does not say"),
+    "no size": ({"hidden_size": None}, {}, "lacks hidden_size"),
+    "adapter": ({}, {"adapter_config.json": "{}"}, "with an adapter.*merge_and_unload"),
+    "no JSON": ({}, {"config.json": "{"}, "config.json"),
+    "damaged": ({}, {"model.safetensors": "x" * 20}, "Expected a safetensors file"),
+    "other index": ({}, {"model.safetensors.index.json": "{}"}, "names of shards"),
+    "outside": (
+        {},
+        {"model.safetensors.index.json": '{"weight_map": {"x": "../a/model.safetensors"}}'},
+        "names of shards",
+    ),
+    "no shard": (
+        {},
+        {"model.safetensors.index.json": '{"weight_map": {"x": "one.safetensors"}}'},
+        "without the shards one.safetensors",
+    ),
+    "no tensor": (
+        {},
+        {"model.safetensors.index.json": '{"weight_map": {"x": "model.safetensors"}}'},
+        "without the weight `x`",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_folders(tmp_path, case):
+    fields, files, message = REFUSED[case]
+    folder = tiny.write(tmp_path / "a", tiny.LLAMA | fields, tiny.llama())
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    with pytest.raises(kf.FusionError, match=message):
+        interop.plan_fusion([folder, folder])
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"model.layers.0.self_attn.q_proj.lora_A.weight": (2, 6)}, "Merge the adapter"),
+        ({"model.layers.0.self_attn.gate.weight": (2, 6)}, "gate.weight` of .* not in the table"),
+    ],
+)
+def test_weights_that_no_table_names_are_refused(tmp_path, names, message):
+    more = {name: np.zeros(shape, "float32") for name, shape in names.items()}
+    folder = tiny.write(tmp_path / "a", tiny.LLAMA, tiny.llama() | more)
+    with pytest.raises(kf.FusionError, match=message):
+        interop.plan_fusion([folder, folder])
+
+
+def test_pickled_weights_are_not_opened(tmp_path):
+    folder = tiny.write(tmp_path / "a", tiny.LLAMA, tiny.llama())
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(kf.FusionError, match="pytorch_model.bin.*save_pretrained"):
+        interop.plan_fusion([folder, folder])
+
+
+MISMATCHES = {
+    "vocabulary": ({"vocab_size": 8}, "vocab_size: 7 vs 8"),
+    "size of a head": ({"head_dim": 6, "num_key_value_heads": 1, "num_attention_heads": 2}, "3 vs"),
+    "key heads": ({"num_key_value_heads": 4}, "query heads of each key head: 2 vs 1"),
+    "epsilon": ({"rms_norm_eps": 1e-5}, "rms_norm_eps: 1e-06 vs 1e-05"),
+    "rotary": ({"rope_theta": 1e6}, "rope_theta: None vs 1000000.0"),
+}
+
+
+@pytest.mark.parametrize("case", MISMATCHES)
+def test_sources_that_differ_are_refused_with_both_values(tmp_path, llamas, case):
+    fields, message = MISMATCHES[case]
+    config = tiny.LLAMA | fields
+    arrays = tiny.llama(1, config)
+    for name in ("lm_head.weight", "model.embed_tokens.weight"):
+        arrays[name] = np.zeros((config["vocab_size"], tiny.HIDDEN), "float32")
+    other = tiny.write(tmp_path / "c", config, arrays)
+    with pytest.raises(kf.FusionError, match=message):
+        interop.plan_fusion([llamas[0], other], norm="rule")
+
+
+def test_sources_of_other_classes_weights_and_types_are_refused(tmp_path, llamas):
+    mistral = tiny.LLAMA | {"architectures": ["MistralForCausalLM"]}
+    others = {
+        "of one class": (mistral, tiny.llama()),
+        "has `model.norm.bias`|has `.*`, .* lacks it": (
+            tiny.LLAMA,
+            {n: a for n, a in tiny.llama().items() if n != f"{ATTENTION}.q_proj.weight"},
+        ),
+        "of one dtype": (tiny.LLAMA, tiny.llama(dtype="float16")),
+    }
+    for number, (message, (config, arrays)) in enumerate(others.items()):
+        other = tiny.write(tmp_path / str(number), config, arrays)
+        with pytest.raises(kf.FusionError, match=message):
+            interop.plan_fusion([llamas[0], other], norm="rule")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"grow": {"heads": 2}}, "heads and hidden of .* grow together"),
+        ({"grow": {"width": 2}}, "axis `width` is none of"),
+        ({"grow": {"mlp": 1}}, "at least 2"),
+        ({"grow": {"mlp": 2}, "noise": 0.1}, "no noise"),
+        ({}, "at least two sources"),
+    ],
+)
+def test_growths_that_are_refused(gpt2, options, message):
+    with pytest.raises(kf.FusionError, match=message):
+        interop.plan_fusion([gpt2], **options)

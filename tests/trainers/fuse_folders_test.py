@@ -1,0 +1,105 @@
+"""The fusing program with folders of transformers, and vocabularies of checkpoints."""
+
+import numpy as np
+import pytest
+
+import keras_fusion as kf
+from tests.keras_fusion.interop import tiny_folders as tiny
+from tests.trainers import nano
+from trainers import fuse
+from trainers.checkpoints import models
+from trainers.errors import UserError
+from trainers.pretraining import fused_folders
+
+SMALL = kf.models.T5Config(16, 1, 2, 8, 16, 4)
+
+
+def run(tmp_path, sources, *arguments, output="fused"):
+    sources = ",".join(str(tmp_path / name) for name in sources)
+    flags = (f"--sources={sources}", f"--output={tmp_path / output}", "--noverify", *arguments)
+    return fuse.fuse(nano.config_of(fuse, *flags))
+
+
+@pytest.fixture
+def llamas(tmp_path):
+    for seed, name in enumerate("ab"):
+        tiny.write(tmp_path / name, tiny.LLAMA, tiny.llama(seed))
+    return tmp_path
+
+
+def test_folders_of_transformers_are_fused(llamas, capsys):
+    assert run(llamas, "ab", "--norm=rule", "--max_shard_size=2KB") == llamas / "fused"
+    config, arrays = tiny.read(llamas / "fused")
+    assert config["hidden_size"] == 12
+    name = "model.norm.weight"
+    expected = np.concatenate([tiny.llama(0)[name], tiny.llama(1)[name]])
+    np.testing.assert_array_equal(arrays[name], expected)
+    assert len(list((llamas / "fused").glob("*.safetensors"))) > 1
+    assert f"Wrote {llamas / 'fused'}" in capsys.readouterr().out
+
+
+def test_some_axes_of_one_folder_grow(llamas):
+    run(llamas, "a", "--grow=mlp:3,heads:2")
+    config, _ = tiny.read(llamas / "fused")
+    assert (config["intermediate_size"], config["num_attention_heads"]) == (30, 8)
+    assert (config["hidden_size"], config["num_key_value_heads"], config["head_dim"]) == (6, 4, 3)
+
+
+def test_a_dry_run_writes_nothing(llamas, capsys):
+    assert run(llamas, "ab", "--norm=rule", "--dry_run") is None
+    assert "hidden_size=12" in capsys.readouterr().out
+    assert sorted(path.name for path in llamas.iterdir()) == ["a", "b"]
+
+
+def test_what_cannot_be_verified_is_said(llamas, capsys, monkeypatch):
+    monkeypatch.setattr(fused_folders.verifying, "obstacle", lambda plan: "torch is not installed")
+    with pytest.raises(UserError, match="torch is not installed"):
+        run(llamas, "aa", "--verify")
+    sources = f"--sources={llamas / 'a'},{llamas / 'a'}"
+    fuse.fuse(nano.config_of(fuse, sources, f"--output={llamas / 'fused'}"))
+    assert "not verified: torch is not installed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("sources", "flag", "message"),
+    [
+        ("ab", "--grow=mlp:2", "Name one source"),
+        ("a", "--grow=mlp", "Write it as mlp:2"),
+        ("a", "--grow=mlp:1", "factor of at least 2"),
+        ("a", "--grow=norm:2", "axes among mlp"),
+        ("aa", "--max_shard_size=5XB", "max_shard_size='5XB'"),
+        ("aa", "--max_shard_size=0GB", "Give a number with a unit"),
+        ("a", "--norm=rule", "at least two folders"),
+        ("ac", "--norm=rule", "sources of one library.*trainers.convert"),
+        ("cc", "--grow=mlp:2", "two folders|one folder"),
+        ("c", "--grow=mlp:2", "Convert the checkpoint"),
+    ],
+)
+def test_flags_that_are_refused(llamas, sources, flag, message):
+    (llamas / "c").mkdir()
+    with pytest.raises(UserError, match=message):
+        run(llamas, sources, flag)
+
+
+@pytest.mark.parametrize(("text", "size"), [("7", 7), ("2kb", 2000), ("1.5GB", 15 * 10**8)])
+def test_sizes(text, size):
+    assert fused_folders.read_size("max_shard_size", text) == size
+
+
+def test_checkpoints_of_two_vocabularies_are_refused(tmp_path):
+    for seed, name in enumerate("abc"):
+        words = "1234" * 16 if name == "c" else "abcd" * 16
+        models.save_model(kf.models.T5(SMALL, seed=seed), tmp_path / name, {"vocabulary": words})
+    run(tmp_path, "ab")
+    assert models.find_checkpoint(tmp_path / "fused").config["settings"]["vocabulary"][:4] == "abcd"
+    with pytest.raises(UserError, match="one vocabulary.*abcdabcdabcd….*123412341234…"):
+        run(tmp_path, "ac", output="other")
+
+
+def test_a_dry_run_of_checkpoints(tmp_path, capsys):
+    models.save_model(kf.models.T5(SMALL, seed=0), tmp_path / "a", {})
+    assert run(tmp_path, "aa", "--dry_run", "--noise=0.1") is None
+    assert not (tmp_path / "fused").exists()
+    assert f"{kf.models.parameter_count(SMALL.fused([SMALL], 'rule')):,} parameters" in (
+        capsys.readouterr().out
+    )
