@@ -26,3 +26,9 @@ def test_an_example(name, capsys):
     assert all(0 <= row.accuracy <= 1 and row.loss > 0 for row in rows)
     printed = capsys.readouterr().out.splitlines()
     assert printed[1:] == [str(row) for row in rows]
+
+
+def test_folders_of_transformers(capsys):
+    plans = importlib.import_module("examples.fuse_llama_folders").main()
+    assert [plan.is_exact for plan in plans.values()] == [False, True, True]
+    assert capsys.readouterr().out.count("result: LlamaForCausalLM") == 3

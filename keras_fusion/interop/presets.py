@@ -95,3 +95,16 @@ def _check_vocabularies(models):
 def count_parameters(model):
     """Number of values of a model's weights."""
     return sum(int(np.prod(variable.shape)) for variable in model.weights)
+
+
+def save_t5_tokenizer(folder, vocabulary):
+    """Adds a T5's tokenizer to a preset.
+
+    Args:
+        folder: The preset.
+        vocabulary: File of a SentencePiece model.
+    """
+    import keras_hub
+
+    tokenizer = keras_hub.models.T5Tokenizer(str(vocabulary))
+    tokenizer.save_to_preset(str(folder))
