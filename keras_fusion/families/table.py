@@ -81,7 +81,8 @@ class Names:
         value = config.get(field)
         if value is None and field in self.defaults:
             other, factor = self.defaults[field]
-            return int(self.value(config, other) * factor)
+            value = self.value(config, other)
+            return None if value is None else int(value * factor)
         return value
 
     def heads_size(self, config):

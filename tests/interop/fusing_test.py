@@ -8,13 +8,14 @@ import json
 import numpy as np
 import pytest
 
+import keras_fusion as kf
+from keras_fusion import interop
+from keras_fusion.interop import verifying
+from tests.interop import models
+
 torch = pytest.importorskip("torch", reason="torch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
-import keras_fusion as kf  # noqa: E402
-from keras_fusion import interop  # noqa: E402
-from keras_fusion.interop import verifying  # noqa: E402
-from tests.interop import models  # noqa: E402
 
 # Rounding in single precision, through a few layers.
 TOLERANCE = 1e-5
@@ -69,12 +70,12 @@ def copies_of(array, expected):
 def test_self_fusion(case, copies):
     name, (source, _), expected, folder = case
     output = folder / f"self_{copies}"
-    plan = interop.plan_fusion([source] * copies)
-    plan.write(output, check=verifying.verify)
+    check = verifying.verify if copies == 2 else None
+    interop.plan_fusion([source] * copies).write(output, check=check)
     factor = 1 if name != "gpt2_bare" else 1 / copies
     result = copies_of(outputs(output), expected)
     assert distance(result, factor * expected) < TOLERANCE
-    assert "within" in (output / "README.md").read_text()
+    assert (copies == 2) == ("Loaded by transformers" in (output / "README.md").read_text())
 
 
 def test_the_mlps_grow(case):

@@ -4,8 +4,12 @@ No two axes have equal sizes, so that a weight that is put down the wrong way do
 and biases are random too, so that a lost factor shows.
 """
 
-import torch
-import transformers
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+# These models are too small for more.
+torch.set_num_threads(1)
 
 _TEXT = {"vocab_size": 23, "hidden_size": 12, "num_hidden_layers": 2, "intermediate_size": 20}
 _ENCODER = _TEXT | {"num_attention_heads": 3, "max_position_embeddings": 11, "type_vocab_size": 2}

@@ -1,4 +1,4 @@
-"""T5s converted between libraries: what `trainers.convert` does."""
+"""Conversions of T5s between libraries: what `trainers.convert` does."""
 
 import dataclasses
 import os
@@ -11,7 +11,7 @@ from keras_fusion.interop import presets, t5, writing
 from keras_fusion.layers.values import deferred
 from trainers.checkpoints import models
 from trainers.data.manifest import VOCABULARY, sha256_of
-from trainers.errors import UserError
+from trainers.errors import UserError, os_errors
 from trainers.pretraining import fused_folders
 from trainers.programs import check_options, option
 
@@ -22,42 +22,30 @@ _SENTENCEPIECE = "spiece.model"
 
 @dataclasses.dataclass(frozen=True)
 class ConvertConfig:
-    """What is converted, and to what; checks itself.
-
-    Raises:
-        UserError: a folder is not named, or the output holds something.
-    """
+    """Source and target of a conversion; checks itself."""
 
     source: str = option(
-        "", "Folder of a stage or checkpoint, a preset of KerasHub, or a folder of transformers."
+        "",
+        "Folder of a stage or checkpoint, a preset of KerasHub, or a folder of transformers.",
+        required="FOLDER",
     )
-    output: str = option("", "New folder for the converted model.")
+    output: str = option("", "New folder for the converted model.", required="FOLDER")
     format: str = option(
         HUGGINGFACE, "Library to convert to.", choices=(HUGGINGFACE, KERAS_HUB, KERAS_FUSION)
     )
 
     def __post_init__(self):
         check_options(self)
-        for name in ("source", "output"):
-            if not getattr(self, name):
-                raise UserError(
-                    expected=f"--{name} to name a folder",
-                    received=f"{name}=''",
-                    do=f"Add --{name}=FOLDER",
-                )
         if os.path.lexists(self.output):
             raise UserError(
-                expected="--output to be a new folder",
-                received=f"output={self.output!r}, which exists",
-                do="Choose another one; nothing is overwritten",
+                "--output to be a new folder",
+                f"output={self.output!r}, which exists",
+                "Choose another one; nothing is overwritten",
             )
 
 
 def convert(config: ConvertConfig) -> pathlib.Path:
-    """Converts a T5, and says what it wrote.
-
-    Returns:
-        The folder of what was written.
+    """Converts a T5, and returns the folder of what was written.
 
     Raises:
         UserError: the source cannot be read, or the output not written.
@@ -69,14 +57,9 @@ def convert(config: ConvertConfig) -> pathlib.Path:
         KERAS_HUB: _write_preset,
         KERAS_FUSION: _write_checkpoint,
     }
-    try:
-        written = writers[config.format](config.output, t5_config, weights, vocabulary)
-    except OSError as error:
-        raise UserError(
-            expected="to write a model",
-            received=f"output={config.output!r} ({error.strerror or error})",
-            do="Make room there or choose another folder",
-        ) from error
+    write = writers[config.format]
+    with os_errors("to write a model", f"output={config.output!r}", "Make room there"):
+        written = write(config.output, t5_config, weights, vocabulary)
     print(f"Wrote {written}, {kf.models.parameter_count(t5_config):,} parameters")
     return written
 

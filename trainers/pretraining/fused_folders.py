@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from keras_fusion import interop
 from keras_fusion.interop import presets, verifying
-from trainers.errors import UserError
+from trainers.errors import UserError, os_errors
 
 TRANSFORMERS, KERAS_HUB, CHECKPOINTS = "transformers", "keras_hub", "keras_fusion"
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -53,14 +53,8 @@ def fuse_transformers(config) -> pathlib.Path | None:
     if config.dry_run:
         return None
     written = {"max_shard_size": config.max_shard_size, "command": config.command}
-    try:
+    with os_errors("to write a model", f"output={config.output!r}", "Make room there"):
         plan.write(config.output, check=_check(plan, config.verify), **written)
-    except OSError as error:
-        raise UserError(
-            "to write a model",
-            f"output={config.output!r} ({error.strerror or error})",
-            "Make room there or choose another folder",
-        ) from error
     print(f"Wrote {config.output}")
     return pathlib.Path(config.output)
 
