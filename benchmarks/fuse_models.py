@@ -19,29 +19,36 @@ import keras_fusion as kf
 
 
 def measure(size):
-    """Seconds of one copy of the sources' weights, and of a fusion without its check."""
+    """`(wall seconds, processor seconds)` of a copy of the sources' weights, and of a fusion."""
     sources = [
         keras.applications.ResNet50(weights=None, input_shape=(size, size, 3), classes=10)
         for _ in range(2)
     ]
-    began = time.perf_counter()
-    copies = [np.array(weight) for model in sources for weight in model.get_weights()]
-    copied = time.perf_counter() - began
-    del copies
-    began = time.perf_counter()
-    fused = kf.fuse(sources, check=False)
-    seconds = time.perf_counter() - began
-    return copied, seconds, fused.count_params()
+    copied = _seconds(lambda: [np.array(weight) for m in sources for weight in m.get_weights()])
+    return copied, _seconds(lambda: kf.fuse(sources, check=False))
+
+
+def _seconds(function):
+    wall, processor = time.perf_counter(), time.process_time()
+    made = function()
+    seconds = time.perf_counter() - wall, time.process_time() - processor
+    del made
+    return seconds
 
 
 def main(argv):
     del argv
     warnings.simplefilter("ignore")
     rows = [measure(flags.FLAGS.size) for _ in range(flags.FLAGS.rounds)]
-    copied, fused = (statistics.median(column) for column in list(zip(*rows, strict=True))[:2])
-    print(f"copy of the sources' weights  {copied:8.2f} s")
-    print(f"fusion, without the check     {fused:8.2f} s")
-    print(f"ratio                         {fused / copied:8.2f}    ({rows[0][2]:,} weights)")
+    print("                  copy    fusion     ratio    min – max")
+    for name, kind in (("wall time", 0), ("processor time", 1)):
+        copies, fusions = ([row[part][kind] for row in rows] for part in range(2))
+        ratios = [fusion / copy for copy, fusion in zip(copies, fusions, strict=True)]
+        copy, fusion, ratio = map(statistics.median, (copies, fusions, ratios))
+        print(
+            f"{name:14s} {copy:5.2f} s   {fusion:5.2f} s     {ratio:5.2f}    "
+            f"{min(ratios):.2f} – {max(ratios):.2f}"
+        )
 
 
 if __name__ == "__main__":
