@@ -15,7 +15,7 @@ OPTIMIZERS = ("fresh", "grow")
 
 
 class SlotGrowth(NamedTuple):
-    """How the optimizer state of a weight grows.
+    """Growth of the optimizer state of a weight.
 
     Args:
         weight: The `FusedWeight`.

@@ -12,8 +12,10 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if os.environ["KERAS_BACKEND"] == "jax":
-    # Eight virtual devices for meshes; compiling is most of what these tests wait for.
+    # Eight virtual devices for meshes; compiling is most of what these tests wait for: without
+    # optimizations and the newer emitters it takes half the time.
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags += " --xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
 import numpy as np

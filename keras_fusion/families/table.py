@@ -15,7 +15,7 @@ from keras_fusion.families.notation import parse
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-    """What one library calls the parts of a family.
+    """Names that one library gives the parts of a family.
 
     Args:
         classes: Names of the classes that have them.

@@ -21,7 +21,7 @@ from trainers.programs import check_options, option
 
 @dataclasses.dataclass(frozen=True)
 class FaultsConfig:
-    """What is killed; checks itself."""
+    """Number and seed of the runs that are killed; checks itself."""
 
     points: int = option(30, "Number of runs that are killed.", at_least=1, group="Faults")
     seed: int = option(0, "Seed that the points are drawn from.", at_least=0)

@@ -1,4 +1,4 @@
-"""What a finished run's folder holds, apart from what the clock says."""
+"""Content of a finished run's folder, apart from what the clock says."""
 
 import hashlib
 import json

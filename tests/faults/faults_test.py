@@ -33,12 +33,15 @@ def harness(tmp_path_factory):
             Point("trainers.checkpoints.writer:_put_in_place", 0, "after"),
         ],
         # In the middle of the second stage's weights.
-        [Point("file:model.safetensors", 4, "inside", 100)],
+        pytest.param([Point("file:model.safetensors", 4, "inside", 100)], marks=pytest.mark.slow),
         # In the middle of the fusion; and when the fused stage writes what it is.
-        [
-            Point("trainers.pretraining.stage:make_model", 1, "inside", 3000),
-            Point("file:.stage.json.partial", 0, "inside", 30),
-        ],
+        pytest.param(
+            [
+                Point("trainers.pretraining.stage:make_model", 1, "inside", 3000),
+                Point("file:.stage.json.partial", 0, "inside", 30),
+            ],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["step, checkpoint", "weights", "fusion, settings"],
 )
@@ -110,6 +113,7 @@ def test_sigterm_in_training_saves_and_goes_on(harness):
     assert {name for name in lost if not name.startswith("report/")} == set()
 
 
+@pytest.mark.slow  # stopping_test.py has the signals, the test above a stopped program
 def test_sigint_in_a_fusion_ends_at_once(harness):
     run = Paused(harness, "sigint", "trainers.pretraining.stage:make_model", 1, "inside", 3000)
     with run.waiting() as pid:

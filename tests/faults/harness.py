@@ -28,7 +28,7 @@ MAX_KILLS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of a run that was killed.
+    """End of a run that was killed.
 
     Args:
         killed: where, once or several times.
@@ -42,7 +42,7 @@ class Outcome:
 
     @property
     def survived(self) -> bool:
-        """Whether it ended as the run that was never killed."""
+        """True for the end of the run that was never killed."""
         return not self.lost and not self.fault
 
 
@@ -79,7 +79,7 @@ class Harness:
         return folder
 
     def lost(self, folder: pathlib.Path) -> dict[str, int]:
-        """What differs in a finished run from the one that was never killed."""
+        """Returns what differs in a finished run from the one that was never killed."""
         return compare.lost(self.expected, compare.content(folder / "w"))
 
     def kill(self, name: str, killed: list[points.Point]) -> Outcome:

@@ -1,4 +1,4 @@
-"""Where a process is killed: sites in the trainer, and what happens at one of their calls.
+"""Points at which a process is killed: sites in the trainer, and the end at one of their calls.
 
 Nothing of this is in the product: `arm` wraps functions of the trainer by name, in the process
 that is going to die.

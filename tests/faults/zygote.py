@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """How a process ended: its exit code, or minus the signal; and what it printed."""
+    """End of a process: its exit code, or minus the signal, and what it printed."""
 
     code: int
     output: str

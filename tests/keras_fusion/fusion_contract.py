@@ -237,7 +237,7 @@ def check_masking(layer, inputs, vocabulary):
 
 
 def check_errors(layer_class, layer, kwargs, inputs, grow=None, mismatch=None):
-    """What cannot be fused is named, in one `FusionError`."""
+    """Checks that one `FusionError` names all that cannot be fused."""
     with pytest.raises(FusionError, match="at least two networks, received 1"):
         layer.fuse()
     with pytest.raises(FusionError, match="source 1 is a Dense, which is not fusable"):

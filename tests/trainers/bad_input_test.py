@@ -324,6 +324,7 @@ def test_fuse_refuses(world, command, value, way_out):
     assert not world["new"].exists()
 
 
+@pytest.mark.slow  # programs_test.py shows it of a program that imports no TensorFlow
 @pytest.mark.parametrize(
     ("module", "arguments", "expected"),
     [
@@ -351,7 +352,7 @@ def test_programs_end_with_one_line_and_exit_code_2(tmp_path, module, arguments,
 
 
 def test_the_good_form_of_these_commands_is_accepted(world):
-    """What the tables change one thing of; so each is refused for the reason that it names."""
+    """The tables change one thing of these, so each is refused for the reason that it names."""
     assert len(PRETRAIN) + len(FUSE) >= 25
     good = "--plan=self_fusion --data_dir={data} --workdir={w} --steps=S:3,M:5".format(**world)
     found = nano.config_of(pretrain, "--size=nano", *good.split())

@@ -1,5 +1,6 @@
 """A size for tests: models of width 8 and 16, tokens of a made-up language, three steps a stage."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -7,11 +8,14 @@ import pathlib
 import random
 import typing
 
+import keras
+
 from keras_fusion.models import config as model_config
 from trainers import programs
 from trainers.data.config import DataConfig
 from trainers.data.preparation import prepare
 from trainers.plans import sizes
+from trainers.reports import pictures
 from trainers.runs.workdir import RECORD_FILE, RUN_FILE
 
 PIECES, SENTINELS = 64, 8
@@ -29,7 +33,9 @@ NANO = sizes.Size(
 
 
 def define(monkeypatch):
-    """Makes `--size=nano` known, as a monkeypatch."""
+    """Makes `--size=nano` known, as a monkeypatch, and leaves the pictures of reports empty."""
+    # Drawing takes longer than training at this size; the tests of the reports draw.
+    monkeypatch.setattr(pictures.Picture, "png", lambda picture, theme=None: b"")
     monkeypatch.setitem(sizes.SIZES, "nano", NANO)
     # (hidden_dim, num_heads, key_value_dim, intermediate_dim, num_layers)
     monkeypatch.setitem(model_config.SIZES, "nano_s", (8, 2, 4, 16, 1))
@@ -42,6 +48,19 @@ def define_with_large(monkeypatch):
     monkeypatch.setitem(model_config.SIZES, "nano_l", (32, 8, 4, 64, 1))
     large = dataclasses.replace(NANO, models={**NANO.models, "L": "nano_l"})
     monkeypatch.setitem(sizes.SIZES, "nano", large)
+
+
+@contextlib.contextmanager
+def eager():
+    """TensorFlow runs steps one operation after the other: tracing takes longer than training."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 def write_text(path: pathlib.Path, seed: int = 0, paragraphs: int = 200) -> pathlib.Path:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.trainers.reports import synthetic
 from trainers import errors, programs, report
+from trainers.reports import pictures
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,11 +18,11 @@ def call(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_report_is_written_and_its_place_printed(tmp_path):
+def test_report_is_written_and_its_place_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pictures.Picture, "png", lambda picture, theme=None: b"")
     workdir = synthetic.write_run(tmp_path / "w", synthetic.small(), synthetic.baseline())
-    done = call(f"--workdir={workdir}")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == f"Report: {workdir}/report/report.html"
+    report.main(programs.parse(report.ReportConfig, [f"--workdir={workdir}"]))
+    assert capsys.readouterr().out == f"Report: {workdir}/report/report.html\n"
     assert (workdir / "report" / "report.html").exists()
 
 

@@ -1,4 +1,4 @@
-"""What is compared between sources, each once a silently wrong network or a foreign exception."""
+"""Refused differences between sources, each once a wrong network or a foreign exception."""
 
 import keras
 import numpy as np
@@ -42,6 +42,7 @@ def check_mean(sources, atol=1e-5, **options):
     return fused
 
 
+@pytest.mark.one_backend
 class TestSettings:
     @pytest.mark.parametrize(
         ("first", "second", "message"),
@@ -146,6 +147,7 @@ class TestSettings:
         check_mean(sources)
 
 
+@pytest.mark.one_backend
 class TestWiring:
     def test_a_residual_before_and_after_the_norm(self):
         def before(x):
@@ -182,6 +184,7 @@ class TestWiring:
 
 
 class TestWhatIsSupported:
+    @pytest.mark.one_backend
     def test_an_activation_that_normalises_over_the_units(self):
         def centred(x):
             return x - ops.mean(x, -1, keepdims=True)
@@ -204,6 +207,7 @@ class TestWhatIsSupported:
 
         check_mean([graph(function, (3, 5), seed=seed) for seed in range(3)])
 
+    @pytest.mark.one_backend
     def test_anything_before_the_first_layer_with_weights(self):
         stack = [layers.Rescaling(1 / 255), layers.RandomFlip(), layers.Flatten()]
         sources = [
@@ -227,6 +231,7 @@ class TestWhatIsSupported:
         assert isinstance(fused, keras.Sequential)
         assert isinstance(fused.get_layer("block"), keras.Sequential)
 
+    @pytest.mark.one_backend
     def test_a_gate_of_one_unit(self):
         def function(x):
             x = layers.Dense(6)(x)
@@ -243,6 +248,7 @@ class TestWhatIsSupported:
 
         check_mean([graph(function, (3, 4), seed=seed) for seed in range(2)])
 
+    @pytest.mark.one_backend
     def test_compiled_with_what_is_the_users_own(self):
         class Halving(keras.optimizers.schedules.LearningRateSchedule):
             def __call__(self, step):
@@ -267,6 +273,7 @@ class TestWhatIsSupported:
         assert losses[-1] < losses[0]
 
 
+@pytest.mark.one_backend
 def test_symmetry_sees_the_projections_of_an_attention():
     def function(x):
         x = layers.Dense(4)(x)
@@ -287,6 +294,7 @@ def test_symmetry_sees_the_projections_of_an_attention():
     assert kf.symmetry(fused) > 0.1
 
 
+@pytest.mark.one_backend
 class TestTheCheck:
     def test_a_wrong_declaration_is_found_and_named(self):
         class Mixing(layers.Layer):

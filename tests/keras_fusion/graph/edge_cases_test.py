@@ -30,6 +30,7 @@ class TestWhatLayersLearnedFromData:
     def test_a_normalization_that_all_share(self):
         check_mean([self.network(np.arange(20), seed) for seed in range(2)])
 
+    @pytest.mark.one_backend
     def test_normalizations_that_differ(self):
         with pytest.raises(kf.FusionError, match="layer `normalization.*must be equal in every"):
             kf.fuse([self.network(np.arange(20), 0), self.network(np.arange(20) ** 2, 1)])
@@ -64,6 +65,7 @@ class TestEinsumDense:
 
         check_mean(pair(function, (5,)))
 
+    @pytest.mark.one_backend
     def test_a_letter_that_is_summed_without_a_weight(self):
         def function(width):
             def network(x):
@@ -89,6 +91,7 @@ class TestEinsumDense:
         lambda width: layers.TimeDistributed(layers.Dense(width, activation="softmax")),
     ],
 )
+@pytest.mark.one_backend
 def test_activations_inside_that_join_units_are_refused(make):
     def function(width):
         return lambda x: layers.Dense(2)(make(width)(x))
@@ -108,6 +111,7 @@ def test_grouped_convolutions():
         kf.fuse(pair(function, (6, 4), widths=(4, 8)))
 
 
+@pytest.mark.one_backend
 def test_groups_of_a_norm_that_all_sources_read_are_compared():
     def network(groups):
         return stacked(
@@ -118,6 +122,7 @@ def test_groups_of_a_norm_that_all_sources_read_are_compared():
         kf.fuse([network(2), network(4)])
 
 
+@pytest.mark.one_backend
 def test_a_flatten_of_channels_that_come_first():
     def function(width):
         def network(x):
@@ -129,6 +134,7 @@ def test_a_flatten_of_channels_that_come_first():
     check_mean(pair(function, (3, 5)))
 
 
+@pytest.mark.one_backend
 class TestNamesAndTypes:
     def network(self, seed):
         inputs = keras.Input((5,), name="features")
@@ -188,6 +194,7 @@ class TestNestedModels:
 
         check_mean(pair(function, (5,)))
 
+    @pytest.mark.one_backend
     def test_called_on_more_than_it_reads(self):
         def function(width):
             def network(x):
@@ -199,6 +206,7 @@ class TestNestedModels:
 
         check_mean(pair(function, (5,)))
 
+    @pytest.mark.one_backend
     def test_of_which_one_output_is_read(self):
         def function(width):
             def network(x):
@@ -212,6 +220,7 @@ class TestNestedModels:
         check_mean(pair(function, (5,)))
 
 
+@pytest.mark.one_backend
 def test_a_lambda_before_anything_grew():
     sources = [
         stacked(layers.Lambda(lambda x: 2 * x), layers.Dense(width), layers.Dense(2), seed=width)
@@ -231,6 +240,7 @@ def test_a_masked_sequential():
     assert isinstance(check_mean(sources), keras.Sequential)
 
 
+@pytest.mark.one_backend
 def test_a_mask_that_would_be_lost_is_refused():
     def network(seed):
         inputs = keras.Input((5,), dtype="int32")
@@ -242,6 +252,7 @@ def test_a_mask_that_would_be_lost_is_refused():
         kf.fuse([network(0), network(1)])
 
 
+@pytest.mark.one_backend
 def test_a_layer_that_is_computed_apart_and_called_twice():
     def function(width):
         def network(x):
@@ -253,6 +264,7 @@ def test_a_layer_that_is_computed_apart_and_called_twice():
     check_mean(pair(function, (3, 5)))
 
 
+@pytest.mark.one_backend
 def test_outputs_without_a_mean():
     def function(width):
         def network(x):
@@ -305,6 +317,7 @@ def test_cells_that_keras_numbered():
     check_mean(pair(function, (3, 5)))
 
 
+@pytest.mark.one_backend
 def test_an_activation_over_another_dimension():
     def function(width):
         def network(x):
@@ -326,12 +339,14 @@ def test_an_activation_over_another_dimension():
         (lambda a, b: kf.fuse([a, b], weights=["a", "b"]), "weights must be 2 numbers"),
     ],
 )
+@pytest.mark.one_backend
 def test_arguments_of_other_kinds(call, message):
     a, b = (stacked(layers.Dense(2), seed=seed) for seed in range(2))
     with pytest.raises(kf.FusionError, match=message):
         call(a, b)
 
 
+@pytest.mark.one_backend
 def test_functions_that_differ_in_what_they_close_over_or_default_to():
     def closing(scale):
         return lambda x: ops.tanh(x) * scale[2500]
@@ -350,6 +365,7 @@ def test_functions_that_differ_in_what_they_close_over_or_default_to():
             kf.fuse(sources)
 
 
+@pytest.mark.one_backend
 def test_an_output_that_weighs_the_loss_by_its_mask():
     def network(seed):
         inputs = keras.Input((4,), dtype="int32")
@@ -362,6 +378,7 @@ def test_an_output_that_weighs_the_loss_by_its_mask():
         kf.fuse([network(0), network(1)], average="outputs")
 
 
+@pytest.mark.one_backend
 def test_states_of_recurrent_layers():
     def network(seed, stateful=False, given=False):
         inputs = [keras.Input(batch_shape=(3, 4, 2)), keras.Input(batch_shape=(3, 4))]
@@ -375,6 +392,7 @@ def test_states_of_recurrent_layers():
         kf.fuse([network(0, given=True), network(1, given=True)])
 
 
+@pytest.mark.one_backend
 def test_layers_that_are_told_to_train():
     def function(width):
         def network(x):
@@ -394,6 +412,7 @@ def test_grouped_queries_of_what_all_sources_read():
     check_mean(pair(function, (5, 6), widths=(2, 1)))
 
 
+@pytest.mark.one_backend
 def test_scores_of_an_attention_as_an_output():
     def function(width):
         def network(x):
@@ -421,6 +440,7 @@ def test_norms_of_channels_on_what_all_sources_read(axis):
     check_mean(pair(function, (3, 4, 6)))
 
 
+@pytest.mark.one_backend
 def test_an_equation_with_dimensions_behind_its_letters():
     def function(width):
         return lambda x: layers.Dense(2)(layers.EinsumDense("ab...,bc->ac...", 3)(x))
@@ -429,6 +449,7 @@ def test_an_equation_with_dimensions_behind_its_letters():
         kf.fuse(pair(function, (5, 3)))
 
 
+@pytest.mark.one_backend
 def test_equal_sources_under_the_rule_behind_a_skip_from_the_input():
     def network(x):
         x = layers.Concatenate()([x, layers.Dense(4)(x)])
@@ -442,6 +463,7 @@ def test_equal_sources_under_the_rule_behind_a_skip_from_the_input():
 
 
 @pytest.mark.parametrize("kind", [layers.MultiHeadAttention, FusableMultiHeadAttention])
+@pytest.mark.one_backend
 def test_an_attention_whose_output_is_the_model_s(kind):
     def function(width):
         return lambda x: kind(width, 3, output_shape=2)(x, x)

@@ -1,5 +1,6 @@
 """`kf.fuse` on functional and sequential models: what it computes, and what it cannot fuse."""
 
+import os
 import subprocess
 import sys
 import warnings
@@ -112,6 +113,7 @@ def test_the_mean_is_that_before_the_last_activation(activation):
     np.testing.assert_allclose(numpy(kf.fuse(sources)(FEATURES)), expected, atol=1e-5)
 
 
+@pytest.mark.one_backend
 def test_rule_keeps_the_architecture_and_property_the_groups():
     sources = [residual(0, 4), residual(1, 3)]
     groups = {}
@@ -156,6 +158,7 @@ def test_several_inputs_and_outputs():
         np.testing.assert_allclose(numpy(found), mean, atol=1e-5)
 
 
+@pytest.mark.one_backend
 def test_the_inputs_may_leave_as_they_came():
     def build(seed):
         inputs = keras.Input((5,))
@@ -170,6 +173,7 @@ def test_the_inputs_may_leave_as_they_came():
     np.testing.assert_allclose(numpy(probabilities), numpy(keras.ops.softmax(found)), atol=1e-6)
 
 
+@pytest.mark.one_backend
 def test_a_report_says_what_became_of_every_weight():
     fused = kf.fuse([perceptron(0), perceptron(1, 3)])
     rows = {row.path.split("/")[1] + str(row.shape): row for row in kf.report(fused).weights}
@@ -205,8 +209,9 @@ def seeded(build):
     return [randomised(build(), seed) for seed in range(2)]
 
 
+@pytest.mark.one_backend
 class TestWhatOnceCouldNotBeFused:
-    """What needs the sources apart is computed for each of them, and joined."""
+    """Operations that need the sources apart are computed for each of them, and joined."""
 
     @pytest.mark.parametrize(
         ("build", "inputs"),
@@ -261,6 +266,7 @@ class TestWhatOnceCouldNotBeFused:
         np.testing.assert_allclose(fused_output(sources)[0], mean_output(sources)[0], atol=1e-5)
 
 
+@pytest.mark.one_backend
 class TestWhatCannotBeFused:
     def test_depths_that_differ(self):
         a = of(FusableDense(4), FusableDense(2))
@@ -322,6 +328,7 @@ class TestWhatCannotBeFused:
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.one_backend
 class TestSymmetryWarning:
     def test_equal_sources(self):
         with pytest.warns(SymmetryWarning, match="never part") as caught:
@@ -365,6 +372,7 @@ class TestOptimizers:
         assert int(numpy(fused.optimizer.iterations)) == 0
         assert float(numpy(fused.optimizer.learning_rate)) == pytest.approx(0.01)
 
+    @pytest.mark.one_backend
     def test_what_cannot_grow(self):
         with pytest.raises(FusionError, match="needs sources that are compiled with Adam"):
             kf.fuse([perceptron(0), perceptron(1)], optimizer="grow")
@@ -375,6 +383,7 @@ class TestOptimizers:
             kf.fuse(sources, optimizer="grow")
 
 
+@pytest.mark.one_backend
 class TestCopies:
     @pytest.mark.parametrize("asymmetry", [0.0, 0.3])
     @pytest.mark.parametrize(("build", "inputs"), [(perceptron, FEATURES), (residual, FEATURES)])
@@ -427,6 +436,7 @@ class TestInputsOutputsAndWeights:
         mean = np.mean([numpy(model(x)) for model, x in zip(sources, parts, strict=True)], 0)
         np.testing.assert_allclose(numpy(fused(np.concatenate(parts, -1))), mean, atol=1e-5)
 
+    @pytest.mark.one_backend
     def test_all_outputs_are_kept(self):
         sources = [perceptron(0, activation="softmax"), perceptron(1, 3, activation="softmax")]
         fused = kf.fuse(sources, outputs="concat")
@@ -440,6 +450,7 @@ class TestInputsOutputsAndWeights:
         expected = 0.7 * numpy(sources[0](FEATURES)) + 0.3 * numpy(sources[1](FEATURES))
         np.testing.assert_allclose(numpy(fused(FEATURES)), expected, atol=1e-5)
 
+    @pytest.mark.one_backend
     def test_probabilities_are_averaged_on_demand(self):
         sources = [perceptron(seed, activation="softmax") for seed in range(3)]
         fused = kf.fuse(sources, average="outputs")
@@ -455,11 +466,13 @@ class TestInputsOutputsAndWeights:
             ({"average": "mean"}, "average must be one of .*average='mean'"),
         ],
     )
+    @pytest.mark.one_backend
     def test_bad_options(self, options, message):
         with pytest.raises(FusionError, match=message):
             kf.fuse([perceptron(0), perceptron(1)], **options)
 
 
+@pytest.mark.one_backend
 def test_a_saved_model_of_stock_layers_loads_without_the_library(tmp_path):
     def network(seed):
         inputs = keras.Input((5,))
@@ -477,5 +490,7 @@ def test_a_saved_model_of_stock_layers_loads_without_the_library(tmp_path):
         "np.save(sys.argv[3], keras.ops.convert_to_numpy(model(np.load(sys.argv[2]))))\n"
     )
     names = [str(tmp_path / name) for name in ("fused.keras", "x.npy", "y.npy")]
-    subprocess.run([sys.executable, "-c", program, *names], check=True)
+    # Another backend than this one's, which starts fast.
+    environment = os.environ | {"KERAS_BACKEND": "numpy"}
+    subprocess.run([sys.executable, "-c", program, *names], env=environment, check=True)
     np.testing.assert_allclose(np.load(names[2]), numpy(fused(FEATURES)), atol=1e-6)

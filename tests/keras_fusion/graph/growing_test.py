@@ -140,6 +140,7 @@ def assert_same_function(grown, model, build):
     np.testing.assert_allclose(numpy(grown(INPUTS[build])), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.one_backend
 def test_the_blocks_of_a_copy():
     model = perceptron()
     grown = kf.grow(model, first=2)
@@ -152,6 +153,7 @@ def test_the_blocks_of_a_copy():
     np.testing.assert_array_equal(wide[2][0], last[0])
 
 
+@pytest.mark.one_backend
 def test_units_that_are_read_beside_others():
     """Behind a concatenation with the input only the rows of the copies are divided."""
     inputs = keras.Input((2,))
@@ -178,16 +180,19 @@ def test_units_that_are_read_beside_others():
         (perceptron, {}, "Received: no names"),
     ],
 )  # fmt: skip
+@pytest.mark.one_backend
 def test_what_cannot_grow(build, factors, message):
     with pytest.raises(FusionError, match=message):
         kf.grow(build(), factors)
 
 
+@pytest.mark.one_backend
 def test_a_model_without_a_graph():
     with pytest.raises(FusionError, match="growing takes a kf.models.T5, or a built"):
         kf.grow(keras.Sequential([layers.Dense(2)]), mlp=2)
 
 
+@pytest.mark.one_backend
 def test_residual_convolutions_grow_inside_their_branch_only():
     inputs = keras.Input((6, 6, 3))
     x = layers.Conv2D(4, 3, padding="same", name="stem")(inputs)
@@ -203,12 +208,14 @@ def test_residual_convolutions_grow_inside_their_branch_only():
     np.testing.assert_allclose(numpy(both(images)), numpy(model(images)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.one_backend
 def test_noise_parts_the_copies_and_without_it_growth_warns():
     with pytest.warns(SymmetryWarning):
         kf.grow(perceptron(), mlp=2)
     assert kf.symmetry(kf.grow(perceptron(), mlp=2, noise=0.3)) > 0.05
 
 
+@pytest.mark.one_backend
 def test_a_report_names_what_grew():
     grown = kf.grow(transformer(), heads=2, pooled=3)
     rows = {row.path: (row.shape, row.factor) for row in kf.report(grown).weights}

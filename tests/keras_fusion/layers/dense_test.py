@@ -61,6 +61,7 @@ class TestDense:
         assert at_once.blocks == {"input": (2, 3, 1), "output": (3, 1, 2)}
         assert staged.blocks == {"input": (5, 1), "output": (4, 2)}
 
+    @pytest.mark.one_backend
     def test_all_mismatches_are_named_at_once(self):
         a = built(FusableDense(3, activation="relu"), random_inputs([(2, 4)]))
         b = built(FusableDense(3, activation="tanh", use_bias=False), random_inputs([(2, 4)]))
@@ -70,12 +71,14 @@ class TestDense:
         assert "use_bias: True vs False" in str(error.value)
         assert "\n" not in str(error.value)
 
+    @pytest.mark.one_backend
     def test_inputs_that_do_not_grow_must_have_one_width(self):
         a = built(FusableDense(3), random_inputs([(2, 4)]))
         b = built(FusableDense(3), random_inputs([(2, 5)]))
         with pytest.raises(FusionError, match=r"`kernel`: axis `input`.*sizes=\(4, 5\)"):
             a.fuse(b, grow={"output"})
 
+    @pytest.mark.one_backend
     def test_dtype_policies_must_agree(self):
         a = built(FusableDense(3), random_inputs([(2, 4)]))
         b = built(FusableDense(3, dtype="float16"), random_inputs([(2, 4)]))
@@ -91,10 +94,12 @@ class TestDense:
         fused = layer.fuse(layer, noise=0.1)
         assert {weight.dtype for weight in fused.weights} == {dtype}
 
+    @pytest.mark.one_backend
     def test_axes_of_the_wrong_number(self):
         with pytest.raises(ValueError, match=r"\('input', 'output'\).*axes=\('a',\)"):
             FusableDense(3, axes=("a",))
 
+    @pytest.mark.one_backend
     def test_an_adapter_has_no_declared_axes(self):
         layer = built(FusableDense(3), random_inputs([(2, 4)]))
         layer.enable_lora(2)

@@ -56,6 +56,7 @@ def test_the_same_bits_as_fusing_models(version, how):
     assert_same(a.fuse(b, **how), fused_from_arrays([a, b], **how))
 
 
+@pytest.mark.one_backend
 def test_other_widths_and_a_source_that_was_fused():
     a, b = tiny.model(0, num_layers=1), tiny.model(1, num_layers=1, hidden_dim=6, num_heads=3)
     both = a.fuse(b)
@@ -119,6 +120,7 @@ class TestFromWeights:
         made = T5.from_weights(model.config, arrays(model), dtype="bfloat16")
         assert made.head.kernel.dtype == "bfloat16"
 
+    @pytest.mark.one_backend
     def test_every_misfit_is_named_before_anything_is_allocated(self, monkeypatch):
         model = tiny.model(num_layers=1)
         weights = arrays(model)
@@ -137,6 +139,7 @@ class TestFromWeights:
             assert expected in str(error.value)
 
 
+@pytest.mark.one_backend
 class TestErrors:
     def test_every_mismatch_of_the_configurations(self):
         a = tiny.model(num_layers=1)
@@ -194,6 +197,7 @@ class TestErrors:
             fused_weights([], [], norm="batch")
 
 
+@pytest.mark.one_backend
 class TestSymmetryWarning:
     def test_equal_sources_without_noise_or_dropout(self):
         a = tiny.model(num_layers=1)

@@ -92,7 +92,7 @@ def test_the_loss_and_its_gradient_are_the_same(version):
 
 
 def test_without_segments_examples_of_a_row_see_each_other():
-    """What the tests above would find if nothing were hidden."""
+    """Shows what the tests above would find if nothing were hidden."""
     model = tiny.model(num_layers=1)
     batch = batch_of(PACKED)
     expected = logits_by_example(tiny.logits(model, batch), PACKED)

@@ -22,7 +22,7 @@ class TestProperty:
     """With norm="property" the fused logits are the mean of the sources' (section 3.1)."""
 
     @VERSIONS
-    @pytest.mark.parametrize("n", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("n", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4))])
     def test_equals_the_mean_of_the_logits(self, version, n):
         shapes = [{}, WIDER, {}, WIDEST][:n]
         sources = [tiny.model(seed, **version, **shape) for seed, shape in enumerate(shapes)]
@@ -34,6 +34,7 @@ class TestProperty:
         assert fused.count_params() == parameter_count(fused.config)
 
     @VERSIONS
+    @pytest.mark.one_backend
     def test_in_stages(self, version):
         inputs = tiny.batch(padding=True)
         a, b, c, d = (
@@ -49,6 +50,7 @@ class TestProperty:
         assert tiny.relative_gap(tiny.logits(uneven, inputs), mean) <= 1e-5
         assert uneven.config.norm_groups == (8, 6, 10)
 
+    @pytest.mark.one_backend
     def test_the_sources_stay_what_they_were(self):
         a, b = tiny.model(0, num_layers=1), tiny.model(1, num_layers=1)
         before = [weight.copy() for weight in a.get_weights()]
@@ -66,7 +68,7 @@ class TestSelfFusion:
 
     @VERSIONS
     @pytest.mark.parametrize("norm", ["property", "rule"])
-    @pytest.mark.parametrize(("n", "noise"), [(2, 0.0), (2, 0.3), (3, 0.3)])
+    @pytest.mark.parametrize(("n", "noise"), [(2, 0.0), (3, 0.3)])
     def test_keeps_the_logits(self, version, norm, n, noise):
         source = tiny.model(num_layers=1, **version)
         inputs = tiny.batch(padding=True)
@@ -78,6 +80,7 @@ class TestSelfFusion:
         assert fused.config.norm_groups == (None if norm == "rule" else (8,) * n)
         assert kf.symmetry(fused) > 0.1 if noise else kf.symmetry(fused) == 0
 
+    @pytest.mark.one_backend
     def test_gaussian_noise_moves_the_logits_a_little(self):
         source, inputs = tiny.model(num_layers=1), tiny.batch()
         gaps = [
@@ -88,6 +91,7 @@ class TestSelfFusion:
         ]
         assert 1e-6 < gaps[0] < 1e-2 < gaps[1]
 
+    @pytest.mark.one_backend
     def test_the_seed_decides_the_noise(self):
         source = tiny.model(num_layers=1)
         a, b, c = (source.self_fuse(2, noise=0.1, seed=seed) for seed in (1, 1, 2))
@@ -98,6 +102,7 @@ class TestSelfFusion:
         np.testing.assert_array_equal(kernels[0], kernels[1])
         assert not np.array_equal(kernels[0], kernels[2])
 
+    @pytest.mark.one_backend
     def test_noise_differs_from_weight_to_weight(self):
         fused = tiny.model(num_layers=1).self_fuse(2, noise=0.1)
         attention = fused.encoder.blocks[0].self_attention
@@ -118,6 +123,7 @@ class TestRule:
         assert moved.mean == pytest.approx(kept.mean) and moved.sources == kept.sources
 
 
+@pytest.mark.one_backend
 class TestErrors:
     def test_every_mismatch_is_named_at_once(self):
         a = tiny.model(num_layers=1)
@@ -180,6 +186,7 @@ class TestErrors:
             a.fuse(b, noise=0.1, noise_kind="balanced")
 
 
+@pytest.mark.one_backend
 class TestSymmetryWarning:
     def test_equal_sources_without_noise_or_dropout(self):
         with pytest.warns(SymmetryWarning, match="never part"):
@@ -196,6 +203,7 @@ class TestSymmetryWarning:
             a.fuse(b, noise=noise)
 
 
+@pytest.mark.one_backend
 def test_initialisers():
     config = T5Config(
         vocabulary_size=200,
@@ -277,8 +285,10 @@ def test_mixed_precision_ends_in_float32_logits(version):
     assert fused.dtype_policy.name == "mixed_bfloat16"
 
 
-@VERSIONS
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "mixed_float16"])
+@pytest.mark.parametrize(
+    ("version", "dtype"),
+    [(tiny.V1_1, "bfloat16"), (tiny.V1_0, "float16"), (tiny.V1_1, "mixed_float16")],
+)
 def test_small_floats_end_in_float32_logits(version, dtype):
     model = tiny.model(num_layers=1, dtype=dtype, **version)
     inputs = tiny.batch(padding=True)
@@ -320,6 +330,7 @@ class TestDropout:
         np.testing.assert_array_equal(dropped, np.repeat(dropped[:, :, :1], 4, 2))
         assert not np.array_equal(dropped[:, 0], dropped[:, 1])
 
+    @pytest.mark.one_backend
     def test_every_dropout_draws_for_itself(self):
         model = tiny.model(num_layers=2, dropout=0.5)
         seeds = [
@@ -329,6 +340,7 @@ class TestDropout:
         ]
         assert len(seeds) == len(set(seeds)) > 10
 
+    @pytest.mark.one_backend
     def test_its_rate_may_change_in_a_fusion(self):
         a, b = tiny.model(0, num_layers=1, dropout=0.1), tiny.model(1, num_layers=1)
         assert a.fuse(b).config.dropout == 0.1

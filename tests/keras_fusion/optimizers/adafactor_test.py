@@ -116,7 +116,7 @@ def assert_equal_values(ours, reference, names=tuple(SHAPES)):
         assert error <= 1e-6, f"{name}: {error}"
 
 
-@pytest.mark.parametrize("scheduled", [False, True])
+@pytest.mark.parametrize("scheduled", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_equals_optax_over_many_steps(scheduled):
     shapes = list(SHAPES.values())
     initial, grads = parameters(shapes), gradients(shapes, 40, seed=2)
@@ -144,6 +144,7 @@ def test_equals_optax_over_many_steps(scheduled):
         ({"epsilon1": 1e-3}, {"eps": 1e-3}),
     ],
 )
+@pytest.mark.one_backend
 def test_arguments_mean_the_same_as_in_optax(arguments, reference):
     names = ("query", "tiny kernel", "norm", "three axes")
     shapes = [SHAPES[name] for name in names]
@@ -211,6 +212,7 @@ def test_two_largest_axes_are_factored(shape, axes):
         ("t5_l", 1_138_316_800),
     ],
 )
+@pytest.mark.one_backend
 def test_slot_bytes_of_tables_8_and_9(size, count):
     shapes = t5_shapes(size)
     assert sum(math.prod(shape) for shape in shapes) == count
@@ -231,6 +233,7 @@ def test_slot_bytes_of_tables_8_and_9(size, count):
 
 
 @pytest.mark.parametrize("size", ["tiny_s", "tiny_m"])
+@pytest.mark.one_backend
 def test_no_other_slots_are_allocated(size):
     shapes = t5_shapes(size)
     optimizer = Adafactor(InverseSquareRoot())

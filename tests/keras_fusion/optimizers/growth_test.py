@@ -111,6 +111,7 @@ def test_self_fusion_has_the_state_that_the_fused_network_accumulates(make, limi
     assert int(ops.convert_to_numpy(optimizer.iterations)) == 4
 
 
+@pytest.mark.one_backend
 def test_grown_fused_state_grows_again():
     source = network(np.random.default_rng(2), hidden=4, mlp=6)
     state, _ = accumulate(keras.optimizers.Adam(0.0), source)
@@ -144,6 +145,7 @@ def t5_state(model, seed):
 
 
 @pytest.mark.parametrize(("version", "norm"), [("1.0", "property"), ("1.1", "rule")])
+@pytest.mark.one_backend
 def test_self_fused_t5(version, norm):
     config = T5Config(
         vocabulary_size=16,
@@ -170,6 +172,7 @@ def test_self_fused_t5(version, norm):
             assert error < 1e-4, f"{name} {key}: {error}"
 
 
+@pytest.mark.one_backend
 def test_different_sources_of_unequal_widths():
     rng = np.random.default_rng(3)
     widths = [(4, 6), (3, 2)]
@@ -189,6 +192,7 @@ def test_different_sources_of_unequal_widths():
     assert not np.any(grown["m"][4:, :6]) and not np.any(grown["m"][:4, 6:])
 
 
+@pytest.mark.one_backend
 def test_head_and_weights_without_a_growing_axis_keep_their_gradient():
     states = [
         {"head": {"v": np.full((w, 3), float(w))}, "offset": {"v": np.full(3, float(w))}}
@@ -207,6 +211,7 @@ def test_source_without_gradients_yet_grows_to_finite_state():
     np.testing.assert_allclose(grown, np.kron([[0, 0], [0, 1]], np.ones((2, 2))))
 
 
+@pytest.mark.one_backend
 def test_what_cannot_grow_is_named():
     state = {"body": {"v": np.ones((2, 2))}}
     axes = {"body": AXES["body"]}
@@ -220,6 +225,7 @@ def test_what_cannot_grow_is_named():
         read_state(keras.optimizers.SGD(0.1), {})
 
 
+@pytest.mark.one_backend
 def test_nothing_is_written_when_shapes_differ():
     variables = {name: keras.Variable(np.ones(3, "float32")) for name in ("a", "b")}
     optimizer = Adafactor(0.0)

@@ -8,6 +8,8 @@ from keras_fusion import theory
 from keras_fusion.errors import FusionError
 from tests.keras_fusion.theory import cases
 
+pytestmark = pytest.mark.one_backend
+
 
 class TestLieBracket:
     def test_parts_and_norms(self):

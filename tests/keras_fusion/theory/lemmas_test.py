@@ -10,6 +10,8 @@ from keras_fusion.theory.bracket import self_fusion_blocks
 from keras_fusion.theory.derivatives import combine
 from tests.keras_fusion.theory import cases
 
+pytestmark = pytest.mark.one_backend
+
 KINDS = (*cases.VERSIONS, "dense")
 
 
@@ -78,7 +80,7 @@ def test_lemma_1_scaled_gradient(case, point, small_gradient):
 
 
 def test_lemma_2_and_corollary_3_equal_blocks(case, point, small_gradient):
-    """Where there is η, all n² blocks have the gradient ∇L_S / n; for n = 2 half of it."""
+    """With η, all n² blocks have the gradient ∇L_S / n; for n = 2 half of it."""
     n, seen = len(case.sources), 0
     for path, fused, small in zip(
         paths(case), cases.arrays(point.second), small_gradient, strict=True

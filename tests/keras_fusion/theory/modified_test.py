@@ -11,6 +11,8 @@ from keras_fusion.theory.derivatives import combine
 from keras_fusion.theory.modified import drift, integrate, modified_loss_at, two_steps_from
 from tests.keras_fusion.theory import cases
 
+pytestmark = pytest.mark.one_backend
+
 STEPS = 0.02 * 0.5 ** np.arange(6)
 
 

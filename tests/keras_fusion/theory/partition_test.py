@@ -12,6 +12,8 @@ from keras_fusion.measures import diagonal_blocks
 from keras_fusion.theory.partition import Partition
 from tests.keras_fusion.theory import cases
 
+pytestmark = pytest.mark.one_backend
+
 KERNEL = "encoder/block_0/feed_forward/input_projector/kernel"
 
 

@@ -269,7 +269,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("at", range(6))
 def test_room_that_ends_at_any_sync_leaves_the_older_one(tmp_path, monkeypatch, at):
-    """Where space is given out late, a disk turns out to be full when a file is synced."""
+    """Some file systems give out space late: a disk turns out to be full when a file is synced."""
     checkpoints.save(tmp_path, 1, make_state(1), {})
     left, sync = [at], os.fsync
 

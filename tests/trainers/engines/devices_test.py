@@ -1,4 +1,4 @@
-"""What can be asked of a machine, and what is refused before anything is read."""
+"""Devices that can be asked for, and those that are refused before anything is read."""
 
 import keras
 import pytest

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="the engine of the tensorflow backend"
 )
 
-PROCESSES = ["4 devices", "worker 0", "worker 1"]
+WORKERS = ["worker 0", "worker 1"]
 
 
 @pytest.fixture(scope="module")
@@ -23,16 +23,19 @@ def one_device():
 
 
 @pytest.fixture(scope="module")
-def processes(tmp_path_factory):
-    """Name of each process to the arrays that it wrote."""
-    folder = tmp_path_factory.mktemp("equality")
+def workers(tmp_path_factory):
+    """Name of each worker to the arrays that it wrote."""
     ports = support.free_ports(2)
     cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
     configs = [{"cluster": cluster, "task": {"type": "worker", "index": i}} for i in range(2)]
-    arguments = [(4, None), (0, configs[0]), (0, configs[1])]
+    options = {name: (0, config) for name, config in zip(WORKERS, configs, strict=True)}
+    return written(tmp_path_factory.mktemp("workers"), options)
+
+
+def written(folder, processes):
+    """Runs processes, of which `processes` holds the options, and returns what each wrote."""
     running = {
-        name: support.start(folder / f"{name}.npz", *options)
-        for name, options in zip(PROCESSES, arguments, strict=True)
+        name: support.start(folder / f"{name}.npz", *options) for name, options in processes.items()
     }
     try:
         for name, process in running.items():
@@ -50,24 +53,34 @@ def of_run(states, run, kind):
 
 
 def gap(a, b):
-    assert list(a) == list(b)
-    assert a
+    assert a and list(a) == list(b)
     return max(float(np.abs(a[name].astype("f8") - b[name]).max()) for name in a)
 
 
-@pytest.mark.parametrize("process", PROCESSES)
+def assert_same_weights(expected, found, run):
+    weights = (of_run(states, run, "model") for states in (expected, found))
+    assert gap(*weights) < 1e-6
+    np.testing.assert_allclose(found[f"{run}|sums"], expected[f"{run}|sums"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("worker", WORKERS)
 @pytest.mark.parametrize("run", [" ".join(run) for run in support.RUNS])
-def test_same_weights_as_on_one_device(one_device, processes, run, process):
-    expected, weights = (of_run(s, run, "model") for s in (one_device, processes[process]))
-    assert gap(expected, weights) < 1e-6
-    sums = [states[f"{run}|sums"] for states in (one_device, processes[process])]
-    np.testing.assert_allclose(sums[1], sums[0], rtol=1e-6)
+def test_workers_have_the_weights_of_one_device(one_device, workers, run, worker):
+    assert_same_weights(one_device, workers[worker], run)
 
 
-def test_workers_end_with_the_same_bits(processes):
-    first, second = (processes[f"worker {index}"] for index in range(2))
+@pytest.mark.slow  # tensorflow_test.py has two devices of one process
+def test_four_devices_have_the_weights_of_one(one_device, tmp_path):
+    results = written(tmp_path, {"4 devices": (4, None)})["4 devices"]
     for run in support.RUNS:
-        assert gap(*(of_run(s, " ".join(run), "") for s in (first, second))) == 0
+        assert_same_weights(one_device, results, " ".join(run))
+    assert results["agree"].tolist() == [False, False, True]
+    assert results["engine"].tolist() == [4, True]
+
+
+def test_workers_end_with_the_same_bits(workers):
+    for run in support.RUNS:
+        assert gap(*(of_run(workers[name], " ".join(run), "") for name in WORKERS)) == 0
 
 
 def test_the_norm_of_these_runs_clips(gradients):
@@ -75,22 +88,16 @@ def test_the_norm_of_these_runs_clips(gradients):
     assert norm > 2 * support.CLIP_NORM
 
 
-@pytest.mark.parametrize("process", ["worker 0", "worker 1"])
-def test_a_resumed_run_draws_the_same_dropout_masks(processes, process):
-    assert processes[process]["resumed"]
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_resumed_run_draws_the_same_dropout_masks(workers, worker):
+    assert workers[worker]["resumed"]
 
 
-def test_one_worker_writes_and_all_agree(processes):
-    flags = {name: results["agree"].tolist() for name, results in processes.items()}
+def test_one_worker_writes_and_all_agree(workers):
     # Nobody, worker 1 alone, everybody.
-    assert flags["worker 0"] == flags["worker 1"] == [False, True, True]
-    assert flags["4 devices"] == [False, False, True]
-    engines = {name: results["engine"].tolist() for name, results in processes.items()}
-    assert engines == {
-        "4 devices": [4, True],
-        "worker 0": [2, True],
-        "worker 1": [2, False],
-    }
+    assert [workers[name]["agree"].tolist() for name in WORKERS] == [[False, True, True]] * 2
+    engines = [workers[name]["engine"].tolist() for name in WORKERS]
+    assert engines == [[2, True], [2, False]]
 
 
 # ---- one device, against other sums ----

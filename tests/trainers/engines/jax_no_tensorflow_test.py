@@ -32,7 +32,7 @@ with pytest.MonkeyPatch.context() as patch:
     folder, data = sys.argv[1:]
     config = nano.config_of(
         pretrain, "--size=nano", "--plan=self_fusion", f"--workdir={folder}", f"--data_dir={data}",
-        "--mesh_shape=batch:2,model:2", "--noprogress", "--dropout=0.1",
+        "--mesh_shape=batch:2,model:2", "--noprogress", "--dropout=0.1", "--eval_batches=1",
     )
     report = pretrain.pretrain(config)
 print(json.dumps({
@@ -46,13 +46,14 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What a process found that fused and trained on a mesh."""
+    """Results of a process that fused and trained on a mesh."""
     folder = tmp_path_factory.mktemp("no_tensorflow")
     data = nano.write_tokens(folder)
     child = loop_support.python(PRETRAIN, folder / "w", data)
     child["env"] |= {
         "KERAS_BACKEND": "jax",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4 "
+        "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
     }
     ran = subprocess.run(**child, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr[-4000:]

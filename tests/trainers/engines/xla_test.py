@@ -1,4 +1,4 @@
-"""What a device runs compiles with XLA: static shapes, nothing of the host, the same numbers.
+"""Steps of a device compile with XLA: static shapes, nothing of the host, the same numbers.
 
 A TPU runs nothing else, so this is as near as a processor comes to one.
 """

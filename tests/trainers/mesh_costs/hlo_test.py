@@ -71,7 +71,7 @@ def programs():
     """Name to the HLO of a program, compiled for eight virtual devices in a process of its own."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false",
     }
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(_PROGRAMS)],

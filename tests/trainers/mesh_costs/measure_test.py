@@ -1,4 +1,4 @@
-"""Which rule a collective is put down to, and how large a mesh may be."""
+"""The rule that a collective is put down to, and the largest mesh."""
 
 import pytest
 

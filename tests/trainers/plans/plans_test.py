@@ -20,7 +20,7 @@ def by_name(*plan_names):
 
 
 def tree(stages, name):
-    """What a stage comes from, nested: size, how, and the trees of what it was made of."""
+    """Returns the origin of a stage, nested: size, how, and the trees of what it was made of."""
     stage = stages[name]
     return (stage.size, stage.init, *(tree(stages, parent) for parent in stage.parents))
 

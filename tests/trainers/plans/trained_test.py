@@ -29,7 +29,7 @@ PLAN = {
 
 @pytest.fixture(scope="module")
 def patch():
-    with pytest.MonkeyPatch.context() as monkeypatch:
+    with pytest.MonkeyPatch.context() as monkeypatch, nano.eager():
         nano.define_with_large(monkeypatch)
         yield monkeypatch
 

@@ -77,14 +77,12 @@ def test_fusions_of_two_take_what_was_found_for_self_fusion():
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory, patch):
     """A sweep over two arms, and plans that take its result, trained by one command."""
     folder = tmp_path_factory.mktemp("tuning")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        nano.define(monkeypatch)
-        nano.write_tokens(folder)
-        pretrain.pretrain(asked(folder, "--plan=tune,self_fusion"))
-        yield folder
+    nano.write_tokens(folder)
+    pretrain.pretrain(asked(folder, "--plan=tune,self_fusion"))
+    return folder
 
 
 def asked(folder, *arguments):
@@ -93,6 +91,8 @@ def asked(folder, *arguments):
         pretrain,
         "--size=nano",
         "--noprogress",
+        "--eval_batches=1",
+        "--eval_every=9",
         f"--data_dir={data_dir}",
         f"--workdir={folder}/w",
         *arguments,
@@ -155,8 +155,7 @@ def test_a_sweep_is_not_repeated(world):
     assert "self_fusion_r2" in {stage.name for stage in config.stages}
 
 
-def test_a_stage_waits_for_the_sweep(world, monkeypatch):
-    nano.define(monkeypatch)
+def test_a_stage_waits_for_the_sweep(world):
     config = asked(world, "--plan=tune,self_fusion", "--stage=small_0")
     with pytest.raises(
         UserError, match=r"sweep of 'small_0' to be finished before stage 'small_0'"

@@ -1,4 +1,4 @@
-"""What a fused stage begins with: the bits of fused models, from files of which none is built."""
+"""A fused stage begins with the bits of fused models, from files of which none is built."""
 
 import numpy as np
 import pytest

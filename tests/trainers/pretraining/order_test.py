@@ -1,4 +1,4 @@
-"""Which stages train at the same time, on which devices, and what a failing one does."""
+"""Stages that train at the same time, their devices, and one that fails."""
 
 import threading
 

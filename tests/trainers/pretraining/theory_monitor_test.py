@@ -1,4 +1,4 @@
-"""What `--theory_every` measures: of which model, with which learning rates, on which batch."""
+"""Measurements of `--theory_every`: of which model, with which learning rates, on which batch."""
 
 import json
 import shutil

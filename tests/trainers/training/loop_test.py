@@ -254,6 +254,7 @@ support.run(sys.argv[1], batches=support.Batches(kill))
 """
 
 
+@pytest.mark.slow  # tests/faults kills runs of the whole program
 def test_killed(tmp_path, whole):
     ran = subprocess.run(**support.python(KILLED, tmp_path), capture_output=True, timeout=300)
     assert ran.returncode == -signal.SIGKILL, ran.stderr[-4000:]

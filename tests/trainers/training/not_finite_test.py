@@ -1,5 +1,7 @@
 """A loss, a weight or a validation loss that is not finite: the run stops, or skips the batch."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -20,14 +22,23 @@ def run(folder, poison, what="loss", **options):
     )
 
 
-def assert_as_without(tmp_path, found, skipped):
+@pytest.fixture(scope="module")
+def state_without(tmp_path_factory):
+    """Returns the state that a run ends with whose data never had some batches."""
+
+    @functools.cache
+    def state(batches):
+        folder = tmp_path_factory.mktemp("without")
+        return support.run(folder, support.Batches(without=batches), make=support.poisoned())[1]
+
+    return state
+
+
+def assert_as_without(state_without, found, skipped):
     """As a run whose data never had these batches, bit for bit."""
     result, state = found
     assert result.skipped_batches == skipped
-    _, expected = support.run(
-        tmp_path / "without", support.Batches(without=skipped), make=support.poisoned()
-    )
-    for name, value in expected.items():
+    for name, value in state_without(skipped).items():
         np.testing.assert_array_equal(state[name], value, err_msg=name)
 
 
@@ -57,9 +68,9 @@ def test_a_learning_rate_that_is_too_high_is_named(tmp_path):
         support.run(tmp_path, optimizer=keras.optimizers.SGD(rate))
 
 
-def test_skips_the_batch_and_is_the_run_without_it(tmp_path, capsys):
+def test_skips_the_batch_and_is_the_run_without_it(tmp_path, capsys, state_without):
     found = run(tmp_path / "skip", [13, 23], on_nan="skip")
-    assert_as_without(tmp_path, found, (13, 23))
+    assert_as_without(state_without, found, (13, 23))
     said = capsys.readouterr().out
     assert "skip: not finite at step 14; went back to step 10, skipping batches 13." in said
     assert "not finite at step 23; went back to step 20, skipping batches 23." in said
@@ -69,7 +80,7 @@ def test_skips_the_batch_and_is_the_run_without_it(tmp_path, capsys):
         assert [step for step, _ in values] == sorted({step for step, _ in values})
 
 
-def test_a_resume_behind_skipped_batches_is_exact(tmp_path):
+def test_a_resume_behind_skipped_batches_is_exact(tmp_path, state_without):
     def stop(index):
         if index == 29:
             raise KeyboardInterrupt
@@ -82,12 +93,12 @@ def test_a_resume_behind_skipped_batches_is_exact(tmp_path):
     saved = checkpoints.latest(tmp_path / "skip" / "checkpoints")
     assert saved.config["progress"]["skipped"] == [13, 23]
     found = run(tmp_path / "skip", [13, 23], on_nan="stop", checkpoint_every=5)
-    assert_as_without(tmp_path, found, (13, 23))
+    assert_as_without(state_without, found, (13, 23))
 
 
-def test_before_the_first_checkpoint_it_goes_back_to_the_start(tmp_path):
+def test_before_the_first_checkpoint_it_goes_back_to_the_start(tmp_path, state_without):
     found = run(tmp_path / "skip", [3], on_nan="skip")
-    assert_as_without(tmp_path, found, (3,))
+    assert_as_without(state_without, found, (3,))
     lines = read_metrics(tmp_path / "skip" / "metrics.jsonl")
     assert [line["step"] for line in lines if line["kind"] == "eval"] == [0, 20, 40]
 

@@ -1,4 +1,4 @@
-"""Which batch a step takes, and what a checkpoint keeps of a run's progress."""
+"""The batch that a step takes, and the progress that a checkpoint keeps."""
 
 import itertools
 import json
