@@ -5,11 +5,15 @@ import pytest
 
 import keras_fusion as kf
 
-glue_decoding = pytest.importorskip("benchmarks.glue_decoding")
+
+@pytest.fixture(scope="module")
+def glue_decoding():
+    """The benchmark; imported here, as KerasHub takes seconds."""
+    return pytest.importorskip("benchmarks.glue_decoding")
 
 
 @pytest.mark.filterwarnings("ignore:Layer .*_attention.*does not support masking")
-def test_both_do_the_same_task():
+def test_both_do_the_same_task(glue_decoding):
     config = kf.models.T5Config.from_size("tiny_s", num_layers=1, vocabulary_size=64)
     ours, peers, agreement = glue_decoding.compare(
         config, batch_size=2, input_length=12, max_length=4, calls=1, rounds=2
@@ -18,7 +22,7 @@ def test_both_do_the_same_task():
     assert agreement == 1.0
 
 
-def test_inputs_are_of_many_lengths():
+def test_inputs_are_of_many_lengths(glue_decoding):
     token_ids, mask = glue_decoding.random_inputs(64, 50, 16)
     assert token_ids.shape == mask.shape == (50, 16)
     np.testing.assert_array_equal(token_ids > 0, mask == 1)

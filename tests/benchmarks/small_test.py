@@ -3,7 +3,7 @@
 import pytest
 
 import keras_fusion as kf
-from benchmarks import fusion, grouped_norm, train_step
+from benchmarks import fusion
 
 CONFIG = kf.models.T5Config.from_size("tiny_s", num_layers=1, vocabulary_size=64)
 SIZES = {"batch_size": 2, "input_length": 8, "steps": 1, "rounds": 1}
@@ -11,6 +11,9 @@ SIZES = {"batch_size": 2, "input_length": 8, "steps": 1, "rounds": 1}
 
 @pytest.mark.slow
 def test_training_steps():
+    # They import KerasHub, which takes seconds.
+    from benchmarks import grouped_norm, train_step
+
     for speeds in train_step.compare(CONFIG, **SIZES):
         assert len(speeds) == 1 and speeds[0] > 0
     groups = grouped_norm.groups_of(CONFIG.hidden_dim, 2, unequal=True)

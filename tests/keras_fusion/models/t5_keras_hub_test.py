@@ -6,12 +6,16 @@ from keras import ops
 
 from tests.keras_fusion.models import tiny
 
-peers = pytest.importorskip("benchmarks._keras_hub")
+
+@pytest.fixture(scope="module")
+def peers():
+    """The benchmarks' KerasHub models; imported here, as that takes seconds."""
+    return pytest.importorskip("benchmarks._keras_hub")
 
 
 @pytest.mark.filterwarnings("ignore:Layer '.*_attention'.*does not support masking")
 @pytest.mark.parametrize("version", [tiny.V1_1, tiny.V1_0], ids=["v1.1", "v1.0"])
-def test_the_same_hidden_states_and_logits(version):
+def test_the_same_hidden_states_and_logits(version, peers):
     model = tiny.model(num_heads=3, **version)
     peer = peers.peer_of(model)
     assert sum(np.prod(w.shape) for w in peer.weights) == model.count_params()
