@@ -96,10 +96,15 @@ def toml() -> dict:
 
 
 @functools.cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a Python file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def trees(*folders: str) -> dict[str, ast.Module]:
     """Path and syntax tree of every Python file in folders of the repository."""
     paths = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
-    return {str(p.relative_to(ROOT)): ast.parse(p.read_text(encoding="utf-8")) for p in paths}
+    return {str(path.relative_to(ROOT)): parsed(path) for path in paths}
 
 
 def top_level_names(source: str) -> set[str]:

@@ -184,7 +184,7 @@ def _same_function(first, second, compared):
 
 
 def _values_read(function):
-    """What a function reads besides its arguments: defaults, closure, globals."""
+    """Returns what a function reads besides its arguments: defaults, closure, globals."""
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     values, codes = {}, [function.__code__]
     while codes:

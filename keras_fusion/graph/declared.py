@@ -323,8 +323,8 @@ def _dims_read(call, declaration):
     arguments, read = _arguments(call), {}
     for key, dims in declaration.inputs.items():
         numbers = arguments.get(list(arguments)[key] if isinstance(key, int) else key, ())
-        each = dims if isinstance(dims, tuple) else (dims,) * len(numbers)
-        read |= dict(zip(numbers, each, strict=False))
+        dims = dims if isinstance(dims, tuple) else (dims,) * len(numbers)
+        read |= dict(zip(numbers, dims, strict=False))
     return read
 
 

@@ -135,9 +135,9 @@ def _check_names(name: str, stages: tuple[Stage, ...]):
     """Refuses names that mean something else already, or nothing."""
     received = f"name={name!r} with {len(stages)} stages"
     _check(name and stages, "a plan with a name and stages", received)
-    known = *PLANS, *GENERATED
-    other = f"a plan name other than {', '.join(known)}, known plans"
-    _check(name not in known, other, f"name={name!r}")
+    taken = *PLANS, *GENERATED
+    other = f"a plan name other than {', '.join(taken)}, known plans"
+    _check(name not in taken, other, f"name={name!r}")
     planned = {stage.name: stage for plan in PLANS.values() for stage in plan.stages}
     names = {*planned, *(stage.name for stage in stages), None}
     for stage in stages:

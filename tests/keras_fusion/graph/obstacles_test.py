@@ -1,4 +1,4 @@
-"""What is in the way is named by its layer, in a message that says why; what is not, fuses."""
+"""A layer in the way is named in a message that says why; what is in no way fuses."""
 
 import types
 

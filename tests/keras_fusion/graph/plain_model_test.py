@@ -1,4 +1,4 @@
-"""What `kf.fuse` returns is a plain Keras model: whatever Keras does with one works."""
+"""The result of `kf.fuse` is a plain Keras model: whatever Keras does with one works."""
 
 import keras
 import numpy as np
