@@ -9,7 +9,10 @@ from trainers.errors import UserError
 from trainers.plans import known, tuning
 
 # Losses compare only where these settings of two runs are equal.
-_SHARED = ("size", "input_length", "validation.tokens", "vocabulary.model")
+_SHARED = (
+    *("size", "input_length", "objective", "noise_density", "mean_span_length"),
+    *("validation.tokens", "vocabulary.model"),
+)
 
 # Plans that vary on purpose what other runs leave at its best.
 _VARIED = (tuning.NAME, "offsets", "zero_blocks")

@@ -1,7 +1,8 @@
 """Pretraining batches as a pure function of (seed, step).
 
 The tokens of a split are one long row, cut into examples of L raw tokens, where L is the largest
-number whose corrupted inputs fit (568 for 512). Every epoch visits the examples in another order.
+number whose inputs fit (568 for 512 in span corruption). Every epoch visits the examples in
+another order.
 A run that stops at any step resumes with the very batch that would have come next.
 """
 
@@ -13,8 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 import grain
 import numpy as np
 
-from trainers.data import manifest, spans, vocabulary
+from trainers.data import manifest, vocabulary
 from trainers.data.corpora import TRAIN, VALIDATION
+from trainers.data.objectives import Objective
 from trainers.errors import UserError, check_choice
 
 Batch = Mapping[str, np.ndarray]
@@ -23,7 +25,7 @@ _READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=64)
 
 
 class PretrainingBatches:
-    """Span corruption batches from a prepared data folder.
+    """Batches of a pretraining task from a prepared data folder.
 
     A batch is a dict of int32 arrays without padding: `encoder_token_ids` (batch, input_length),
     `decoder_token_ids` and `targets` (batch, target_length); the decoder's tokens are the targets
@@ -37,6 +39,7 @@ class PretrainingBatches:
         input_length: encoder tokens, EOS included.
         seed: of the order and of the spans.
         first: number of batches that others took before; step 0 takes the one after them.
+        objective: the task; default T5's span corruption.
 
     Raises:
         UserError: a damaged folder, too few sentinels for the length, or less text than a batch.
@@ -55,18 +58,19 @@ class PretrainingBatches:
         input_length: int,
         seed: int = 0,
         first: int = 0,
+        objective: Objective = Objective(),  # noqa: B008 - it is frozen
     ):
         check_choice((TRAIN, VALIDATION), split=split)
         self._folder = folder = pathlib.Path(data_dir)
         self.manifest = manifest.read(folder)
         facts = self.manifest["vocabulary"]
         self.batch_size = batch_size
-        self.raw_length = spans.raw_length(input_length)
-        self.input_length = spans.input_length(self.raw_length)
-        self.target_length = spans.target_length(self.raw_length)
+        self._objective = objective
+        self.raw_length = objective.raw_length(input_length)
+        self.input_length, self.target_length = objective.lengths(self.raw_length)
         self.vocabulary_size = facts["padded_size"]
         self._first_sentinel = facts["size"] - 1
-        needed = spans.span_counts(self.raw_length)[1]
+        needed = objective.sentinels(self.raw_length)
         if needed > facts["sentinels"]:
             raise UserError(
                 f"{needed} sentinels for this length",
@@ -117,7 +121,7 @@ class PretrainingBatches:
         index = self._first + step
         rng = np.random.default_rng([self._seed, index])
         tokens = self._examples[self._indices[index]]
-        inputs, targets = spans.corrupt_batch(tokens, rng, self._first_sentinel)
+        inputs, targets = self._objective.pairs(tokens, rng, self._first_sentinel)
         shifted = np.zeros_like(targets)
         shifted[:, 1:] = targets[:, :-1]
         return {"encoder_token_ids": inputs, "decoder_token_ids": shifted, "targets": targets}

@@ -1,8 +1,8 @@
 """Span corruption, the pretraining task of T5 (Raffel et al. 2020, section 3.1.4).
 
-Of L tokens, n = round(0.15 L) are noise, in s = round(n / 3) spans. Each span leaves one sentinel
-in the inputs; the targets are sentinel, span, sentinel, span, … Both end with EOS. The first
-sentinel is the highest id of the vocabulary, and they count down:
+By default n = round(0.15 L) of L tokens are noise, in s = round(n / 3) spans. Each span leaves one
+sentinel in the inputs; the targets are sentinel, span, sentinel, span, … Both end with EOS. The
+first sentinel is the highest id of the vocabulary, and they count down:
 
     tokens   Thank you for inviting me to your party last week
     inputs   Thank you <0> me to your party <1> week EOS
@@ -18,12 +18,16 @@ import numpy as np
 from trainers.data.tokens import EOS_ID
 from trainers.errors import UserError
 
-NOISE_DENSITY = 0.15
-MEAN_SPAN_LENGTH = 3.0
+# Share of the tokens that are noise, and mean tokens of a span: (density, length).
+DEFAULT = (0.15, 3.0)
 
 
-def span_counts(length: int) -> tuple[int, int]:
+def span_counts(length: int, shares: tuple[float, float] = DEFAULT) -> tuple[int, int]:
     """Returns (n, s): the number of noise tokens among `length` raw tokens, and of their spans.
+
+    Args:
+        length: raw tokens.
+        shares: share of noise, and mean tokens of a span.
 
     At least 2: one token has to stay, and one has to go.
 
@@ -33,24 +37,26 @@ def span_counts(length: int) -> tuple[int, int]:
     """
     if length < 2:
         raise ValueError(f"Expected at least 2 raw tokens. Received: length={length}.")
-    noise = min(max(round(length * NOISE_DENSITY), 1), length - 1)
-    spans = max(round(noise / MEAN_SPAN_LENGTH), 1)
+    density, mean_length = shares
+    noise = min(max(round(length * density), 1), length - 1)
+    # As many kept runs as spans lie between them.
+    spans = min(max(round(noise / mean_length), 1), noise, length - noise)
     return noise, spans
 
 
-def input_length(length: int) -> int:
+def input_length(length: int, shares: tuple[float, float] = DEFAULT) -> int:
     """Returns the number L - n + s + 1 of encoder tokens that L raw tokens become, with EOS."""
-    noise, spans = span_counts(length)
+    noise, spans = span_counts(length, shares)
     return length - noise + spans + 1
 
 
-def target_length(length: int) -> int:
+def target_length(length: int, shares: tuple[float, float] = DEFAULT) -> int:
     """Returns the number n + s + 1 of target tokens that L raw tokens become, with EOS."""
-    noise, spans = span_counts(length)
+    noise, spans = span_counts(length, shares)
     return noise + spans + 1
 
 
-def raw_length(inputs: int) -> int:
+def raw_length(inputs: int, shares: tuple[float, float] = DEFAULT) -> int:
     """Returns the largest number of raw tokens whose corrupted inputs fit `inputs` tokens.
 
     Example:
@@ -61,7 +67,7 @@ def raw_length(inputs: int) -> int:
         tokens = "at least 3 tokens, for one of the text, one sentinel and EOS"
         raise UserError(tokens, f"input_length={inputs}", "Take longer inputs")
     length = max(inputs - 1, 2)
-    while input_length(length + 1) <= inputs:
+    while input_length(length + 1, shares) <= inputs:
         length += 1
     return length
 
@@ -79,19 +85,25 @@ def random_segmentation(items: int, segments: int, rows: int, rng: np.random.Gen
     return np.diff(np.sort(chosen + 1, axis=1), axis=1, prepend=0, append=items)
 
 
-def corrupt_batch(tokens: np.ndarray, rng: np.random.Generator, first_sentinel: int):
+def corrupt_batch(
+    tokens: np.ndarray,
+    rng: np.random.Generator,
+    first_sentinel: int,
+    shares: tuple[float, float] = DEFAULT,
+):
     """Corrupts every row of `tokens`.
 
     Args:
         tokens: integer array (batch, L), L >= 2.
         rng: the source of randomness; the same state gives the same spans.
         first_sentinel: id of the first sentinel; the next ones are the ids below.
+        shares: share of noise, and mean tokens of a span.
 
     Returns:
         (inputs, targets): int32 arrays (batch, L - n + s + 1) and (batch, n + s + 1).
     """
     batch, length = tokens.shape
-    noise, spans = span_counts(length)
+    noise, spans = span_counts(length, shares)
     kept_runs = random_segmentation(length - noise, spans, batch, rng)
     noise_runs = random_segmentation(noise, spans, batch, rng)
     # Runs alternate and the first one is kept, so that a sentinel never opens the inputs.

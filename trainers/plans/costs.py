@@ -3,7 +3,8 @@
 import pathlib
 
 import keras_fusion as kf
-from trainers.data import manifest, spans
+from trainers.data import manifest
+from trainers.data.objectives import Objective
 from trainers.data.vocabulary import PADDING_MULTIPLE, Vocabulary
 from trainers.engines.flops import planned_step_flops
 from trainers.errors import UserError
@@ -17,6 +18,7 @@ def step_cost(
     options: PlanOptions,
     batch_size: int,
     input_length: int,
+    objective: Objective,
     data_dir: str | pathlib.Path | None = None,
     vocabulary: str | None = None,
 ) -> float:
@@ -33,14 +35,13 @@ def step_cost(
                 f"Add {letter}:SECONDS",
             )
         return options.step_seconds[letter]
-    length = spans.raw_length(input_length)
+    lengths = objective.lengths(objective.raw_length(input_length))
     return planned_step_flops(
         kf.models.T5Config.from_size(
             size.models[letter], vocabulary_size=_vocabulary_size(size, data_dir, vocabulary)
         ),
         batch_size,
-        spans.input_length(length),
-        spans.target_length(length),
+        *lengths,
     )
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 from trainers.data.config import CORPORA
+from trainers.data.objectives import Objective
 from trainers.engines.devices import Devices
 from trainers.errors import UserError
 from trainers.plans import (
@@ -72,6 +73,7 @@ class PretrainConfig:
     eval_batches: int | None = option(
         None, "Batches of the fixed validation set; without it the size's.", at_least=1
     )
+    task: Objective = options(Objective)
     keep_every: int | None = option(
         None, "Keep checkpoints at multiples of it, besides the newest and the best.", at_least=1
     )
@@ -136,6 +138,7 @@ class PretrainConfig:
             options=self.plan_options,
             batch_size=self.batch_size,
             input_length=self.input_length,
+            objective=self.task,
             data_dir=self.data_dir,
             vocabulary=self.vocabulary,
         )
@@ -188,7 +191,10 @@ class PretrainConfig:
         if self.tuned:
             return self._swept()
         size = sizes.get_size(self.size)
-        same_size = (self.batch_size, self.input_length) == (size.batch_size, size.input_length)
+        same_size = (self.batch_size, self.input_length, self.task) == (
+            *(size.batch_size, size.input_length),
+            Objective(),
+        )
         # Sweeps were made for the arms of Table 1; other plans are other experiments.
         swept = {stage.name for stage in stages_of(["table1"])}
         same_plan = swept.issuperset(stage.base for stage in self.stages)
@@ -208,7 +214,8 @@ class PretrainConfig:
 
     def identity(self) -> dict:
         """Returns the identity of the run, tokens aside; plans may be added to a run."""
-        return {name: getattr(self, name) for name in ("size", *_SIZES)}
+        sizes = {name: getattr(self, name) for name in ("size", *_SIZES)}
+        return sizes | dataclasses.asdict(self.task)
 
 
 def _check_plans_of_options(config: PretrainConfig):

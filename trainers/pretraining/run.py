@@ -7,7 +7,6 @@ import pathlib
 
 import keras_fusion as kf
 from trainers.data import manifest
-from trainers.data.batches import PretrainingBatches
 from trainers.data.config import DataConfig
 from trainers.data.preparation import prepare
 from trainers.engines.base import StepOptions
@@ -157,10 +156,12 @@ def _corpus(data_dir: pathlib.Path) -> dict[str, str]:
 def _run(
     config: PretrainConfig, workdir: RunState, data_dir: pathlib.Path, engines: EngineFactory
 ) -> Run:
-    batches = PretrainingBatches(data_dir, "train", config.batch_size, config.input_length, seed=0)
-    # Found out now, and not when the first stage is evaluated.
-    PretrainingBatches(data_dir, "validation", config.batch_size, config.input_length)
-    return Run(config, workdir, data_dir, batches.vocabulary_size, engines)
+    vocabulary_size = manifest.read(data_dir)["vocabulary"]["padded_size"]
+    run = Run(config, workdir, data_dir, vocabulary_size, engines)
+    for split in ("train", "validation"):
+        # Faults are found now, and not when the first stage is trained or evaluated.
+        run.batches(split, seed=0)
+    return run
 
 
 def _print_plan(config: PretrainConfig, run: Run):

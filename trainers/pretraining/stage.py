@@ -56,7 +56,9 @@ class Run:
     def batches(self, split: str, seed: int, first: int = 0) -> PretrainingBatches:
         """The batches of a split, from the one with index `first`."""
         lengths = (self.config.batch_size, self.config.input_length)
-        return PretrainingBatches(self.data_dir, split, *lengths, seed=seed, first=first)
+        return PretrainingBatches(
+            self.data_dir, split, *lengths, seed=seed, first=first, objective=self.config.task
+        )
 
 
 def model_config(

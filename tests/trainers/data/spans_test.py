@@ -64,7 +64,7 @@ def corrupt(tokens, rng, first_sentinel):
 
 
 def test_corrupt_by_hand(monkeypatch):
-    monkeypatch.setattr(spans, "span_counts", lambda length: (4, 2))
+    monkeypatch.setattr(spans, "span_counts", lambda length, shares: (4, 2))
     # 6 kept tokens are cut after the second (gap 1 of 5), 4 noise tokens after the third.
     rng = Cuts([0.9, 0.1, 0.9, 0.9, 0.9], [0.9, 0.9, 0.1])
     inputs, targets = corrupt(np.arange(10, 20), rng, 511)
