@@ -28,14 +28,14 @@ import pathlib
 from trainers import programs, reports, stopping
 from trainers.pretraining import run
 from trainers.pretraining.config import PretrainConfig
-from trainers.runs.workdir import REPORT_FILE, Workdir
+from trainers.runs.workdir import REPORT_FILE, REPORT_FOLDER, Workdir
 
 
 def pretrain(config: PretrainConfig) -> pathlib.Path:
     """Trains what the configuration asks for, writes the report and returns its file."""
     workdir = Workdir(config.workdir)
     if not run.train(config):
-        return workdir.report_dir / REPORT_FILE
+        return workdir.path / REPORT_FOLDER / REPORT_FILE
     report = reports.write_report(workdir.path)
     print(f"Report: {report}")
     return report

@@ -98,12 +98,7 @@ def pack(examples: Examples, seed: int = 0) -> PackedRows:
     """Puts examples into rows: first fit, in a random order, among the rows that are open."""
     if not len(examples):
         raise UserError("examples to pack", "none", "Give a task with some")
-    sizes = np.array(
-        [
-            (len(inputs), len(targets))
-            for inputs, targets in zip(examples.inputs, examples.targets, strict=True)
-        ]
-    )
+    sizes = np.array([list(map(len, part)) for part in (examples.inputs, examples.targets)]).T
     lengths = examples.input_length, _target_length(sizes, examples.input_length)
     order = np.random.default_rng(seed % 2**32).permutation(len(examples))
     return PackedRows(examples, first_fit(sizes, order, lengths), *lengths)

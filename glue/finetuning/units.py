@@ -56,10 +56,8 @@ def read(config: FinetuneConfig, names: tuple[str, ...], vocabulary: Vocabulary)
     units = [_read(config, name, vocabulary) for name in names]
     if not config.is_mixture:
         return units
-    train, validation = (
-        functools.reduce(operator.add, (getattr(unit, part) for unit in units))
-        for part in ("train", "validation")
-    )
+    train = functools.reduce(operator.add, (unit.train for unit in units))
+    validation = functools.reduce(operator.add, (unit.validation for unit in units))
     evaluated = {name: unit.evaluated[name] for unit in units for name in unit.tasks}
     return [Unit(MIXTURE, train, validation, evaluated)]
 

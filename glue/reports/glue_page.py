@@ -61,9 +61,8 @@ def write_report(
         The path of report.html, and the report; beside it lie report.md, results.json, tables.tex
         and figure3.png.
     """
-    report = glue_report(
-        read_runs(workdir), None if pretraining is None else history.read_run(pretraining)
-    )
+    trained = None if pretraining is None else history.read_run(pretraining)
+    report = glue_report(read_runs(workdir), trained)
     return write.write_files(report, workdir, {"tables.tex": page.to_latex}), report
 
 
@@ -77,11 +76,8 @@ def _summary(runs: Sequence[FineTuning]) -> tuple[str, ...]:
 def _best(runs: Sequence[FineTuning]) -> str:
     reached, runs = averages.averages(runs), averages.glue_runs(runs)
     groups = averages.main_groups(reached)
-    means = {
-        key: average.mean
-        for key, average in reached.items()
-        if average.groups == groups and math.isfinite(average.mean)
-    }
+    alike = {key: average.mean for key, average in reached.items() if average.groups == groups}
+    means = {key: mean for key, mean in alike.items() if math.isfinite(mean)}
     opening = (
         f"{len(runs)} fine-tunings of {len(reached)} models, a model being one way of pretraining "
         "and its steps."
@@ -89,8 +85,8 @@ def _best(runs: Sequence[FineTuning]) -> str:
     if not means:
         return f"{opening} No average is defined."
     model, steps = max(means, key=means.get)
-    alike = constant.average(runs, groups)
-    least = f"; {constant.NAME} has {averages.truncated(alike)}" if alike is not None else ""
+    least = constant.average(runs, groups)
+    least = f"; {constant.NAME} has {averages.truncated(least)}" if least is not None else ""
     return (
         f"{opening} The best average over {averages.titles(groups)} ({len(groups)} of the paper's "
         f"{len(tasks.MIXTURE)} groups) is {averages.truncated(means[model, steps])}, of {model} "

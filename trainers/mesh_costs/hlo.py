@@ -89,8 +89,11 @@ class Program:
                 current = self._computations.setdefault(start[2], {})
                 entry = start[2] if start[1] else entry
             elif current is not None and (match := _INSTRUCTION.match(line)):
-                instruction = _instruction(*match.groups())
-                current[instruction.name] = instruction
+                name, type_, opcode, rest = match.groups()
+                # Operands are names; the first parenthesis that closes ends them.
+                operands, _, attributes = rest.partition(")")
+                names = tuple(_NAME.findall(operands))
+                current[name] = _Instruction(name, type_, opcode, names, attributes)
         if entry is None:
             raise ValueError("Expected the text of a compiled program. Received: no ENTRY in it.")
         self.unknown_loops = 0
@@ -147,12 +150,6 @@ class Program:
         trips = _found(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
         self.unknown_loops += not trips
         return int(trips or 1)
-
-
-def _instruction(name: str, type_: str, opcode: str, rest: str) -> _Instruction:
-    # Operands are names; the first parenthesis that closes ends them.
-    operands, _, attributes = rest.partition(")")
-    return _Instruction(name, type_, opcode, tuple(_NAME.findall(operands)), attributes)
 
 
 def _called(instruction: _Instruction) -> list[str]:

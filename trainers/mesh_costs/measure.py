@@ -92,10 +92,8 @@ class MeshCosts:
 
     def to_dict(self) -> dict:
         """Returns a dictionary that JSON can hold."""
-        return dataclasses.asdict(self) | {
-            "total_bytes": self.total_bytes,
-            "sent_bytes": self.sent(),
-        }
+        sums = {"total_bytes": self.total_bytes, "sent_bytes": self.sent()}
+        return dataclasses.asdict(self) | sums
 
 
 def measure(model_config: "kf.models.T5Config", config: MeshReportConfig) -> MeshCosts:
@@ -140,9 +138,6 @@ def _shard_bytes(shapes) -> int:
         math.prod(shape.sharding.shard_shape(shape.shape)) * shape.dtype.itemsize
         for shape in shapes
     )
-
-
-# ---- collectives ----
 
 
 def rules_of_layers(model, layout: Layout) -> dict[str, dict[str, str]]:
@@ -192,9 +187,6 @@ def _rule(source: str, dims: tuple[str, ...], rules: Mapping[str, Mapping[str, s
             if dim in rules.get(layer, {}):
                 return rules[layer][dim]
     return OTHER_RULE
-
-
-# ---- how far it goes ----
 
 
 def largest_mesh(model, layout: Layout, rows: int) -> dict[str, int]:

@@ -47,11 +47,6 @@ class Workdir:
     def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
 
-    @property
-    def report_dir(self) -> pathlib.Path:
-        """Folder of the report."""
-        return self.path / REPORT_FOLDER
-
     def stage_dir(self, name: str) -> pathlib.Path:
         """Folder of a stage."""
         return self.path / name

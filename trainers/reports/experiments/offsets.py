@@ -18,7 +18,7 @@ def section(run):
     shown = trained(run)
     if not shown:
         return None
-    loss = "Validation loss, nats per token"
+    loss, name = "Validation loss, nats per token", "Learning rate"
     chart = pictures.chart(
         "figure7_offsets",
         "Figures 4 and 7: validation after a self-fusion, for several offsets.",
@@ -28,7 +28,7 @@ def section(run):
         (
             points.accuracies(shown),
             points.curves(shown, "Loss", loss, lambda at, _: at.loss_per_token),
-            points.curves(shown, *["Learning rate"] * 2, lambda at, stage: rate(stage, at.step)),
+            points.curves(shown, name, name, lambda at, stage: rate(stage, at.step)),
         ),
     )
     return Section(

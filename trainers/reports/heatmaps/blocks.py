@@ -36,14 +36,9 @@ class Saved:
     axes: dict[str, Axes]  # path → `Axes`
     config: kf.models.T5Config  # of the model
 
-    @property
-    def blocks(self):
-        """Axis → widths, one per source."""
-        return self.config.blocks
-
     def borders(self, path):
         """Borders of the blocks of a weight, one tuple per dimension."""
-        return borders(self.axes[path], self.weights[path].shape, self.blocks)
+        return borders(self.axes[path], self.weights[path].shape, self.config.blocks)
 
     @property
     def matrices(self):
@@ -53,9 +48,8 @@ class Saved:
     @property
     def kernels(self):
         """Paths of all weights of two dimensions that both grow: those that have η."""
-        return tuple(
-            path for path in self.matrices if len(self.axes[path].growing(self.blocks)) == 2
-        )
+        widths = self.config.blocks
+        return tuple(p for p in self.matrices if len(self.axes[p].growing(widths)) == 2)
 
 
 def open_saved(folder, wanted=None):

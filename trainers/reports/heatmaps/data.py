@@ -58,20 +58,15 @@ def growth(saved, kernels):
 
     The kernel of the panel of all together is None; kernels without η have no panel.
     """
-    sizes = {
-        name: {
-            step: {p: blocks.eta_sizes(at.weights[p], at.borders(p)) for p in at.kernels}
-            for step, at in steps.items()
-        }
-        for name, steps in saved.items()
-    }
+
+    def all_sizes(at):
+        sizes = {path: blocks.eta_sizes(at.weights[path], at.borders(path)) for path in at.kernels}
+        return sizes | {None: sum(sizes.values())} if sizes else {}
+
+    sizes = {n: {step: all_sizes(at) for step, at in steps.items()} for n, steps in saved.items()}
 
     def series(name, path):
-        sums = {
-            step: kernels[path] if path else sum(kernels.values())
-            for step, kernels in sizes[name].items()
-            if kernels and (path is None or path in kernels)
-        }
+        sums = {step: of[path] for step, of in sizes[name].items() if path in of}
         eta, diagonal = zip(*map(blocks.rms, sums.values()), strict=True) if sums else ((), ())
         return {
             "stage": name,
