@@ -131,16 +131,12 @@ def to_latex(report):
 
 
 def _render(form, report):
-    return (
-        tables.environment()
-        .get_template(f"page.{form}.j2")
-        .render(
-            report=report,
-            render_table=tables.render,
-            is_table=lambda block: isinstance(block, tables.Table),
-            data_uri=_data_uri,
-            themes=(pictures.LIGHT, pictures.DARK),
-        )
+    return tables.template(f"page.{form}.j2").render(
+        report=report,
+        render_table=tables.render,
+        is_table=lambda block: isinstance(block, tables.Table),
+        data_uri=_data_uri,
+        themes=(pictures.LIGHT, pictures.DARK),
     )
 
 

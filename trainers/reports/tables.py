@@ -182,13 +182,9 @@ _TEX = str.maketrans(
 )
 
 
-def _escape_tex(text):
-    return str(text).translate(_TEX)
-
-
 @functools.cache
-def environment():
-    """The Jinja2 environment: HTML is escaped always, Markdown by `md`, LaTeX by `tex`."""
+def template(name):
+    """A Jinja2 template of this room: HTML is escaped always, Markdown by `md`, LaTeX by `tex`."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
@@ -197,11 +193,10 @@ def environment():
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.filters["md"] = _escape_markdown
-    templates.filters["tex"] = _escape_tex
-    return templates
+    templates.filters |= {"md": _escape_markdown, "tex": lambda text: str(text).translate(_TEX)}
+    return templates.get_template(name)
 
 
 def render(table, form):
     """Renders a `Table` to the form "html", "md" or "tex"."""
-    return environment().get_template(f"table.{form}.j2").render(table=table)
+    return template(f"table.{form}.j2").render(table=table)
