@@ -1,5 +1,6 @@
 """The fusing program with folders of transformers, and vocabularies of checkpoints."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -14,9 +15,9 @@ from trainers.pretraining import fused_folders
 SMALL = kf.models.T5Config(16, 1, 2, 8, 16, 4)
 
 
-def run(tmp_path, sources, *arguments, output="fused"):
+def run(tmp_path, sources, *arguments, output="fused", verify="--noverify"):
     sources = ",".join(str(tmp_path / name) for name in sources)
-    flags = (f"--sources={sources}", f"--output={tmp_path / output}", "--noverify", *arguments)
+    flags = (f"--sources={sources}", f"--output={tmp_path / output}", verify, *arguments)
     return fuse.fuse(nano.config_of(fuse, *flags))
 
 
@@ -103,3 +104,30 @@ def test_a_dry_run_of_checkpoints(tmp_path, capsys):
     assert f"{kf.models.parameter_count(SMALL.fused([SMALL], 'rule')):,} parameters" in (
         capsys.readouterr().out
     )
+
+
+def test_presets_of_keras_hub(tmp_path, capsys):
+    keras_hub = pytest.importorskip("keras_hub")
+    sizes = {"num_layers": 1, "num_heads": 3, "hidden_dim": 6, "intermediate_dim": 10}
+    for seed, name in enumerate("ab"):
+        keras.utils.set_random_seed(seed)
+        backbone = keras_hub.models.GPT2Backbone(vocabulary_size=11, max_sequence_length=7, **sizes)
+        backbone.save_to_preset(str(tmp_path / name))
+    tokens = {"token_ids": np.array([[1, 2, 3]]), "padding_mask": np.ones((1, 3), "int32")}
+
+    def hidden(name):
+        model = keras_hub.models.Backbone.from_preset(str(tmp_path / name))
+        return keras.ops.convert_to_numpy(model(tokens))
+
+    run(tmp_path, "a", "--grow=mlp:2", output="grown", verify="--verify")
+    np.testing.assert_allclose(hidden("grown"), hidden("a"), rtol=1e-4, atol=1e-5)
+    run(tmp_path, "aa", "--norm=rule", output="twice")
+    # The last norm, which a tied head reads, has the mean's factor.
+    expected = np.tile(hidden("a"), 2) / 2
+    np.testing.assert_allclose(hidden("twice"), expected, rtol=1e-4, atol=1e-5)
+    with pytest.warns(UserWarning, match="vocabularies are not compared"):
+        run(tmp_path, "ab", "--norm=rule", output="both")
+    assert hidden("both").shape == (1, 3, 12)
+    assert f"Wrote {tmp_path / 'both'}" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--dry_run with folders"):
+        run(tmp_path, "aa", "--dry_run", output="dry")
