@@ -132,9 +132,14 @@ def _shown(value):
 
 
 def _shape(call):
-    """Argument names and nesting of a call."""
-    nest = keras.tree.map_structure(lambda leaf: None, (call.args, call.kwargs))
-    return repr(nest)
+    """Argument names and nesting of a call; in a file a tuple becomes a list."""
+
+    def nesting(value):
+        if isinstance(value, dict):
+            return tuple((key, nesting(part)) for key, part in value.items())
+        return tuple(map(nesting, value)) if isinstance(value, list | tuple) else None
+
+    return nesting((call.args, call.kwargs))
 
 
 def same(first, second, compared=()):

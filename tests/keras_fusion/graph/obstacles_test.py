@@ -151,3 +151,13 @@ def test_initial_states_of_stacked_cells():
         return network
 
     check_mean(pair(function, (3, 5), (4,)))
+
+
+def test_a_model_and_the_same_from_its_file(tmp_path):
+    """Slices and lists of arguments are written down in another form."""
+    sources = hidden(lambda x, width: layers.Softmax()(layers.Dense(2)(x[:, ::-1])))
+    fused = kf.fuse(sources, average="outputs", weights=[0.4, 0.6])
+    fused.save(tmp_path / "fused.keras")
+    loaded = keras.saving.load_model(tmp_path / "fused.keras")
+    with pytest.warns(kf.SymmetryWarning):
+        check_mean([fused, loaded])
