@@ -1,7 +1,7 @@
 """`kf.fuse`: one call for any fusable model."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import keras
 
@@ -201,6 +201,11 @@ def grow(
         >>> wide = kf.grow(model, mlp=2, heads=2, noise=0.1)
         >>> wide = kf.grow(model, {"dense_1": 3})
     """
+    if not isinstance(factors, Mapping | None):
+        raise FusionError(
+            f"grow takes names with factors. Received: factors={factors!r}; write mlp=2, or a "
+            'dictionary such as {"dense_1": 2}'
+        )
     factors = {**(factors or {}), **named}
     wrong = {name: n for name, n in factors.items() if type(n) is not int or n < 2}
     if wrong or not factors:

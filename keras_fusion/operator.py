@@ -257,6 +257,8 @@ class FusedArray:
 
     def _mean(self, regions):
         """The weighted mean of the sources, which is exact where they are equal."""
+        if all(array is self._arrays[0] for array in self._arrays):
+            return self._read(0, regions[0])
         parts = [self._read(source, region) for source, region in enumerate(regions)]
         first = parts[0]
         equal = np.logical_and.reduce([first == part for part in parts[1:]])

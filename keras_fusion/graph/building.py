@@ -207,8 +207,10 @@ class Builder:
             fused.items(), sources[0], arrays, strict=True
         ):
             axes = plan.declaration.weights[source_path]
+            # One array for a source that stands there several times, which need not be compared.
+            values = {id(own): to_numpy(own) for own in variables}
             array = FusedArray(
-                [to_numpy(own) for own in variables],
+                [values[id(own)] for own in variables],
                 axes,
                 plan.layouts,
                 noise=self._noise,

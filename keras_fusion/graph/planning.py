@@ -312,19 +312,21 @@ class Planner:
         """A layer with weights that declares no axes: only where nothing grew, if all are equal."""
         operations = [call.operation for call in calls]
         inner = getattr(operations[0], "layer", None)
-        if inner is not None and _keras.is_functional(inner):
+        grows = any(value.kind != SHARED for value in inputs.values())
+        settings = [] if grows else setting_mismatches(operations)
+        equal = not grows and not settings and have_equal_weights(operations)
+        if inner is not None and _keras.is_functional(inner) and not equal:
             raise Refusal(
                 f"it wraps the model `{inner.name}`; wrap each layer of that in a "
                 f"{type(operations[0]).__name__} of its own"
             )
-        if any(value.kind != SHARED for value in inputs.values()):
+        if grows:
             raise Refusal(
                 "it has weights and declares no axes; declare them with @kf.register_fusion"
             )
-        settings = setting_mismatches(operations)
         if settings:
             raise Refusal("; ".join(settings))
-        if not have_equal_weights(operations):
+        if not equal:
             raise Refusal(
                 "it declares no axes, so its weights must be equal in every source; declare them "
                 "with @kf.register_fusion, or give all sources one such layer"

@@ -187,6 +187,22 @@ def test_what_cannot_grow(build, factors, message):
 
 
 @pytest.mark.one_backend
+def test_a_factor_without_a_name():
+    with pytest.raises(FusionError, match="Received: factors=2; write mlp=2, or a dictionary"):
+        kf.grow(perceptron(), 2)
+
+
+def test_a_layer_that_declares_no_axes_stays_as_it_is():
+    inner = keras.Sequential([keras.Input((5,)), layers.Dense(4), layers.Dense(3)])
+    stack = [layers.TimeDistributed(inner), layers.Dense(4, name="hidden"), layers.Dense(2)]
+    model = randomised(keras.Sequential([keras.Input((2, 5)), *stack]))
+    steps = random_inputs([(3, 2, 5)])[0]
+    grown = kf.grow(model, mlp=2)
+    assert grown.layers[1].units == 8
+    np.testing.assert_allclose(numpy(grown(steps)), numpy(model(steps)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.one_backend
 def test_a_model_without_a_graph():
     with pytest.raises(FusionError, match="growing takes a kf.models.T5, or a built"):
         kf.grow(keras.Sequential([layers.Dense(2)]), mlp=2)
