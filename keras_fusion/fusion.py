@@ -87,7 +87,7 @@ def fuse(
     if models and all(map(is_fusable, models)):
         _refuse_set(models[0], graph)
         return _fuse_declared(models, optimizer, **blocks)
-    if models and all(map(keras_hub.is_stock, models)):
+    if any(map(keras_hub.is_stock, models)):
         _refuse_set(models[0], graph)
         blocks["weights"] = mean_weights(weights, len(models))
         options = BlockOptions(**blocks)
@@ -95,6 +95,14 @@ def fuse(
         shares = options.shares(len(models))
         growth = keras_hub.Growth(options.weights, noise=options.noise, shares=shares)
         return keras_hub.fuse_stock(models, growth, norm, check, optimizer)
+    with keras_hub.hints(models):
+        fused = _fuse_graphs(models, blocks, graph, check, optimizer)
+        keras_hub.check_growth(fused, models)
+    return fused
+
+
+def _fuse_graphs(models, blocks, graph, check, optimizer):
+    """Fuses functional or sequential models, from the options of their weights and of graphs."""
     messages = [
         f"source {index} is a {type(model).__name__}; fusing takes kf.models, or functional or "
         "sequential Keras models"
@@ -106,7 +114,7 @@ def fuse(
     if len(models) < 2:
         messages.append(f"fusing takes at least two networks, received {len(models)}")
     checks.raise_mismatches(messages)
-    blocks["weights"] = mean_weights(weights, len(models))
+    blocks["weights"] = mean_weights(blocks["weights"], len(models))
     return fuse_graphs(models, GraphOptions(**blocks, **graph), check, optimizer)
 
 
@@ -214,7 +222,8 @@ def grow(
             f"Received: {wrong or 'no names'}"
         )
     options = {"fill": fill, "asymmetry": asymmetry, "check": check, "optimizer": optimizer}
-    return _grower(model)(factors, noise=Noise(noise, "balanced", seed), **options)
+    with keras_hub.hints([model]):
+        return _grower(model)(factors, noise=Noise(noise, "balanced", seed), **options)
 
 
 def _grower(model):

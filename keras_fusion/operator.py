@@ -243,7 +243,13 @@ class FusedArray:
         elif self._averages:
             factor *= self._weights[source]
         for piece in pieces(region, _CHUNK):
-            _write(block[within(piece, region)], self._read(source, piece), factor)
+            part = block[within(piece, region)]
+            _write(part, self._read(source, piece), factor)
+            if factor > 1 and count_not_finite(part):
+                raise FusionError(
+                    f"weight `{self.path}` of source {source} times {factor:.4g} is too large for "
+                    f"{self.dtype.name}; load the sources in another dtype"
+                )
 
     def _read(self, source, region):
         """That region of a source's array, once it is known to hold numbers only."""

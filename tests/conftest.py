@@ -1,5 +1,6 @@
 """Backend, threads and seeds of all tests; data beside the repository, a tiny prepared corpus."""
 
+import functools
 import os
 import pathlib
 import random
@@ -22,6 +23,22 @@ import numpy as np
 import pytest
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--write_models",
+        action="store_true",
+        help="write what the tests measure into docs/models.json",
+    )
+
+
+@pytest.fixture
+def note_model(request):
+    """Compares a measurement with docs/models.json, or writes it: `tests.models_table.note`."""
+    from tests import models_table
+
+    return functools.partial(models_table.note, write=request.config.getoption("--write_models"))
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,11 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from docs.api import pages
+from tests import models_table
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,6 +34,27 @@ def test_the_first_page_fuses_two_networks_of_16_and_24_units():
 def test_how_fusion_works_shows_the_three_shapes(capsys):
     run("how_it_works")
     assert "[0. 0. 2.]" in capsys.readouterr().out
+
+
+def test_stock_models_and_a_class_of_ones_own():
+    names = run("models")
+    a, b, exact = (names[name] for name in ("a", "b", "exact"))
+    assert {type(names[name]) for name in ("wide", "mixed", "longer")} == {type(a)}
+    feeds = {"token_ids": np.arange(10).reshape(2, 5), "padding_mask": np.ones((2, 5), int)}
+    mean = (np.asarray(a(feeds)) + np.asarray(b(feeds))) / 2
+    np.testing.assert_allclose(exact(feeds), mean, atol=1e-5)
+    np.testing.assert_allclose(names["wide"](feeds), a(feeds), atol=1e-5)
+    reader, second, both = (names[name] for name in ("reader", "second", "both"))
+    assert type(names["wide_reader"]) is names["Reader"] and isinstance(both, names["Reader"])
+    tokens = feeds["token_ids"]
+    np.testing.assert_allclose(names["wide_reader"](tokens), reader(tokens), atol=1e-5)
+    mean = (np.asarray(reader(tokens)) + np.asarray(second(tokens))) / 2
+    np.testing.assert_allclose(both(tokens), mean, atol=1e-5)
+
+
+def test_the_table_of_stock_models_is_what_was_measured():
+    document = models_table.DOCUMENT.read_text(encoding="utf-8")
+    assert models_table.render(models_table.read()) in document
 
 
 def test_the_first_model_is_as_wide_as_both_and_stays_sequential(names):

@@ -32,3 +32,14 @@ def test_folders_of_transformers(capsys):
     plans = importlib.import_module("examples.fuse_llama_folders").main()
     assert [plan.is_exact for plan in plans.values()] == [False, True, True]
     assert capsys.readouterr().out.count("result: LlamaForCausalLM") == 3
+
+
+def test_a_grown_gpt2_writes_the_same_and_learns_on(capsys):
+    small, fused, trained = importlib.import_module("examples.grow_gpt2").main(40, 40)
+    assert fused.tokens == small.tokens and len(fused.tokens) == 9
+    assert fused.loss == pytest.approx(small.loss, rel=1e-4)
+    assert trained.loss < fused.loss
+    assert 3 * small.parameters < trained.parameters == fused.parameters
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[2:5] == [str(row) for row in (small, fused, trained)]
+    assert printed[5].endswith("GPT2CausalLM, 48 wide")

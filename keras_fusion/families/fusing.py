@@ -14,7 +14,7 @@ from keras_fusion.errors import FusionError
 from keras_fusion.families.notation import EQUAL, KEPT, NORM
 from keras_fusion.families.table import Family, Names, matches
 from keras_fusion.layers import checks
-from keras_fusion.operator import FusedArray, Noise
+from keras_fusion.operator import FusedArray, Noise, count_not_finite
 
 # Fields of a configuration that say nothing about what a network computes.
 _FREE = (
@@ -154,6 +154,7 @@ class FamilyFusion:
         offset = offset if entry.kind == NORM else 0
         if offset:
             # s' = f·(1 + s) − 1, in single precision: a bfloat16 close to 1 has eight bits.
+            dtype = sources[0].dtype
             sources = [np.asarray(array, np.float32) + 1 for array in sources]
         array = FusedArray(
             sources,
@@ -167,7 +168,16 @@ class FamilyFusion:
         )
         if growing:
             self.blocks[name] = array
-        return array if not offset else array[...] - 1
+        if not offset:
+            return array
+        values = array[...] - 1
+        with np.errstate(over="ignore"):
+            if count_not_finite(values.astype(dtype)):
+                raise FusionError(
+                    f"weight `{name}` times {max(factors):.4g} is too large for {dtype}; load the "
+                    "sources in another dtype"
+                )
+        return values
 
     def _equal(self, name, sources, kind):
         """The weight that all sources share; that of the first where it is of no consequence."""
@@ -224,7 +234,8 @@ class FamilyFusion:
                 messages.append(
                     "query heads of each key head: "
                     + " vs ".join(map(str, ratios))
-                    + "; repeat the key heads of the one with more"
+                    + "; repeat the key heads of the one with more, with KerasHub by "
+                    "kf.families.repeat_key_heads"
                 )
             if ("heads" in self._grow) != ("key_heads" in self._grow):
                 messages.append("heads and key_heads grow together")
@@ -242,7 +253,7 @@ class FamilyFusion:
                     f"{names.head_dim_scales}=False: attention is scaled by the hidden size over "
                     f"the heads, which must stay {ratios[0]:g} in every source and in the result"
                 )
-        for index, source in enumerate(arrays[1:], 1):
+        for index, source in enumerate([] if messages else arrays[1:], 1):
             for missing in sorted(set(arrays[0]) ^ set(source)):
                 has = "lacks" if missing in arrays[0] else "has, and the first lacks,"
                 messages.append(f"source {index} {has} weight `{missing}`")

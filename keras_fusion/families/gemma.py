@@ -29,6 +29,7 @@ _KERAS = {
     "embedding": ("token_embedding/embeddings",),
     "head_dim": "head_dim",
     "head_dim_scales": "query_head_dim_normalize",
+    "logits_cap": "final_logit_soft_cap",
 }
 _TRANSFORMERS = {
     "weights": common.DECODER | common.QUERY_KEY_NORMS,

@@ -6,6 +6,8 @@ width normalises each source's block. It saves, loads and trains as the stock on
 
 import functools
 import importlib
+import json
+import pathlib
 
 import keras
 from keras import ops
@@ -14,6 +16,8 @@ from keras_fusion import _keras
 
 _PACKAGE = "keras_fusion"
 _NAME = "GroupedModel"
+# In one file, or in several with an index.
+_WEIGHTS = ("model.weights.h5", "model.weights.json")
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE, name=_NAME)
@@ -45,6 +49,41 @@ class GroupedModel:
         importlib.import_module(module)
         model = keras.saving.get_registered_object(name).from_config(config)
         return group_norms(model, widths)
+
+
+def stock_class(model):
+    """Class of a model, or the stock one that it stands for."""
+    return getattr(model, "stock_class", None) or type(model)
+
+
+def load_preset(folder):
+    """Loads a preset folder of a model with grouped norms.
+
+    KerasHub's `from_preset` looks for a task of the backbone's very class, and knows none.
+
+    Args:
+        folder: A folder that `save_to_preset` of a backbone or a task wrote.
+
+    Returns:
+        The task, or the backbone where the folder holds no task.
+
+    Examples:
+        >>> kf.fuse([gpt2_a, gpt2_b]).save_to_preset("fused")
+        >>> model = kf.families.load_preset("fused")
+    """
+    folder = pathlib.Path(folder)
+    is_task = (folder / "task.json").exists()
+    config = json.loads((folder / ("task.json" if is_task else "config.json")).read_text("utf-8"))
+    model = keras.saving.deserialize_keras_object(config)
+    backbone = model.backbone if is_task else model
+    file = next(name for name in _WEIGHTS if (folder / name).exists())
+    backbone.load_weights(str(folder / file))
+    if is_task:
+        if (folder / "task.weights.h5").exists():
+            model.load_task_weights(str(folder / "task.weights.h5"))
+        if model.preprocessor is not None:
+            model.preprocessor.load_preset_assets(str(folder))
+    return model
 
 
 def group_norms(model, widths):

@@ -4,35 +4,67 @@ The result is of the stock class wherever that computes what is promised: for on
 `norm="rule"`. With `norm="property"` different networks give a backbone whose norms are grouped.
 """
 
+import collections
+import contextlib
+import dataclasses
 import re
 
-import keras
-import ml_dtypes
 import numpy as np
-from keras import ops
 
 from keras_fusion import _keras
 from keras_fusion.compiling import SlotGrowth, compile_alike, compile_mismatches
 from keras_fusion.errors import FusionError
+from keras_fusion.families import checking
 from keras_fusion.families.fusing import FamilyFusion, Growth
-from keras_fusion.families.grouped import group_norms
-from keras_fusion.families.table import family_of
+from keras_fusion.families.grouped import group_norms, stock_class
+from keras_fusion.families.notation import KEPT
+from keras_fusion.families.table import families
 from keras_fusion.layers import checks
 from keras_fusion.layers.tree import to_numpy
 from keras_fusion.layers.values import ArrayInitializer
+from keras_fusion.noise import Noise
 from keras_fusion.operator import unequal_shares
-from keras_fusion.record import FusedWeight, remember
-
-_BATCH, _LENGTH = 2, 6
-# Rounding errors that pile up through a network, over the spacing of its numbers.
-_ROUNDING = 1e4
+from keras_fusion.record import FusedWeight, recall, remember
 
 
 def is_stock(model):
-    """Returns whether a model is a KerasHub backbone or task of a family that has a table."""
-    backbone = getattr(model, "backbone", model)
-    stock = _stock_class(backbone)
-    return stock.__module__.startswith("keras_hub.") and bool(_family(stock))
+    """Returns whether a model is a backbone or task of a class that a family's table names."""
+    return _family(stock_class(_backbone(model))) is not None
+
+
+@contextlib.contextmanager
+def hints(models):
+    """Adds to a `FusionError` inside it that a KerasHub model's class has no table.
+
+    Args:
+        models: The sources.
+    """
+    try:
+        yield
+    except FusionError as error:
+        stock = next((type(_backbone(model)) for model in models if _lacks_table(model)), None)
+        if stock is None:
+            raise
+        tables = [family.keras_hub for family in families().values() if family.keras_hub]
+        classes = ", ".join(name for names in tables for name in names.class_names)
+        raise FusionError(
+            f"{error}; no family has a table of {stock.__name__}'s weights. There are tables for "
+            f"{classes}: add one with kf.families.register"
+        ) from error
+
+
+def check_growth(fused, models):
+    """Raises where a KerasHub model that was fused as a graph has not grown.
+
+    Layers that no one has declared pass a fusion of equal sources as they are.
+    """
+    if any(map(_lacks_table, models)) and not any(weight.grows for weight in recall(fused)):
+        raise FusionError(f"cannot fuse: no layer of {models[0].name} grows")
+
+
+def _lacks_table(model):
+    classes = type(_backbone(model)).__mro__
+    return any(cls.__module__.startswith("keras_hub.") for cls in classes) and not is_stock(model)
 
 
 def fuse_stock(models, growth, norm="property", check=True, optimizer="fresh"):
@@ -53,38 +85,38 @@ def fuse_stock(models, growth, norm="property", check=True, optimizer="fresh"):
         FusionError: Naming everything that keeps the sources from being fused, before anything is
             built; or that the result is not what it should be.
     """
-    backbones = [getattr(model, "backbone", model) for model in models]
-    checks.raise_mismatches(_class_mismatches(models, backbones))
+    backbones = [_backbone(model) for model in models]
+    checks.raise_mismatches(checking.mismatches(models, backbones))
     checks.raise_mismatches(compile_mismatches(models, optimizer))
-    stock = _stock_class(backbones[0])
-    family, names = _family(stock)
-    variables = [_variables(model) for model in models]
+    family, names = _family(stock_class(backbones[0]))
+    first = _variables(models[0])
+    variables = {id(model): _aligned(first, model, names) for model in models}
+    sources = [variables[id(model)] for model in models]
+    values = {
+        key: {name: to_numpy(variable) for name, variable in source.items()}
+        for key, source in variables.items()
+    }
+    arrays = [values[id(model)] for model in models]
+    exact_norms = norm == "property"
     configs = [_config(backbone, names) for backbone in backbones]
-    arrays = [
-        {
-            key: to_numpy(variable)
-            for key, variable in zip(variables[0], source.values(), strict=True)
-        }
-        for source in variables
-    ]
-    fusion = FamilyFusion(family, names, configs, arrays, growth, is_exact=norm == "property")
+    # Noise moves the function, so it comes after the check.
+    silent = dataclasses.replace(growth, noise=Noise()) if check else growth
+    fusion = FamilyFusion(family, names, configs, arrays, silent, is_exact=exact_norms)
+    if not growth.noise.scale and len(set(growth.shares or (1,))) == 1:
+        checks.warn_if_never_parting(models, arrays)
     is_self = all(backbone is backbones[0] for backbone in backbones)
-    exact = is_self or norm == "property" or not fusion.widths
-    with _keras.deferred():
-        backbone = stock.from_config(fusion.config)
-    groups = fusion.widths if exact and not is_self else None
-    if groups:
-        group_norms(backbone, groups)
-    fused = backbone
-    if models[0] is not backbones[0]:
-        fused = _task(models, backbone, names, growth)
-        if groups:
-            group_norms(fused, groups)
-    growths = _give_weights(fused, fusion, variables)
+    groups = fusion.widths if exact_norms and not is_self else None
+    fused = _built(models, fusion.config, names, _task_sizes(models, fusion), groups)
+    growths = _give_weights(fused, fusion, sources)
     remember(fused, [entry.weight for entry in growths])
-    if check and exact and not growth.noise.scale:
-        _check(models, fused, fusion)
+    if check:
+        if is_self or exact_norms or not fusion.widths:
+            checking.check(models, fused, fusion)
+        _add_noise(growths, fusion, growth.noise)
+    _keep_state(fused, models[0])
     compile_alike(fused, models, growths, optimizer)
+    if hasattr(models[0], "sampler"):
+        fused.sampler = models[0].sampler
     return fused
 
 
@@ -114,39 +146,66 @@ def grow_stock(model, factors, *, noise, fill, asymmetry, check, optimizer):
     return model
 
 
+def repeat_key_heads(model, times):
+    """Repeats the key and value heads of a model with grouped queries, which computes the same.
+
+    Models with unequal numbers of query heads for each key head can be fused then.
+
+    Args:
+        model: A backbone or task of a family whose key heads are fewer than its query heads.
+        times: How many times each key head is repeated.
+
+    Returns:
+        A model of the same class.
+
+    Raises:
+        FusionError: It has no key heads of their own, or not as many query heads.
+
+    Examples:
+        >>> kf.fuse([a, kf.families.repeat_key_heads(b, 2)], norm="rule")
+    """
+    backbone = _backbone(model)
+    if not is_stock(model) or "key_heads" not in _names(model).sizes:
+        raise FusionError(
+            "repeat_key_heads takes a backbone or task with grouped queries. Received: "
+            f"a {type(model).__name__}"
+        )
+    names = _names(model)
+    config = _config(backbone, names)
+    (field,), (queries,) = names.sizes["key_heads"], names.sizes["heads"]
+    config[field] *= times
+    if config[queries] % config[field]:
+        raise FusionError(
+            f"times must divide the {config[queries]} query heads into equal groups. "
+            f"Received: times={times} with {config[field] // times} key heads"
+        )
+    wide = _built([model], config, names, {})
+    pairs = zip(_variables(model).items(), wide.variables, strict=True)
+    for (key, variable), made in pairs:
+        entry, value = names.entry(_stem(key)), to_numpy(variable)
+        if ("key_heads",) in entry.dims:
+            value = np.repeat(value, times, axis=entry.dims.index(("key_heads",)))
+        _keras.initialize(made, ArrayInitializer(value))
+    _keep_state(wide, model)
+    return wide
+
+
+def _backbone(model):
+    return getattr(model, "backbone", model)
+
+
 def _names(model):
-    return _family(_stock_class(getattr(model, "backbone", model)))[1]
+    return _family(stock_class(_backbone(model)))[1]
 
 
 def _family(stock):
-    return family_of(stock.__name__, "keras_hub")
-
-
-def _stock_class(backbone):
-    return getattr(backbone, "stock_class", None) or type(backbone)
-
-
-def _class_mismatches(models, backbones):
-    messages = []
-    for index, (model, backbone) in enumerate(zip(models, backbones, strict=True)):
-        if _stock_class(model) is not _stock_class(models[0]):
-            messages.append(
-                f"source {index} is a {type(model).__name__}, the first a "
-                f"{type(models[0]).__name__}"
-            )
-        if getattr(backbone, "group_widths", None):
-            messages.append(
-                f"source {index} has grouped norms already; fuse all networks in one call"
-            )
-        for layer in _keras.layers_in(model):
-            state = "LoRA" if getattr(layer, "lora_enabled", False) else None
-            state = "quantised" if getattr(layer, "quantization_mode", None) else state
-            if state:
-                messages.append(
-                    f"source {index}: layer `{layer.path}` has {state} weights; merge them into "
-                    "plain ones before fusing"
-                )
-    return messages
+    """The family of a class, and its `Names`: named there by KerasHub's name, or as it is."""
+    ours = stock.__module__.startswith("keras_hub.")
+    for family in families().values():
+        names = family.keras_hub
+        if names and (stock in names.classes or (ours and stock.__name__ in names.classes)):
+            return family, names
+    return None
 
 
 def _config(backbone, names):
@@ -170,16 +229,69 @@ def _variables(model):
     return variables
 
 
-def _task(models, backbone, names, growth):
-    """The task around a fused backbone."""
+def _aligned(first, model, names):
+    """Variables of a model by the names of the first one's: Keras numbers layers of one class.
+
+    Args:
+        first: `{path: variable}` of the first source.
+        model: A source.
+        names: `Names` of the family.
+    """
+    numbered = dict(zip(_numbered(first), first, strict=True))
+    variables = _variables(model)
+    keys = zip(_numbered(variables), variables.items(), strict=True)
+    aligned = {numbered.get(number, key): variable for number, (key, variable) in keys}
+    kept = {key for key in (*first, *aligned) if names.entry(_stem(key)).kind == KEPT}
+    # State of random numbers is there where something is random.
+    ordered = {key: first[key] if key in kept else aligned.get(key) for key in first}
+    others = {key: variable for key, variable in aligned.items() if key not in (*first, *kept)}
+    return {key: v for key, v in (ordered | others).items() if v is not None}
+
+
+def _numbered(variables):
+    """Each path without Keras' numbers, and how many such there were before."""
+    counts = collections.Counter()
+    for key in variables:
+        plain = _plain(key)
+        counts[plain] += 1
+        yield plain, counts[plain]
+
+
+def _task_sizes(models, fusion):
+    """Sizes in a task's own configuration, which grow as `hidden` does."""
+    if models[0] is _backbone(models[0]) or not fusion.widths:
+        return {}
+    configs = [model.get_config() for model in models]
+    return {
+        field: sum(config[field] for config in configs)
+        for field in fusion.names.task_sizes
+        if configs[0].get(field) is not None
+    }
+
+
+def _built(models, config, names, task_sizes, groups=None):
+    """A model of the first one's class, whose variables wait for their values.
+
+    Args:
+        models: The sources.
+        config: Configuration of the backbone.
+        names: `Names` of the family.
+        task_sizes: Fields of the task's configuration that change.
+        groups: Widths of the groups of its norms; None for stock ones.
+    """
     first = models[0]
-    config = first.get_config() | {"backbone": backbone, "preprocessor": first.preprocessor}
-    if growth.grow is None or "hidden" in growth.grow:
-        for field in names.task_sizes:
-            if config.get(field) is not None:
-                config[field] = sum(model.get_config()[field] for model in models)
-    with _keras.kept_initializers():
-        return type(first)(**config)
+    stock = stock_class(_backbone(first))
+    with _keras.deferred():
+        model = stock.from_config(config)
+    if groups:
+        group_norms(model, groups)
+    if first is not _backbone(first):
+        changed = {"backbone": model, "preprocessor": first.preprocessor}
+        with _keras.kept_initializers():
+            model = stock_class(first)(**first.get_config() | changed | task_sizes)
+        if groups:
+            group_norms(model, groups)
+    return model
 
 
 def _give_weights(fused, fusion, variables):
@@ -193,9 +305,8 @@ def _give_weights(fused, fusion, variables):
             f"says: {sorted(set(got) ^ set(expected))}; please report it"
         )
     growths = []
-    origins = zip(*(source.values() for source in variables), strict=True)
     shares = fusion.growth.weights
-    for key, variable, sources in zip(fusion.arrays, made, origins, strict=True):
+    for key, variable in zip(fusion.arrays, made, strict=True):
         _keras.initialize(variable, ArrayInitializer(fusion.arrays[key]))
         block = fusion.blocks.get(key)
         if block is None:
@@ -205,8 +316,13 @@ def _give_weights(fused, fusion, variables):
             (1.0 if block.averages else share) / fusion.factor(key, source)
             for source, share in enumerate(shares)
         ]
-        growths.append(SlotGrowth(weight, block.grow, sources, scales))
+        origins = tuple(source[key] for source in variables)
+        growths.append(SlotGrowth(weight, block.grow, origins, scales))
     return growths
+
+
+def _stem(key):
+    return key.partition("#")[0]
 
 
 def _plain(key):
@@ -214,55 +330,19 @@ def _plain(key):
     return re.sub(r"_\d+(?=/|#|$)|#.*", "", key)
 
 
-def _check(models, fused, fusion):
-    """Compares a fused model with the mean of its sources on random inputs.
-
-    Raises:
-        FusionError: They differ by more than rounding.
-    """
-    inputs = _inputs(models[0])
-    sources = [_outputs(model, inputs) for model in models]
-    results = _outputs(fused, inputs)
-    for index, result in enumerate(results):
-        parts = [source[index] for source in sources]
-        if result.shape == parts[0].shape:
-            pairs = zip(fusion.growth.weights, parts, strict=True)
-            candidates = [sum(weight * part for weight, part in pairs)]
-        else:
-            # The hidden units of a backbone; a tied head's readout has the factors of the mean.
-            factors = [fusion.readout_factor(source) for source in range(len(parts))]
-            scaled = [factor * part for factor, part in zip(factors, parts, strict=True)]
-            candidates = [np.concatenate(arrays, axis=-1) for arrays in (parts, scaled)]
-        distance = min(np.max(np.abs(result - candidate)) for candidate in candidates)
-        scale = max(np.max(np.abs(candidate)) for candidate in candidates)
-        spacing = float(ml_dtypes.finfo(models[0].compute_dtype).eps)
-        if not distance <= min(0.1, _ROUNDING * spacing) * max(scale, 1e-3):
-            raise FusionError(
-                f"output {index} of the fused {type(fused).__name__} is {distance:.3g} away from "
-                f"the mean of its sources, of at most {scale:.3g}: the table of its family is "
-                "wrong, please report it. check=False returns the model all the same"
-            )
+def _add_noise(growths, fusion, noise):
+    """Fills η, where a weight has any, of a model that has its values."""
+    if not noise.scale:
+        return
+    for key, entry in zip(fusion.blocks, growths, strict=True):
+        if sum(layout.grows for layout in entry.weight.layouts) > 1:
+            entry.weight.variable.assign(fusion.blocks[key].with_noise(noise)[...])
 
 
-def _inputs(model):
-    """Random inputs of a model."""
-    rng = np.random.default_rng(0)
-    arrays = {}
-    for spec in model.inputs:
-        shape = [_BATCH, *(size or _LENGTH for size in spec.shape[1:])]
-        if "int" not in spec.dtype:
-            arrays[spec.name] = rng.normal(size=shape).astype("float32")
-        elif "mask" in spec.name or "segment" in spec.name:
-            arrays[spec.name] = np.full(shape, int("padding" in spec.name), "int32")
-        else:
-            arrays[spec.name] = rng.integers(0, 3, shape).astype("int32")
-    return arrays
-
-
-def _outputs(model, inputs):
-    """A model's outputs, as double precision arrays."""
-    feed = inputs if len(inputs) > 1 else next(iter(inputs.values()))
-    outputs = keras.tree.flatten(model(feed, training=False))
-    return [
-        ops.convert_to_numpy(ops.cast(output, "float32")).astype("float64") for output in outputs
-    ]
+def _keep_state(fused, model):
+    """Gives a model's layers the flags of another's: which of them are trained."""
+    pairs = zip(_keras.layers_in(fused), _keras.layers_in(model), strict=True)
+    # A flag goes down to the layers inside, which come after.
+    for layer, origin in pairs:
+        if layer is not origin and layer.trainable != origin.trainable:
+            layer.trainable = origin.trainable

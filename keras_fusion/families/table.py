@@ -18,7 +18,7 @@ class Names:
     """Names that one library gives the parts of a family.
 
     Args:
-        classes: Names of the classes that have them.
+        classes: Names of the library's classes that have them, or classes of your own.
         weights: `{pattern: axes}` of every weight, see `keras_fusion.families.notation`. In a
             pattern `*` stands for one part of a name, without `.` and `/`, and `**` for any
             characters. A name must match one pattern, or patterns that say the same.
@@ -43,6 +43,7 @@ class Names:
         head_dim: Field with the size of a head; None where it is `hidden` over the heads.
         head_dim_scales: Field that is False where attention is scaled by `hidden` over the heads
             in place of the size of a head.
+        logits_cap: Field with the soft cap of a task's logits; the mean is taken before it.
         extra: `{field: attribute path}` of what the configuration leaves out.
     """
 
@@ -62,7 +63,13 @@ class Names:
     task_sizes: tuple[str, ...] = ()
     head_dim: str | None = None
     head_dim_scales: str | None = None
+    logits_cap: str | None = None
     extra: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def class_names(self):
+        """Names of the classes, those of your own included."""
+        return [getattr(cls, "__name__", cls) for cls in self.classes]
 
     def entry(self, name):
         """The `Entry` of a weight.
@@ -73,7 +80,7 @@ class Names:
         lines = {line for pattern, line in self.weights.items() if matches(name, (pattern,))}
         if len(lines) != 1:
             fault = "is not in the table" if not lines else f"is {sorted(lines)} in the table"
-            raise FusionError(f"weight `{name}` of {'/'.join(self.classes)} {fault}")
+            raise FusionError(f"weight `{name}` of {'/'.join(self.class_names)} {fault}")
         return parse(lines.pop())
 
     def value(self, config, field):
