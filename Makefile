@@ -62,8 +62,7 @@ PYTEST = $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 # What is worth testing on the second backend as well: the library, and what runs there alone.
 ON_JAX := tests/keras_fusion tests/trainers/engines/devices_test.py \
   $(addprefix tests/trainers/engines/,jax_test.py losses_test.py mesh_test.py mesh_fusion_test.py)
-# What takes minutes without compilation stays with the other backends.
-ON_TORCH := tests/keras_fusion --ignore=tests/keras_fusion/theory/modified_test.py
+ON_TORCH := tests/keras_fusion
 TORCH_PYTEST = KERAS_BACKEND=torch $(INTEROP)/bin/python -m pytest $(PYTEST_OPTIONS) $(PYTEST_ARGS)
 FAULTS_ARGS ?= --points=30 --seed=0
 
@@ -93,7 +92,7 @@ $(INSTALLED): setup.py constraints.txt | $(BIN)/python
 	@touch $@
 
 $(INTEROP_INSTALLED): setup.py constraints.txt constraints-interop.txt | $(INTEROP)/bin/python
-	@echo "Installing the pinned dependencies and torch into $(INTEROP): three to ten minutes."
+	@echo "Installing the pinned dependencies and torch, 9 GB, into $(INTEROP): some five minutes."
 	$(PIP_INSTALL) --quiet setuptools wheel
 	$(PIP_INSTALL) --quiet --no-build-isolation --editable '.[test,interop]' \
 	  -c constraints-interop.txt

@@ -32,12 +32,23 @@ def versions():
         "platform": platform.platform(),
         "backend": keras.backend.backend(),
         "dtype policy": keras.config.dtype_policy().name,
-        "devices": ", ".join(keras.distribution.list_devices()),
+        "devices": ", ".join(_devices()),
     }
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             named[name] = importlib.metadata.version(name)
     return named
+
+
+def _devices():
+    """Names of the devices; Keras lists them on TensorFlow and JAX alone."""
+    if keras.backend.backend() in ("tensorflow", "jax"):
+        return keras.distribution.list_devices()
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return ["cpu:0", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    return ["cpu:0"]
 
 
 def main():
