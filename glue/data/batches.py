@@ -64,9 +64,8 @@ class Examples:
         unused = 0 if size is None else size - len(rows)
         empty = np.array([EOS_ID], np.int32)
         inputs = _pad([*(self.inputs[row] for row in rows), *[empty] * unused], self.input_length)
-        targets = _pad(
-            [*(self.targets[row] for row in rows), *[_NONE] * unused], self.target_length
-        )
+        targets = [*(self.targets[row] for row in rows), *[_NONE] * unused]
+        targets = _pad(targets, self.target_length)
         shifted = np.zeros_like(targets)
         shifted[:, 1:] = targets[:, :-1]
         return {

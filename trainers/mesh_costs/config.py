@@ -64,11 +64,8 @@ class MeshReportConfig:
         check_options(self)
         check_new_file(self.output)
         size = sizes.get_size(self.size)
-        defaults = {
-            "batch_size": size.batch_size,
-            "input_length": size.input_length,
-            "model": list(size.models)[-1],
-        }
+        defaults = {"batch_size": size.batch_size, "input_length": size.input_length}
+        defaults["model"] = list(size.models)[-1]
         for name, value in defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)

@@ -33,12 +33,12 @@ def graph(run):
         for source in stage.sources:
             depths.setdefault(source, 0)
         depths[stage.name] = 1 + max((depths[source] for source in stage.sources), default=-1)
-    rows = {}
-    nodes = []
-    for name in sorted(depths, key=lambda name: depths[name]):
-        row = rows.setdefault(depths[name], 0)
-        rows[depths[name]] += 1
-        nodes.append({"stage": name, "column": depths[name], "row": row, **_describe(run, name)})
+    rows, nodes = Counter(), []
+    for name in sorted(depths, key=depths.get):
+        column = depths[name]
+        place = {"stage": name, "column": column, "row": rows[column]}
+        nodes.append(place | _describe(run, name))
+        rows[column] += 1
     links = [
         {"source": source, "target": stage.name, "self_fusion": stage.init == "self_fusion"}
         for stage in stages

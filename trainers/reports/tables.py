@@ -125,9 +125,8 @@ def stage_name(run, name):
     if stage is None or stage.finished:
         return label(name)
     of = f" of {numbers.count(stage.planned_steps)}" if stage.planned_steps else ""
-    return label(
-        name, note=f"{name} is still running: its last evaluation is at step {stage.steps:,}{of}."
-    )
+    note = f"{name} is still running: its last evaluation is at step {stage.steps:,}{of}."
+    return label(name, note)
 
 
 def paper(text, value=None, note=""):
