@@ -206,6 +206,7 @@ from tests.trainers import nano
 from trainers import pretrain
 
 with pytest.MonkeyPatch.context() as patch:
+    nano.define(patch)
     patch.setattr(pretrain.reports, "write_report", lambda folder: folder)
     mirrored = tf.distribute.MirroredStrategy
     patch.setattr(tf.distribute, "MirroredStrategy", lambda: mirrored(["CPU:0", "CPU:1"]))
