@@ -160,7 +160,10 @@ def _parse(text):
             raise ValueError("a name twice")
         return values
 
+    def refuse(constant):
+        raise ValueError(f"{constant} for a number")
+
     try:
-        return json.loads(text.decode(), object_pairs_hook=unique)
+        return json.loads(text.decode(), object_pairs_hook=unique, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"with JSON that cannot be read ({error!s:.80})") from None
