@@ -87,7 +87,9 @@ def activated(functions):
 
 def scaled(factor):
     """A function that reads a global, as one that another module defines."""
-    code = compile("def function(x):\n    return ops.tanh(x) * factor", "module.py", "exec")
+    code = compile(
+        "def function(x):\n    return ops.multiply(ops.tanh(x), factor)", "module.py", "exec"
+    )
     space = {"ops": ops, "factor": factor, "__name__": "module"}
     exec(code, space)
     return space["function"]
