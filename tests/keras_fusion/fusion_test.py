@@ -37,6 +37,7 @@ def test_weights_of_the_mean_of_t5s(version):
 
 
 @pytest.mark.parametrize("version", [tiny.V1_1, tiny.V1_0])
+@pytest.mark.one_backend
 def test_copies_of_a_t5_leave_no_zeros(version):
     model = tiny.model(0, num_layers=1, **version)
     fused = kf.self_fuse(model, 2, fill="copies", asymmetry=0.2)
@@ -57,6 +58,7 @@ def test_copies_of_a_t5_leave_no_zeros(version):
     ],
 )
 @pytest.mark.parametrize("version", [tiny.V1_1, tiny.V1_0])
+@pytest.mark.one_backend
 def test_a_t5_grows_along_some_axes(factors, sizes, version):
     model = tiny.model(0, num_layers=1, **version)
     grown = kf.grow(model, **factors, noise=0.3)
@@ -68,6 +70,7 @@ def test_a_t5_grows_along_some_axes(factors, sizes, version):
     assert kf.symmetry(grown) > 0
 
 
+@pytest.mark.one_backend
 def test_a_fused_t5_keeps_its_groups_when_it_grows():
     fused = kf.fuse([tiny.model(0, num_layers=1), tiny.model(1, num_layers=1)])
     grown = kf.grow(fused, mlp=2, noise=0.1)

@@ -113,6 +113,7 @@ def sizes(model):
         (recurrent, {"mlp": 2}, {"dense": 8}),
     ],
 )
+@pytest.mark.one_backend
 def test_layers_grow_and_the_function_stays(build, factors, changed):
     model = build()
     grown = kf.grow(model, factors)

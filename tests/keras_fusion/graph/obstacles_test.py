@@ -11,6 +11,8 @@ import keras_fusion as kf
 from tests.keras_fusion.graph.differences_test import check_mean, graph
 from tests.keras_fusion.graph.edge_cases_test import pair
 
+pytestmark = pytest.mark.one_backend
+
 
 def hidden(network):
     """Sources of unequal widths: a hidden layer, and a function of it."""

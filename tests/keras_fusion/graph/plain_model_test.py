@@ -115,6 +115,7 @@ def test_it_is_exported(build, inputs, tmp_path):
 
 
 @pytest.mark.parametrize(("build", "inputs"), CASES)
+@pytest.mark.one_backend
 def test_it_is_saved_and_loaded(build, inputs, tmp_path):
     fused = kf.fuse(pair(build), average="outputs", weights=[0.3, 0.7])
     fused.save(tmp_path / "fused.keras")

@@ -70,6 +70,7 @@ def test_greedy_in_mixed_precision(dtype):
 
 @pytest.mark.parametrize("norm", ["property", "rule"])
 @VERSIONS
+@pytest.mark.one_backend
 def test_greedy_with_a_fused_model(version, norm):
     small = lively(num_layers=1, **version)
     other = tiny.model(1, num_layers=1, hidden_dim=6, **version)
@@ -106,6 +107,7 @@ def eager():
 
 
 @pytest.mark.parametrize(("end_id", "steps"), [(9, 1), (-1, 5)])
+@pytest.mark.one_backend
 def test_one_encoder_pass_and_no_step_after_the_last_end(monkeypatch, end_id, steps):
     model = tiny.model(num_layers=1)
     # Every sequence says 9, and says it at once.
@@ -130,6 +132,7 @@ def test_one_encoder_pass_and_no_step_after_the_last_end(monkeypatch, end_id, st
     assert tokens.tolist() == [[9] * steps + [0] * (5 - steps)] * 3
 
 
+@pytest.mark.one_backend
 def test_padding_of_the_encoder_is_ignored():
     model = tiny.model(num_layers=1)
     inputs = tiny.batch(padding=True)
