@@ -27,6 +27,7 @@ class TestWhatLayersLearnedFromData:
             variable.assign(np.random.default_rng(seed).normal(size=variable.shape))
         return model
 
+    @pytest.mark.one_backend
     def test_a_normalization_that_all_share(self):
         check_mean([self.network(np.arange(20), seed) for seed in range(2)])
 
@@ -232,6 +233,7 @@ def test_a_lambda_before_anything_grew():
         kf.fuse([sources[0], other])
 
 
+@pytest.mark.one_backend
 def test_a_masked_sequential():
     sources = [
         stacked(layers.Masking(), layers.LSTM(width), layers.Dense(2), inputs=(4, 3), seed=width)
@@ -290,6 +292,7 @@ def test_outputs_without_a_mean():
         lambda: layers.LayerNormalization(),
     ],
 )
+@pytest.mark.one_backend
 def test_a_layer_of_units_behind_a_skip_from_the_input(make):
     def function(width):
         def network(x):
@@ -306,6 +309,7 @@ def test_a_layer_of_units_behind_a_skip_from_the_input(make):
     check_mean(sources)
 
 
+@pytest.mark.one_backend
 def test_cells_that_keras_numbered():
     def function(width):
         def network(x):

@@ -190,6 +190,7 @@ class TestSampling:
         )
 
     @pytest.mark.filterwarnings("ignore:You are using a softmax over axis -1")
+    @pytest.mark.one_backend
     def test_stays_among_the_likeliest(self):
         model = tiny.model(num_layers=1)
         token_ids = np.repeat(tiny.batch()["encoder_token_ids"][:1], 64, 0)

@@ -296,7 +296,11 @@ def test_mixed_precision_ends_in_float32_logits(version):
 
 @pytest.mark.parametrize(
     ("version", "dtype"),
-    [(tiny.V1_1, "bfloat16"), (tiny.V1_0, "float16"), (tiny.V1_1, "mixed_float16")],
+    [
+        (tiny.V1_1, "bfloat16"),
+        pytest.param(tiny.V1_0, "float16", marks=pytest.mark.one_backend),
+        pytest.param(tiny.V1_1, "mixed_float16", marks=pytest.mark.one_backend),
+    ],
 )
 def test_small_floats_end_in_float32_logits(version, dtype):
     model = tiny.model(num_layers=1, dtype=dtype, **version)
@@ -356,6 +360,7 @@ class TestDropout:
 
 
 @VERSIONS
+@pytest.mark.one_backend
 def test_what_is_padded_is_ignored(version):
     model = tiny.model(num_layers=1, **version)
     inputs = tiny.batch(padding=True)
@@ -393,6 +398,7 @@ def test_saving(version, tmp_path):
     assert tiny.relative_gap(tiny.logits(again, inputs), mean) <= 1e-5
 
 
+@pytest.mark.one_backend
 def test_training_parts_the_copies():
     fused = tiny.model(num_layers=1).self_fuse(2, noise=0.01, noise_kind="balanced")
     start = kf.symmetry(fused)
