@@ -487,6 +487,7 @@ def test_the_size_of_a_head_that_an_equation_makes_stays():
     assert shapes == [(5, 4, 4), (4, 4, 3)]
 
 
+@pytest.mark.one_backend
 def test_balanced_noise_with_unequal_widths_is_refused_before_anything_is_built():
     sources = [graph(lambda x, w=w: layers.Dense(2)(layers.Dense(w)(x)), (5,)) for w in (4, 3)]
     with pytest.raises(kf.FusionError, match="layer `dense.*equal widths, axis `input` has .4, 3"):

@@ -28,6 +28,7 @@ def test_numbers_of_unequal_last_units(reduce, average):
     check_mean(sources, average=average, weights=[0.5, 0.5])
 
 
+@pytest.mark.one_backend
 def test_unequal_numbers_of_classes():
     sources = hidden(lambda x, width: layers.Dense(width, activation="softmax")(x))
     match = r"output 0: .*\(None, 4\) vs \(None, 3\); outputs='concat' keeps all of them"
@@ -36,6 +37,7 @@ def test_unequal_numbers_of_classes():
     assert kf.fuse(sources, outputs="concat").output_shape == (None, 7)
 
 
+@pytest.mark.one_backend
 def test_groups_of_a_convolution_are_counted_in_whole_filters():
     def function(filters):
         return lambda x: layers.Dense(2)(layers.Flatten()(layers.Conv1D(filters, 2, groups=2)(x)))
@@ -44,6 +46,7 @@ def test_groups_of_a_convolution_are_counted_in_whole_filters():
         kf.fuse(pair(function, (6, 4), widths=(4, 8)))
 
 
+@pytest.mark.one_backend
 def test_inputs_in_another_order_name_the_layer_that_reads_them():
     def build(swapped):
         inputs = [keras.Input((4,)), keras.Input((4,))]
@@ -66,6 +69,7 @@ def test_an_input_of_a_nested_model_that_nothing_reads():
     check_mean(pair(function, (5,)))
 
 
+@pytest.mark.one_backend
 def test_a_model_over_time():
     def function(width):
         def network(x):
@@ -97,6 +101,7 @@ def scaled(factor):
     return space["function"]
 
 
+@pytest.mark.one_backend
 def test_functions_that_read_unequal_globals():
     def sources(*factors):
         return activated(map(scaled, factors))
@@ -107,6 +112,7 @@ def test_functions_that_read_unequal_globals():
         kf.fuse(sources(2.0, 3.0))
 
 
+@pytest.mark.one_backend
 def test_functions_that_call_one_another():
     code = "def even(x): return odd(x)\ndef odd(x): return x if x is not None else even(x)"
     spaces = [{"__name__": "module"}, {"__name__": "module"}]
@@ -117,6 +123,7 @@ def test_functions_that_call_one_another():
     check_mean(activated(functions))
 
 
+@pytest.mark.one_backend
 def test_multipliers_of_channels_that_differ():
     def function(multiplier):
         def network(x):
@@ -157,6 +164,7 @@ def test_initial_states_of_stacked_cells():
     check_mean(pair(function, (3, 5), (4,)))
 
 
+@pytest.mark.one_backend
 def test_a_model_and_the_same_from_its_file(tmp_path):
     """Slices and lists of arguments are written down in another form."""
     sources = hidden(lambda x, width: layers.Softmax()(layers.Dense(2)(x[:, ::2])))
