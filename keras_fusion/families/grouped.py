@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from keras_fusion import _keras
+from keras_fusion.errors import FusionError
 
 _PACKAGE = "keras_fusion"
 _NAME = "GroupedModel"
@@ -57,15 +58,19 @@ def stock_class(model):
 
 
 def load_preset(folder):
-    """Loads a preset folder of a model with grouped norms.
+    """Loads a preset folder, also that of a model with grouped norms.
 
-    KerasHub's `from_preset` looks for a task of the backbone's very class, and knows none.
+    KerasHub's `from_preset` looks for a task of the backbone's very class, and knows none of a
+    grouped one.
 
     Args:
         folder: A folder that `save_to_preset` of a backbone or a task wrote.
 
     Returns:
         The task, or the backbone where the folder holds no task.
+
+    Raises:
+        FusionError: The folder holds no weights.
 
     Examples:
         >>> kf.fuse([gpt2_a, gpt2_b]).save_to_preset("fused")
@@ -76,8 +81,10 @@ def load_preset(folder):
     config = json.loads((folder / ("task.json" if is_task else "config.json")).read_text("utf-8"))
     model = keras.saving.deserialize_keras_object(config)
     backbone = model.backbone if is_task else model
-    file = next(name for name in _WEIGHTS if (folder / name).exists())
-    backbone.load_weights(str(folder / file))
+    files = [folder / name for name in _WEIGHTS if (folder / name).exists()]
+    if not files:
+        raise FusionError(f"Expected one of {_WEIGHTS} in a preset. Received: {str(folder)!r}")
+    backbone.load_weights(str(files[0]))
     if is_task:
         if (folder / "task.weights.h5").exists():
             model.load_task_weights(str(folder / "task.weights.h5"))

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 
+from keras_fusion import families
 from keras_fusion.errors import FusionError
 from keras_fusion.fusion import fuse, grow
 from keras_fusion.interop.writing import new_folder
@@ -27,15 +28,13 @@ def load_preset(path):
         FusionError: keras-hub is not installed, or it cannot load the preset.
     """
     try:
-        import keras_hub
+        import keras_hub  # noqa: F401
     except ImportError:
         raise FusionError(
             f"{str(path)!r} is a preset of KerasHub, which is not installed; install keras-hub"
         ) from None
-    path = pathlib.Path(path)
-    cls = keras_hub.models.Task if (path / "task.json").is_file() else keras_hub.models.Backbone
     try:
-        return cls.from_preset(str(path))
+        return families.load_preset(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         text = " ".join(str(error).split())
         raise FusionError(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import keras_fusion as kf
+from keras_fusion.interop import presets
 from tests.keras_fusion.families import stock
 
 GPT2 = stock.BY_NAME["GPT2CausalLM"]
@@ -53,6 +54,7 @@ def test_gpt2_comes_back_as_it_went_in(tmp_path):
     assert type(loaded) is keras_hub.models.GPT2CausalLM
     feeds = stock.inputs(model)
     same(model, loaded, feeds, 1e-5)
+    same(model, presets.load_preset(tmp_path / "preset"), feeds, 1e-5)
     loaded.compile(sampler="greedy", run_eagerly=True)
     assert loaded.generate("abc", stop_token_ids=None) == text
 
