@@ -82,6 +82,7 @@ def test_a_fused_t5_keeps_its_groups_when_it_grows():
 
 
 @pytest.mark.parametrize("version", [tiny.V1_1, tiny.V1_0])
+@pytest.mark.one_backend
 def test_a_compiled_t5_keeps_its_optimizers_state(version):
     """Fused with itself, it takes the step that it would have taken alone."""
     model = tiny.model(0, num_layers=1, **version)
