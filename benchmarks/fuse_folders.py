@@ -56,10 +56,10 @@ class RandomArray:
         return np.resize(self._block, shape)
 
 
-def write_source(folder, num_bytes, seed):
+def write_source(folder, num_bytes, seed, config=CONFIG):
     """Writes a Llama of about that many bytes; returns the folder."""
-    hidden, mlp, size = (CONFIG[f] for f in ("hidden_size", "intermediate_size", "head_dim"))
-    heads, keys = (CONFIG[f] * size for f in ("num_attention_heads", "num_key_value_heads"))
+    hidden, mlp, size = (config[f] for f in ("hidden_size", "intermediate_size", "head_dim"))
+    heads, keys = (config[f] * size for f in ("num_attention_heads", "num_key_value_heads"))
     layer = {
         "self_attn.q_proj": (heads, hidden),
         "self_attn.k_proj": (keys, hidden),
@@ -71,7 +71,7 @@ def write_source(folder, num_bytes, seed):
         "input_layernorm": (hidden,),
         "post_attention_layernorm": (hidden,),
     }
-    shapes = {name: (CONFIG["vocab_size"], hidden) for name in ("model.embed_tokens", "lm_head")}
+    shapes = {name: (config["vocab_size"], hidden) for name in ("model.embed_tokens", "lm_head")}
     shapes["model.norm"] = (hidden,)
     outside, inside = (
         2 * sum(int(np.prod(shape)) for shape in part.values()) for part in (shapes, layer)
@@ -81,7 +81,7 @@ def write_source(folder, num_bytes, seed):
         shapes |= {f"model.layers.{number}.{name}": shape for name, shape in layer.items()}
     rng = np.random.default_rng(seed)
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(CONFIG | {"num_hidden_layers": layers}))
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": layers}))
     arrays = {f"{name}.weight": RandomArray(shape, rng) for name, shape in shapes.items()}
     tensors.write(folder / "model.safetensors", arrays, {"format": "pt"})
     return folder
