@@ -52,6 +52,11 @@ def test_stock_models_and_a_class_of_ones_own():
     np.testing.assert_allclose(both(tokens), mean, atol=1e-5)
 
 
+def test_a_folder_is_fused():
+    names = run("folders")
+    assert names["plan"].is_exact and (names["folder"] / "wide" / "README.md").exists()
+
+
 def test_the_table_of_stock_models_is_what_was_measured():
     document = models_table.DOCUMENT.read_text(encoding="utf-8")
     assert models_table.render(models_table.read()) in document

@@ -8,7 +8,7 @@ import inspect
 import pathlib
 
 PACKAGES = ("", ".layers", ".models", ".families", ".optimizers", ".callbacks", ".schedules")
-PACKAGES += (".theory",)
+PACKAGES += (".interop", ".theory")
 FOLDER = pathlib.Path(__file__).parent
 
 

@@ -239,10 +239,10 @@ class FamilyFusion:
                 )
             if ("heads" in self._grow) != ("key_heads" in self._grow):
                 messages.append("heads and key_heads grow together")
-        if ("heads" in self._grow) != ("hidden" in self._grow) and names.head_dim is None:
+        if len(self._grow & {"heads", "hidden"}) == 1 and names.head_dim is None:
             messages.append(
-                f"heads and hidden of {names.classes[0]} grow together, because the size of a head "
-                "is the hidden size over their number"
+                f"heads and hidden of {names.class_names[0]} grow together, because the size of a "
+                "head is the hidden size over their number"
             )
         if any(config.get(names.head_dim_scales) is False for config in configs):
             ratios = [

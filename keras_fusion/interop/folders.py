@@ -152,7 +152,7 @@ def _class(path, config):
             name
             for family in families().values()
             if family.transformers
-            for name in family.transformers.classes
+            for name in family.transformers.class_names
         )
         fault = f"of the class {classes[0]}, of which no table is known"
         do = f"Give one of {', '.join(supported)}, or register its family"

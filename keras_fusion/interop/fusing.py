@@ -157,7 +157,7 @@ def plan_fusion(
     if not is_self and norm == "property":
         raise FusionError(
             "different models fuse exactly only with norms that treat each source's units apart, "
-            f"which {sources[0].class_name} does not have. Received: norm='property'; give "
+            f"unlike those of {sources[0].class_name}. Received: norm='property'; give "
             "norm='rule', which keeps the class and is not exact, or load the models with KerasHub "
             "and call kf.fuse"
         )
@@ -180,7 +180,7 @@ def plan_fusion(
     return Plan(
         sources,
         _written(fusion.config),
-        _checked(fusion.arrays),
+        fusion.arrays,
         weights,
         is_self and not noise,
         summary,
@@ -210,7 +210,7 @@ def _grown(sources, factors, noise):
         )
         config, arrays = fusion.config, fusion.arrays
     summary = "growth of " + ", ".join(f"{axis} by {n}" for axis, n in factors.items())
-    return Plan(sources, _written(config), _checked(arrays), (1.0,), True, summary)
+    return Plan(sources, _written(config), arrays, (1.0,), True, summary)
 
 
 def _refuse_different(folders):
@@ -263,35 +263,6 @@ def _notes(source, fusion):
 def _written(config):
     """The configuration that is written: without the place that the first source came from."""
     return {field: value for field, value in config.items() if field != "_name_or_path"}
-
-
-def _checked(arrays):
-    return {
-        name: _NoOverflow(name, array) if array.dtype == np.float16 else array
-        for name, array in arrays.items()
-    }
-
-
-class _NoOverflow:
-    """A float16 array that is computed where it is read, and refuses what became infinite."""
-
-    def __init__(self, name, array):
-        self.shape, self.dtype = array.shape, array.dtype
-        self._name, self._array = name, array
-
-    def __getitem__(self, index):
-        with np.errstate(over="ignore"):
-            values = self._array[index]
-        if not np.all(np.isfinite(values)):
-            raise FusionError(
-                f"weight `{self._name}` overflows float16 when it is multiplied by what keeps the "
-                "mean; convert the sources to bfloat16 or float32"
-            )
-        return values
-
-    def __array__(self, dtype=None, copy=None):
-        del copy
-        return self[...] if dtype is None else self[...].astype(dtype, copy=False)
 
 
 def _numbers(values):

@@ -1,7 +1,6 @@
 """KerasHub's preset folders: loaded, fused, and saved as presets."""
 
 import pathlib
-import warnings
 
 import numpy as np
 
@@ -58,7 +57,6 @@ def fuse_presets(sources, output, *, growth=None, **options):
         FusionError: As `kf.fuse`; vocabularies that differ; a folder that holds something.
     """
     models = {path: load_preset(path) for path in dict.fromkeys(map(str, sources))}
-    _check_vocabularies(models)
     if growth:
         (model,) = models.values()
         fused = grow(model, growth, **options)
@@ -67,28 +65,6 @@ def fuse_presets(sources, output, *, growth=None, **options):
     with new_folder(output) as folder:
         fused.save_to_preset(str(folder))
     return fused
-
-
-def _check_vocabularies(models):
-    """Refuses presets whose tokenizers have other pieces."""
-    tokenizers = {}
-    for path, model in models.items():
-        tokenizer = getattr(getattr(model, "preprocessor", None), "tokenizer", None)
-        tokenizers[path] = tokenizer.get_vocabulary() if tokenizer is not None else None
-    (first_path, first), *others = tokenizers.items()
-    for path, vocabulary in others:
-        if first is None or vocabulary is None:
-            warnings.warn(
-                "a preset has no tokenizer: the vocabularies are not compared", stacklevel=3
-            )
-        elif list(first) != list(vocabulary):
-            pairs = enumerate(zip(first, vocabulary, strict=False))
-            place = next((i for i, (a, b) in pairs if a != b), min(len(first), len(vocabulary)))
-            pieces = [words[place] if place < len(words) else None for words in (first, vocabulary)]
-            raise FusionError(
-                f"cannot fuse models of different vocabularies: piece {place} is {pieces[0]!r} in "
-                f"{first_path!r}, {pieces[1]!r} in {path!r}"
-            )
 
 
 def count_parameters(model):

@@ -84,6 +84,26 @@ CASES = {
     "whisper": ("WhisperForConditionalGeneration", "WhisperConfig", _WHISPER),
 }
 
+# Cases of each family, by its title in docs/models.md.
+FAMILIES = {
+    "T5": ("t5", "t5_v1_1", "t5_encoder"),
+    "BERT": ("bert_masked", "bert_classifier", "bert_bare"),
+    "RoBERTa": ("roberta_masked", "roberta_classifier"),
+    "DistilBERT": ("distilbert_masked", "distilbert_classifier"),
+    "GPT-2": ("gpt2", "gpt2_bare", "gpt2_classifier"),
+    "OPT": ("opt", "opt_projected"),
+    "BART": ("bart", "bart_unscaled"),
+    "Llama": ("llama", "llama_tied", "llama_head_dim"),
+    "Mistral": ("mistral",),
+    "Qwen 2": ("qwen2",),
+    "Qwen 3": ("qwen3",),
+    "Gemma": ("gemma",),
+    "Gemma 2": ("gemma2",),
+    "Gemma 3": ("gemma3",),
+    "ViT": ("vit", "vit_bare"),
+    "Whisper": ("whisper",),
+}
+
 
 def save(name, folder, seed=0, dtype="float32", **fields):
     """Writes a model of a case with random weights; returns the folder.

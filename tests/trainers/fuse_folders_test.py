@@ -125,9 +125,11 @@ def test_presets_of_keras_hub(tmp_path, capsys):
     # The last norm, which a tied head reads, has the mean's factor.
     expected = np.tile(hidden("a"), 2) / 2
     np.testing.assert_allclose(hidden("twice"), expected, rtol=1e-4, atol=1e-5)
-    with pytest.warns(UserWarning, match="vocabularies are not compared"):
-        run(tmp_path, "ab", "--norm=rule", output="both")
+    run(tmp_path, "ab", "--norm=rule", output="both")
     assert hidden("both").shape == (1, 3, 12)
     assert f"Wrote {tmp_path / 'both'}" in capsys.readouterr().out
+    run(tmp_path, "ab", output="grouped")
+    with pytest.raises(kf.FusionError, match="grouped norms"):
+        run(tmp_path, ("grouped", "grouped"), output="again")
     with pytest.raises(UserError, match="--dry_run with folders"):
         run(tmp_path, "aa", "--dry_run", output="dry")

@@ -305,7 +305,9 @@ def test_float16_does_not_overflow_in_silence(tmp_path):
     _, arrays = fused(tmp_path, sources, norm="rule", weights=small)
     norm = arrays["decoder.final_layer_norm.weight"]
     np.testing.assert_allclose(norm[[0, -1]], [60000 * 0.4 * 2**0.5, 0.6 * 2**0.5], rtol=1e-3)
-    with pytest.raises(kf.FusionError, match="decoder.final_layer_norm.weight` overflows float16"):
+    with pytest.raises(
+        kf.FusionError, match="`decoder.final_layer_norm.weight` .* too large for float16"
+    ):
         fused(tmp_path, sources, "large", norm="rule", weights=large)
     assert not (tmp_path / "large").exists()
 
