@@ -213,8 +213,8 @@ def rearranged(array, source, target, sizes):
     for dim, size in zip(source.dims, array.shape, strict=True):
         shape += [size] if len(dim) == 1 else [sizes[factor] for factor in dim]
     order = [factors.index(factor) for dim in target.dims for factor in dim]
-    known = dict(zip(factors, shape, strict=True))
-    joined = [math.prod(known[factor] for factor in dim) for dim in target.dims]
+    lengths = dict(zip(factors, shape, strict=True))
+    joined = [math.prod(lengths[factor] for factor in dim) for dim in target.dims]
     # Dimensions whose factors stay together move as one: the result stays a view.
     if [*source.dims] == [*reversed(target.dims)]:
         return array.T

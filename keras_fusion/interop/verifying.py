@@ -16,7 +16,7 @@ _BYTES_PER_PARAMETER = 6
 
 
 def obstacle(plan):
-    """What keeps a plan's result from being verified, in words; "" where nothing does.
+    """Reason why a plan's result cannot be verified, in words; "" where it can.
 
     Args:
         plan: A `Plan`.

@@ -72,7 +72,7 @@ def source(kind, seed):
 
 
 def outputs(model, kind):
-    """What a model gives for `INPUTS`, as an array."""
+    """Outputs of a model for `INPUTS`, as an array."""
     return ops.convert_to_numpy(model(INPUTS[kind], training=False))
 
 

@@ -1,4 +1,4 @@
-"""What a fusion returns is a model like any other: it saves, loads, generates, trains, adapts."""
+"""A fused model is one like any other: it saves, loads, generates, trains, adapts."""
 
 import os
 import pathlib
