@@ -8,6 +8,8 @@ import pytest
 import keras_fusion as kf
 from tests.keras_fusion.families import stock
 
+pytestmark = pytest.mark.one_backend
+
 GPT2 = stock.BY_NAME["GPT2CausalLM"]
 MISTRAL = stock.BY_NAME["MistralCausalLM"]
 GEMMA = stock.BY_NAME["GemmaCausalLM"]
