@@ -17,7 +17,12 @@ from tests.keras_fusion.families import stock
 GPT2 = stock.BY_NAME["GPT2CausalLM"]
 LLAMA = stock.BY_NAME["LlamaCausalLM"]
 TASKS = [case for case in stock.FAMILIES if case.task]
-GENERATING = [case for case in TASKS if case.task.endswith("LM") and "Masked" not in case.task]
+# KerasHub's Gemma 3 generates with a preprocessor alone.
+GENERATING = [
+    case
+    for case in TASKS
+    if case.task.endswith("LM") and "Masked" not in case.task and case.family != "Gemma 3"
+]
 SLOW = pytest.mark.slow
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -164,11 +169,12 @@ def test_a_wide_task_saves_loads_trains_and_adapts(case, tmp_path):
     same(wide, type(model).from_preset(str(tmp_path / "preset")), feeds)
     backbone = keras_hub.models.Backbone.from_preset(str(tmp_path / "preset"))
     assert type(backbone) is type(model.backbone)
-    wide.compile("adam", "mse" if case.family == "none" else wide.loss, run_eagerly=True)
+    wide.compile("adam", wide.loss, run_eagerly=True)
     history = wide.fit(feeds, targets(wide, feeds), verbose=0)
     assert np.isfinite(history.history["loss"][0])
     assert stock.gap(wide, stock.logits(model, feeds), feeds) > 1e-5
-    loaded.backbone.enable_lora(2)
+    names = loaded.backbone.default_lora_layer_names()
+    loaded.backbone.enable_lora(2, [*names, "query_projector", "value_projector"])
     same(model, loaded, feeds, 1e-5)
     assert any("lora" in v.path for v in loaded.backbone.trainable_variables)
 
@@ -230,7 +236,7 @@ def test_a_wide_task_is_quantised(case):
 
 
 @SLOW
-@pytest.mark.parametrize("case", [GPT2, LLAMA, stock.BY_NAME["BertMaskedLM"]], ids=str)
+@pytest.mark.parametrize("case", [GPT2, LLAMA, stock.BY_NAME["BertTextClassifier"]], ids=str)
 def test_mixed_precision_stays(case):
     model = stock.make(case, dtype="mixed_bfloat16")
     feeds = stock.inputs(model)
