@@ -34,6 +34,7 @@ def test_folders_of_transformers(capsys):
     assert capsys.readouterr().out.count("result: LlamaForCausalLM") == 3
 
 
+@pytest.mark.slow
 def test_a_grown_gpt2_writes_the_same_and_learns_on(capsys):
     small, fused, trained = importlib.import_module("examples.grow_gpt2").main(40, 40)
     assert fused.tokens == small.tokens and len(fused.tokens) == 9

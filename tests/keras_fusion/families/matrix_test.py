@@ -112,10 +112,12 @@ def test_self_fusion_in_bfloat16(case):
     model = stock.source(case, dtype="bfloat16")
     feeds = stock.inputs(model)
     wide = kf.self_fuse(model, 2, noise=0.01)
-    assert {v.dtype for v in wide.trainable_variables} == {"bfloat16"}
+    dtypes = [[v.dtype for v in m.variables] for m in (model, wide)]
+    assert dtypes[0] == dtypes[1] and "bfloat16" in dtypes[1]
     wide = kf.self_fuse(model, 2)
-    # Bits of a bfloat16, and Gemma's norms scale by 1 + their weight.
-    assert stock.gap(wide, stock.logits(model, feeds), feeds) <= 0.1
+    # A bfloat16 has eight bits, and close to a soft cap they say little of what was capped.
+    tolerance = 0.3 if case.cap else 0.1
+    assert stock.gap(wide, stock.logits(model, feeds), feeds) <= tolerance
 
 
 @pytest.mark.slow
