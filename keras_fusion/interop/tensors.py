@@ -64,21 +64,24 @@ def write(path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] |
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     header = _header({name: tensors[name] for name in order}, metadata)
     sha256 = hashlib.sha256(header)
-    # Hashing takes as long as computing and writing; it runs beside them, one piece behind.
-    with open(path, "xb") as file, concurrent.futures.ThreadPoolExecutor(1) as hashing:
+    # A piece is hashed and written while the next one is computed: each takes about as long.
+    with open(path, "xb") as file, concurrent.futures.ThreadPoolExecutor(2) as workers:
         file.write(header)
-        hashed = None
+        jobs = []
         for name in order:
             for content in _contents(tensors[name]):
-                if hashed is not None:
-                    hashed.result()
-                hashed = hashing.submit(sha256.update, content)
-                file.write(content)
-        if hashed is not None:
-            hashed.result()
+                _finish(jobs)
+                jobs = [workers.submit(use, content) for use in (sha256.update, file.write)]
+        _finish(jobs)
         file.flush()
         os.fsync(file.fileno())
         return Digest(sha256.hexdigest(), file.tell())
+
+
+def _finish(jobs):
+    """Waits for jobs, and raises what one of them raised."""
+    for job in jobs:
+        job.result()
 
 
 def _contents(array):
