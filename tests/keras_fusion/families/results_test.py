@@ -14,6 +14,8 @@ import keras_fusion as kf
 from keras_fusion.interop import presets
 from tests.keras_fusion.families import stock
 
+pytestmark = pytest.mark.one_backend
+
 GPT2 = stock.BY_NAME["GPT2CausalLM"]
 LLAMA = stock.BY_NAME["LlamaCausalLM"]
 TASKS = [case for case in stock.FAMILIES if case.task]

@@ -6,6 +6,8 @@ import pytest
 import keras_fusion as kf
 from tests.keras_fusion.families import stock
 
+pytestmark = pytest.mark.one_backend
+
 WEIGHTS = [0.7, 0.3]
 
 
