@@ -13,7 +13,7 @@ def cases():
         yield pytest.param(case, id=str(case), marks=marks)
 
 
-@pytest.mark.parametrize("case", cases())
+@pytest.mark.parametrize("case", list(cases()))
 def test_a_model_with_itself(case):
     model = stock.source(case)
     with pytest.warns(kf.SymmetryWarning, match="never part"):
