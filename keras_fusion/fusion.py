@@ -214,13 +214,20 @@ def grow(
             f"grow takes names with factors. Received: factors={factors!r}; write mlp=2, or a "
             'dictionary such as {"dense_1": 2}'
         )
+    twice = sorted(set(factors or ()) & named.keys())
     factors = {**(factors or {}), **named}
-    wrong = {name: n for name, n in factors.items() if type(n) is not int or n < 2}
+    wrong = {
+        name: n
+        for name, n in factors.items()
+        if not (isinstance(name, str) and type(n) is int and n >= 2)
+    }
     if wrong or not factors:
         raise FusionError(
             "grow takes names with factors, integers of at least 2, such as mlp=2. "
             f"Received: {wrong or 'no names'}"
         )
+    if twice:
+        raise FusionError(f"grow takes each name once. Received: two factors of {twice}")
     options = {"fill": fill, "asymmetry": asymmetry, "check": check, "optimizer": optimizer}
     with keras_hub.hints([model]):
         return _grower(model)(factors, noise=Noise(noise, "balanced", seed), **options)

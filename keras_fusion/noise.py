@@ -7,7 +7,7 @@ cut: a region draws the tiles that it touches, and needs the memory of one at a 
 import dataclasses
 import itertools
 import zlib
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -35,7 +35,8 @@ class Noise:
         seed: Seed of the draw. A weight's noise depends on this and on its path alone.
 
     Raises:
-        FusionError: An unknown kind; a scale that is no number, negative or infinite.
+        FusionError: An unknown kind; a scale that is no number, negative or infinite; a seed that
+            is no integer.
     """
 
     scale: float = 0.0
@@ -52,6 +53,9 @@ class Noise:
             raise FusionError(
                 f"noise must be a finite number of at least 0. Received: noise={self.scale!r}"
             )
+
+        if not isinstance(self.seed, Integral):
+            raise FusionError(f"seed must be an integer. Received: seed={self.seed!r}")
 
     def generator(self, path, where=()):
         """Returns a generator for a seed, a weight's path, and the numbers of a tile."""

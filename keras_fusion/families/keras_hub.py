@@ -131,11 +131,6 @@ def grow_stock(model, factors, *, noise, fill, asymmetry, check, optimizer):
     Raises:
         FusionError: Naming what cannot grow, before anything is built.
     """
-    if noise.scale and "hidden" not in factors:
-        raise FusionError(
-            "noise fills what no copy covers, and there is nothing of the kind unless `hidden` "
-            f"grows. Received: noise={noise.scale}; use fill='copies' with asymmetry=0.1"
-        )
     for factor in dict.fromkeys(factors.values()):
         axes = {axis for axis, own in factors.items() if own == factor}
         if "heads" in axes and "key_heads" in _names(model).sizes:
@@ -170,6 +165,8 @@ def repeat_key_heads(model, times):
             "repeat_key_heads takes a backbone or task with grouped queries. Received: "
             f"a {type(model).__name__}"
         )
+    if type(times) is not int or times < 2:
+        raise FusionError(f"times must be an integer of at least 2. Received: times={times!r}")
     names = _names(model)
     config = _config(backbone, names)
     (field,), (queries,) = names.sizes["key_heads"], names.sizes["heads"]
@@ -331,11 +328,13 @@ def _plain(key):
 
 
 def _add_noise(growths, fusion, noise):
-    """Fills η, where a weight has any, of a model that has its values."""
+    """Fills η, where a weight has any, of a model that has its values; or all inputs, balanced."""
     if not noise.scale:
         return
     for key, entry in zip(fusion.blocks, growths, strict=True):
-        if sum(layout.grows for layout in entry.weight.layouts) > 1:
+        axes, layouts = entry.weight.axes, entry.weight.layouts
+        growing = {name for name, layout in zip(axes.names, layouts, strict=True) if layout.grows}
+        if len(growing) > 1 or (noise.kind == "balanced" and growing & set(axes.sums)):
             entry.weight.variable.assign(fusion.blocks[key].with_noise(noise)[...])
 
 

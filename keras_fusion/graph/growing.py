@@ -115,7 +115,8 @@ class GrowthPlanner(Planner):
         except (Refusal, FusionError):
             if not self._exploring:
                 raise
-            self.faults |= read or made
+            # What the call itself would grow is given up first.
+            self.faults |= made or read
             return Step([Value() for _ in call.outputs], lambda: call.operation)
         for tensor, value in zip(call.outputs, step.values, strict=True):
             if value.kind == GROWN:

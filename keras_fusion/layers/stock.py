@@ -116,6 +116,11 @@ def convolution(layer):
         return type(layer), config | {"groups": groups, "filters": layouts["output"].size}
 
     def refuse(sources, layouts, norm):
+        if not {"input", "output"} <= layouts.keys():
+            return (
+                "its groups stand side by side, so that its filters grow with the channels that "
+                "it reads; name the layers of both"
+            )
         per_group = [source.filters // source.groups for source in sources]
         if len(set(per_group)) > 1:
             return f"the filters of a group must be equally many, received {per_group}"

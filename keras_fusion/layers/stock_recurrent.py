@@ -39,14 +39,15 @@ def _cells(layer):
 
 
 def _resize_cells(config, cells, layouts, units):
-    """Writes the fused units into the configurations of cells, in place."""
+    """Writes the fused units, where they grow, into the configurations of cells, in place."""
     if "units" in config:
-        config["units"] = layouts[units[0]].size
-        return
-    inner = config["cell"]["config"]
-    stack = [cell["config"] for cell in inner["cells"]] if "cells" in inner else [inner]
+        stack = [config]
+    else:
+        inner = config["cell"]["config"]
+        stack = [cell["config"] for cell in inner["cells"]] if "cells" in inner else [inner]
     for cell, name in zip(stack, units, strict=True):
-        cell["units"] = layouts[name].size
+        if name in layouts:
+            cell["units"] = layouts[name].size
 
 
 @register_fusion(layers.RNN)

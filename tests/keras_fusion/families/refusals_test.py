@@ -100,8 +100,6 @@ def test_options_that_do_not_apply(gpt2):
         kf.self_fuse(gpt2, 2, weights=[0.7, 0.7])
     with pytest.raises(kf.FusionError, match="fill='copies' puts a network's weights"):
         kf.fuse([gpt2, stock.source(GPT2)], fill="copies")
-    with pytest.raises(kf.FusionError, match="noise fills what no copy covers"):
-        kf.grow(gpt2, mlp=2, noise=0.1)
     with pytest.raises(kf.FusionError, match="heads and hidden of GPT2Backbone grow together"):
         kf.grow(gpt2, heads=2)
     with pytest.raises(kf.FusionError, match="axis `width` is none of .*'mlp'"):
@@ -191,3 +189,9 @@ def test_vocabularies_are_compared_token_by_token():
         kf.fuse([a, b], norm="rule")
     b.preprocessor = stock.preprocessor()
     assert kf.fuse([a, b], norm="rule").preprocessor is a.preprocessor
+
+
+@pytest.mark.parametrize("times", [0, -1, 1, 2.0, "2", True])
+def test_key_heads_are_repeated_a_whole_number_of_times(times):
+    with pytest.raises(kf.FusionError, match="times must be an integer of at least 2"):
+        kf.families.repeat_key_heads(backbone(MISTRAL), times)

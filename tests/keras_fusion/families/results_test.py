@@ -296,3 +296,16 @@ def test_a_fresh_process_loads_them(tmp_path):
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
         np.testing.assert_allclose(np.load(folder / f"{kind}.npy"), expected[kind], atol=1e-4)
+
+
+def test_balanced_noise_of_a_grown_mlp_keeps_the_function():
+    model = stock.source(GPT2)
+    wide = kf.grow(model, mlp=2, noise=0.5)
+    feeds = stock.inputs(model)
+    same(model, wide, feeds, 1e-5)
+    assert kf.symmetry(wide) > 0.01 and kf.symmetry(kf.grow(model, mlp=2)) == 0
+
+
+def test_a_float64_pair_passes_the_check():
+    pair = [stock.make(GPT2, seed, dtype="float64") for seed in (0, 1)]
+    assert kf.fuse(pair).backbone.group_widths

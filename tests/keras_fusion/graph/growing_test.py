@@ -253,3 +253,43 @@ def test_a_compiled_model_trains_on_with_its_optimizer_grown():
     first = float(grown.train_on_batch(INPUTS[perceptron], targets))
     assert first == pytest.approx(before, rel=1e-5)
     assert float(grown.test_on_batch(INPUTS[perceptron], targets)) < first
+
+
+def test_a_layer_that_a_recurrent_layer_reads_grows_alone():
+    for reader in (layers.SimpleRNN(3), layers.LSTM(3), layers.Bidirectional(layers.GRU(2))):
+        model = keras.Sequential([keras.Input((5, 8)), layers.Dense(4, name="a"), reader])
+        wide = kf.grow(model, a=2)
+        assert wide.layers[0].units == 8 and wide.output_shape == model.output_shape
+        x = np.random.default_rng(0).normal(size=(2, 5, 8)).astype("float32")
+        np.testing.assert_allclose(wide(x), model(x), atol=1e-6)
+
+
+def test_a_grouped_convolution_grows_with_what_it_reads():
+    stem, grouped = layers.Conv2D(4, 3, name="a"), layers.Conv2D(4, 3, groups=2, name="g")
+    head = [layers.Flatten(), layers.Dense(2)]
+    model = keras.Sequential([keras.Input((8, 8, 3)), stem, grouped, *head])
+    for name in ("a", "g"):
+        with pytest.raises(kf.FusionError, match="name the layers of both"):
+            kf.grow(model, {name: 2})
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    np.testing.assert_allclose(kf.grow(model, a=2, g=2)(x), model(x), atol=1e-6)
+
+
+def test_the_layer_before_a_softmax_is_one_of_the_group():
+    dense = [layers.Dense(6, "relu"), layers.Dense(5, "gelu"), layers.Dense(3, "softmax")]
+    model = keras.Sequential([keras.Input((8,)), *dense])
+    assert [layer.units for layer in kf.grow(model, mlp=2).layers] == [12, 10, 3]
+
+
+@pytest.mark.parametrize(
+    ("factors", "options", "received"),
+    [
+        ({3: 2}, {}, "{3: 2}"),
+        ({"a": 2}, {"a": 3}, r"two factors of \['a'\]"),
+        ({"a": 2}, {"seed": "s"}, "seed='s'"),
+    ],
+)
+def test_bad_factors(factors, options, received):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="a"), layers.Dense(2)])
+    with pytest.raises(kf.FusionError, match=f"Received: {received}"):
+        kf.grow(model, factors, **options)
