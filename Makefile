@@ -54,7 +54,7 @@ TABLE5_PRETRAIN ?= --size=tiny --corpus=docs --steps=S:2500 --eval_every=1250
 TABLE5_FINETUNE ?= --tasks=cola,mrpc,rte --repeats=3 --packed --steps=150 --checkpoint_every=50 \
   --eval_batches=1 --nosubmission
 PYTEST_ARGS ?= -m "not slow"
-JAX_PYTEST_ARGS ?= -m "not slow and not one_backend"
+OTHER_PYTEST_ARGS ?= -m "not slow and not one_backend"
 # One process per core, each with one thread for TensorFlow's operations (tests/conftest.py); tests
 # stay in order, so that most modules make their fixtures once. Each process needs about 3 GB.
 PYTEST_OPTIONS := -n logical --maxprocesses=8 --dist=worksteal
@@ -63,7 +63,7 @@ PYTEST = $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 ON_JAX := tests/keras_fusion tests/trainers/engines/devices_test.py \
   $(addprefix tests/trainers/engines/,jax_test.py losses_test.py mesh_test.py mesh_fusion_test.py)
 ON_TORCH := tests/keras_fusion
-TORCH_PYTEST = KERAS_BACKEND=torch $(INTEROP)/bin/python -m pytest $(PYTEST_OPTIONS) $(PYTEST_ARGS)
+TORCH_PYTEST = KERAS_BACKEND=torch $(INTEROP)/bin/python -m pytest $(PYTEST_OPTIONS) $(OTHER_PYTEST_ARGS)
 FAULTS_ARGS ?= --points=30 --seed=0
 
 .DEFAULT_GOAL := help
@@ -129,10 +129,10 @@ table5: $(INSTALLED)
 
 test: $(INSTALLED)
 	KERAS_BACKEND=tensorflow $(PYTEST) $(PYTEST_ARGS)
-	KERAS_BACKEND=jax $(PYTEST) $(JAX_PYTEST_ARGS) $(ON_JAX)
+	KERAS_BACKEND=jax $(PYTEST) $(OTHER_PYTEST_ARGS) $(ON_JAX)
 
 test-all:
-	$(MAKE) test PYTEST_ARGS= JAX_PYTEST_ARGS=
+	$(MAKE) test PYTEST_ARGS= OTHER_PYTEST_ARGS=
 
 test-torch: $(INTEROP_INSTALLED)
 	$(TORCH_PYTEST) $(ON_TORCH)
