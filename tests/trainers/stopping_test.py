@@ -15,8 +15,10 @@ from trainers.errors import Stopped
 
 @pytest.fixture(autouse=True)
 def _forget():
-    """The flag stays up until the next `handled`."""
+    """The flag stays up until the next `handled`; tests may run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
+    signal.signal(signal.SIGHUP, before)
     with stopping.handled():
         pass
 

@@ -71,7 +71,7 @@ class _Loop(contextlib.AbstractContextManager):
         self.validation = [job.validation.batch(index) for index in range(config.eval_batches)]
         self.writer = Writer(self.saves, config.keep) if self.engine.is_chief else None
         self.at = Progress()
-        self.saved, self.saved_at = -1, time.monotonic()
+        self.saved, self.saved_at = -1, time.perf_counter()
         self.log: RunLog | None = None
         self.feed: Iterator[Batch] | None = None
         # Batches skipped since the newest checkpoint, and where the loss was not finite last.
@@ -176,7 +176,7 @@ class _Loop(contextlib.AbstractContextManager):
         """True where the newest checkpoint is older than `checkpoint_minutes`, on any host."""
         minutes = self.config.checkpoint_minutes
         return minutes is not None and self.engine.agree(
-            time.monotonic() - self.saved_at >= 60 * minutes
+            time.perf_counter() - self.saved_at >= 60 * minutes
         )
 
     def due(self, period: int) -> bool:
@@ -243,7 +243,7 @@ class _Loop(contextlib.AbstractContextManager):
             # What the checkpoint counts on is on the disk before it.
             self.log.sync()
             self.writer.save(self.at.step, state, config, score)
-        self.saved, self.saved_at = self.at.step, time.monotonic()
+        self.saved, self.saved_at = self.at.step, time.perf_counter()
         self.tried, self.bad = set(), -1
 
     def not_finite(self, what: str, step: int, sums: StepSums | None) -> NotFinite:
