@@ -260,7 +260,10 @@ class Planner:
                     for call, shape in zip(calls, shapes, strict=True)
                 )
                 if same:
-                    return dim, layout
+                    # What is computed for each source apart is its own, also where it read what
+                    # all sources share.
+                    shares = any(layout.shared)
+                    return dim, Layout.blocks(layout.sizes) if shares else layout
         dim = len(shapes[0]) - 1
         sizes = tuple(shape[-1] if shape else None for shape in shapes)
         if dim < 1 or None in sizes or len({shape[:-1] for shape in shapes}) > 1:

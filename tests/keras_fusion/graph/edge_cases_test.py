@@ -505,3 +505,19 @@ def test_balanced_noise_with_unequal_widths_is_refused_before_anything_is_built(
 def test_noises_that_are_none(options, message):
     with pytest.raises(kf.FusionError, match=message):
         kf.fuse([graph(layers.Dense(2), (5,), seed=seed) for seed in range(2)], **options)
+
+
+def test_a_gate_of_shared_and_own_units_makes_them_all_own():
+    def source(seed):
+        keras.utils.set_random_seed(seed)
+        raw, x = keras.Input((2,)), keras.Input((5,))
+        units = layers.Concatenate()([raw, layers.Dense(4)(x)])
+        gate = layers.Dense(1, activation="sigmoid")(units)
+        return keras.Model([raw, x], layers.Dense(3)(layers.Multiply()([units, gate])))
+
+    a, b = source(0), source(1)
+    rng = np.random.default_rng(0)
+    feed = [rng.normal(size=(4, size)).astype("float32") for size in (2, 5)]
+    mean = sum(keras.ops.convert_to_numpy(model(feed)) for model in (a, b)) / 2
+    fused = kf.fuse([a, b], check=False)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(fused(feed)), mean, atol=1e-6)
