@@ -23,7 +23,7 @@ from keras_fusion.layers import checks
 from keras_fusion.layers.tree import to_numpy
 from keras_fusion.layers.values import ArrayInitializer
 from keras_fusion.noise import Noise
-from keras_fusion.operator import unequal_shares
+from keras_fusion.options import BlockOptions
 from keras_fusion.record import FusedWeight, recall, remember
 
 
@@ -131,12 +131,13 @@ def grow_stock(model, factors, *, noise, fill, asymmetry, check, optimizer):
     Raises:
         FusionError: Naming what cannot grow, before anything is built.
     """
+    options = BlockOptions(noise=noise, fill=fill, asymmetry=asymmetry)
     for factor in dict.fromkeys(factors.values()):
         axes = {axis for axis, own in factors.items() if own == factor}
         if "heads" in axes and "key_heads" in _names(model).sizes:
             axes.add("key_heads")
-        shares = unequal_shares(factor, asymmetry) if fill == "copies" else None
-        growth = Growth((1 / factor,) * factor, frozenset(axes), noise, shares)
+        weights = (1 / factor,) * factor
+        growth = Growth(weights, frozenset(axes), noise, options.shares(factor))
         model = fuse_stock([model] * factor, growth, check=check, optimizer=optimizer)
     return model
 

@@ -195,3 +195,12 @@ def test_vocabularies_are_compared_token_by_token():
 def test_key_heads_are_repeated_a_whole_number_of_times(times):
     with pytest.raises(kf.FusionError, match="times must be an integer of at least 2"):
         kf.families.repeat_key_heads(backbone(MISTRAL), times)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"fill": "blocks"}, "fill must be one of"), ({"asymmetry": 0.1}, "use fill='copies'")],
+)
+def test_growth_knows_its_options(options, message):
+    with pytest.raises(kf.FusionError, match=message):
+        kf.grow(backbone(MISTRAL), mlp=2, **options)
