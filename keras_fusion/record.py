@@ -90,3 +90,21 @@ def recall(model):
                     FusedWeight(join(path, name), variable, declared[name], layouts, averages)
                 )
     return tuple(weights)
+
+
+def remember_growth(grown, before):
+    """Keeps, beside a growth's own record, what came before of the weights that did not grow now.
+
+    Args:
+        grown: The model that a growth made, with its record.
+        before: `FusedWeight`s of the model that it was made of.
+    """
+    earlier = {weight.path: weight for weight in before if weight.grows}
+    kept = []
+    for weight in recall(grown):
+        old = earlier.get(weight.path)
+        if weight.grows:
+            kept.append(weight)
+        elif old is not None and old.variable.shape == weight.variable.shape:
+            kept.append(dataclasses.replace(old, variable=weight.variable))
+    remember(grown, kept)

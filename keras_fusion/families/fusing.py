@@ -66,7 +66,7 @@ class FamilyFusion:
     Attributes:
         config: The fused configuration.
         arrays: `{name: array-like}` of the fused model, each computed when it is read.
-        blocks: `{name: FusedArray}` of those that came of blocks.
+        blocks: `{name: FusedArray}` of all but what is kept.
         widths: `hidden` of each source, where it grows; else None.
         readouts: Names of the weights that a tied head alone reads.
         averaged: Names of the norms of which the means were taken.
@@ -147,8 +147,12 @@ class FamilyFusion:
     def _fused(self, name, sources):
         entry = self._entries[name]
         growing = self._growing(entry)
-        if entry.kind == KEPT or (entry.kind == EQUAL and not growing):
-            return self._equal(name, sources, entry.kind)
+        if entry.kind == KEPT:
+            return sources[0]
+        axes = entry.axes({"head_dim": self.names.heads_size(self._configs[0])})
+        if entry.kind == EQUAL and not growing:
+            self._check_shared(name, sources)
+            axes = dataclasses.replace(axes, averages=True)
         factors = [self.factor(name, source) for source in range(len(sources))]
         offset = 1 if self.family.scales_by_one_plus and set(factors) != {1.0} else 0
         offset = offset if entry.kind == NORM else 0
@@ -158,7 +162,7 @@ class FamilyFusion:
             sources = [np.asarray(array, np.float32) + 1 for array in sources]
         array = FusedArray(
             sources,
-            entry.axes({"head_dim": self.names.heads_size(self._configs[0])}),
+            axes,
             growing,
             noise=self.growth.noise,
             path=name,
@@ -166,8 +170,7 @@ class FamilyFusion:
             weights=list(self.growth.weights),
             shares=self.growth.shares,
         )
-        if growing:
-            self.blocks[name] = array
+        self.blocks[name] = array
         if not offset:
             return array
         values = array[...] - 1
@@ -179,20 +182,17 @@ class FamilyFusion:
                 )
         return values
 
-    def _equal(self, name, sources, kind):
-        """The weight that all sources share; that of the first where it is of no consequence."""
-        first = sources[0]
-        arrays = [np.asarray(source) for source in sources]
-        if kind == KEPT or all(np.array_equal(arrays[0], array) for array in arrays[1:]):
-            return first
+    def _check_shared(self, name, sources):
+        """Refuses, or notes, a weight that all heads share and that differs between sources."""
+        first, *others = (np.asarray(source) for source in sources)
+        if all(np.array_equal(first, other) for other in others):
+            return
         if self._is_exact:
             raise FusionError(
                 f"weight `{name}` is shared by all heads, so it must be equal in every source; "
                 "use norm='rule', which takes the mean, or fuse a model with itself"
             )
         self.averaged.append(name)
-        shares = zip(self.growth.weights, arrays, strict=True)
-        return sum(share * array.astype(np.float32) for share, array in shares).astype(first.dtype)
 
     def _size(self, config, axis):
         return self.names.value(config, self.names.sizes[axis][0])

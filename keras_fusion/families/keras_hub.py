@@ -24,7 +24,7 @@ from keras_fusion.layers.tree import to_numpy
 from keras_fusion.layers.values import ArrayInitializer
 from keras_fusion.noise import Noise
 from keras_fusion.options import BlockOptions
-from keras_fusion.record import FusedWeight, recall, remember
+from keras_fusion.record import FusedWeight, recall, remember, remember_growth
 
 
 def is_stock(model):
@@ -138,7 +138,9 @@ def grow_stock(model, factors, *, noise, fill, asymmetry, check, optimizer):
             axes.add("key_heads")
         weights = (1 / factor,) * factor
         growth = Growth(weights, frozenset(axes), noise, options.shares(factor))
-        model = fuse_stock([model] * factor, growth, check=check, optimizer=optimizer)
+        grown = fuse_stock([model] * factor, growth, check=check, optimizer=optimizer)
+        remember_growth(grown, recall(model))
+        model = grown
     return model
 
 
@@ -293,7 +295,7 @@ def _built(models, config, names, task_sizes, groups=None):
 
 
 def _give_weights(fused, fusion, variables):
-    """Gives a fused model its values; returns a `SlotGrowth` for each weight that grew."""
+    """Gives a fused model its values; returns a `SlotGrowth` for each weight but what is kept."""
     made = list(_variables(fused).values())
     expected = [(_plain(key), tuple(array.shape)) for key, array in fusion.arrays.items()]
     got = [(_plain(variable.path), tuple(variable.shape)) for variable in made]

@@ -4,8 +4,6 @@ A layer that grows makes a copy of its units for each source; the next layer tha
 divided by the number of copies (AVG). What lies between has to treat each unit apart.
 """
 
-import dataclasses
-
 import keras
 
 from keras_fusion.compiling import compile_mismatches
@@ -19,7 +17,7 @@ from keras_fusion.graph.tracing import trace
 from keras_fusion.graph.values import GROWN, Value
 from keras_fusion.layers import checks
 from keras_fusion.layers.declarations import UNDECLARED, declaration_of
-from keras_fusion.record import recall, remember
+from keras_fusion.record import recall, remember_growth
 
 # The group of layers between two layers with weights, in no sum with anything else.
 HIDDEN = "mlp"
@@ -56,7 +54,7 @@ def grow_graph(model, factors, *, noise, fill, asymmetry, check, optimizer):
                 + _advice(graph)
             )
         grown = build_planned([model] * factor, planner, check, optimizer)
-        _remember_both(grown, recall(model))
+        remember_growth(grown, recall(model))
         model = grown
     return model
 
@@ -263,16 +261,3 @@ def _advice(graph):
         if key in layers
     ]
     return f"Layers that can grow: {', '.join(shown) or 'none'}"
-
-
-def _remember_both(grown, before):
-    """Keeps what an earlier growth or fusion made of the weights that did not grow now."""
-    earlier = {weight.path: weight for weight in before if weight.grows}
-    kept = []
-    for weight in recall(grown):
-        old = earlier.get(weight.path)
-        if weight.grows:
-            kept.append(weight)
-        elif old is not None and old.variable.shape == weight.variable.shape:
-            kept.append(dataclasses.replace(old, variable=weight.variable))
-    remember(grown, kept)

@@ -1,5 +1,6 @@
 """A fused model is one like any other: it saves, loads, generates, trains, adapts."""
 
+import functools
 import os
 import pathlib
 import subprocess
@@ -121,10 +122,18 @@ def test_nothing_random_is_made_for_the_wide_model(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["GPT2CausalLM", *(pytest.param(n, marks=SLOW) for n in ("LlamaCausalLM", "GemmaCausalLM"))],
+    ("name", "widen"),
+    [
+        ("GPT2CausalLM", functools.partial(kf.self_fuse, n=2)),
+        ("GPT2CausalLM", functools.partial(kf.grow, mlp=2)),
+        ("Qwen3CausalLM", functools.partial(kf.grow, heads=2)),
+        *(
+            pytest.param(name, functools.partial(kf.self_fuse, n=2), marks=SLOW)
+            for name in ("LlamaCausalLM", "GemmaCausalLM")
+        ),
+    ],
 )
-def test_the_optimizers_state_is_that_of_the_wide_model(name):
+def test_the_optimizers_state_is_that_of_the_wide_model(name, widen):
     """Adam's first moment after one step without motion is (1 - β₁) times the gradient."""
     case = stock.BY_NAME[name]
     model = stock.make(case)
@@ -144,9 +153,9 @@ def test_the_optimizers_state_is_that_of_the_wide_model(name):
             for variable in model.trainable_variables
         }
 
-    grown = kf.self_fuse(train(model), 2, optimizer="grow")
+    grown = widen(train(model), optimizer="grow")
     assert int(grown.optimizer.iterations) == 1
-    got, expected = moments(grown), moments(train(kf.self_fuse(model, 2)))
+    got, expected = moments(grown), moments(train(widen(model)))
     for path, value in expected.items():
         np.testing.assert_allclose(got[path], value, atol=1e-6, rtol=1e-4, err_msg=path)
     assert sum(np.abs(value).max() > 1e-5 for value in expected.values()) > 10
@@ -309,3 +318,9 @@ def test_balanced_noise_of_a_grown_mlp_keeps_the_function():
 def test_a_float64_pair_passes_the_check():
     pair = [stock.make(GPT2, seed, dtype="float64") for seed in (0, 1)]
     assert kf.fuse(pair).backbone.group_widths
+
+
+def test_a_growth_keeps_the_record_of_the_fusion_before():
+    fused = kf.self_fuse(stock.source(GPT2), 2, noise=0.1, noise_kind="balanced")
+    grown = kf.grow(fused, mlp=2)
+    assert 0 < kf.symmetry(grown) < 2 * kf.symmetry(fused)
