@@ -9,6 +9,7 @@ from keras_fusion._keras import layers_in
 from keras_fusion.compiling import compile_alike, compile_mismatches, declared_growths
 from keras_fusion.errors import FusionError
 from keras_fusion.families import keras_hub
+from keras_fusion.families.fusing import Growth
 from keras_fusion.graph.fusing import GraphOptions, fuse_graphs, is_graph
 from keras_fusion.graph.growing import grow_graph
 from keras_fusion.layers import checks
@@ -93,7 +94,7 @@ def fuse(
         options = BlockOptions(**blocks)
         checks.raise_mismatches(options.copies_mismatches(models))
         shares = options.shares(len(models))
-        growth = keras_hub.Growth(options.weights, noise=options.noise, shares=shares)
+        growth = Growth(options.weights, noise=options.noise, shares=shares)
         return keras_hub.fuse_stock(models, growth, norm, check, optimizer)
     with keras_hub.hints(models):
         fused = _fuse_graphs(models, blocks, graph, check, optimizer)

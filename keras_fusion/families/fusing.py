@@ -15,6 +15,7 @@ from keras_fusion.families.notation import EQUAL, KEPT, NORM
 from keras_fusion.families.table import Family, Names, matches
 from keras_fusion.layers import checks
 from keras_fusion.operator import FusedArray, Noise, count_not_finite
+from keras_fusion.options import BlockOptions
 
 # Fields of a configuration that say nothing about what a network computes.
 _FREE = (
@@ -48,6 +49,27 @@ class Growth:
     grow: frozenset | None = None
     noise: Noise = Noise()
     shares: tuple[float, ...] | None = None
+
+
+def growths_by(names, factors, options=BlockOptions()):  # noqa: B008 - it is frozen
+    """Yields a `Growth` of one model for each factor, with the axes that grow by it.
+
+    Args:
+        names: `Names` of its family.
+        factors: `{axis: factor}`; the heads of the keys grow with those of the queries.
+        options: `BlockOptions` of the copies.
+
+    Raises:
+        FusionError: A factor that is no integer of at least 2.
+    """
+    if any(type(factor) is not int or factor < 2 for factor in factors.values()):
+        raise FusionError(f"axes grow by integers of at least 2. Received: {factors}")
+    for factor in dict.fromkeys(factors.values()):
+        axes = {axis for axis, own in factors.items() if own == factor}
+        if "heads" in axes and "key_heads" in names.sizes:
+            axes.add("key_heads")
+        weights = (1 / factor,) * factor
+        yield Growth(weights, frozenset(axes), options.noise, options.shares(factor))
 
 
 class FamilyFusion:

@@ -15,7 +15,7 @@ from keras_fusion import _keras
 from keras_fusion.compiling import SlotGrowth, compile_alike, compile_mismatches
 from keras_fusion.errors import FusionError
 from keras_fusion.families import checking
-from keras_fusion.families.fusing import FamilyFusion, Growth
+from keras_fusion.families.fusing import FamilyFusion, growths_by
 from keras_fusion.families.grouped import group_norms, stock_class
 from keras_fusion.families.notation import KEPT
 from keras_fusion.families.table import families
@@ -132,13 +132,9 @@ def grow_stock(model, factors, *, noise, fill, asymmetry, check, optimizer):
         FusionError: Naming what cannot grow, before anything is built.
     """
     options = BlockOptions(noise=noise, fill=fill, asymmetry=asymmetry)
-    for factor in dict.fromkeys(factors.values()):
-        axes = {axis for axis, own in factors.items() if own == factor}
-        if "heads" in axes and "key_heads" in _names(model).sizes:
-            axes.add("key_heads")
-        weights = (1 / factor,) * factor
-        growth = Growth(weights, frozenset(axes), noise, options.shares(factor))
-        grown = fuse_stock([model] * factor, growth, check=check, optimizer=optimizer)
+    for growth in growths_by(_names(model), factors, options):
+        copies = [model] * len(growth.weights)
+        grown = fuse_stock(copies, growth, check=check, optimizer=optimizer)
         remember_growth(grown, recall(model))
         model = grown
     return model

@@ -85,7 +85,7 @@ def read_folder(path):
         FusionError: It is no such folder, or holds what cannot be fused: a class without a table,
             quantised weights, an adapter, pickled weights alone, missing shards.
 
-    Example:
+    Examples:
         >>> read_folder("gpt2").arrays["wte.weight"].shape
         (50257, 768)
     """

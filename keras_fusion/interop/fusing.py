@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from keras_fusion.errors import FusionError
-from keras_fusion.families.fusing import FamilyFusion, Growth
+from keras_fusion.families.fusing import FamilyFusion, Growth, growths_by
 from keras_fusion.interop import vocabularies
 from keras_fusion.interop.cards import card
 from keras_fusion.interop.folders import Folder, read_folder
@@ -29,6 +29,7 @@ from keras_fusion.interop.writing import (
     write_text,
 )
 from keras_fusion.noise import Noise
+from keras_fusion.options import BlockOptions, mean_weights
 
 _MOST_NAMES = 5
 
@@ -141,7 +142,7 @@ def plan_fusion(
     Raises:
         FusionError: Naming what keeps the sources from being fused.
 
-    Example:
+    Examples:
         >>> plan_fusion(["gpt2", "gpt2"]).write("gpt2_twice_as_wide")
     """
     paths = [pathlib.Path(path) for path in sources]
@@ -151,7 +152,8 @@ def plan_fusion(
         return _grown(sources, dict(grow), noise)
     if len(sources) < 2:
         raise FusionError(f"fusing takes at least two sources. Received: {len(sources)}")
-    weights = tuple(weights or (1 / len(sources),) * len(sources))
+    weights = mean_weights(weights, len(sources))
+    options = BlockOptions(norm=norm, noise=Noise(noise, noise_kind, seed))
     _refuse_different(folders.values())
     is_self = len({path.resolve() for path in paths}) == 1
     if not is_self and norm == "property":
@@ -167,7 +169,7 @@ def plan_fusion(
         sources[0].names,
         [source.config for source in sources],
         [source.arrays for source in sources],
-        Growth(weights, noise=Noise(noise, noise_kind, seed)),
+        Growth(weights, noise=options.noise),
         is_exact=is_self,
     )
     what = f"{len(sources)} copies of one model" if is_self else f"{len(sources)} models"
@@ -198,15 +200,10 @@ def _grown(sources, factors, noise):
         )
     (source,) = sources
     config, arrays = source.config, source.arrays
-    for factor in dict.fromkeys(factors.values()):
-        if type(factor) is not int or factor < 2:
-            raise FusionError(f"axes grow by integers of at least 2. Received: grow={factors}")
-        axes = {axis for axis, own in factors.items() if own == factor}
-        if "heads" in axes and "key_heads" in source.names.sizes:
-            axes.add("key_heads")
-        growth = Growth((1 / factor,) * factor, frozenset(axes))
+    for growth in growths_by(source.names, factors):
+        copies = len(growth.weights)
         fusion = FamilyFusion(
-            source.family, source.names, [config] * factor, [arrays] * factor, growth
+            source.family, source.names, [config] * copies, [arrays] * copies, growth
         )
         config, arrays = fusion.config, fusion.arrays
     summary = "growth of " + ", ".join(f"{axis} by {n}" for axis, n in factors.items())

@@ -203,7 +203,7 @@ def rearranged(array, source, target, sizes):
         source, target: `Entry` of the weight here and there, which name the same axes.
         sizes: `{axis: size}` of the axes that are joined with others.
 
-    Example:
+    Examples:
         >>> rearranged(np.zeros((8, 6)), parse("hidden heads*head_dim"),
         ...            parse("heads*head_dim hidden"), {"heads": 3, "head_dim": 2}).shape
         (6, 8)

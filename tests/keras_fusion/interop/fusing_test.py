@@ -421,3 +421,17 @@ def test_sources_of_other_classes_weights_and_types_are_refused(tmp_path, llamas
 def test_growths_that_are_refused(gpt2, options, message):
     with pytest.raises(kf.FusionError, match=message):
         interop.plan_fusion([gpt2], **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": [0.7, 0.7]}, "weights must add up to 1"),
+        ({"weights": [1.0]}, "weights must be 2 numbers"),
+        ({"norm": "batch"}, "norm must be one of"),
+        ({"noise": -1}, "noise must be a finite number"),
+    ],
+)
+def test_options_are_those_of_every_fusion(gpt2, options, message):
+    with pytest.raises(kf.FusionError, match=message):
+        interop.plan_fusion([gpt2, gpt2], **options)
