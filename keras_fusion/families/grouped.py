@@ -17,6 +17,7 @@ from keras_fusion.errors import FusionError
 
 _PACKAGE = "keras_fusion"
 _NAME = "GroupedModel"
+_HUB = "keras_hub"
 # In one file, or in several with an index.
 _WEIGHTS = ("model.weights.h5", "model.weights.json")
 
@@ -34,22 +35,31 @@ class GroupedModel:
     group_widths = ()
 
     def get_config(self):
-        stock = keras.saving.get_registered_name(self.stock_class)
-        module = self.stock_class.__module__.partition(".")[0]
         return super().get_config() | {
-            "stock_class": [module, stock],
+            "stock_class": keras.saving.get_registered_name(self.stock_class),
             "group_widths": list(self.group_widths),
         }
 
     @classmethod
     def from_config(cls, config):
-        """Builds the stock model and groups its norms."""
+        """Builds the stock model and groups its norms.
+
+        Raises:
+            FusionError: No class of that name is registered with Keras.
+        """
         config = dict(config)
         widths = config.pop("group_widths")
-        module, name = config.pop("stock_class")
-        importlib.import_module(module)
-        model = keras.saving.get_registered_object(name).from_config(config)
-        return group_norms(model, widths)
+        name = config.pop("stock_class")
+        if name.startswith(_HUB + ">"):
+            # Of no other package: a file must not say what is imported.
+            importlib.import_module(_HUB)
+        stock = keras.saving.get_registered_object(name)
+        if stock is None:
+            raise FusionError(
+                f"a model with grouped norms stands for a class that Keras does not know. "
+                f"Received: {name!r}; import the module that registers it first"
+            )
+        return group_norms(stock.from_config(config), widths)
 
 
 def stock_class(model):
@@ -70,7 +80,7 @@ def load_preset(folder):
         The task, or the backbone where the folder holds no task.
 
     Raises:
-        FusionError: The folder holds no weights.
+        FusionError: The folder holds no configuration that can be read, or no weights.
 
     Examples:
         >>> kf.fuse([gpt2_a, gpt2_b]).save_to_preset("fused")
@@ -78,7 +88,14 @@ def load_preset(folder):
     """
     folder = pathlib.Path(folder)
     is_task = (folder / "task.json").exists()
-    config = json.loads((folder / ("task.json" if is_task else "config.json")).read_text("utf-8"))
+    file = folder / ("task.json" if is_task else "config.json")
+    try:
+        config = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise FusionError(
+            f"Expected a preset with {file.name}. Received: {str(folder)!r} ({reason:.200})"
+        ) from error
     model = keras.saving.deserialize_keras_object(config)
     backbone = model.backbone if is_task else model
     files = [folder / name for name in _WEIGHTS if (folder / name).exists()]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import keras_fusion as kf
+from keras_fusion.families.grouped import GroupedModel
 from keras_fusion.interop import presets
 from tests.keras_fusion.families import stock
 
@@ -324,3 +325,16 @@ def test_a_growth_keeps_the_record_of_the_fusion_before():
     fused = kf.self_fuse(stock.source(GPT2), 2, noise=0.1, noise_kind="balanced")
     grown = kf.grow(fused, mlp=2)
     assert 0 < kf.symmetry(grown) < 2 * kf.symmetry(fused)
+
+
+@pytest.mark.parametrize("name", ["this>Nothing", "keras_hub>Nothing"])
+def test_a_file_does_not_say_what_is_imported(name):
+    sys.modules.pop("this", None)
+    with pytest.raises(kf.FusionError, match=f"Received: '{name}'; import the module"):
+        GroupedModel.from_config({"stock_class": name, "group_widths": [1, 1]})
+    assert "this" not in sys.modules
+
+
+def test_a_folder_that_is_no_preset(tmp_path):
+    with pytest.raises(kf.FusionError, match="Expected a preset with config.json"):
+        kf.families.load_preset(tmp_path)
