@@ -9,9 +9,10 @@
 # make faults     kill pretraining runs at 30 points, and compare what they end with
 # make lint       style, formatting, and the arrows between the packages
 # make docs       the site of the documentation, in site/
+# make wheel      the sdist and the wheel of the library, in dist/
 # make bench      every benchmark with its defaults
-# Each sets up .venv by itself, once, from setup.py and constraints.txt; test-torch and test-interop
-# set up .venv-interop, with constraints-interop.txt as well.
+# Each sets up .venv by itself, once, from pyproject.toml and constraints.txt; test-torch and
+# test-interop set up .venv-interop, with constraints-interop.txt as well.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -70,7 +71,7 @@ FAULTS_ARGS ?= --points=30 --seed=0
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help install demo paper paper-fast table5 test test-all test-torch test-interop faults lint \
-  format docs bench clean
+  format docs wheel bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -85,16 +86,16 @@ $(BIN)/python $(INTEROP)/bin/python:
 	  "Install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1
 
 # setuptools comes first, so that the project itself is also built with pinned tools.
-$(INSTALLED): setup.py constraints.txt | $(BIN)/python
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing the pinned dependencies into $(VENV): one to three minutes."
 	$(PIP_INSTALL) --quiet setuptools wheel
 	$(PIP_INSTALL) --quiet --no-build-isolation --editable '.[test]'
 	@touch $@
 
-$(INTEROP_INSTALLED): setup.py constraints.txt constraints-interop.txt | $(INTEROP)/bin/python
+$(INTEROP_INSTALLED): pyproject.toml constraints.txt constraints-interop.txt | $(INTEROP)/bin/python
 	@echo "Installing the pinned dependencies and torch, 9 GB, into $(INTEROP): some five minutes."
 	$(PIP_INSTALL) --quiet setuptools wheel
-	$(PIP_INSTALL) --quiet --no-build-isolation --editable '.[test,interop]' \
+	$(PIP_INSTALL) --quiet --no-build-isolation --editable '.[test,torch,interop]' \
 	  -c constraints-interop.txt
 	@touch $@
 
@@ -165,6 +166,19 @@ $(DOCS)/.installed: constraints-docs.txt | $(BIN)/python
 	  -r constraints-docs.txt
 	@touch $@
 
+# The wheel is made from the sdist, so that it holds nothing that the checkout has by chance. Without
+# isolation: setuptools is the pinned one, not the newest of the day.
+WHEEL := .venv-wheel
+wheel: $(WHEEL)/.installed
+	rm -rf dist
+	$(WHEEL)/bin/python -m build --no-isolation --outdir dist
+	$(WHEEL)/bin/python -m twine check --strict dist/*
+
+$(WHEEL)/.installed: constraints.txt constraints-wheel.txt | $(BIN)/python
+	$(BIN)/python -m venv $(WHEEL)
+	$(PIP_INSTALL) --quiet build setuptools twine wheel -c constraints-wheel.txt
+	@touch $@
+
 # All of them run, also when one fails; then make fails.
 bench: $(INSTALLED)
 	@status=0; \
@@ -174,5 +188,5 @@ bench: $(INSTALLED)
 	done; exit $$status
 
 clean:
-	rm -rf $(VENV) $(INTEROP) $(DOCS) site build dist keras_fusion.egg-info .pytest_cache .ruff_cache \
+	rm -rf $(VENV) $(INTEROP) $(DOCS) $(WHEEL) site build dist keras_fusion.egg-info .pytest_cache .ruff_cache \
 	  .import_linter_cache

@@ -9,6 +9,8 @@ from keras_fusion.layers.tree import weight_axes
 from keras_fusion.measures import FusionGap, eta_share, fusion_gap, symmetry
 from keras_fusion.reports import FusionReport, report
 
+__version__ = "0.2.0"
+
 __all__ = [
     "Axes",
     "callbacks",

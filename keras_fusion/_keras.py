@@ -1,6 +1,6 @@
 """The private names of Keras that this project uses, each in one function with a test.
 
-Keras has no public way to these. setup.py bounds the version of Keras, and a test for each
+Keras has no public way to these. pyproject.toml bounds the version of Keras, and a test for each
 function (tests/keras_fusion/keras_private_test.py) says when a new version needs another way.
 """
 

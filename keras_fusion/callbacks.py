@@ -4,6 +4,8 @@ import keras
 
 from keras_fusion.measures import eta_share, symmetry
 
+__all__ = ["FusionMonitor"]
+
 
 class FusionMonitor(keras.callbacks.Callback):
     """Logs `symmetry` and `eta_share` of a fused model at the end of each epoch.

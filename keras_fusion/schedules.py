@@ -6,6 +6,8 @@ import numbers
 import keras
 from keras import ops
 
+__all__ = ["inverse_square_root", "InverseSquareRoot"]
+
 
 def inverse_square_root(step, warmup_steps, offset=0, scale=1.0):
     """Returns `InverseSquareRoot`'s learning rate of an integer step as a Python float."""

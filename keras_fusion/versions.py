@@ -6,8 +6,9 @@ import platform
 
 import keras
 
+from keras_fusion import __version__
+
 _PACKAGES = (
-    "keras-fusion",
     "keras",
     "keras-hub",
     "tensorflow",
@@ -33,6 +34,7 @@ def versions():
         "backend": keras.backend.backend(),
         "dtype policy": keras.config.dtype_policy().name,
         "devices": ", ".join(_devices()),
+        "keras-fusion": __version__,
     }
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -86,6 +86,18 @@ def test_the_pages_of_the_reference_list_the_public_names():
     assert texts == runpy.run_path(str(ROOT / "docs/api/pages.py"))["files"]()
 
 
+def test_documents_and_examples_use_public_names():
+    public = runpy.run_path(str(ROOT / "docs/api/pages.py"))["packages"]()
+    library, used = public["index"], set()
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.py")]:
+        used |= set(re.findall(r"\bkf\.(\w+)(?:\.(\w+))?", path.read_text("utf-8")))
+    assert ("fuse", "") in used and ("models", "T5") in used
+    for first, second in used:
+        assert first in library.__all__, f"kf.{first} is not public."
+        if first in public and second:
+            assert second in public[first].__all__, f"kf.{first}.{second} is not public."
+
+
 def test_every_page_of_the_site_is_in_its_menu():
     menu = (ROOT / "mkdocs.yml").read_text("utf-8").partition("nav:")[2]
     files = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}

@@ -1,67 +1,32 @@
-"""The project's files agree with one another: pins and ranges, commands, arrows, clean texts."""
+"""The project's files agree with one another: imports, commands, arrows, clean texts."""
 
 import ast
 import functools
 import importlib.metadata
 import os
 import re
-import runpy
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import grimp
 import pytest
-import setuptools
-from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from tests import makefile
-from tests.requirements import needed_by, pins
+from tests.requirements import required, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ["keras_fusion", "trainers", "glue"]
 FOLDERS = [*PACKAGES, "benchmarks", "examples", "tests"]
-# What tensorflow-tpu needs in other versions than constraints.txt has.
-TPU_PINS = {
-    "libtpu": "0.0.14",
-    "tensorboard": "2.20.0",
-    "tensorflow": "2.20.0",
-    "tensorflow-text": "2.20.1",
-    "tensorflow-tpu": "2.20.0",
-}
-# Extras whose pins are not in constraints.txt.
-PINNED_APART = {"interop", "torch", "tpu"}
-# What functions may import, where the user has installed it.
-OPTIONAL = {"jax", "keras-hub", "torch", "transformers"}
+# Extras whose packages functions may import.
+IN_FUNCTIONS = ("interop", "jax", "tensorflow", "torch")
 # How docstrings do not start, and names that say nothing of what they hold: CONTRIBUTING.md.
 QUESTIONS = r"(?:What|Which|Whether|How|Where|By how much)\b"
 VAGUE_NAMES = {"found", "each", "known"}
 # What is left of an old habit. It goes down to 0, not up.
 PRIVATE_PATCHES = 2
 BACKENDS = {"jax", "tensorflow", "tensorflow_datasets", "tensorflow_text", "torch"}
-
-
-@pytest.fixture
-def metadata(monkeypatch) -> dict:
-    """The keywords that setup.py gives to `setup`."""
-    keywords = {}
-    monkeypatch.setattr(setuptools, "setup", keywords.update)
-    monkeypatch.chdir(ROOT)
-    runpy.run_path("setup.py")
-    return keywords
-
-
-@pytest.fixture
-def direct(metadata) -> dict[str, Requirement]:
-    """Every requirement of setup.py by its canonical name, but those with pins of their own."""
-    extras = metadata["extras_require"]
-    lines = [line for name in extras.keys() - PINNED_APART for line in extras[name]]
-    lines += metadata["install_requires"]
-    requirements = [Requirement(line) for line in lines]
-    return {canonicalize_name(requirement.name): requirement for requirement in requirements}
 
 
 @functools.cache
@@ -88,11 +53,6 @@ def tracked_texts() -> dict[str, str]:
         if b"\0" not in data:
             texts[path] = data.decode("utf-8")
     return texts
-
-
-def toml() -> dict:
-    """The settings of pyproject.toml."""
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 @functools.cache
@@ -122,78 +82,21 @@ def top_level_names(source: str) -> set[str]:
     return names
 
 
-def test_every_direct_dependency_is_pinned_within_its_range_and_explained(direct):
-    pinned = pins()
-    for name, requirement in direct.items():
-        assert name in pinned, f"constraints.txt lacks {name}."
-        version, reason = pinned[name]
-        assert requirement.specifier.contains(version), f"{name}=={version}, not {requirement}."
-        assert reason, f"constraints.txt does not say why {name} is there."
-
-
-def test_every_pin_is_required_and_every_requirement_is_pinned(direct):
-    lines = [*map(str, direct.values()), "setuptools", "wheel"]
-    assert needed_by(lines) == set(pins())
-
-
-def test_pins_of_torch_stand_apart_within_their_ranges_and_explained(metadata):
-    pinned, torch_pins = pins(), pins("constraints-interop.txt")
-    assert not torch_pins.keys() & pinned.keys()
-    for line in metadata["extras_require"]["interop"]:
-        requirement = Requirement(line)
-        version, reason = (pinned | torch_pins)[canonicalize_name(requirement.name)]
-        assert reason and requirement.specifier.contains(version)
-    assert set(metadata["extras_require"]["torch"]) <= set(metadata["extras_require"]["interop"])
-
-
-def test_tpu_pins_differ_for_tensorflow_and_what_follows_it():
-    versions = {name: version for name, (version, _) in pins().items()}
-    tpu = {name: version for name, (version, _) in pins("constraints-tpu.txt").items()}
-    assert tpu == versions | TPU_PINS
-
-
-def test_third_party_imports_are_direct_dependencies(direct, metadata):
-    installed = {canonicalize_name(Requirement(r).name) for r in metadata["install_requires"]}
-    development = {*direct, "setuptools"}
+@pytest.mark.parametrize("package", FOLDERS)
+def test_third_party_imports_are_requirements(package):
+    extras = {"keras_fusion": (), "trainers": ("trainers",), "glue": ("trainers",)}
+    names = required(*extras.get(package, ("test",)), *IN_FUNCTIONS)
     distributions = importlib.metadata.packages_distributions()
-    for module in modules(*FOLDERS):
-        required = OPTIONAL | (installed if module.split(".")[0] in PACKAGES else development)
+    for module in modules(package):
         for name in import_graph().find_modules_directly_imported_by(module):
             top = name.split(".")[0]
-            if top not in FOLDERS and top not in sys.stdlib_module_names:
-                names = {canonicalize_name(name) for name in distributions.get(top, [top])}
-                assert names & required, f"{module} imports {top}: add {names} to setup.py."
-
-
-def test_python_versions_agree(metadata):
-    supported = SpecifierSet(metadata["python_requires"])
-    label = "Programming Language :: Python :: 3."
-    versions = [f"3.{c.removeprefix(label)}" for c in metadata["classifiers"] if label in c]
-    assert versions == [f"3.{minor}" for minor in range(8, 20) if f"3.{minor}" in supported]
-    assert toml()["tool"]["ruff"]["target-version"] == "py" + versions[0].replace(".", "")
-    make = (ROOT / "Makefile").read_text(encoding="utf-8")
-    first, last = (f"({version.replace('.', ', ')})" for version in (versions[0], versions[-1]))
-    assert f"{first} <= sys.version_info[:2] <= {last}" in make
-    bazel = (ROOT / "MODULE.bazel").read_text(encoding="utf-8")
-    assert set(re.findall(r'python_version = "(.*)"', bazel)) == {versions[0]}
-
-
-def test_distribution_has_every_package_and_data_file(metadata):
-    folders = {path.parent for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
-    names = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
-    assert set(metadata["packages"]) == names, "A folder of modules lacks its __init__.py."
-    shipped = {
-        path
-        for package, patterns in metadata["package_data"].items()
-        for pattern in patterns
-        for path in (ROOT / package.replace(".", "/")).glob(pattern)
-    }
-    files = {path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.is_file()}
-    assert shipped == {path for path in files if path.suffix not in (".py", ".pyc")}
+            if top not in {*FOLDERS, *sys.stdlib_module_names, "setuptools"}:
+                candidates = {canonicalize_name(name) for name in distributions.get(top, [top])}
+                assert candidates & names.keys(), f"{module} imports {top}: add {candidates}."
 
 
 def test_import_linter_knows_every_package():
-    assert toml()["tool"]["importlinter"]["root_packages"] == PACKAGES
+    assert settings()["tool"]["importlinter"]["root_packages"] == PACKAGES
 
 
 @pytest.mark.parametrize("path", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]))
@@ -216,14 +119,18 @@ def test_no_file_names_a_machine():
             assert not found, f"{name}:{number} names a machine or a registry: {line.strip()}"
 
 
-@pytest.mark.parametrize(
-    ("folder", "banned"),
-    [("keras_fusion", BACKENDS), ("trainers/data", BACKENDS)],
-)
-def test_no_backend_is_imported_at_the_top_level(folder, banned):
-    for path in sorted((ROOT / folder).rglob("*.py")):
+def test_the_library_imports_what_it_requires_and_the_rest_in_functions():
+    requirements = {name.replace("-", "_") for name in required()}
+    for path in sorted((ROOT / "keras_fusion").rglob("*.py")):
         names = top_level_names(path.read_text(encoding="utf-8"))
-        assert not names & banned, f"{path.relative_to(ROOT)}: import {names & banned} later."
+        late = names - requirements - {"keras_fusion", *sys.stdlib_module_names}
+        assert not late, f"{path.relative_to(ROOT)}: import {late} later."
+
+
+def test_preparing_data_imports_no_backend_at_the_top_level():
+    for path in sorted((ROOT / "trainers" / "data").rglob("*.py")):
+        names = top_level_names(path.read_text(encoding="utf-8"))
+        assert not names & BACKENDS, f"{path.relative_to(ROOT)}: import {names & BACKENDS} later."
 
 
 def test_top_level_names_sees_what_runs_on_import():
@@ -237,7 +144,7 @@ def test_library_and_data_need_no_tensorflow_with_jax():
     """Imports every module of both where TensorFlow and optional packages are absent."""
     names = [n for n in modules(*PACKAGES) if n.startswith(("keras_fusion", "trainers.data"))]
     blocked = ("tensorflow", "tensorflow_text", "tensorflow_datasets")
-    blocked += ("keras_hub", "transformers")
+    blocked += ("keras_hub", "safetensors", "transformers")
     program = (
         f"import importlib, sys\nsys.modules.update(dict.fromkeys({blocked!r}))\n"
         f"for name in {names!r}:\n    importlib.import_module(name)\n"

@@ -1,12 +1,42 @@
-"""The files of pinned versions, and everything that requirements need."""
+"""What pyproject.toml requires, the files of pinned versions, and everything that is needed."""
 
+import functools
 import importlib.metadata
 import pathlib
+import tomllib
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = pathlib.Path(__file__).parents[1]
+
+
+@functools.cache
+def settings() -> dict:
+    """The tables of pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def required(*extras: str) -> dict[str, Requirement]:
+    """The library's requirements and those of some extras, by canonical name.
+
+    An extra that consists of others stands for theirs.
+    """
+    project = settings()["project"]
+    waiting, requirements = [*project["dependencies"]], {}
+    for extra in extras:
+        waiting += project["optional-dependencies"][extra]
+    while waiting:
+        requirement = Requirement(waiting.pop())
+        name = canonicalize_name(requirement.name)
+        if name == project["name"]:
+            for extra in requirement.extras:
+                waiting += project["optional-dependencies"][extra]
+        else:
+            assert requirements.setdefault(name, requirement) == requirement, (
+                f"Two ranges of {name}."
+            )
+    return requirements
 
 
 def pins(file: str = "constraints.txt") -> dict[str, tuple[str, str]]:

@@ -7,33 +7,32 @@ import importlib
 import inspect
 import pathlib
 
-PACKAGES = ("", ".layers", ".models", ".families", ".optimizers", ".callbacks", ".schedules")
-PACKAGES += (".interop", ".theory")
+import keras_fusion
+
+# Not imported by the library itself.
+APART = ("interop",)
 FOLDER = pathlib.Path(__file__).parent
 
 
-def public_names(module):
-    """Names that a module makes public, in their order: `__all__`, or what it defines itself."""
-    defined = [
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
-    ]
-    names = getattr(module, "__all__", defined)
-    return [name for name in names if not inspect.ismodule(getattr(module, name))]
+def packages():
+    """`{name: module}` of the public packages: the library, those in its `__all__`, and others."""
+    modules = {name: getattr(keras_fusion, name) for name in keras_fusion.__all__}
+    modules = {name: module for name, module in modules.items() if inspect.ismodule(module)}
+    modules |= {name: importlib.import_module(f"keras_fusion.{name}") for name in APART}
+    return {"index": keras_fusion} | modules
 
 
-def page(package):
-    """Text of the page of a public package, such as ".layers"."""
-    path = f"keras_fusion{package}"
-    module = importlib.import_module(path)
-    entries = [f"## {name}\n\n::: {path}.{name}\n" for name in public_names(module)]
+def page(module):
+    """Text of the page of a public package."""
+    path = module.__name__
+    names = [name for name in module.__all__ if not inspect.ismodule(getattr(module, name))]
+    entries = [f"## {name}\n\n::: {path}.{name}\n" for name in names]
     return "\n".join([f"# {path}\n", inspect.getdoc(module) + "\n", *entries])
 
 
 def files():
     """`{file name: text}` of all pages."""
-    return {f"{package.lstrip('.') or 'index'}.md": page(package) for package in PACKAGES}
+    return {f"{name}.md": page(module) for name, module in packages().items()}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ width normalises each source's block. It saves, loads and trains as the stock on
 """
 
 import functools
-import importlib
 import json
 import pathlib
 
@@ -14,6 +13,7 @@ from keras import ops
 
 from keras_fusion import _keras
 from keras_fusion.errors import FusionError
+from keras_fusion.optional import optional
 
 _PACKAGE = "keras_fusion"
 _NAME = "GroupedModel"
@@ -52,7 +52,7 @@ class GroupedModel:
         name = config.pop("stock_class")
         if name.startswith(_HUB + ">"):
             # Of no other package: a file must not say what is imported.
-            importlib.import_module(_HUB)
+            optional(_HUB)
         stock = keras.saving.get_registered_object(name)
         if stock is None:
             raise FusionError(
@@ -80,12 +80,14 @@ def load_preset(folder):
         The task, or the backbone where the folder holds no task.
 
     Raises:
-        FusionError: The folder holds no configuration that can be read, or no weights.
+        FusionError: The folder holds no configuration that can be read, or no weights; or
+            keras-hub is not installed.
 
     Examples:
         >>> kf.fuse([gpt2_a, gpt2_b]).save_to_preset("fused")
         >>> model = kf.families.load_preset("fused")
     """
+    optional(_HUB)
     folder = pathlib.Path(folder)
     is_task = (folder / "task.json").exists()
     file = folder / ("task.json" if is_task else "config.json")

@@ -190,6 +190,8 @@ def _open(file):
     try:
         with open(file, "rb") as opened:
             return tensors.views(opened)
+    except FusionError:
+        raise  # It says that a package is missing, nothing of the file.
     except OSError as error:
         fault = f"that cannot be read ({error.strerror or error})"
     except ValueError as error:

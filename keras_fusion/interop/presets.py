@@ -8,6 +8,7 @@ from keras_fusion import families
 from keras_fusion.errors import FusionError
 from keras_fusion.fusion import fuse, grow
 from keras_fusion.interop.writing import new_folder
+from keras_fusion.optional import optional
 
 _BACKBONE_FILES = ("config.json", "metadata.json")
 
@@ -26,12 +27,7 @@ def load_preset(path):
     Raises:
         FusionError: keras-hub is not installed, or it cannot load the preset.
     """
-    try:
-        import keras_hub  # noqa: F401
-    except ImportError:
-        raise FusionError(
-            f"{str(path)!r} is a preset of KerasHub, which is not installed; install keras-hub"
-        ) from None
+    optional("keras_hub")
     try:
         return families.load_preset(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -79,7 +75,5 @@ def save_t5_tokenizer(folder, vocabulary):
         folder: The preset.
         vocabulary: File of a SentencePiece model.
     """
-    import keras_hub
-
-    tokenizer = keras_hub.models.T5Tokenizer(str(vocabulary))
+    tokenizer = optional("keras_hub").models.T5Tokenizer(str(vocabulary))
     tokenizer.save_to_preset(str(folder))

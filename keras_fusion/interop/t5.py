@@ -16,6 +16,7 @@ from keras_fusion.families.t5_names import HEAD, rows
 from keras_fusion.interop.folders import TIED
 from keras_fusion.layers.tree import to_numpy
 from keras_fusion.models.config import T5Config
+from keras_fusion.optional import optional
 
 CLASS_NAME = "T5ForConditionalGeneration"
 # feed_forward_proj of transformers: activation, and whether the MLP is gated. Ours is GELU's tanh
@@ -148,10 +149,9 @@ def to_keras_hub(config, weights):
         weights: `{path: array}` of its weights.
 
     Raises:
-        FusionError: The network has what KerasHub's T5 has not.
+        FusionError: The network has what KerasHub's T5 has not, or keras-hub is not installed.
     """
-    import keras_hub
-
+    keras_hub = optional("keras_hub")
     _refuse_groups(config)
     for field, value in _HUB_BUCKETS.items():
         if getattr(config, field) != value:

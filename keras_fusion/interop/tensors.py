@@ -19,6 +19,7 @@ from typing import BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from keras_fusion.optional import optional
 from keras_fusion.regions import pieces, region_of
 
 _DTYPES = {
@@ -125,10 +126,10 @@ def views(file: BinaryIO):
         pages that it covers. It stays valid when the file is closed or removed.
 
     Raises:
+        FusionError: safetensors is not installed.
         ValueError: Header and bytes do not fit together. The message continues "a file …".
     """
-    import safetensors
-
+    safetensors = optional("safetensors")
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > min(size - 8, _MAX_HEADER):

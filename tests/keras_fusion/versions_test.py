@@ -3,6 +3,7 @@ import platform
 
 import keras
 
+import keras_fusion
 from keras_fusion.versions import main, versions
 
 
@@ -10,6 +11,7 @@ def test_the_report_names_python_the_backend_and_the_installed_packages():
     named = versions()
     assert named["python"] == platform.python_version()
     assert named["backend"] == keras.backend.backend()
+    assert named["keras-fusion"] == keras_fusion.__version__
     assert named["keras"] == importlib.metadata.version("keras")
     assert "cpu" in named["devices"].lower()
 

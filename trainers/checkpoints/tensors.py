@@ -8,6 +8,7 @@ import os
 
 import numpy as np
 
+from keras_fusion.errors import FusionError
 from keras_fusion.interop.tensors import Digest as Digest
 from keras_fusion.interop.tensors import views
 from keras_fusion.interop.tensors import write as write
@@ -39,6 +40,8 @@ def read(path: str | os.PathLike, digest: Digest | None = None) -> dict[str, np.
                 raise ValueError("with changed bytes")
             file.seek(0)
             return views(file)
+    except FusionError:
+        raise  # It says that a package is missing, nothing of the file.
     except OSError as error:
         fault = f"that cannot be read ({error.strerror or error})"
     except ValueError as error:
