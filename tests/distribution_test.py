@@ -186,7 +186,12 @@ def test_the_wheel_needs_keras_and_numpy_and_no_backend(wheel):
     assert set(metadata.provides_extra) == extras
     for backend in ("jax", "tensorflow", "torch"):
         assert names(backend) == library | {backend}
-    assert names("interop") == library | {"keras-hub", "safetensors", "transformers"}
+    assert names("interop") == library | {
+        "keras-hub",
+        "safetensors",
+        "sentencepiece",
+        "transformers",
+    }
 
 
 @pytest.mark.slow

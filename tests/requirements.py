@@ -1,4 +1,4 @@
-"""What pyproject.toml requires, the files of pinned versions, and everything that is needed."""
+"""Requirements of pyproject.toml, the files of pinned versions, and everything that is needed."""
 
 import functools
 import importlib.metadata

@@ -8,6 +8,7 @@ import json
 import pathlib
 
 from keras_fusion.errors import FusionError
+from keras_fusion.optional import optional
 
 
 def check_equal(paths):
@@ -20,7 +21,8 @@ def check_equal(paths):
         Whether there was anything to compare: a kind of file that all folders hold.
 
     Raises:
-        FusionError: Naming the first piece in which two vocabularies differ.
+        FusionError: Naming the first piece in which two vocabularies differ; or they are of
+            SentencePiece and differ in some byte, and sentencepiece is not installed.
     """
     paths = [pathlib.Path(path) for path in dict.fromkeys(paths)]
     if len(paths) == 1:
@@ -68,14 +70,7 @@ def _lines(path):
 
 
 def _sentencepiece(path):
-    try:
-        import sentencepiece
-    except ImportError:
-        raise FusionError(
-            f"the vocabulary {str(path)!r} differs from the other source's in some byte; install "
-            "sentencepiece to compare their pieces"
-        ) from None
-    model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    model = optional("sentencepiece").SentencePieceProcessor(model_file=str(path))
     return {number: model.id_to_piece(number) for number in range(model.get_piece_size())}
 
 
