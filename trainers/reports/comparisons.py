@@ -2,14 +2,23 @@
 
 `DEFINITION` is the same for both arms, so that neither gains by the noise of single evaluations.
 The accuracy to reach is not the baseline's best one; the baseline's compute is taken where it gets
-there, before its end if it stood still. Where a ratio and the lasting one differ much, the curves
-are too noisy for the comparison. Repeats compare with the baseline of their own repeat. Stages that
-only vary another one (a sweep, offsets, noises, fusion steps) have reports of their own and are no
-arms here.
+there, before its end if it stood still. Where a guard strikes (`trainers.reports.guards`) there is
+no ratio. Repeats compare with the baseline of their own repeat. Stages that only vary another one
+(a sweep, offsets, noises, fusion steps) have reports of their own and are no arms here.
 """
 
 import dataclasses
 
+from trainers.reports import guards
+from trainers.reports.crossings import (
+    COSTS,
+    Cost,
+    Crossing,
+    crossing_without_peak,
+    first_crossing,
+    lasting_crossing,
+    with_accuracy,
+)
 from trainers.runs.history import CONTINUED
 
 BASELINE, LARGE_BASELINE, SELF_FUSION = "baseline", "figure2_1", "self_fusion"
@@ -25,30 +34,9 @@ DEFINITION = (
     "was fused. A ratio below 1: the plan is cheaper than training from scratch."
 )
 
-
-COSTS = ("flops", "device_seconds")
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """Compute: floating-point operations, and seconds times devices."""
-
-    flops: float = 0.0
-    device_seconds: float = 0.0
-
-    def __add__(self, other):
-        return Cost(self.flops + other.flops, self.device_seconds + other.device_seconds)
-
-    def __mul__(self, share):
-        return Cost(self.flops * share, self.device_seconds * share)
-
-
-@dataclasses.dataclass(frozen=True)
-class Crossing:
-    """The point where a curve reaches an accuracy: steps and cost of its own stage alone."""
-
-    step: float
-    cost: Cost
+_SHOWN = (*COSTS, *(f"lasting_{field}" for field in COSTS))
+# Points of a curve from which a ratio can be taken, and the beginnings of the ratios' names.
+_FINDS = {"": first_crossing, "lasting_": lasting_crossing, "peakless_": crossing_without_peak}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +47,7 @@ class Comparison:
     baseline: str  # name of the stage that it is compared with
     # The one to reach, in per cent; None while the baseline is not finished.
     accuracy: float | None = None
-    # FLOPs of the plan, all stages counted, over the baseline's; None: not reached.
+    # FLOPs of the plan, all stages counted, over the baseline's; None: see `reason`.
     flops_ratio: float | None = None
     device_seconds_ratio: float | None = None  # the same in device-seconds
     lasting_flops_ratio: float | None = None  # the same where the accuracy is kept
@@ -67,12 +55,16 @@ class Comparison:
     crossing: Crossing | None = None  # where either reaches it
     baseline_crossing: Crossing | None = None  # where either reaches it
     before: Cost | None = None  # cost of the stages that the plan's last stage comes from
-    reason: str = ""  # why there is no ratio; empty where there is one
+    reason: str = ""  # why there is no ratio, in a few words; empty where there is one
+    struck: tuple[guards.Guard, ...] = ()  # why it is withheld
+    # The ratios that guards withhold, by the names of the fields above: to study, not to quote.
+    withheld: dict = dataclasses.field(default_factory=dict)
 
     def to_dict(self):
         """The comparison as an element of `results.json`."""
-        fields = ("plan", "baseline", "accuracy", "flops_ratio", "device_seconds_ratio")
-        return {field: getattr(self, field) for field in fields}
+        fields = ("plan", "baseline", "accuracy", "flops_ratio", "device_seconds_ratio", "withheld")
+        clauses = [guard.clause for guard in self.struck]
+        return {field: getattr(self, field) for field in fields} | {"guards": clauses}
 
 
 def own_cost(stage):
@@ -118,31 +110,6 @@ def shares(run, name):
     return parts
 
 
-def first_crossing(curve, accuracy):
-    """The `Crossing` where the running best of evaluations first reaches an accuracy, or None.
-
-    Example: evaluations 30, 50, 40, 60 at the steps 0, 1, 2, 3 reach 55 at step 2.5, since the
-    running best is 30, 50, 50, 60.
-    """
-    best = previous = None
-    for point in _with_accuracy(curve):
-        if point.accuracy >= accuracy:
-            return _between(previous, best, point, accuracy)
-        best = point.accuracy if best is None else max(best, point.accuracy)
-        previous = point
-    return None
-
-
-def lasting_crossing(curve, accuracy):
-    """The point from which no later evaluation of a curve falls below an accuracy, or None."""
-    points = _with_accuracy(curve)
-    below = max((i for i, point in enumerate(points) if point.accuracy < accuracy), default=-1)
-    if below == len(points) - 1:
-        return None
-    last = points[below] if below >= 0 else None
-    return _between(last, last and last.accuracy, points[below + 1], accuracy)
-
-
 def compare(run, baseline=BASELINE):
     """A `Comparison` of every fused stage of the baseline's size with the baseline, if any."""
     baselines = {stage.repeat: stage for stage in run.repeats_of(baseline)}
@@ -175,6 +142,7 @@ class Meeting:
     # The point where the baseline reached it, from its start; None if it did not.
     crossing: Crossing | None
     steps: int  # of the baseline in all
+    struck: tuple[guards.Guard, ...] = ()  # why the ratio of both costs says nothing
 
 
 def meetings(run, fused, baseline=BASELINE):
@@ -189,53 +157,58 @@ def meetings(run, fused, baseline=BASELINE):
         before, own = cost_before(run, arm.name), own_cost(arm)
         if before is None or own is None or arm.accuracy is None or own_cost(first) is None:
             continue
-        whole = run.from_its_start(stage)
-        crossing = first_crossing(whole.curve, arm.accuracy)
-        met.append(Meeting(arm.accuracy, before + own, crossing, whole.steps))
+        fused, whole = before + own, run.from_its_start(stage)
+        ends = [find(whole.curve, arm.accuracy) for find in _FINDS.values()]
+        ratios = [fused.flops / end.cost.flops if end and end.cost.flops else None for end in ends]
+        struck = _guards(run, arm, whole.curve, arm.accuracy, ratios)
+        met.append(Meeting(arm.accuracy, fused, ends[0], whole.steps, tuple(filter(None, struck))))
     return met
 
 
 def _compare(run, baseline, plan):
-    before, evaluations = cost_before(run, plan.name), _with_accuracy(baseline.curve)
+    before, evaluations = cost_before(run, plan.name), with_accuracy(baseline.curve)
     result = Comparison(plan.name, baseline.name, before=before)
     if not baseline.finished or not evaluations:
         lacks = "has no evaluation" if baseline.finished else "is not finished"
         return dataclasses.replace(result, reason=f"the baseline {lacks}")
-    accuracy, reason, ratios = evaluations[-1].accuracy, "", {}
-    crossing, end = first_crossing(plan.curve, accuracy), first_crossing(baseline.curve, accuracy)
+    goal = evaluations[-1].accuracy
+    end, crossing = (first_crossing(stage.curve, goal) for stage in (baseline, plan))
+    reached = {"accuracy": goal, "crossing": crossing, "baseline_crossing": end}
+    result = dataclasses.replace(result, **reached)
     if before is None:
-        reason = "the cost of one of its sources is not known"
-    elif crossing is None:
-        reason = "not reached" if plan.finished else "not reached yet"
-    elif not end.cost.flops or not end.cost.device_seconds:
-        reason = "the baseline's compute is zero at that point"
-    else:
-        curves = plan.curve, baseline.curve
-        lasting, lasting_end = (lasting_crossing(curve, accuracy) for curve in curves)
-        for field in COSTS:
-            ratios[f"{field}_ratio"] = _ratio(before, crossing, end, field)
-            ratios[f"lasting_{field}_ratio"] = _ratio(before, lasting, lasting_end, field)
-    reached = {"accuracy": accuracy, "crossing": crossing, "baseline_crossing": end}
-    return dataclasses.replace(result, **reached, **ratios, reason=reason)
-
-
-def _ratio(before, crossing, baseline, field):
-    whole = baseline and getattr(baseline.cost, field)
-    return getattr(before + crossing.cost, field) / whole if crossing and whole else None
-
-
-def _with_accuracy(curve):
-    return [point for point in curve if point.accuracy is not None]
-
-
-def _between(previous, best, point, accuracy):
-    """The point between two evaluations where the line from `best` to `point` is `accuracy`."""
-    if previous is None:
-        return Crossing(point.step, Cost(point.flops, point.device_seconds))
-    share = (accuracy - best) / (point.accuracy - best)
-
-    step, *costs = (
-        getattr(previous, field) + share * (getattr(point, field) - getattr(previous, field))
-        for field in ("step", *COSTS)
+        return dataclasses.replace(result, reason="the cost of one of its sources is not known")
+    if not end.cost.flops or not end.cost.device_seconds:
+        return dataclasses.replace(result, reason="the baseline's compute is zero at that point")
+    ratios = _ratios(before, plan.curve, baseline.curve, goal) if crossing else {}
+    struck = (
+        guards.not_reached(plan.curve, goal, plan.finished),
+        # Device-seconds wobble as FLOPs do: both are proportional to the steps of a stage.
+        *_guards(run, plan, baseline.curve, goal, [ratios.get(f"{at}flops") for at in _FINDS]),
     )
-    return Crossing(step, Cost(*costs))
+    struck = tuple(filter(None, struck))
+    named = {f"{name}_ratio": ratio for name, ratio in ratios.items() if name in _SHOWN}
+    if not struck:
+        return dataclasses.replace(result, **named)
+    return dataclasses.replace(result, struck=struck, reason=struck[0].short, withheld=named)
+
+
+def _guards(run, plan, baseline, goal, ratios):
+    """What the guards say of a plan, the curve of its baseline, and the ratios at `_FINDS`."""
+    sources = [run.stages[name] for name in ancestors(run, plan.name) if name in run.stages]
+    yield guards.small_model(sources, goal)
+    yield guards.standing(baseline)
+    if ratios[0] is not None:
+        yield guards.wobble(*ratios)
+
+
+def _ratios(before, plan, baseline, goal):
+    """{beginning and measure: ratio}, a ratio for each of `_FINDS` and of `COSTS`."""
+    ratios = {}
+    for name, find in _FINDS.items():
+        crossing, end = find(plan, goal), find(baseline, goal)
+        for field in COSTS:
+            whole = end and getattr(end.cost, field)
+            known = crossing and whole
+            ratio = getattr(before + crossing.cost, field) / whole if known else None
+            ratios[f"{name}{field}"] = ratio
+    return ratios

@@ -154,18 +154,23 @@ def draw_curves(data, theme):
     styles = line_styles(data["series"], theme)
 
     def draw(axes, field):
-        label_axes(axes, AXES[data["axis"]], _FIELDS[field])
-        for line in data["series"]:
-            draw_line(axes, line["x"], line[field], line["stage"], styles)
-        _zoom(axes, data["series"], field)
-        if field == "accuracy" and data["target"] is not None:
-            axes.axhline(data["target"], color=theme.muted, linewidth=0.8, zorder=1)
-            for crossing in data["crossings"]:
-                color = styles[crossing["stage"]]["color"]
-                ring = {"s": 121, "facecolors": "none", "edgecolors": color, "linewidths": 1.5}
-                axes.scatter(crossing["x"], data["target"], zorder=6, **ring)
+        draw_panel(axes, data, field, styles, theme)
 
     return draw_panels(tuple(_FIELDS), draw, (WIDTH, 3.9))
+
+
+def draw_panel(axes, data, field, styles, theme):
+    """Draws one field of what `curves` gave, and in its accuracy where the goal is reached."""
+    label_axes(axes, AXES[data["axis"]], _FIELDS[field])
+    for line in data["series"]:
+        draw_line(axes, line["x"], line[field], line["stage"], styles)
+    _zoom(axes, data["series"], field)
+    if field == "accuracy" and data["target"] is not None:
+        axes.axhline(data["target"], color=theme.muted, linewidth=0.8, zorder=1)
+        for crossing in data["crossings"]:
+            color = styles[crossing["stage"]]["color"]
+            ring = {"s": 121, "facecolors": "none", "edgecolors": color, "linewidths": 1.5}
+            axes.scatter(crossing["x"], data["target"], zorder=6, **ring)
 
 
 def _zoom(axes, series, field):

@@ -13,6 +13,9 @@ from trainers.reports import (
     dag,
     experiments,
     figures,
+    guards,
+    headlines,
+    openings,
     paper,
     paper_tables,
     pictures,
@@ -40,42 +43,30 @@ class Report:
     data: dict  # elements of `results.json`, by name
     # (name, text) pairs about the run: its command, its versions.
     facts: tuple[tuple[str, str], ...]
+    opening: tuple[pictures.Picture, ...] = ()  # what the page begins with, above the summary
 
     def blocks(self, kind):
         """All blocks of a type (`Table` or `Picture`), in their order."""
-        blocks = [block for section in self.sections for block in section.blocks]
+        blocks = [*self.opening, *(block for part in self.sections for block in part.blocks)]
         return [block for block in blocks if isinstance(block, kind)]
 
 
 def pretraining_report(run, kernels=None, steps=None):
     """The report of a pretraining run; `kernels` and `steps` are those of `heat_maps`."""
     compared = comparisons.compare(run)
-    sweep = sweep_table.tuning_table(run)
-    printed = (
-        paper_tables.table_1(run),
-        paper_tables.table_2(run, compared),
-        paper_tables.table_3(run),
-        paper_tables.table_4(run),
-    )
     curves = (*figures.figure_1(run, compared), *figures.figure_large(run))
     stages = stage_tables.stages_table(run), stage_tables.results_table(run), dag.fusion_graph(run)
     sections = (
-        Section(
-            "Comparison",
-            (stage_tables.comparison_table(run, compared), *((sweep,) if sweep else ())),
-            (comparisons.DEFINITION, f"Learning rates: {summary.tuning(run.settings)}"),
-        ),
-        Section(
-            "The paper's tables, with the figures of this run",
-            printed,
-            (f"The paper: “{paper.TITLE}”. Stages that were not trained are marked “not run”.",),
-        ),
+        _comparison(run, compared),
+        *_printed(run, compared),
         Section("Learning curves", curves),
         Section("Stages", stages),
         *experiments.sections(run),
-        _inside(run, kernels, steps),
+        *_inside(run, kernels, steps),
+        *_not_run(run, compared),
         Section("Where the paper contradicts itself", items=paper.CONTRADICTIONS),
     )
+    told = headlines.headlines(run, compared)
     return Report(
         "Deep Fusion: report of a pretraining run",
         summary.summarize(run, compared),
@@ -83,21 +74,60 @@ def pretraining_report(run, kernels=None, steps=None):
         {
             "stages": [stage.to_dict() for stage in run.stages.values()],
             "comparisons": [comparison.to_dict() for comparison in compared],
+            "headlines": [headline.to_dict() for headline in told],
         },
         _facts(run.settings),
+        openings.opening(run, compared),
     )
 
 
+def _comparison(run, compared):
+    """The section of the ratios, and of the sweep, if any."""
+    table, sweep = stage_tables.comparison_table(run, compared), sweep_table.tuning_table(run)
+    texts = comparisons.DEFINITION, guards.DEFINITION, headlines.DEFINITION
+    return Section(
+        "Comparison",
+        (*((table,) if table.rows else ()), *((sweep,) if sweep else ())),
+        (*(texts if table.rows else ()), f"Learning rates: {summary.tuning(run.settings)}"),
+    )
+
+
+def _printed(run, compared):
+    """The section of the paper's tables of which the run has a row, if any."""
+    shown = tuple(make() for make in paper_tables.of_run(run, compared).values())
+    title = "The paper's tables, with the figures of this run"
+    about = f"The paper: “{paper.TITLE}”. Stages that were not trained are marked “not run”."
+    return (Section(title, shown, (about,)),) if shown else ()
+
+
+def _not_run(run, compared):
+    """A section of one line: the paper's plans, tables and experiments that are not in the run."""
+    plans = (comparisons.BASELINE, *(row.plan for row in paper.TABLE_1))
+    trained, shown = (
+        {stage.base for stage in run.stages.values()},
+        paper_tables.of_run(run, compared),
+    )
+    absent = [
+        *(plan for plan in plans if plan not in trained),
+        *(f"Table {number}" for number in paper.TABLES if number not in shown),
+        *experiments.not_run(run),
+        *(() if _is_fused(run) else ("heat maps of fused kernels",)),
+    ]
+    return (Section("Not run", paragraphs=(f"Not run: {', '.join(absent)}.",)),) if absent else ()
+
+
 def _inside(run, kernels, steps):
-    """The section of the heat maps."""
-    title = "Inside the fused kernels"
-    if not any(stage.sources for stage in run.stages.values()):
-        nothing = "No stage in this folder is fused, so there are no heat maps."
-        return Section(title, paragraphs=(nothing,))
+    """The section of the heat maps, where a stage is fused."""
+    if not _is_fused(run):
+        return ()
     # Keras reads a model's axes, and takes seconds to import.
     from trainers.reports.heatmaps import heat_maps
 
-    return Section(title, *heat_maps(run, kernels, steps))
+    return (Section("Inside the fused kernels", *heat_maps(run, kernels, steps)),)
+
+
+def _is_fused(run):
+    return any(stage.sources for stage in run.stages.values())
 
 
 def to_html(report):

@@ -115,5 +115,8 @@ TABLE_4 = (
     _race("figure2_5", "(5)", "70.57", ("1M steps", "47.7h"), ("1M steps", "150.2h"), 197.9),
 )
 
+TABLES = {1: TABLE_1, 2: TABLE_2, 3: (*TABLE_3, *POSSIBLE_SETTINGS), 4: TABLE_4}
+"""The rows of each table that reports show, by the paper's number of the table."""
+
 SELF_FUSION_SHARE = 58.4 / 71.2
 """Cost of self-fusion over the baseline's, from Table 2 as printed: the paper's 18 % saving."""

@@ -11,13 +11,12 @@ from trainers.reports.comparisons import (
     BASELINE,
     LARGE_BASELINE,
     SELF_FUSION,
-    Cost,
-    Crossing,
     ancestors,
     cost_before,
     meetings,
     own_cost,
 )
+from trainers.reports.crossings import Cost, Crossing
 from trainers.reports.tables import Cell, Column, Table
 
 _UNKNOWN_SOURCE = "a source is not in this folder"
@@ -33,6 +32,22 @@ _RACE = (
     ("accuracy", "Acc., %", "Together"),
 )
 _NO_FUSION = (Cell("0 steps", 0), Cell("0 s", 0))
+
+
+def of_run(run, compared):
+    """{number: function that makes the table} of the tables with a row for a fused stage."""
+    makers = {
+        1: lambda: table_1(run),
+        2: lambda: table_2(run, compared),
+        3: lambda: table_3(run),
+        4: lambda: table_4(run),
+    }
+    fused = {stage.base for stage in run.stages.values() if stage.sources}
+    return {
+        number: makers[number]
+        for number, rows in paper.TABLES.items()
+        if fused & {row.plan for row in rows}
+    }
 
 
 def table_1(run):
@@ -158,11 +173,15 @@ def table_2(run, compared):
 
 def _shares(met):
     """The cost of self-fusion over the baseline's at the same accuracy, in words."""
-    both = [(meeting.fused, meeting.crossing.cost) for meeting in met if meeting.crossing]
+    both = [meeting for meeting in met if meeting.crossing]
     if not both:
         return "The baseline met it with no seed."
-    flops = [fused.flops / scratch.flops for fused, scratch in both]
-    seconds = [fused.device_seconds / scratch.device_seconds for fused, scratch in both]
+    struck = [guard.clause for meeting in both for guard in meeting.struck]
+    if struck:
+        return f"No ratio of the costs is given: {struck[0]}."
+    costs = [(meeting.fused, meeting.crossing.cost) for meeting in both]
+    flops = [fused.flops / scratch.flops for fused, scratch in costs]
+    seconds = [fused.device_seconds / scratch.device_seconds for fused, scratch in costs]
     return (
         f"Over the seeds that met, self-fusion took {numbers.spread(flops, numbers.ratio)} of the "
         f"baseline's FLOPs and {numbers.spread(seconds, numbers.ratio)} of its device-seconds; the "
@@ -216,7 +235,8 @@ def _until_baseline(run, compared, baseline, fused):
         comparison = compared.get(stage.name)
         accuracy = comparison and comparison.accuracy if is_reached else stage.accuracy
         grown.append(_arm(run, stage, comparison and comparison.crossing, accuracy))
-    why = next((c.reason for c in compared.values() if c.reason), "no baseline to reach")
+    reasons = (c.reason for c in compared.values() if c.reason and c.crossing is None)
+    why = next(reasons, "no baseline to reach")
     if "reached" in why:
         why += f" in {numbers.steps(max(stage.steps for stage in stages))}"
     return _cells(scratch), _cells(grown, why)

@@ -1,7 +1,8 @@
 """The tables of a pretraining run that the paper does not have: comparisons, and the stages."""
 
-from trainers.reports import numbers, paper, tables
-from trainers.reports.comparisons import COSTS, SELF_FUSION
+from trainers.reports import headlines, numbers, paper, tables
+from trainers.reports.comparisons import SELF_FUSION
+from trainers.reports.crossings import COSTS
 
 INITS = {
     "scratch": "from scratch",
@@ -31,20 +32,21 @@ def comparison_table(run, comparisons):
 
     A plan with repeats has the mean over them, each compared with the baseline of its repeat.
     """
-    compared = {row.plan: [] for row in paper.TABLE_1}
-    for comparison in comparisons:
-        compared.setdefault(run.stages[comparison.plan].base, []).append(comparison)
+    compared = {row.plan: [] for row in paper.TABLE_1 if row.plan in run.stages}
+    compared |= {told.plan: told.repeats for told in headlines.headlines(run, comparisons)}
 
     def mean(key, style, otherwise):
         def cell(plan):
             if not compared[plan]:
-                return tables.missing("no baseline" if plan in run.stages else tables.NOT_RUN)
+                return tables.missing("no baseline")
             reason = next((c.reason for c in compared[plan] if c.reason), otherwise)
-            return tables.mean([_values(c)[key] for c in compared[plan]], style, reason)
+            values = [_values(c)[key] for c in compared[plan]]
+            ratios = values if key.endswith("_ratio") and None not in values else ()
+            return tables.mean(values, style, reason, headlines.interval_text(ratios))
 
         return cell
 
-    repeats = max(map(len, compared.values()))
+    repeats = max(map(len, compared.values()), default=0)
     over = f" Means ± population standard deviations, {repeats} seeds." if repeats > 1 else ""
     return tables.tabulate(
         "comparisons",

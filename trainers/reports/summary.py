@@ -2,7 +2,7 @@
 
 import statistics
 
-from trainers.reports import numbers, paper
+from trainers.reports import headlines, numbers
 from trainers.reports.comparisons import BASELINE, SELF_FUSION, ancestors, variations
 from trainers.runs.workdir import RUN_FILE
 
@@ -12,15 +12,15 @@ _CORPORA = {
     "c4": "C4 (corpus “c4”)",
     "text": "text files (corpus “text”)",
 }
+# Measures of compute, and their names in sentences.
+_MEASURES = {"flops": "the FLOPs", "device_seconds": "the device time"}
 
 
 def summarize(run, comparisons):
     """The summary of a run and of what `compare(run)` gave, as paragraphs."""
-    arms = {}
-    for comparison in comparisons:
-        arms.setdefault(run.stages[comparison.plan].base, []).append(comparison)
     opening = f"T5 models were trained on {corpus(run.settings)}."
-    plans = [_plan(run, repeats) for repeats in arms.values()] or [_nothing_compared(run)]
+    told = headlines.headlines(run, comparisons)
+    plans = [_plan(run, headline) for headline in told] or [_nothing_compared(run)]
     if len(plans) == 1:
         opening, plans = f"{opening} {plans[0]}", []
     closing = f"{_unfinished(run)}Learning rates: {tuning(run.settings)} {_repeats(run)}"
@@ -46,11 +46,11 @@ def tuning(settings):
     )
 
 
-def _plan(run, repeats):
+def _plan(run, headline):
     """A plan: the stages that it comes from, and its result against the baseline."""
-    stage = run.stages[repeats[0].plan]
+    stage = run.stages[headline.repeats[0].plan]
     sources = [run.stages.get(name) for name in ancestors(run, stage.name)]
-    return f"{_origin(stage, sources)} {_result(run, stage, repeats)}"
+    return f"{_origin(stage, sources)} {_result(run, headline)}"
 
 
 def _origin(stage, sources):
@@ -71,47 +71,71 @@ def _origin(stage, sources):
     return f"{stage.name}: the T5 models {names} were fused, and the result{wide} {trained}."
 
 
-def _result(run, stage, repeats):
-    reached = [c for c in repeats if c.flops_ratio is not None]
-    goals = [c.accuracy for c in repeats if c.accuracy is not None]
-    reason, several = repeats[0].reason, len(repeats) > 1
-    if not goals or (not reached and not reason.startswith("not reached")):
-        return f"It cannot be compared with the baseline: {reason}."
-    low, high = numbers.percent(min(goals)), numbers.percent(max(goals))
-    ends = f"{low} %" if low == high else f"{low} to {high} %"
-    steps = numbers.steps(run.stages[BASELINE].steps)
-    goal = f"the baseline's final accuracy ({ends}, from scratch in {steps})"
-    seeds = f"With {len(reached) or 'none'} of {numbers.seeds(len(repeats))} it"
-    if not reached:
-        best = max((at.accuracy for at in stage.curve if at.accuracy is not None), default=None)
-        best = "it has no evaluation" if best is None else f"its best is {numbers.percent(best)} %"
-        if several:
-            return f"{seeds} reached {goal}."
-        return f"It {'did not reach' if stage.finished else 'has not yet reached'} {goal}: {best}."
-    flops = [c.flops_ratio for c in reached]
-    seconds = [c.device_seconds_ratio for c in reached]
-    verdict = "The other seeds did not reach it, so this saving is not reliable."
-    if len(reached) == len(repeats):
-        subject = "On average it" if several else "So it"
-        verdict = _verdict(subject, statistics.fmean(flops), statistics.fmean(seconds))
+def _result(run, headline):
+    """The ratios of a plan, or why none is told as its result."""
+    if headline.stands:
+        return _saving(run, headline)
+    without = [c for c in headline.repeats if c.flops_ratio is None]
+    why = {c.plan: "; ".join(guard.clause for guard in c.struck) or c.reason for c in without}
+    if not headline.struck:
+        return f"It cannot be compared with the baseline: {without[0].reason}."
+    if len(headline.repeats) == 1:
+        return f"The goal is {_goal(run, headline)}. No ratio is given: {why[without[0].plan]}."
+    ratios = headline.ratios("flops")
+    seeds = f"{len(ratios) or 'none'} of {numbers.seeds(len(headline.repeats))}"
+    told = f" ({numbers.spread(ratios, numbers.ratio)} of the baseline's FLOPs)" if ratios else ""
+    reasons = "; ".join(f"{stage}: {clause}" for stage, clause in why.items())
     return (
-        f"{seeds if several else 'It'} reached {goal} with "
-        f"{numbers.spread(flops, numbers.ratio)} of the baseline's FLOPs and "
-        f"{numbers.spread(seconds, numbers.ratio)} of its device-seconds, every stage counted. "
-        f"{verdict}"
+        f"The goal is {_goal(run, headline)}. It has a ratio with {seeds}{told}, so there is no "
+        f"headline. {reasons}."
     )
 
 
-def _verdict(subject, flops, seconds):
+def _goal(run, headline):
+    goals = [c.accuracy for c in headline.repeats if c.accuracy is not None]
+    low, high = numbers.percent(min(goals)), numbers.percent(max(goals))
+    ends = f"{low} %" if low == high else f"{low} to {high} %"
+    steps = numbers.steps(run.stages[BASELINE].steps)
+    return f"the baseline's final accuracy ({ends}, from scratch in {steps})"
+
+
+def _saving(run, headline):
+    seeds, ratios = len(headline.repeats), {field: headline.ratios(field) for field in _MEASURES}
+
+    def told(field):
+        interval = headlines.interval_text(ratios[field])
+        text = numbers.spread(ratios[field], numbers.ratio)
+        return f"{text} ({interval})" if interval else text
+
+    text = (
+        f"{f'With {seeds} of {numbers.seeds(seeds)} it' if seeds > 1 else 'It'} reached "
+        f"{_goal(run, headline)} with {told('flops')} of the baseline's FLOPs and "
+        f"{told('device_seconds')} of its device-seconds, every stage counted. "
+        f"{_verdict('On average it' if seeds > 1 else 'So it', ratios)}"
+    )
+    intervals = {field: headlines.paired_interval(values) for field, values in ratios.items()}
+    with_1 = [_MEASURES[field] for field, ends in intervals.items() if ends and _has_1(*ends)]
+    if with_1:
+        of = " and of ".join(with_1)
+        text += f" The interval of {of} contains 1: these seeds do not show that the arms differ."
+    return text
+
+
+def _has_1(low, high):
+    return low <= 1 <= high
+
+
+def _verdict(subject, ratios):
     # As printed: a ratio of 0.997 reads "1.00" and is called no saving.
-    saved = [round(100 * (1 - round(ratio, 2))) for ratio in (flops, seconds)]
-    if max(saved) <= 0:
+    means = (statistics.fmean(ratios[field]) for field in _MEASURES)
+    flops, seconds = (round(100 * (1 - round(mean, 2))) for mean in means)
+    if max(flops, seconds) <= 0:
         return f"{subject} saved nothing here: training from scratch cost no more."
-    if saved[1] <= 0:
-        return f"{subject} saved {saved[0]} % of the FLOPs, but no device time."
-    if saved[0] <= 0:
-        return f"{subject} saved {saved[1]} % of the device time, but no FLOPs."
-    return f"{subject} saved {saved[0]} % of the FLOPs and {saved[1]} % of the device time."
+    if seconds <= 0:
+        return f"{subject} saved {flops} % of the FLOPs, but no device time."
+    if flops <= 0:
+        return f"{subject} saved {seconds} % of the device time, but no FLOPs."
+    return f"{subject} saved {flops} % of the FLOPs and {seconds} % of the device time."
 
 
 def _nothing_compared(run):
@@ -125,12 +149,9 @@ def _nothing_compared(run):
 
 
 def _unfinished(run):
-    """Sentences about the stages that are running, and those of the paper that were not run."""
-    plans = (BASELINE, *(row.plan for row in paper.TABLE_1))
+    """A sentence about the stages that are running."""
     running = ", ".join(stage.name for stage in run.stages.values() if not stage.finished)
-    absent = ", ".join(plan for plan in plans if plan not in run.stages)
-    texts = ("Still running, so provisional", running), ("Not run", absent)
-    return "".join(f"{text}: {names}. " for text, names in texts if names)
+    return f"Still running, so provisional: {running}. " if running else ""
 
 
 def _repeats(run):

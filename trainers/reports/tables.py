@@ -149,12 +149,11 @@ def figure(value, style, note="", otherwise="not recorded"):
     return missing(otherwise) if value is None else Cell(style(value), value, RUN, note=note)
 
 
-def mean(values, style, otherwise="not recorded"):
+def mean(values, style, otherwise="not recorded", note=""):
     """A cell with the mean over repeats and its spread; a value is None where there is none."""
     present = [value for value in values if value is not None]
     if not present:
         return missing(otherwise)
-    note = ""
     if len(present) < len(values):
         note = f"{len(present)} of {numbers.seeds(len(values))}; the others: {otherwise}."
     return Cell(numbers.spread(present, style), statistics.fmean(present), note=note)

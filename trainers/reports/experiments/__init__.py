@@ -12,3 +12,9 @@ def sections(run):
     parts = (offsets, theory_terms, noise_levels, budgets, advice)
     made = (part.section(run) for part in parts)
     return tuple(section for section in made if section is not None)
+
+
+def not_run(run):
+    """Plans that vary one stage and were not asked for."""
+    plans = (part.PLAN for part in (offsets, noise_levels, budgets))
+    return tuple(plan for plan in plans if not run.experiment(plan))
