@@ -193,7 +193,7 @@ def _compare(run, baseline, plan):
 
 
 def _guards(run, plan, baseline, goal, ratios):
-    """What the guards say of a plan, the curve of its baseline, and the ratios at `_FINDS`."""
+    """Yields what the guards say of a plan, the curve of its baseline, and the ratios at `_FINDS`."""
     sources = [run.stages[name] for name in ancestors(run, plan.name) if name in run.stages]
     yield guards.small_model(sources, goal)
     yield guards.standing(baseline)
@@ -208,7 +208,7 @@ def _ratios(before, plan, baseline, goal):
         crossing, end = find(plan, goal), find(baseline, goal)
         for field in COSTS:
             whole = end and getattr(end.cost, field)
-            known = crossing and whole
-            ratio = getattr(before + crossing.cost, field) / whole if known else None
+            reached = crossing and whole
+            ratio = getattr(before + crossing.cost, field) / whole if reached else None
             ratios[f"{name}{field}"] = ratio
     return ratios

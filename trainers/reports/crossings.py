@@ -1,4 +1,4 @@
-"""Where a learning curve reaches an accuracy, and what its stage has cost by then."""
+"""Points where a learning curve reaches an accuracy, and what its stage has cost by then."""
 
 import dataclasses
 

@@ -93,10 +93,10 @@ def _draw_ratio(data, theme):
 
 
 def _draw_band(axes, accuracies, ratios, color):
-    known = [
+    band = [
         (accuracy, mean - deviation, mean + deviation)
         for accuracy, mean, deviation in zip(accuracies, *ratios.values(), strict=True)
         if mean is not None
     ]
-    if known:
-        axes.fill_between(*zip(*known, strict=True), color=color, alpha=0.18, linewidth=0)
+    if band:
+        axes.fill_between(*zip(*band, strict=True), color=color, alpha=0.18, linewidth=0)

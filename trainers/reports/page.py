@@ -62,7 +62,7 @@ def pretraining_report(run, kernels=None, steps=None):
         Section("Learning curves", curves),
         Section("Stages", stages),
         *experiments.sections(run),
-        *_inside(run, kernels, steps),
+        *fused_kernels(run, kernels, steps),
         *_not_run(run, compared),
         Section("Where the paper contradicts itself", items=paper.CONTRADICTIONS),
     )
@@ -116,7 +116,7 @@ def _not_run(run, compared):
     return (Section("Not run", paragraphs=(f"Not run: {', '.join(absent)}.",)),) if absent else ()
 
 
-def _inside(run, kernels, steps):
+def fused_kernels(run, kernels, steps):
     """The section of the heat maps, where a stage is fused."""
     if not _is_fused(run):
         return ()

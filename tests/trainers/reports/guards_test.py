@@ -44,7 +44,7 @@ def test_no_guard_strikes_curves_that_learn():
 @pytest.fixture(autouse=True)
 def no_pictures_and_no_checkpoints(monkeypatch):
     """The runs of these tests have no folder that heat maps could be read from."""
-    monkeypatch.setattr(page, "_inside", lambda *_: ())
+    monkeypatch.setattr(page, "fused_kernels", lambda *_: ())
 
 
 def test_a_source_that_reaches_the_goal_alone():

@@ -96,7 +96,7 @@ def test_nothing_in_common_has_no_curve():
 @pytest.fixture
 def no_heat_maps(monkeypatch):
     """The runs of these tests have no folder that heat maps could be read from."""
-    monkeypatch.setattr(page, "_inside", lambda *_: ())
+    monkeypatch.setattr(page, "fused_kernels", lambda *_: ())
 
 
 def test_a_report_begins_with_accuracy_over_compute_and_the_ratio(no_heat_maps):
