@@ -193,7 +193,7 @@ def _compare(run, baseline, plan):
 
 
 def _guards(run, plan, baseline, goal, ratios):
-    """Yields what the guards say of a plan, the curve of its baseline, and the ratios at `_FINDS`."""
+    """Yields what the guards say of a plan, its baseline's curve, and the ratios at `_FINDS`."""
     sources = [run.stages[name] for name in ancestors(run, plan.name) if name in run.stages]
     yield guards.small_model(sources, goal)
     yield guards.standing(baseline)
