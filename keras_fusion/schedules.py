@@ -6,7 +6,7 @@ import numbers
 import keras
 from keras import ops
 
-__all__ = ["inverse_square_root", "InverseSquareRoot"]
+__all__ = ["inverse_square_root", "InverseSquareRoot", "LinearWarmup"]
 
 
 def inverse_square_root(step, warmup_steps, offset=0, scale=1.0):
@@ -81,6 +81,52 @@ class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
             "scale": self.scale,
             "name": self.name,
         }
+
+
+@keras.saving.register_keras_serializable(package="keras_fusion")
+class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear ramp from zero onto another schedule.
+
+    `lr(n) = schedule(n) · min(1, (n - start + 1) / steps)`: `steps` steps after `start`, which is
+    not 0 where an optimizer has steps behind it, the learning rate is the schedule's again.
+
+    Args:
+        schedule: a `LearningRateSchedule`.
+        steps: int >= 1. Steps of the ramp.
+        start: int, the optimizer's step count at which the ramp begins.
+
+    Raises:
+        ValueError: if steps or start is no such integer.
+
+    Examples:
+
+    >>> rewarmed = LinearWarmup(InverseSquareRoot(1000), steps=50, start=4000)
+    """
+
+    def __init__(self, schedule, steps, start=0):
+        super().__init__()
+        if not _is_int(steps) or steps < 1 or not _is_int(start):
+            raise ValueError(
+                "`steps` must be an integer of at least 1, and `start` an integer. "
+                f"Received: steps={steps!r}, start={start!r}"
+            )
+        self.schedule, self.steps, self.start = schedule, int(steps), int(start)
+
+    def __call__(self, step):
+        """Returns the learning rate of `step` (int, or a scalar or array of any number type)."""
+        taken = ops.cast(ops.convert_to_tensor(step) - self.start + 1, "float32")
+        return self.schedule(step) * ops.clip(taken / self.steps, 0.0, 1.0)
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        schedule = keras.saving.serialize_keras_object(self.schedule)
+        return {"schedule": schedule, "steps": self.steps, "start": self.start}
+
+    @classmethod
+    def from_config(cls, config):
+        """Returns the schedule of what `get_config` returned."""
+        schedule = keras.saving.deserialize_keras_object(config["schedule"])
+        return cls(schedule, config["steps"], config["start"])
 
 
 # Number types that cannot hold a usual step plus a usual offset.

@@ -10,7 +10,18 @@ from keras_fusion.models.t5 import T5
 from keras_fusion.noise import Noise
 
 
-def fused_weights(configs, weights, *, norm="property", noise=0.0, noise_kind="gaussian", seed=0):
+def fused_weights(
+    configs,
+    weights,
+    *,
+    norm="property",
+    noise=0.0,
+    noise_kind="gaussian",
+    seed=0,
+    fill="diagonal",
+    asymmetry=0.0,
+    grow=GROWING,
+):
     """Returns the weights of the fusion of T5s, each region computed when it is read.
 
     Does what `T5.fuse` does, for sources that are not in memory: their values may lie in
@@ -21,7 +32,8 @@ def fused_weights(configs, weights, *, norm="property", noise=0.0, noise_kind="g
         configs: The sources' `T5Config`s, two or more.
         weights: `{path: array-like}` of every source, such as `Checkpoint.weights`; for a network
             with itself the same one twice.
-        norm, noise, noise_kind, seed: As for `T5.fuse`.
+        norm, noise, noise_kind, seed, fill, asymmetry: As for `T5.fuse`.
+        grow: Names of the axes that grow, among "hidden", "heads" and "mlp"; by default all.
 
     Returns:
         The fused `T5Config`, and `{path: FusedArray}` for `T5.from_weights`.
@@ -41,8 +53,14 @@ def fused_weights(configs, weights, *, norm="property", noise=0.0, noise_kind="g
             f"Received: {len(configs)} configurations, weights of {len(weights)}"
         )
     options = FusionOptions(
-        grow=frozenset(GROWING), norm=norm, noise=Noise(noise, noise_kind, seed)
+        grow=frozenset(grow),
+        norm=norm,
+        noise=Noise(noise, noise_kind, seed),
+        fill=fill,
+        asymmetry=asymmetry,
     )
+    # Networks of one configuration share a skeleton: their weights tell them apart.
+    checks.raise_mismatches(options.copies_mismatches(weights))
     skeletons = {config: T5.skeleton(config) for config in configs}
     sources = [skeletons[config] for config in configs]
     messages = [
@@ -52,9 +70,9 @@ def fused_weights(configs, weights, *, norm="property", noise=0.0, noise_kind="g
     ]
     messages = messages or mismatches(sources, options, weights) + _dtype_mismatches(weights)
     checks.raise_mismatches(messages)
-    if not options.noise.scale:
+    if not options.noise.scale and not options.asymmetry:
         checks.warn_if_never_parting(sources, weights)
-    config = configs[0].fused(configs[1:], options.norm)
+    config = configs[0].fused(configs[1:], options.norm, options.grow)
     return config, dict(FusedWeights(sources, weights, options))
 
 

@@ -27,6 +27,10 @@ cannot be known; half each, in logarithms, gives
 the geometric mean of the two sizes, and for i = j Adafactor's own estimate of v_i. A weight without
 a growing axis (an output bias) takes the mean.
 
+`blocks` says which blocks have the grown state, the others begin at zero: "all"; "diagonal", as in
+Staged Training (arXiv:2203.06211); "first", the block of the first copy alone, which breaks the
+symmetry of equal copies (arXiv:2602.02472).
+
 The state belongs to a step count: keep it (`write_state(…, iterations=…)`). At step 0 Adafactor's
 beta2 is 0, which forgets everything grown, and Adam's bias correction would take ten times m. To
 restart the learning rate all the same, give the schedule the offset `-iterations`.
@@ -42,6 +46,13 @@ from keras_fusion.errors import FusionError
 from keras_fusion.optimizers.adafactor import Adafactor, factored_axes
 
 _SHARED = "shared"
+
+# Whether a block has the grown state, from the sources along its growing dimensions.
+BLOCKS = {
+    "all": lambda sources: True,
+    "diagonal": lambda sources: len(set(sources)) == 1,
+    "first": lambda sources: set(sources) == {0},
+}
 
 
 def read_state(optimizer, variables):
@@ -87,7 +98,7 @@ def write_state(optimizer, variables, state, iterations):
     optimizer.iterations.assign(iterations)
 
 
-def grow_state(axes, grow, source_states, factors=None, min_dim_size_to_factor=128):
+def grow_state(axes, grow, source_states, factors=None, min_dim_size_to_factor=128, blocks="all"):
     """Returns the fused model's optimizer state, by the rule of the module's docstring.
 
     Args:
@@ -98,6 +109,7 @@ def grow_state(axes, grow, source_states, factors=None, min_dim_size_to_factor=1
         factors: optional `{name: one factor per source}`, the model's `weight_factors(sources)`:
             what blocks were multiplied by besides AVG's 1/n.
         min_dim_size_to_factor: int, that of the fused model's `Adafactor`.
+        blocks: one of `BLOCKS`, the blocks that have the grown state; that of others is zero.
 
     Raises:
         FusionError: fewer than two sources, or weights or slots that not all sources have.
@@ -126,7 +138,7 @@ def grow_state(axes, grow, source_states, factors=None, min_dim_size_to_factor=1
         _check_slots(name, slots)
         share = axes[name].divisor(grow, num_sources) / num_sources
         scales = [share / factor for factor in factors.get(name, [1.0] * num_sources)]
-        grown[name] = grow_slots(axes[name], grow, slots, scales, min_dim_size_to_factor)
+        grown[name] = grow_slots(axes[name], grow, slots, scales, min_dim_size_to_factor, blocks)
     return grown
 
 
@@ -138,7 +150,7 @@ def _check_slots(name, slots):
         )
 
 
-def grow_slots(axes, grow, slots, scales, min_dim=128):
+def grow_slots(axes, grow, slots, scales, min_dim=128, blocks="all"):
     """Slots of one weight of the fused model.
 
     Args:
@@ -147,12 +159,14 @@ def grow_slots(axes, grow, slots, scales, min_dim=128):
         slots: Slots of each source, as in `read_state`.
         scales: For each source, the factor s of the module's text.
         min_dim: `min_dim_size_to_factor` of the fused model's `Adafactor`.
+        blocks: One of `BLOCKS`.
     """
+    is_grown = BLOCKS[blocks]
     squares = [s**2 * _full_second_moment(keyed) for s, keyed in zip(scales, slots, strict=True)]
-    second = _grow_array(squares, axes, grow, _product_of_marginals)
+    second = _grow_array(squares, axes, grow, _product_of_marginals, is_grown)
     if "m" in slots[0]:
         means = [s * keyed["m"] for s, keyed in zip(scales, slots, strict=True)]
-        return {"m": _grow_array(means, axes, grow, _zeros), "v": second}
+        return {"m": _grow_array(means, axes, grow, _zeros, is_grown), "v": second}
     factored = factored_axes(second.shape, min_dim)
     if factored is None:
         return {"v": second}
@@ -160,10 +174,10 @@ def grow_slots(axes, grow, slots, scales, min_dim=128):
     return {"r": _mean(second, (column,)), "c": _mean(second, (row,))}
 
 
-def _grow_array(arrays, axes, grow, off_diagonal):
+def _grow_array(arrays, axes, grow, off_diagonal, is_grown):
     """Fills every block: with the array of its sources if they agree, else `off_diagonal`.
 
-    What all sources have in common takes the mean.
+    What all sources have in common takes the mean, a block that is not grown zeros.
     """
     layouts = axes.layouts(grow, [array.shape for array in arrays])
     dims = [dim for dim, layout in enumerate(layouts) if layout.grows]
@@ -176,6 +190,9 @@ def _grow_array(arrays, axes, grow, off_diagonal):
         if not own:
             parts = [array[_index(layouts, of_dim, i)] for i, array in enumerate(arrays)]
             fused[block] = np.mean(parts, axis=0, dtype=np.float64)
+            continue
+        if not is_grown(own.values()):
+            fused[block] = 0
             continue
         # A source's part: along every dimension that grew its own entries, or the shared ones.
         parts = [arrays[source][_index(layouts, of_dim, source, source)] for source in own.values()]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_fusion.schedules import InverseSquareRoot
+from keras_fusion.schedules import InverseSquareRoot, LinearWarmup
 
 
 def rates(schedule, steps):
@@ -91,3 +91,16 @@ def test_config_round_trip_in_safe_mode():
 def test_bad_arguments_are_named(arguments, received):
     with pytest.raises(ValueError, match=f"Received: {received}"):
         InverseSquareRoot(**arguments)
+
+
+def test_a_linear_ramp_ends_on_the_schedule():
+    plain = InverseSquareRoot(4)
+    ramp = LinearWarmup(plain, steps=4, start=100)
+    parts = {100: 0.25, 101: 0.5, 102: 0.75, 103: 1.0, 104: 1.0}
+    expected = [part * float(plain(step)) for step, part in parts.items()]
+    assert rates(ramp, parts) == pytest.approx(expected, rel=1e-6)
+    assert float(ramp(90)) == 0
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(ramp))
+    assert rates(again, [101, 200]) == rates(ramp, [101, 200])
+    with pytest.raises(ValueError, match="Received: steps=0"):
+        LinearWarmup(plain, steps=0)

@@ -14,12 +14,22 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 import keras_fusion as kf
+from keras_fusion.layers.fusing import FusionOptions
 from keras_fusion.layers.values import array_of
+from keras_fusion.optimizers.growth import grow_state
 from trainers import checkpoints
 from trainers.checkpoints import CHECKPOINT_FOLDER
 from trainers.engines.state import state_variables
 from trainers.errors import UserError
+
+# Names under which `state_variables` has an optimizer's state; those of Adam's slots by the letters
+# that `keras_fusion.optimizers.growth` has for them.
+OPTIMIZER_PREFIX = "optimizer/"
+ITERATIONS = OPTIMIZER_PREFIX + "iteration"
+_ADAM_SLOTS = {"m": "momentum", "v": "velocity"}
 
 
 def find_checkpoint(path: str | os.PathLike) -> checkpoints.Checkpoint:
@@ -70,13 +80,74 @@ def fused_weights(
     Args:
         sources: checkpoints; the same one may stand twice.
         dropout: rate that the fused model is to have; None keeps the sources' own.
-        **how: norm, noise, noise_kind and seed, as for `kf.models.fused_weights`.
+        **how: other arguments, as for `kf.models.fused_weights`.
 
     Returns:
         Configuration and weights, for `kf.models.T5.from_weights`.
     """
     configs = [read_config(checkpoint, dropout) for checkpoint in sources]
     return kf.models.fused_weights(configs, [checkpoint.weights for checkpoint in sources], **how)
+
+
+def stacked_weights(
+    source: checkpoints.Checkpoint, copies: int, dropout: float | None = None
+) -> tuple["kf.models.T5Config", dict]:
+    """Stacks the layers of a checkpoint; returns configuration and weights as `fused_weights`."""
+    return kf.models.stacked_weights(read_config(source, dropout), source.weights, copies)
+
+
+def grown_slots(
+    sources: Sequence[checkpoints.Checkpoint],
+    grow: Sequence[str],
+    blocks: str,
+    min_dim_size_to_factor: int = 128,
+) -> dict[str, np.ndarray]:
+    """Grows the optimizer state of checkpoints by the map of their weights.
+
+    Args:
+        sources: checkpoints of one optimizer; the same one may stand twice.
+        grow: axes that grow.
+        blocks: blocks that have grown state, as for `kf.optimizers.growth.grow_state`.
+        min_dim_size_to_factor: that of the fused model's `Adafactor`.
+
+    Returns:
+        The slots of the fused model's optimizer under the names of `state_variables`.
+    """
+    states = {id(checkpoint): _slots_of(checkpoint) for checkpoint in sources}
+    skeletons = [kf.models.T5.skeleton(read_config(checkpoint)) for checkpoint in sources]
+    options = FusionOptions.of(grow, len(sources))
+    grown = grow_state(
+        kf.weight_axes(skeletons[0]),
+        grow,
+        [states[id(checkpoint)] for checkpoint in sources],
+        skeletons[0].weight_factors(skeletons, options),
+        min_dim_size_to_factor,
+        blocks,
+    )
+    return {
+        f"{OPTIMIZER_PREFIX}{path}/{_ADAM_SLOTS[key] if 'm' in slots else key}": value
+        for path, slots in grown.items()
+        for key, value in slots.items()
+    }
+
+
+def optimizer_steps(checkpoint: checkpoints.Checkpoint) -> int:
+    """Returns the step count of a checkpoint's optimizer."""
+    return int(checkpoint.training[ITERATIONS])
+
+
+def _slots_of(checkpoint: checkpoints.Checkpoint) -> dict[str, dict[str, np.ndarray]]:
+    """Optimizer slots of a checkpoint, `{path of the weight: {slot: array}}`."""
+    keys = {name: key for key, name in _ADAM_SLOTS.items()}
+    slots: dict[str, dict[str, np.ndarray]] = {path: {} for path in checkpoint.weights}
+    for name, value in checkpoint.training.items():
+        path, _, slot = name.removeprefix(OPTIMIZER_PREFIX).rpartition("/")
+        if name.startswith(OPTIMIZER_PREFIX) and path in slots:
+            slots[path][keys.get(slot, slot)] = value
+    if without := [path for path, keyed in slots.items() if not keyed]:
+        fault = f"without that of {len(without)} weights, the first {without[0]}"
+        raise _unusable("the optimizer state of every weight", checkpoint, fault)
+    return slots
 
 
 def save_model(model, folder: str | os.PathLike, settings: Mapping) -> pathlib.Path:

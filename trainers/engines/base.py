@@ -165,19 +165,21 @@ class Engine(abc.ABC):
         """
         return {name: self.read(name) for name in self.variables}
 
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+    def load_state(self, state: Mapping[str, np.ndarray], partial: bool = False) -> None:
         """Sets what `state` returned, on any engine and any number of devices.
 
         Args:
             state: arrays, or what can be sliced like them: a memory-mapped file, a lazily fused
                 array. Where names or shapes differ, an error names all and nothing is set.
+            partial: whether what it does not name keeps its value; else that is an error.
         """
+        names = [name for name in self.variables if name in state or not partial]
         check_state(
-            {name: tuple(variable.shape) for name, variable in self.variables.items()},
+            {name: tuple(self.variables[name].shape) for name in names},
             {name: tuple(value.shape) for name, value in state.items()},
             "the state of a run",
         )
-        for name in self.variables:
+        for name in names:
             self.write(name, state[name])
 
     # ---- what an engine adds ----

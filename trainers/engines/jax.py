@@ -189,8 +189,10 @@ class JaxEngine(Engine):
             return multihost_utils.process_allgather(value, tiled=True)
         return np.array(value)
 
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        super().load_state(state)
+    def load_state(self, state: Mapping[str, np.ndarray], partial: bool = False) -> None:
+        if partial:
+            self._values()
+        super().load_state(state, partial)
         self._has_values = True
 
     def write(self, name: str, value) -> None:

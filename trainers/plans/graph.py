@@ -31,9 +31,12 @@ INITS = MappingProxyType(
         "self_fusion": ("rule", 1, 1),
         "fusion_property": ("property", 2, None),
         "fusion_rule": ("rule", 2, None),
+        "stacked": (None, 1, 1),
         "continued": (None, 1, 1),
     }
 )
+# Those that take their only source several times.
+_COPYING = ("self_fusion", "stacked")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +53,13 @@ class Stage:
 
     name: str  # folder of the stage in the workdir, and its name in reports and flags
     size: str  # "S", "M" or "L"; what they are is said by `--size`
-    # "scratch", "self_fusion", "fusion_property", "fusion_rule"; or "continued", which resumes
-    # where its source ended, as if that had been longer: with its weights, optimizer, batches and
-    # settings. Steps and costs of the stage are those that come on top.
+    # "scratch", "self_fusion", "fusion_property", "fusion_rule"; "stacked", whose layers are those
+    # of its source, all of them, `copies` times on top of one another; or "continued", which
+    # resumes where its source ended, as if that had been longer: with its weights, optimizer,
+    # batches and settings. Steps and costs of the stage are those that come on top.
     init: str = "scratch"
     sources: tuple[str, ...] = ()  # names of the stages that it is fused from, or continues
-    copies: int = 1  # how many copies of its only source a self-fusion takes
+    copies: int = 1  # how many copies of its only source a self-fusion or a stack takes
     norm: str | None = None  # "property" or "rule" (section 3.2); None takes what `init` says
     seed: int = 0  # of weights, noise, dropout and batches, within a run's seed
     # Settings that the plan fixes for this stage (see trainers/plans/settings.py).
@@ -100,10 +104,10 @@ class Stage:
         number = str(fewest) if most == fewest else f"at least {fewest}"
         enough = fewest <= len(self.sources) <= (len(self.sources) if most is None else most)
         yield "sources", enough, f"{where} to name {number} source(s)"
-        is_self = self.init == "self_fusion"
-        copies = f"{where} to take {'two or more' if is_self else '1'} copies"
-        yield "copies", is_self == (self.copies > 1), copies
-        norms = NORMS if is_self else (norm,)
+        is_copying = self.init in _COPYING
+        copies = f"{where} to take {'two or more' if is_copying else '1'} copies"
+        yield "copies", is_copying == (self.copies > 1), copies
+        norms = NORMS if self.init == "self_fusion" else (norm,)
         words = f"the norm of {where} to be {' or '.join(map(str, norms))}"
         yield "norm", self.norm in norms, words
         ends = f"{where} to resume at the end of its source"
@@ -124,7 +128,12 @@ class Stage:
     @property
     def is_fused(self) -> bool:
         """True if the stage starts from other stages' weights, placed side by side."""
-        return self.init not in ("scratch", "continued")
+        return INITS[self.init][0] is not None
+
+    @property
+    def is_stacked(self) -> bool:
+        """True if the stage starts from the layers of its source, several times."""
+        return self.init == "stacked"
 
     @property
     def is_continued(self) -> bool:
@@ -138,7 +147,7 @@ class Stage:
 
     @property
     def parents(self) -> tuple[str, ...]:
-        """The models that the fusion places side by side, a copy for each time it is taken."""
+        """The models that the stage is made of, a copy for each time one is taken."""
         return self.sources * self.copies
 
     def written(self, source: str) -> str:

@@ -12,6 +12,7 @@ Example:
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from trainers.errors import UserError
 from trainers.plans.graph import NORMS, Stage
@@ -23,19 +24,40 @@ FORM = "VALUE or NAME:VALUE[,NAME:VALUE]"
 
 # Those of the library, which takes seconds to import.
 NOISE_KINDS = ("gaussian", "balanced")
+FILLS = ("diagonal", "copies")
+# Values of `grow`, and the axes of the model that then grow.
+GROWTHS = MappingProxyType(
+    {
+        "all": ("hidden", "heads", "mlp"),
+        "hidden": ("hidden",),
+        "heads": ("heads",),
+        "mlp": ("mlp",),
+        "hidden+heads": ("hidden", "heads"),
+        "hidden+mlp": ("hidden", "mlp"),
+        "heads+mlp": ("heads", "mlp"),
+    }
+)
+# Values of `optimizer_state`, and the blocks whose state is the sources', grown; None: no block's.
+OPTIMIZER_STATES = MappingProxyType(
+    {"fresh": None, "grown": "all", "grown_diagonal": "diagonal", "grown_first": "first"}
+)
+SCHEDULES = ("restart", "continue")
 DTYPES = ("float32", "mixed_bfloat16")
 # The scale that makes 1/sqrt(max(n, warm-up)) a learning rate that the optimizer can use:
 # Adafactor's step is relative to the parameter's own RMS, AdamW's is not.
-OPTIMIZER_SCALES = {"adafactor": 1.0, "adamw": 0.05}
+OPTIMIZER_SCALES = {"adafactor": 1.0, "adamw": 0.05, "muon": 0.05}
+# Optimizers whose state can grow.
+GROWING_OPTIMIZERS = ("adafactor", "adamw")
 
 
 @dataclasses.dataclass(frozen=True)
 class StageSettings:
     """Settings that one stage is trained with.
 
-    `noise`, `noise_kind` and `norm` are None where nothing is fused, `clip_norm` where gradients
-    are not clipped. The dtype is Keras' policy: mixed_bfloat16 has float32 weights and bfloat16
-    products.
+    `noise`, `noise_kind`, `norm` and `optimizer_state` are None where nothing is fused, `fill`,
+    `asymmetry` and `grow` where no model is fused with itself, `schedule` and `rewarmup_steps`
+    where the stage neither fuses nor stacks, `clip_norm` where gradients are not clipped. The
+    dtype is Keras' policy: mixed_bfloat16 has float32 weights and bfloat16 products.
     """
 
     steps: int = option(help="Training steps.", at_least=1, group="Settings of stages")
@@ -55,6 +77,28 @@ class StageSettings:
         help="Where that noise is: off the diagonal, or balanced.", choices=NOISE_KINDS
     )
     norm: str | None = option(help="Norm of a self-fused stage.", choices=NORMS)
+    fill: str | None = option(
+        help="Blocks of a self-fusion: the source on the diagonal, or its copies over n in all.",
+        choices=FILLS,
+    )
+    asymmetry: float | None = option(
+        help="Largest deviation of the copies' shares from 1/n, over 1/n, with --fill=copies.",
+        at_least=0,
+        below=1,
+    )
+    grow: str | None = option(help="Axes of a self-fused model that grow.", choices=GROWTHS)
+    optimizer_state: str | None = option(
+        help="Optimizer state after a fusion: fresh, or the sources' grown, with their step count: "
+        "in all blocks, on the diagonal (Staged Training), or in the first copy's block alone.",
+        choices=OPTIMIZER_STATES,
+    )
+    schedule: str | None = option(
+        help="Learning rate after a fusion: the schedule restarts, or continues the sources'.",
+        choices=SCHEDULES,
+    )
+    rewarmup_steps: int | None = option(
+        help="Steps after a fusion in which the learning rate rises linearly to that.", at_least=0
+    )
     seed: int = option(help="Seed; a VALUE for the run, NAME:VALUE for a stage's own.", at_least=0)
     clip_norm: float | None = option(help="Largest global norm of the gradients.", above=0)
     dtype: str = option(help="Precision.", choices=DTYPES)
@@ -67,13 +111,38 @@ class StageSettings:
     # A stage that continues its source has that one's other settings.
     OF_CONTINUED = ("steps", "eval_every", *OPERATIONAL)
 
+    @property
+    def growing(self) -> tuple[str, ...]:
+        """Axes of the model that grow where the stage fuses."""
+        return GROWTHS[self.grow or "all"]
+
     def identity(self) -> dict:
-        """The settings that make a stage what it is, for telling one run from another."""
-        settings = dataclasses.asdict(self)
-        return {name: value for name, value in settings.items() if name not in self.OPERATIONAL}
+        """The settings that make a stage what it is, for telling one run from another.
+
+        Settings that older runs did not have are among them where they are not their default.
+        """
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name not in self.OPERATIONAL
+            and not (name in _OF_SOME and value in (None, _OF_SOME[name][1]))
+        }
 
 
 _OPTIONS = options_of(StageSettings)
+
+# Settings that some stages have: which, their default, and those stages in words.
+_SELF_FUSED = (lambda stage: stage.init == "self_fusion"), "stages that fuse a model with itself"
+_FUSED = (lambda stage: stage.is_fused), "stages that are fused"
+_GROWN = (lambda stage: stage.is_fused or stage.is_stacked), "stages that are fused or stacked"
+_OF_SOME = {
+    "fill": (_SELF_FUSED, "diagonal"),
+    "asymmetry": (_SELF_FUSED, 0.0),
+    "grow": (_SELF_FUSED, "all"),
+    "optimizer_state": (_FUSED, "fresh"),
+    "schedule": (_GROWN, "restart"),
+    "rewarmup_steps": (_GROWN, 0),
+}
 
 
 def parse(setting: str, text: str) -> dict[str, object]:
@@ -140,7 +209,8 @@ def resolve(
         tuned: setting to what a sweep found, stage to value.
 
     Raises:
-        UserError: a norm is asked for that the stage's init does not keep.
+        UserError: a norm is asked for that the stage's init does not keep, or another setting
+            that the stage cannot have or that does not go with its others.
     """
     flags = flags or {}
     check_plan_settings(stage)
@@ -163,10 +233,41 @@ def resolve(
         values["learning_rate_scale"] = OPTIMIZER_SCALES[values["optimizer"]]
     if not stage.is_fused:
         values |= {"noise": None, "noise_kind": None}
-    values["norm"] = _norm(
-        stage, values["norm"], named=not {stage.name, stage.base}.isdisjoint(flags.get("norm", {}))
-    )
-    return StageSettings(**values)
+    named = {name for name in flags if not {stage.name, stage.base}.isdisjoint(flags[name])}
+    values["norm"] = _norm(stage, values["norm"], named="norm" in named)
+    for setting, ((has_it, which), default) in _OF_SOME.items():
+        if has_it(stage):
+            values[setting] = default if values[setting] is None else values[setting]
+        elif setting in named or setting in stage.settings:
+            received = f"{setting}={values[setting]!r} for stage {stage.name!r}"
+            raise UserError(f"--{setting} of {which} only", received, "Leave it out there")
+        else:
+            values[setting] = None
+    settings = StageSettings(**values)
+    _check_together(stage, settings)
+    return settings
+
+
+def _check_together(stage: Stage, settings: StageSettings):
+    """Checks that settings of a stage go together."""
+    is_grown = OPTIMIZER_STATES[settings.optimizer_state or "fresh"] is not None
+    for holds, expected, name, do in (
+        (
+            not settings.asymmetry or settings.fill == "copies",
+            "an asymmetry of copies",
+            "fill",
+            "Give --fill=copies, or leave out --asymmetry",
+        ),
+        (
+            not is_grown or settings.optimizer in GROWING_OPTIMIZERS,
+            f"an optimizer whose state can grow ({', '.join(GROWING_OPTIMIZERS)})",
+            "optimizer",
+            "Take one of them, or --optimizer_state=fresh",
+        ),
+    ):
+        if not holds:
+            received = f"{name}={getattr(settings, name)!r}"
+            raise UserError(f"{expected} in stage {stage.name!r}", received, do)
 
 
 def _seed(stage: Stage, value: int, given: Mapping[str, object]) -> int:

@@ -118,6 +118,7 @@ class PretrainConfig:
         _check_plans_of_options(self)
         settings.check_names(self.stage_flags, self.stages, size)
         _check_continued(self)
+        _check_grown(self)
         _check_fused_steps(self)
 
     @functools.cached_property
@@ -183,6 +184,13 @@ class PretrainConfig:
             resolved[stage.name] = own
         return resolved
 
+    @functools.cached_property
+    def growths(self) -> dict[str, tuple[str, ...]]:
+        """Stage to the axes along which it grows, where these are not all."""
+        fused = [stage.name for stage in self.stages if stage.is_fused]
+        grown = {name: self.settings[name] for name in fused}
+        return {name: own.growing for name, own in grown.items() if own.grow not in (None, "all")}
+
     @property
     def tuned_by(self) -> str:
         """The sweep that chose the learning rates, in words; empty where none did."""
@@ -242,6 +250,33 @@ def _check_continued(config: PretrainConfig):
                     f"{stage.name!r}, which continues {stage.sources[0]!r} as that ended",
                     setting,
                     f"Set it for {stage.sources[0]!r}",
+                )
+
+
+def _check_grown(config: PretrainConfig):
+    """Refuses optimizer state of another optimizer, and theory of what it is not about."""
+    for stage in config.stages:
+        own = config.settings[stage.name]
+        if (
+            config.theory_every
+            and stage.is_fused
+            and (own.fill == "copies" or own.grow not in (None, "all"))
+        ):
+            raise UserError(
+                "--theory_every with blocks on the diagonal, along all axes",
+                f"stage={stage.name!r} with fill={own.fill!r}, grow={own.grow!r}",
+                "Leave out --theory_every, or that stage",
+            )
+        if (own.optimizer_state or "fresh") == "fresh" or stage.is_continued:
+            continue
+        for source in stage.sources:
+            other = config.settings[source].optimizer
+            if other != own.optimizer:
+                raise UserError(
+                    f"one optimizer of stage {stage.name!r}, whose optimizer state is grown, and "
+                    "of its sources",
+                    f"optimizer={own.optimizer!r}, and {other!r} of {source!r}",
+                    "Give --optimizer_state=fresh, or one --optimizer",
                 )
 
 

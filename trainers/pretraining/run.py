@@ -108,7 +108,8 @@ def _check_widths(config: PretrainConfig):
     """Finds widths that do not add up before any text is read."""
     size = sizes.get_size(config.size)
     configs = {letter: model_config(size, letter, vocabulary_size=128) for letter in size.models}
-    check_widths(config.stages, {letter: model.to_dict() for letter, model in configs.items()})
+    fields = {letter: model.to_dict() for letter, model in configs.items()}
+    check_widths(config.stages, fields, config.growths)
 
 
 def _data(config: PretrainConfig) -> pathlib.Path:
@@ -169,7 +170,7 @@ def _print_plan(config: PretrainConfig, run: Run):
     rows = [("stage", "size", "model", "parameters", "steps", "starts from")]
     models = sizes.get_size(config.size).models
     for stage in config.wanted:
-        parameters = kf.models.parameter_count(run.model_config(stage.size))
+        parameters = kf.models.parameter_count(run.stage_config(stage))
         steps = config.settings[stage.name].steps
         source = " + ".join(map(stage.written, stage.parents)) or "random weights"
         model = (stage.name, stage.size, models[stage.size])

@@ -8,15 +8,17 @@ started one resumes, and one with other settings is refused.
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-
-import numpy as np
+from collections.abc import Callable, Sequence
 
 import keras_fusion as kf
-from keras_fusion.schedules import InverseSquareRoot
 from trainers import checkpoints
 from trainers.checkpoints import Keep
-from trainers.checkpoints.models import find_checkpoint, fused_weights, read_config
+from trainers.checkpoints.models import (
+    find_checkpoint,
+    fused_weights,
+    read_config,
+    stacked_weights,
+)
 from trainers.data.batches import PretrainingBatches
 from trainers.engines.base import StepOptions
 from trainers.engines.devices import EngineFactory
@@ -25,14 +27,14 @@ from trainers.plans import sizes
 from trainers.plans.graph import Stage
 from trainers.plans.settings import StageSettings
 from trainers.plans.sizes import Size
-from trainers.pretraining import theory_monitor
+from trainers.plans.widths import model_fields
+from trainers.pretraining import starts, theory_monitor
 from trainers.pretraining.config import PretrainConfig
 from trainers.runs import record as records
 from trainers.runs.sources import check_sources, checkpoint_folder
 from trainers.runs.state import RunState
 from trainers.training import loop, optimizers
 from trainers.training.config import Measurement, StageJob, StepCosts, TrainConfig, Watch
-from trainers.training.progress import Progress
 
 # The validation set is the same for every stage and every run on the same tokens.
 VALIDATION_SEED = 0
@@ -53,6 +55,14 @@ class Run:
         size = sizes.get_size(self.config.size)
         return model_config(size, letter, self.vocabulary_size, dropout)
 
+    def stage_config(self, stage: Stage, dropout: float = 0.0) -> "kf.models.T5Config":
+        """Configuration of a stage's model, groups and blocks of its fusion aside."""
+        letters = sizes.get_size(self.config.size).models
+        configs = {letter: self.model_config(letter, dropout).to_dict() for letter in letters}
+        stages = {known.name: known for known in self.config.stages}
+        fields = model_fields(stage, stages, configs, self.config.growths)
+        return kf.models.T5Config.from_dict(fields)
+
     def batches(self, split: str, seed: int, first: int = 0) -> PretrainingBatches:
         """The batches of a split, from the one with index `first`."""
         lengths = (self.config.batch_size, self.config.input_length)
@@ -72,7 +82,7 @@ def model_config(
 
 def identity(stage: Stage, settings: StageSettings, run: Run) -> dict:
     """Returns the identity of a stage, flat: two runs of the stage compare by it."""
-    model = run.model_config(stage.size, settings.dropout).to_dict()
+    model = run.stage_config(stage, settings.dropout).to_dict()
     optional = {"source_steps": dict(stage.source_steps), "until": stage.until}
     optional = {name: value for name, value in optional.items() if value}
     return {
@@ -101,20 +111,15 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         return record
     check_sources(stage, run.workdir)
     engine = run.make_engine(StepOptions(settings.clip_norm, run.config.devices.microbatches))
-    first_batch, state = _start(stage, run)
+    start = starts.start_of(stage, settings, run.workdir)
     with engine.scope():
         model, source_steps = make_model(stage, settings, run)
-        optimizer = optimizers.OPTIMIZERS[settings.optimizer](
-            InverseSquareRoot(
-                warmup_steps=settings.warmup_steps,
-                offset=settings.learning_rate_offset,
-                scale=settings.learning_rate_scale,
-            )
-        )
-    batches = run.batches("train", settings.seed, first_batch)
+        optimizer = optimizers.OPTIMIZERS[settings.optimizer](starts.learning_rate(settings, start))
+    batches = run.batches("train", settings.seed, start.first_batch)
     flops = step_flops(model, run.config.batch_size, batches.input_length, batches.target_length)
     facts = records.describe(stage, settings, model, flops)
-    facts |= {"source_steps": source_steps, "first_batch": first_batch}
+    facts |= {"source_steps": source_steps, **start.to_dict()}
+    facts["learning_rate"]["offset"] += start.schedule_step
     if engine.is_chief:
         details = facts | {"model": model.config.to_dict(), "plan": stage.to_dict()}
         run.workdir.start_stage(stage.name, what, details)
@@ -130,7 +135,8 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
             "stage": what,
             "vocabulary": batches.manifest["vocabulary"]["sha256"],
         },
-        initial=state,
+        initial=start.state,
+        initial_is_partial=start.is_partial,
     )
     watch = Watch(
         monitors=_monitors(model),
@@ -149,7 +155,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
 def make_model(
     stage: Stage, settings: StageSettings, run: Run
 ) -> tuple["kf.models.T5", dict[str, int]]:
-    """Builds a stage's model: from random weights, or fused from its sources' checkpoints.
+    """Builds a stage's model: from random weights, or from its sources' checkpoints.
 
     No source's model is built: a fused weight is computed from the files when it is made, and on
     engines that place weights on a mesh, no more of it than each device holds.
@@ -166,7 +172,7 @@ def make_model(
         config = kf.models.T5Config.from_dict(started["model"])
         return kf.models.T5(config, **built), started["source_steps"]
     if not stage.sources:
-        return kf.models.T5(run.model_config(stage.size, settings.dropout), **built), {}
+        return kf.models.T5(run.stage_config(stage, settings.dropout), **built), {}
     sources = {
         name: find_checkpoint(checkpoint_folder(stage, name, run.workdir)) for name in stage.sources
     }
@@ -174,32 +180,22 @@ def make_model(
     if stage.is_continued:
         (checkpoint,) = sources.values()
         return kf.models.T5(read_config(checkpoint, settings.dropout), **built), steps
-    config, weights = fused_weights(
-        [sources[name] for name in stage.parents],
-        settings.dropout,
-        norm=settings.norm,
-        noise=settings.noise,
-        noise_kind=settings.noise_kind,
-        seed=settings.seed,
-    )
+    if stage.is_stacked:
+        (checkpoint,) = sources.values()
+        config, weights = stacked_weights(checkpoint, stage.copies, settings.dropout)
+    else:
+        config, weights = fused_weights(
+            [sources[name] for name in stage.parents], settings.dropout, **_how_fused(settings)
+        )
     return kf.models.T5.from_weights(config, weights, **built), steps
 
 
-def _start(stage: Stage, run: Run) -> tuple[int, Mapping[str, np.ndarray] | None]:
-    """Index of a stage's first batch, and the state that it takes over from another one.
-
-    A continued stage takes over all of its source's last checkpoint.
-    """
-    if not stage.is_continued:
-        return 0, None
-    own = run.workdir.stage_dir(stage.name)
-    if checkpoints.steps(own / checkpoints.CHECKPOINT_FOLDER):
-        return run.workdir.stage(stage.name)["first_batch"], None
-    (source,) = stage.sources
-    checkpoint = find_checkpoint(run.workdir.stage_dir(source))
-    reached = Progress.from_dict(checkpoint.step, checkpoint.config["progress"])
-    first = run.workdir.stage(source).get("first_batch", 0)
-    return first + reached.batch_index(checkpoint.step), checkpoint.state()
+def _how_fused(settings: StageSettings) -> dict:
+    """Arguments of a fusion; those that a stage's settings do not have stay the operator's."""
+    names = ("norm", "noise", "noise_kind", "seed", "fill", "asymmetry")
+    how = {name: getattr(settings, name) for name in names}
+    how = {name: value for name, value in how.items() if value is not None}
+    return how | {"grow": settings.growing}
 
 
 def _monitors(model) -> dict[str, Callable]:

@@ -10,7 +10,7 @@ from trainers.reports import numbers
 from trainers.reports.comparisons import variations
 from trainers.reports.pictures import Picture
 from trainers.reports.stage_tables import INITS
-from trainers.runs.history import CONTINUED, FINISHED
+from trainers.runs.history import FINISHED
 
 # Inches of a column of boxes and of a row; gaps in parts of them.
 _WIDTH, _HEIGHT = 2.2, 1.26
@@ -100,8 +100,7 @@ def _describe(run, name):
         size += f", {numbers.scientific(stage.parameters)} parameters"
     trained = f"{numbers.count(stage.steps)} steps{'' if stage.finished else ' so far'}"
     lines = [size, f"{INITS.get(stage.init, stage.init)}, {trained}"]
-    fused = bool(stage.sources) and stage.init != CONTINUED
-    return {"lines": lines, "fused": fused, "state": stage.status}
+    return {"lines": lines, "fused": stage.fused, "state": stage.status}
 
 
 def _draw_node(axes, node, x, y, theme):

@@ -127,7 +127,7 @@ def fused_kernels(run, kernels, steps):
 
 
 def _is_fused(run):
-    return any(stage.sources for stage in run.stages.values())
+    return any(stage.fused for stage in run.stages.values())
 
 
 def to_html(report):

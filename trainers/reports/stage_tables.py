@@ -9,6 +9,7 @@ INITS = {
     "self_fusion": "self-fusion",
     "fusion_property": "fusion, property",
     "fusion_rule": "fusion, rule",
+    "stacked": "layers stacked",
     "continued": "continues",
 }
 

@@ -4,6 +4,7 @@ import statistics
 
 from trainers.reports import headlines, numbers
 from trainers.reports.comparisons import BASELINE, SELF_FUSION, ancestors, variations
+from trainers.runs.history import STACKED
 from trainers.runs.workdir import RUN_FILE
 
 _CORPORA = {
@@ -68,6 +69,8 @@ def _origin(stage, sources):
         made = f"a small T5{size} was trained for {numbers.steps(small.steps)}, fused with itself,"
         return f"{stage.name}: {made} and{wide} {trained}."
     names = " and ".join(source.name for source in sources)
+    if stage.init == STACKED:
+        return f"{stage.name}: the layers of {names} were stacked, and the result{wide} {trained}."
     return f"{stage.name}: the T5 models {names} were fused, and the result{wide} {trained}."
 
 

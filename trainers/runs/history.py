@@ -23,6 +23,9 @@ RUNNING = "running"
 CONTINUED = "continued"
 """The start of a stage that takes over the whole state of another one."""
 
+STACKED = "stacked"
+"""The start of a stage whose layers are those of another one, several times."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -72,6 +75,11 @@ class StageHistory:
     def finished(self):
         """True once the stage has written its record."""
         return self.status == FINISHED
+
+    @property
+    def fused(self):
+        """True if its sources' weights lie side by side in it."""
+        return bool(self.sources) and self.init not in (CONTINUED, STACKED)
 
     @property
     def base(self):

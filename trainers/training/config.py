@@ -34,8 +34,9 @@ class StageJob:
     # What is written into each checkpoint (model, data, …).
     settings: Mapping = dataclasses.field(default_factory=dict)
     # State that a new run begins with, as `Engine.load_state` takes it; None for what model and
-    # optimizer have.
+    # optimizer have, which is that of all variables that a partial one does not name.
     initial: Mapping[str, np.ndarray] | None = None
+    initial_is_partial: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -100,7 +100,7 @@ class _Loop(contextlib.AbstractContextManager):
             self.at = Progress.from_dict(checkpoint.step, checkpoint.config["progress"])
             self.saved = checkpoint.step
         elif self.job.initial is not None:
-            self.engine.load_state(self.job.initial)
+            self.engine.load_state(self.job.initial, self.job.initial_is_partial)
         # Nobody writes or removes before all hosts have read.
         self.engine.agree(False)
         if self.writer and checkpoint is not None:

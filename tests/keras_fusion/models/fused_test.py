@@ -218,3 +218,26 @@ class TestSymmetryWarning:
 
 def test_it_is_part_of_the_library():
     assert kf.models.fused_weights is fused_weights
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"fill": "copies", "asymmetry": 0.2},
+        {"fill": "copies", "noise": 0.2, "noise_kind": "balanced"},
+        {"grow": ("mlp",), "noise": 0.1},
+        {"grow": ("hidden", "heads"), "fill": "copies", "noise": 0.1},
+    ],
+)
+@pytest.mark.one_backend
+def test_self_fusions_with_options(how):
+    model = tiny.model(num_layers=1)
+    how = {"norm": "rule", "seed": 3} | how
+    assert_same(model.self_fuse(2, **how), fused_from_arrays([model, model], **how))
+
+
+@pytest.mark.one_backend
+def test_copies_of_two_networks_are_refused():
+    models = [tiny.model(seed, num_layers=1) for seed in (0, 1)]
+    with pytest.raises(FusionError, match="Received: 2 networks"):
+        fused_from_arrays(models, fill="copies")

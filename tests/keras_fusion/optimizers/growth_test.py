@@ -235,3 +235,20 @@ def test_nothing_is_written_when_shapes_differ():
         write_state(optimizer, variables, state, iterations=5)
     assert not np.any(read_state(optimizer, variables)["a"]["v"])
     assert int(ops.convert_to_numpy(optimizer.iterations)) == 0
+
+
+@pytest.mark.parametrize(
+    ("blocks", "grown"),
+    [("all", [[1, 1], [1, 1]]), ("diagonal", [[1, 0], [0, 1]]), ("first", [[1, 0], [0, 0]])],
+)
+@pytest.mark.one_backend
+def test_blocks_that_are_not_grown_begin_at_zero(blocks, grown):
+    axes = {name: AXES[name] for name in ("body", "bias", "offset")}
+    shapes = {"body": (1, 1), "bias": (1,), "offset": (1,)}
+    state = {n: {"m": np.full(shape, 8.0), "v": np.full(shape, 4.0)} for n, shape in shapes.items()}
+    made = grow_state(axes, GROW, [state] * 2, blocks=blocks)
+    # The weights in the middle of two copies have half of each source's gradient.
+    np.testing.assert_array_equal(made["body"]["m"], 4.0 * np.array(grown))
+    np.testing.assert_array_equal(made["body"]["v"], 1.0 * np.array(grown))
+    np.testing.assert_array_equal(made["bias"]["m"], 4.0 * np.diag(grown))
+    np.testing.assert_array_equal(made["offset"]["m"], [8.0])

@@ -71,6 +71,8 @@ def test_stage_is_frozen_and_writes_itself():
         ({"sources": ("b",)}, r"sources=\['b'\]"),
         ({"init": "fusion_rule", "sources": ("b",)}, r"sources=\['b'\]"),
         ({"init": "self_fusion", "sources": ("b",)}, "copies=1"),
+        ({"init": "stacked", "sources": ("b",)}, "copies=1"),
+        ({"init": "stacked", "sources": ("b",), "copies": 2, "norm": "rule"}, "norm='rule'"),
         ({"init": "self_fusion", "sources": ("b", "c"), "copies": 2}, r"sources=\['b', 'c'\]"),
         ({"copies": 2}, "copies=2"),
         ({"init": "fusion_rule", "sources": ("b", "c"), "norm": "property"}, "norm='property'"),

@@ -169,3 +169,53 @@ def test_repeats_have_the_settings_of_the_stage_and_the_next_seeds():
     assert settings.resolve(again, TINY, given).steps == 4
     assert settings.resolve(again, TINY, given).seed == 1007
     assert settings.resolve(again, TINY, flags(seed="baseline_r2:5")).seed == 5
+
+
+STACKED = Stage("stacked", "M", "stacked", ("small_0",), copies=2)
+NEW = {
+    "fill": "diagonal",
+    "asymmetry": 0.0,
+    "grow": "all",
+    "optimizer_state": "fresh",
+    "schedule": "restart",
+    "rewarmup_steps": 0,
+}
+
+
+def test_a_stage_has_the_settings_of_its_kind():
+    _, _, rule = stages_of(["fusion_rule"])
+
+    def of(stage):
+        return {name: getattr(settings.resolve(stage, TINY), name) for name in NEW}
+
+    assert of(FUSED) == NEW
+    assert of(rule) == NEW | {"fill": None, "asymmetry": None, "grow": None}
+    assert of(STACKED) == dict.fromkeys(NEW) | {"schedule": "restart", "rewarmup_steps": 0}
+    assert of(BASELINE) == dict.fromkeys(NEW)
+
+
+def test_identity_names_newer_settings_only_where_they_are_not_the_default():
+    assert NEW.keys().isdisjoint(settings.resolve(FUSED, TINY).identity())
+    changed = flags(schedule="continue", rewarmup_steps="5", fill="copies", asymmetry="0.1")
+    identity = settings.resolve(FUSED, TINY, changed).identity()
+    assert {name: identity[name] for name in NEW if name in identity} == {
+        "schedule": "continue",
+        "rewarmup_steps": 5,
+        "fill": "copies",
+        "asymmetry": 0.1,
+    }
+    assert NEW.keys().isdisjoint(settings.resolve(BASELINE, TINY, changed).identity())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"fill": "baseline:copies"}, "fuse a model with itself only. Received: fill='copies'"),
+        ({"asymmetry": "0.1"}, "asymmetry of copies in stage 'self_fusion'. Received: fill="),
+        ({"optimizer": "muon", "optimizer_state": "grown"}, "can grow .* Received: optimizer='mu"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(given, message):
+    with pytest.raises(UserError, match=message):
+        for stage in (FUSED, BASELINE):
+            settings.resolve(stage, TINY, flags(**given))

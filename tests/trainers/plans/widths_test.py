@@ -4,7 +4,8 @@ import pytest
 
 from trainers import plans
 from trainers.errors import UserError
-from trainers.plans.widths import check_widths
+from trainers.plans.graph import Stage
+from trainers.plans.widths import check_widths, model_fields
 
 S = {"num_layers": 2, "hidden_dim": 8, "num_heads": 2, "intermediate_dim": 16, "dropout": 0.0}
 M = S | {"hidden_dim": 16, "num_heads": 4, "intermediate_dim": 32, "dropout": 0.1}
@@ -30,3 +31,28 @@ def test_a_depth_that_differs_is_named():
 def test_a_size_that_is_not_defined_is_named():
     with pytest.raises(UserError, match="size='M' of stage 'baseline'"):
         check_widths(plans.stages_of(["baseline"]), {"S": S})
+
+
+MLP, REST = ("mlp",), ("hidden", "heads")
+BETWEEN = Stage("between", "S", "self_fusion", ("small_0",), copies=2)
+LAST = Stage("last", "M", "self_fusion", ("between",), copies=2)
+STACKED = Stage("stacked", "M", "stacked", ("small_0",), copies=3)
+
+
+def test_a_model_between_the_sizes_is_the_source_of_one_that_has_a_size():
+    stages = (*plans.stages_of(["self_fusion"]), BETWEEN, LAST)
+    growths = {"between": MLP, "last": REST}
+    check_widths(stages, {"S": S, "M": M}, growths)
+    by_name = {stage.name: stage for stage in stages}
+    fields = model_fields(BETWEEN, by_name, {"S": S, "M": M}, growths)
+    assert fields == S | {"intermediate_dim": 32}
+    with pytest.raises(UserError, match=r"'last'.*: intermediate_dim=32\+32, not 32"):
+        check_widths(stages, {"S": S, "M": M}, {"between": MLP})
+    with pytest.raises(UserError, match=r"'last'.*: hidden_dim=8, not 16"):
+        check_widths(stages, {"S": S, "M": M}, {"between": MLP, "last": ("heads",)})
+
+
+def test_a_stack_has_the_widths_of_its_source():
+    stages = {stage.name: stage for stage in (*plans.stages_of(["self_fusion"]), STACKED)}
+    check_widths(tuple(stages.values()), {"S": S, "M": M})
+    assert model_fields(STACKED, stages, {"S": S, "M": M}) == S | {"num_layers": 6}

@@ -12,7 +12,6 @@ from trainers.reports.comparisons import variations
 from trainers.reports.experiments import offsets
 from trainers.reports.heatmaps import blocks, data, drawings
 from trainers.reports.pictures import Picture
-from trainers.runs.history import CONTINUED
 
 # The paper's Figure 5 shows "the first layers' feed forward kernel".
 KERNELS = (
@@ -103,7 +102,7 @@ def spread(items, most):
 
 def stages_shown(run, asked=False):
     """The fused stages whose kernels a report shows."""
-    fused = [s for s in run.stages.values() if s.sources and s.init != CONTINUED]
+    fused = [s for s in run.stages.values() if s.fused]
     if asked:
         return fused
     shifted, left_out = offsets.trained(run), variations(run)
