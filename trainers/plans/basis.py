@@ -16,13 +16,16 @@ class Basis:
 
     size: Size  # what `--size` says
     # Size letter to the cost of a training step: FLOPs, or device-seconds where the options have
-    # `step_seconds`.
-    step_cost: Callable[[str], float]
+    # `step_seconds`. Of both functions `times` has what fields of the model's config are multiplied
+    # by.
+    step_cost: Callable[..., float]
     # Setting to what `settings.parse` found in its flag.
     flags: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
     options: PlanOptions = PlanOptions()  # lists that the user gave
     # What a sweep found, as for `settings.resolve`.
     tuned: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
+    parameters: Callable[..., int] = None  # size letter to the number of its model's weights
+    finalists: tuple[str, ...] = ()  # arms of the plan `gains` that did best in its screening
 
     def settings_of(self, stage: Stage) -> StageSettings:
         """Returns the settings that a stage will be trained with."""

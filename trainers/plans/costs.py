@@ -1,6 +1,8 @@
-"""The cost of a training step of a size, before anything is built: for plans with budgets."""
+"""Costs and parameters of the models of a size before they are built: for plans with budgets."""
 
+import dataclasses
 import pathlib
+from collections.abc import Mapping
 
 import keras_fusion as kf
 from trainers.data import manifest
@@ -12,6 +14,29 @@ from trainers.plans.options import PlanOptions
 from trainers.plans.sizes import Size
 
 
+def model_config(
+    letter: str,
+    size: Size,
+    data_dir: str | pathlib.Path | None = None,
+    vocabulary: str | None = None,
+    times: Mapping[str, int] | None = None,
+) -> "kf.models.T5Config":
+    """The configuration of a model, some of its fields multiplied.
+
+    The vocabulary is that of prepared tokens, or a SentencePiece model; without either it is as
+    large as the size wants it.
+    """
+    rows = _vocabulary_size(size, data_dir, vocabulary)
+    config = kf.models.T5Config.from_size(size.models[letter], vocabulary_size=rows)
+    grown = {field: factor * getattr(config, field) for field, factor in (times or {}).items()}
+    return dataclasses.replace(config, **grown)
+
+
+def parameters(letter: str, **arguments) -> int:
+    """Number of weights of a model; arguments are those of `model_config`."""
+    return kf.models.parameter_count(model_config(letter, **arguments))
+
+
 def step_cost(
     letter: str,
     size: Size,
@@ -19,15 +44,15 @@ def step_cost(
     batch_size: int,
     input_length: int,
     objective: Objective,
-    data_dir: str | pathlib.Path | None = None,
-    vocabulary: str | None = None,
+    **arguments,
 ) -> float:
     """FLOPs of a training step, or its device-seconds where the user gave them.
 
-    The vocabulary is that of prepared tokens, or a SentencePiece model; without either it is as
-    large as the size wants it.
+    Further arguments are those of `model_config`.
     """
     if options.step_seconds is not None:
+        if arguments.get("times"):
+            raise UserError("FLOPs for models between the sizes", "--step_seconds", "Leave it out")
         if letter not in options.step_seconds:
             raise UserError(
                 f"--step_seconds for size {letter} too",
@@ -36,13 +61,7 @@ def step_cost(
             )
         return options.step_seconds[letter]
     lengths = objective.lengths(objective.raw_length(input_length))
-    return planned_step_flops(
-        kf.models.T5Config.from_size(
-            size.models[letter], vocabulary_size=_vocabulary_size(size, data_dir, vocabulary)
-        ),
-        batch_size,
-        *lengths,
-    )
+    return planned_step_flops(model_config(letter, size, **arguments), batch_size, *lengths)
 
 
 def _vocabulary_size(

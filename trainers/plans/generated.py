@@ -20,7 +20,8 @@ is, what a smaller budget reaches is a point on the curve of the largest one: a 
 stage, and `points` says at which step each budget ends there. The paper's budgets of 50, 60 and 70
 hours are 0.86, 1.03 and 1.20 of what its self-fusion cost (58.4 hours, Table 2); so are ours.
 
-`tune`, the sweep of learning rates, is in `trainers.plans.tuning`, `table5` in a module of its own.
+`tune`, the sweep of learning rates, is in `trainers.plans.tuning`; `table5` and `gains` are in
+modules of their own.
 """
 
 import dataclasses
@@ -29,6 +30,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from trainers.errors import UserError
 from trainers.plans.basis import Basis
+from trainers.plans.gains import gains
 from trainers.plans.graph import Stage
 from trainers.plans.known import BASELINE, PLANS, SELF_FUSION
 from trainers.plans.plan import Plan, short
@@ -169,5 +171,5 @@ def steps_to_keep(basis: Basis) -> dict[str, list[int]]:
 
 
 GENERATED: dict[str, Callable[[Basis], Plan]] = {
-    plan.__name__: plan for plan in (tune, offsets, zero_blocks, when_to_fuse, table5)
+    plan.__name__: plan for plan in (tune, offsets, zero_blocks, when_to_fuse, table5, gains)
 }

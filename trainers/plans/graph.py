@@ -75,6 +75,8 @@ class Stage:
     # of them whose loss is lowest. What is not trained is no rival either.
     rivals: tuple[str, ...] = ()
     keep: int = 1  # see `rivals`
+    # Name of the rival that has to be among the best, where that is not the source.
+    stands_for: str | None = None
 
     def __post_init__(self):
         norm, fewest, most = INITS.get(self.init, (None, 0, 0))
@@ -116,7 +118,7 @@ class Stage:
             is_usable = source in self.sources and type(step) is int and step >= 1
             steps = f"steps of at least 1 of the sources of {where}, unlike source={source}@{step}"
             yield "source_steps", is_usable, steps
-        rivals = not self.rivals or (set(self.sources) <= set(self.rivals) and self.keep >= 1)
+        rivals = not self.rivals or (self.promoted <= set(self.rivals) and self.keep >= 1)
         among = f"rivals of {where} with its source among them, at least one to keep"
         yield "rivals", rivals, among
 
@@ -144,6 +146,11 @@ class Stage:
     def needs(self) -> tuple[str, ...]:
         """Names of the stages that come before it: sources, rivals and the one to catch up with."""
         return (*self.sources, *self.rivals, *([self.until] if self.until else ()))
+
+    @property
+    def promoted(self) -> set[str]:
+        """Names of the rivals that have to be among the best."""
+        return {self.stands_for} if self.stands_for else set(self.sources)
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -188,6 +195,7 @@ def _again(stage: Stage, repeat: int) -> Stage:
         source_steps={name(source): step for source, step in stage.source_steps.items()},
         until=stage.until and name(stage.until),
         rivals=tuple(map(name, stage.rivals)),
+        stands_for=stage.stands_for and name(stage.stands_for),
         repeat=repeat,
     )
 

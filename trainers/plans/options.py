@@ -14,6 +14,9 @@ READERS = MappingProxyType(
     {"offsets": "offsets", "sigmas": "zero_blocks"}
     | dict.fromkeys(("fuse_at", "budgets", "step_seconds"), "when_to_fuse")
     | dict.fromkeys(("tune_arms", "tune_warmups", "tune_scales", "tune_steps"), "tune")
+    | dict.fromkeys(
+        ("gains_arms", "gains_budgets", "gains_seeds", "gains_warmups", "gains_scales"), "gains"
+    )
 )
 
 
@@ -82,6 +85,24 @@ class PlanOptions:
     )
     tune_steps: int | None = option(
         None, "Plan tune: steps of the first rung of a big arm.", at_least=1
+    )
+    gains_arms: tuple[str, ...] | None = option(
+        None, "Plan gains: arms of trainers/plans/arms.py, or best; without it all."
+    )
+    gains_budgets: tuple[int, ...] | None = option(
+        None,
+        "Plan gains: multiples of the baseline's compute; without it 1.",
+        at_least=1,
+        distinct=True,
+    )
+    gains_seeds: int | None = option(
+        None, "Plan gains: seeds of each arm; without it 2.", at_least=1
+    )
+    gains_warmups: tuple[float, ...] | None = option(
+        None, "Plan gains: multiples of each arm's warm-up.", above=0, distinct=True
+    )
+    gains_scales: tuple[float, ...] | None = option(
+        None, "Plan gains: multiples of each arm's scale.", above=0, distinct=True
     )
 
     def __post_init__(self):

@@ -13,6 +13,7 @@ from trainers.plans import (
     NAMES,
     Basis,
     Plan,
+    gains,
     get_plan,
     merge,
     read_plan,
@@ -21,12 +22,14 @@ from trainers.plans import (
     stages_of,
     tuning,
 )
-from trainers.plans.costs import step_cost
+from trainers.plans.costs import parameters, step_cost
 from trainers.plans.generated import steps_to_keep
 from trainers.plans.graph import Stage, fused_steps, repeated
 from trainers.plans.options import READERS, PlanOptions
 from trainers.plans.settings import StageSettings
 from trainers.programs import check_options, option, options
+from trainers.runs import screening
+from trainers.runs.state import RunState
 from trainers.training.config import ON_NAN
 
 # Fields that are those of the size where they are None.
@@ -133,6 +136,7 @@ class PretrainConfig:
     @property
     def _basis(self) -> Basis:
         size = sizes.get_size(self.size)
+        text = {"data_dir": self.data_dir, "vocabulary": self.vocabulary}
         cost = functools.partial(
             step_cost,
             size=size,
@@ -140,10 +144,23 @@ class PretrainConfig:
             batch_size=self.batch_size,
             input_length=self.input_length,
             objective=self.task,
-            data_dir=self.data_dir,
-            vocabulary=self.vocabulary,
+            **text,
         )
-        return Basis(size, cost, self.stage_flags, self.plan_options, self.tuned)
+        return Basis(
+            size,
+            cost,
+            self.stage_flags,
+            self.plan_options,
+            self.tuned,
+            functools.partial(parameters, size=size, **text),
+            self._finalists,
+        )
+
+    @functools.cached_property
+    def _finalists(self) -> tuple[str, ...]:
+        if self.plan_options.gains_arms != (gains.BEST,):
+            return ()
+        return screening.finalists(RunState(self.workdir))
 
     @functools.cached_property
     def fused_at(self) -> dict[str, list[int]]:
@@ -160,11 +177,19 @@ class PretrainConfig:
 
     @functools.cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """All stages of the plans, sources first, repeat after repeat; a sweep is not repeated."""
-        once = [plan for plan in self.plans if plan.name == tuning.NAME]
-        sweep = {s.name for plan in once for s in plan.stages if s.name in plan.points}
-        stages = repeated(merge(self.plans), self.plan_options.repeats)
-        return tuple(s for s in stages if s.repeat == 1 or s.base not in sweep)
+        """All stages of the plans, sources first, repeat after repeat.
+
+        A sweep is not repeated, and the plan `gains` has the seeds that it wants.
+        """
+        stages = merge(self.plans)
+        once = {
+            stage.name
+            for plan in self.plans
+            for stage in plan.stages
+            if plan.name == gains.NAME or (plan.name == tuning.NAME and stage.name in plan.points)
+        }
+        again = [stage for stage in stages if stage.name not in once]
+        return (*stages, *repeated(again, self.plan_options.repeats)[len(again) :])
 
     @property
     def wanted(self) -> tuple[Stage, ...]:
@@ -196,6 +221,8 @@ class PretrainConfig:
         """The sweep that chose the learning rates, in words; empty where none did."""
         if self.tuning is not None:
             return self.tuning
+        if any(plan.name == gains.NAME for plan in self.plans):
+            return "plan gains chose those of each arm at each budget, on the first seed"
         if self.tuned:
             return self._swept()
         size = sizes.get_size(self.size)

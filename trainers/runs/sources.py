@@ -22,7 +22,7 @@ def check_sources(stage: Stage, state: RunState) -> None:
 
 
 def is_promoted(stage: Stage, state: RunState) -> bool:
-    """Returns whether the source of a stage is among the `keep` finished rivals of lowest loss.
+    """Returns whether what a stage stands for is among the `keep` finished rivals of lowest loss.
 
     Of equal ones the one that is named first counts as better. Without rivals it is.
     """
@@ -30,7 +30,7 @@ def is_promoted(stage: Stage, state: RunState) -> bool:
         return True
     finished = [name for name in stage.rivals if state.record(name) is not None]
     best = sorted(finished, key=lambda name: state.record(name)["loss_per_token"])[: stage.keep]
-    return set(stage.sources) <= set(best)
+    return stage.promoted <= set(best)
 
 
 def check_kept(stage: Stage, state: RunState) -> None:

@@ -57,6 +57,7 @@ def test_stage_is_frozen_and_writes_itself():
         "until": None,
         "rivals": [],
         "keep": 1,
+        "stands_for": None,
     }
 
 

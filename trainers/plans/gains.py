@@ -1,0 +1,264 @@
+"""The plan `gains`: how much compute fusion saves, against a tuned baseline and against its peers.
+
+A budget is a whole number of times the FLOPs of the baseline's own run. At each budget every arm
+(`trainers.plans.arms`) is trained with each candidate of its learning rate, all its sources
+counted; the candidate with the lowest loss is trained with further seeds, those of repeats. So
+every arm has a sweep of the same effort. Candidates are the warm-up of the baseline, or of
+self-fusion, and the optimizer's scale, each times some factors.
+
+    --plan=gains                                                     all arms, one budget, two seeds
+    --plan=gains --gains_arms=best --gains_budgets=1,3,9 --gains_seeds=5
+
+The first command is the screening, the second the finals: of the best reference, the best two fused
+arms and the best peer. Either may be stopped and given again, and `--gains_arms` takes arms one by
+one: what is trained is not trained again.
+
+Small models are trained once for each seed and optimizer, with checkpoints at every point at which
+a budget may fuse. What a larger budget needs continues them.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from trainers.errors import UserError
+from trainers.plans.arms import ARMS, FUSED, PEER, REFERENCE, REWARMUP, SHARES, Arm
+from trainers.plans.basis import Basis
+from trainers.plans.graph import Stage, in_order, repeated
+from trainers.plans.known import BASELINE, PLANS, SELF_FUSION
+from trainers.plans.plan import Plan, short
+from trainers.plans.settings import GROWTHS, OPTIMIZER_SCALES
+from trainers.plans.widths import GROWING_FIELDS
+
+NAME = "gains"
+BEST = "best"
+BUDGETS = (1, 3, 9)
+_FINALISTS = {REFERENCE: 1, FUSED: 2, PEER: 1}
+_SEEDS = 2
+_WARMUPS = (1.0,)
+_SCALES = (0.5, 1.0, 2.0)
+# Budgets fuse at multiples of this share of the first one, one source or two.
+_UNIT = 1 / 8
+_EVALUATIONS = 25  # of a stage
+
+_SMALL = PLANS["fusion_rule"].stages[:2]
+
+# Stages that make a model from the ones before, and their points.
+Candidates = dict[str, tuple[list[Stage], dict]]
+
+
+def gains(basis: Basis) -> Plan:
+    """The plan; points have `arm`, `budget`, `warmup_steps` and `learning_rate_scale`.
+
+    A point with `last` is a stage on the way to the one that it names.
+    """
+    options = basis.options
+    budgets = sorted(options.gains_budgets or BUDGETS[:1])
+    maker = _Maker(basis, budgets)
+    points: dict[str, dict] = {}
+    stages: list[Stage] = []
+    for name, budget in itertools.product(_arms(basis), budgets):
+        made = maker.candidates(name, ARMS[name], budget)
+        for last, (parts, point) in made.items():
+            points |= {part.name: point | {"last": last} for part in parts[:-1]}
+            points[last] = point
+        stages += maker.with_seeds(made, options.gains_seeds or _SEEDS)
+    small = maker.small_stages(stages)
+    return Plan(
+        NAME,
+        "gains of fusion over a tuned baseline and over its peers, at equal compute",
+        in_order((*small, *stages)),
+        points,
+        {"flops": maker.budget, "arms": {n: [arm.kind, arm.about] for n, arm in ARMS.items()}},
+        # Also those that arms of a later command fuse.
+        {stage.name: [maker.unit] for stage in small if stage.repeat == 1},
+    )
+
+
+def _arms(basis: Basis) -> list[str]:
+    """Names of the arms that were asked for, in the order of all."""
+    asked = basis.options.gains_arms or tuple(ARMS)
+    if asked == (BEST,):
+        if not basis.finalists:
+            counts = ", ".join(f"{count} {kind}" for kind, count in _FINALISTS.items())
+            raise UserError(
+                f"--gains_arms={BEST} in the --workdir of a screening of at least {counts} arms",
+                f"gains_arms={BEST!r}",
+                "Screen first, without --gains_arms, or name the arms",
+            )
+        asked = basis.finalists
+    for name in asked:
+        if name not in ARMS:
+            raise UserError(
+                f"--gains_arms among {', '.join(ARMS)}, or {BEST}",
+                f"gains_arms={name!r}",
+                "Correct the list",
+            )
+    return [name for name in ARMS if name in asked]
+
+
+def finalists(losses: Mapping[str, float]) -> tuple[str, ...]:
+    """The arms of the finals, from the losses of those that were screened; () of too few.
+
+    Example:
+        >>> finalists({"baseline": 2.0, "mlp": 1.9, "heads": 1.8, "balanced": 1.7, "net2net": 2.1})
+        ('baseline', 'balanced', 'heads', 'net2net')
+    """
+    best: set[str] = set()
+    for kind, count in _FINALISTS.items():
+        of_kind = sorted((n for n in losses if ARMS[n].kind == kind), key=losses.__getitem__)
+        if len(of_kind) < count:
+            return ()
+        best.update(of_kind[:count])
+    return tuple(name for name in ARMS if name in best)
+
+
+class _Maker:
+    """Makes the stages of arms at budgets."""
+
+    def __init__(self, basis: Basis, budgets: Sequence[int]):
+        self.basis = basis
+        self.small_cost = basis.step_cost("S")
+        self.budget = basis.settings_of(BASELINE).steps * basis.step_cost("M")
+        # Steps of a small model between two points at which a budget may fuse it.
+        self.unit = max(1, round(_UNIT * self.budget / self.small_cost))
+        # Budgets whose small models continue one another.
+        self.chain = sorted({*budgets, *(usual for usual in BUDGETS if usual < max(budgets))})
+
+    def candidates(self, name: str, arm: Arm, budget: int) -> Candidates:
+        """Stages and point of each candidate of an arm, by the name of its last stage."""
+        options = self.basis.options
+        own = self.basis.settings_of(BASELINE if arm.kind == REFERENCE else SELF_FUSION)
+        scale = own.learning_rate_scale
+        if arm.optimizer not in (None, own.optimizer):
+            scale = OPTIMIZER_SCALES[arm.optimizer]
+        warmups = [max(1, round(own.warmup_steps * f)) for f in options.gains_warmups or _WARMUPS]
+        scales = [scale * f for f in options.gains_scales or _SCALES]
+        made: Candidates = {}
+        for rate in itertools.product(dict.fromkeys(warmups), dict.fromkeys(scales)):
+            rates = dict(zip(("warmup_steps", "learning_rate_scale"), rate, strict=True))
+            last = f"gains_{name}_b{budget}_k{rate[0]}_s{short(rate[1])}"
+            point = {"arm": name, "budget": budget, **rates}
+            made[last] = (self._stages(last, arm, budget, rates | _optimizer(arm)), point)
+        return made
+
+    def with_seeds(self, made: Candidates, seeds: int) -> Iterator[Stage]:
+        """The stages of candidates; those of further seeds are trained for the best one alone."""
+        for last, (parts, _) in made.items():
+            yield from parts
+            for stage in repeated(parts, seeds)[len(parts) :]:
+                yield dataclasses.replace(stage, rivals=tuple(made), stands_for=last)
+
+    def _stages(self, name: str, arm: Arm, budget: int, common: Mapping) -> list[Stage]:
+        """The stages of an arm after the small models."""
+        left = budget * self.budget
+        if arm.kind == REFERENCE:
+            settings = common | self._periods(left / self.basis.step_cost("M"))
+            return [dataclasses.replace(BASELINE, name=name, settings=settings, like="baseline")]
+        number = 1 if arm.init in ("self_fusion", "stacked") else 2
+        units = round(arm.share * budget / _UNIT) // number
+        places = [self._place(_small_name(arm, index), units) for index in range(number)]
+        sources, source_steps = tuple(link for link, _ in places), dict(filter(all, places))
+        left -= number * units * self.unit * self.small_cost
+        stages, times = [], {}
+        for index, growth in enumerate(arm.growth, start=1):
+            is_last = index == len(arm.growth)
+            copies = self._layers() if arm.init == "stacked" else 3 - number
+            if arm.init == "stacked":
+                times = {"num_layers": copies}
+            elif growth != "all":
+                times = times | {GROWING_FIELDS[axis]: 2 for axis in GROWTHS[growth]}
+            is_big = not times or len(times) == len(GROWING_FIELDS)
+            cost = self.basis.step_cost("M") if is_big else self.basis.step_cost("S", times=times)
+            settings = {**common, **arm.settings, **self._periods(left / len(arm.growth) / cost)}
+            if arm.rewarms:
+                settings["rewarmup_steps"] = max(1, round(REWARMUP * settings["steps"]))
+            if growth != "all":
+                settings["grow"] = growth
+            stage = Stage(
+                name if is_last else f"{name}_{growth}",
+                "M" if is_big or arm.init == "stacked" else "S",
+                arm.init,
+                sources,
+                copies=copies,
+                seed=SELF_FUSION.seed,
+                settings=settings,
+                like=SELF_FUSION.name,
+                source_steps=source_steps,
+            )
+            stages.append(stage)
+            sources, source_steps = (stage.name,), {}
+        return stages
+
+    def _layers(self) -> int:
+        """Number of stacked small models that has M's parameters most nearly."""
+        count = self.basis.parameters
+        one, two = count("S"), count("S", times={"num_layers": 2})
+        return max(2, round(1 + (count("M") - one) / (two - one)))
+
+    def _periods(self, steps: float) -> dict:
+        steps = max(1, round(steps))
+        return {"steps": steps, "eval_every": -(-steps // _EVALUATIONS)}
+
+    def _place(self, small: str, units: int) -> tuple[str, int | None]:
+        """The stage in which a small model has had some units of steps, and at which step of it.
+
+        The step is None where it is the last.
+        """
+        start = 0
+        for budget in self.chain:
+            end = _end(budget)
+            if units <= end:
+                step = (units - start) * self.unit if units < end else None
+                return f"{small}_b{budget}", step
+            start = end
+        raise AssertionError(f"no budget of {self.chain} trains {units} units")
+
+    def small_stages(self, users: Iterable[Stage]) -> list[Stage]:
+        """The small models that stages start from, and all that these continue."""
+        users = list(users)
+        arms = {_small_name(arm, index): (arm, index) for arm in ARMS.values() for index in (0, 1)}
+        chains = [stage for arm, index in arms.values() for stage in self._chain(arm, index)]
+        repeats = max((stage.repeat for stage in users), default=1)
+        small = {stage.name: stage for stage in repeated(chains, repeats)}
+        needed: set[str] = set()
+        pending = {source for stage in users for source in stage.sources} & small.keys()
+        while pending:
+            needed |= pending
+            pending = {source for name in pending for source in small[name].sources} - needed
+        return [stage for name, stage in small.items() if name in needed]
+
+    def _chain(self, arm: Arm, index: int) -> Iterator[Stage]:
+        """The stages of one small model, one for each budget, each continuing the one before."""
+        start, before = 0, None
+        for budget in self.chain:
+            name = f"{_small_name(arm, index)}_b{budget}"
+            settings = {
+                "steps": (_end(budget) - start) * self.unit,
+                "eval_every": self.unit,
+                "checkpoint_every": self.unit,
+            }
+            if before:
+                yield Stage(name, "S", "continued", (before,), settings=settings)
+            else:
+                if arm.optimizer:
+                    settings["learning_rate_scale"] = OPTIMIZER_SCALES[arm.optimizer]
+                settings |= _optimizer(arm)
+                usual = {"settings": settings, "like": _SMALL[0].name}
+                yield dataclasses.replace(_SMALL[index], name=name, **usual)
+            start, before = _end(budget), name
+
+
+def _small_name(arm: Arm, index: int) -> str:
+    """Name of a small model of an arm, up to the budget."""
+    parts = "gains_small", *([arm.optimizer] if arm.optimizer else []), *(["other"] * index)
+    return "_".join(parts)
+
+
+def _end(budget: int) -> int:
+    """Units of steps that small models are trained for at a budget."""
+    return round(max(SHARES) * budget / _UNIT)
+
+
+def _optimizer(arm: Arm) -> dict:
+    return {"optimizer": arm.optimizer} if arm.optimizer else {}
