@@ -1,4 +1,4 @@
-"""What follows a fusion: optimizer state, schedule, blocks, growing axes, depth; as trained."""
+"""Stages after a fusion: optimizer state, schedule, blocks, growing axes, depth; as trained."""
 
 import contextlib
 import dataclasses
