@@ -171,7 +171,7 @@ $(DOCS)/.installed: constraints-docs.txt | $(BIN)/python
 WHEEL := .venv-wheel
 wheel: $(WHEEL)/.installed
 	rm -rf dist
-	$(WHEEL)/bin/python -m build --no-isolation --outdir dist
+	$(WHEEL)/bin/python -m build --quiet --no-isolation --outdir dist
 	$(WHEEL)/bin/python -m twine check --strict dist/*
 
 $(WHEEL)/.installed: constraints.txt constraints-wheel.txt | $(BIN)/python
