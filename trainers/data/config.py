@@ -31,7 +31,7 @@ class DataConfig:
     )
     document: str = option("paragraph", "text: what a document is.", choices=DOCUMENT_FORMS)
     packages: tuple[str, ...] = option(
-        (), "docs: packages to read, 'python' for the standard library; none reads all."
+        (), "docs: packages to read, 'python' for the standard library; none: those of the project."
     )
     vocabulary_path: str | None = option(
         None,
@@ -52,7 +52,7 @@ class DataConfig:
         below=1,
     )
     max_bytes: int | None = option(
-        None, "Bytes of text to read; without it all, of docs 16 MB.", at_least=1
+        None, "Bytes of text to read; without it all, of docs at most 16 MB.", at_least=1
     )
     max_tokens: int | None = option(None, "Training tokens to write; without it all.", at_least=1)
 

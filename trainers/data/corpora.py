@@ -1,11 +1,12 @@
 """Corpora: where documents come from, and which of them are for validation.
 
-`docs` is the English that every machine with Python already has: the docstrings of the standard
-library and of the installed packages. `text` reads the user's files, `c4` the C4 corpus through
-TensorFlow Datasets. Each is a class, listed in `CORPORA`, made from a `DataConfig`, with
+`docs` is the English that every machine with this project already has: the docstrings of packages
+that it pins, one text for one version of the project. `text` reads the user's files, `c4` the C4
+corpus through TensorFlow Datasets. Each is a class, listed in `CORPORA`, made from a `DataConfig`,
+with
 
     documents()  iterator of `Document`, in an order that depends on the settings alone
-    sha256       hash of the contents, "" where only the name of the source is known
+    sha256       hash of the contents or their versions, "" where only a name is known
     size         approximate bytes of text, None where reading alone can tell
     facts()      facts about the source, for the manifest
 
@@ -13,17 +14,18 @@ Train and validation never share a document: where a corpus has no validation sp
 hash of the document's content decides, so that equal documents fall on the same side.
 """
 
+import functools
 import glob
 import hashlib
 import itertools
+import json
 import os
 import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from trainers.data import manifest
+from trainers.data import docstrings, manifest
 from trainers.data.config import CORPORA, DataConfig
-from trainers.data.docstrings import Sources, module_documents
 from trainers.errors import UserError, os_errors
 
 TRAIN, VALIDATION = "train", "validation"
@@ -53,9 +55,8 @@ def split_of(text: str, config: DataConfig) -> str:
 
 
 class DocsCorpus:
-    """Docstrings of Python and the installed packages; a document is a module."""
+    """Docstrings of installed packages, by default of pinned ones; a document is a module."""
 
-    sha256 = ""
     size = None
 
     def __init__(self, config: DataConfig):
@@ -66,22 +67,29 @@ class DocsCorpus:
                 "For files take the corpus text",
             )
         self._config = config
-        self._sources = None
-        self._documents = None
+        self._sources = docstrings.Sources(config.packages)
+        versions = json.dumps(self._sources.versions, sort_keys=True)
+        self.sha256 = hashlib.sha256(versions.encode()).hexdigest()
+
+    @functools.cached_property
+    def _texts(self) -> list[str]:
+        """The texts of all modules; the sources are parsed once, however often they are read."""
+        limit = self._config.max_bytes or DOCS_MAX_BYTES
+        texts = docstrings.module_documents(self._sources.ordered(), limit)
+        self.size = sum(len(text.encode()) for text in texts)
+        return texts
 
     def documents(self) -> Iterator[Document]:
-        """Yields the documents; the sources are parsed once, however often this is called."""
-        if self._documents is None:
-            self._sources = Sources(self._config.packages)
-            files = self._sources.shuffled(self._config.seed)
-            texts = module_documents(files, self._config.max_bytes or DOCS_MAX_BYTES)
-            self._documents = [Document(split_of(text, self._config), text) for text in texts]
-            self.size = sum(len(text.encode()) for text in texts)
-        return iter(self._documents)
+        """Yields the documents in an order that depends on their contents and the seed."""
+        seed = self._config.seed
+        for text in sorted(self._texts, key=lambda text: content_fraction(text, seed, "order")):
+            yield Document(split_of(text, self._config), text)
 
     def facts(self) -> dict:
-        """Name and version of every package that was read."""
-        return {"packages": self._sources.versions}
+        """Name and version of every package, the text's hash, and how it differs from ours."""
+        versions, sha256 = self._sources.versions, docstrings.text_sha256(self._texts)
+        note = docstrings.other_text(versions, sha256)
+        return {"packages": versions, "text_sha256": sha256, "note": note}
 
 
 class TextCorpus:

@@ -1,10 +1,13 @@
-"""Docstrings of the standard library and of the installed packages, without importing them.
+"""Docstrings of installed packages, without importing them.
 
 One document is all docstrings of one module, in the order of its source: neighbours speak of the
 same subject, and siblings that share whole paragraphs fall on the same side of the split.
 A docstring that was met before is left out, as packages re-export, vendor and repeat theirs.
 Modules come in an order that a hash of their names fixes, so that a limited amount of text is a
 sample of all packages.
+
+With the packages of `PINNED` at their versions, the documents are the same on every machine with
+Python 3.11 to 3.13: `PINNED_SHA256` is their hash.
 """
 
 import ast
@@ -20,15 +23,27 @@ import platform
 import re
 import sysconfig
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from tqdm import tqdm
 
 from trainers.errors import UserError
 
 STANDARD_LIBRARY = "python"
+PINNED = {"keras": "3.15.1", "matplotlib": "3.11.2", "numpy": "2.4.6", "scipy": "1.17.1"}
+"""Versions of the packages that are read where none are named, as constraints.txt pins them.
+
+They are what every environment of the project has, with its most English text: 9 MB. The standard
+library has another text with each version of Python.
+"""
+
+PINNED_SHA256 = "6c6b65cb16c7ce56133aec5053f187f167430ecc64fb83197d955ba2c68957e2"
+"""`text_sha256` of all their documents."""
+
 _OWN_PACKAGE = "keras-fusion"  # text that changes as this project does is no corpus for it
 _SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "__pycache__"}
+# Modules that packages have below Python 3.12 only.
+_SKIPPED_FOLDERS |= {"distutils"}
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _BLOCKS = (
     *_DOCUMENTED,
@@ -41,16 +56,20 @@ _QUOTED = re.compile(rb'"""(.*?)"""|\'\'\'(.*?)\'\'\'', re.DOTALL)
 
 
 class Sources:
-    """The Python source files of the standard library and the installed packages.
+    """The Python source files of installed packages.
 
     Args:
-        packages: names to keep, "python" for the standard library; empty for all.
+        packages: their names, "python" for the standard library; empty for those of `PINNED`.
+
+    Attributes:
+        versions: {name: version} of the packages.
+        files: (name, path) of their modules.
     """
 
     def __init__(self, packages: Sequence[str] = ()):
         installed = _installed()
         names = [STANDARD_LIBRARY, *sorted(installed)]
-        wanted = {_normalise(name) for name in packages} or set(names)
+        wanted = {_normalise(name) for name in packages or PINNED}
         for name in sorted(wanted.difference(names)):
             close = difflib.get_close_matches(name, names, n=3) or names[:3]
             expected = f"packages that are installed here, such as {', '.join(close)}"
@@ -63,9 +82,9 @@ class Sources:
             self.versions[STANDARD_LIBRARY] = platform.python_version()
             self.files += _standard_library_files()
 
-    def shuffled(self, seed: int) -> list[pathlib.Path]:
-        """The files in an order that depends on their names and `seed` only."""
-        keyed = {f"{seed}:{name}".encode(): path for name, path in self.files}
+    def ordered(self) -> list[pathlib.Path]:
+        """The files in an order that depends on their names only."""
+        keyed = {name.encode(): path for name, path in self.files}
         return [keyed[k] for k in sorted(keyed, key=lambda k: (hashlib.sha256(k).digest(), k))]
 
 
@@ -87,6 +106,35 @@ def module_documents(files: Sequence[pathlib.Path], max_bytes: int) -> list[str]
             if total >= max_bytes:
                 break
     return documents
+
+
+def text_sha256(documents: Sequence[str]) -> str:
+    """Hash of documents in their order, white space aside: versions of Python differ in that."""
+    content = "\0".join(" ".join(document.split()) for document in documents)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def other_text(versions: Mapping[str, str], sha256: str) -> str:
+    """Says how a text differs from that of `PINNED`; empty where it does not.
+
+    Args:
+        versions: {name: version} of the packages that were read.
+        sha256: `text_sha256` of their documents.
+
+    Example:
+        >>> other_text(PINNED | {"numpy": "2.5.0"}, "")
+        'not the text of this version of the project: numpy 2.5.0 in place of 2.4.6'
+    """
+    if sha256 == PINNED_SHA256:
+        return ""
+    differences = [f"without {name}" for name in PINNED if name not in versions]
+    for name, version in versions.items():
+        if name not in PINNED:
+            differences.append(f"with {name} {version}")
+        elif version != PINNED[name]:
+            differences.append(f"{name} {version} in place of {PINNED[name]}")
+    same = "the versions are the same, but not all that they say"
+    return f"not the text of this version of the project: {', '.join(differences) or same}"
 
 
 @contextlib.contextmanager

@@ -61,7 +61,16 @@ def prepare(config: DataConfig) -> pathlib.Path:
             with replacing_folder(folder) as unfinished:
                 _build(unfinished, config, corpus, given, identity)
             logging.info("wrote %s", folder)
+    tell_other_text(folder)
     return folder
+
+
+def tell_other_text(folder: str | pathlib.Path) -> None:
+    """Warns where the corpus `docs` of a prepared folder is not that of this version."""
+    facts = manifest.read(folder)
+    note = facts["corpus"].get("note")
+    if note:
+        logging.warning("corpus %s: %s", facts["config"]["corpus"], note)
 
 
 def _build(folder: pathlib.Path, config: DataConfig, corpus, given, identity: dict):

@@ -8,7 +8,7 @@ import pathlib
 import keras_fusion as kf
 from trainers.data import manifest
 from trainers.data.config import DataConfig
-from trainers.data.preparation import prepare
+from trainers.data.preparation import prepare, tell_other_text
 from trainers.engines.base import StepOptions
 from trainers.engines.devices import EngineFactory, MeshEngines, engine_factory
 from trainers.errors import UserError
@@ -116,6 +116,7 @@ def _data(config: PretrainConfig) -> pathlib.Path:
     """The folder of the tokens, which are prepared where none was named."""
     if config.data_dir:
         _check_vocabulary(config)
+        tell_other_text(config.data_dir)
         return pathlib.Path(config.data_dir)
     size = sizes.get_size(config.size)
     return prepare(
@@ -151,7 +152,9 @@ def _corpus(data_dir: pathlib.Path) -> dict[str, str]:
     """The corpus of the tokens, from their manifest; for the report."""
     facts = manifest.read(data_dir)
     files = ", ".join(file["name"] for file in facts["corpus"].get("files", ()))
-    return {"corpus": facts["config"]["corpus"]} | ({"corpus_path": files} if files else {})
+    texts = {"corpus_path": files or None, "corpus_note": facts["corpus"].get("note")}
+    texts = {name: text for name, text in texts.items() if text is not None}
+    return {"corpus": facts["config"]["corpus"]} | texts
 
 
 def _run(

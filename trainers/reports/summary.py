@@ -9,7 +9,6 @@ from trainers.runs.workdir import RUN_FILE
 
 _CORPORA = {
     None: f"a corpus that {RUN_FILE} does not name",
-    "docs": "the English docstrings of Python and of the installed packages (corpus “docs”)",
     "c4": "C4 (corpus “c4”)",
     "text": "text files (corpus “text”)",
 }
@@ -33,6 +32,12 @@ def corpus(settings):
     name, path = settings.get("corpus"), settings.get("corpus_path")
     if name == "text" and path:
         return f"the text of {path} (corpus “text”)"
+    if name == "docs":
+        note = settings.get("corpus_note")
+        if note == "":
+            return "the English docstrings of the project's pinned packages (corpus “docs”)"
+        other = f", {note}" if note else ""
+        return f"the English docstrings of installed packages (corpus “docs”{other})"
     return _CORPORA.get(name, f"the corpus “{name}”")
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from trainers.data import corpora
+from trainers.data import docstrings
 from trainers.data.config import DataConfig
 from trainers.data.corpora import TRAIN, VALIDATION, Document, expand, make_corpus, split_of
 from trainers.errors import UserError
@@ -126,11 +126,38 @@ def test_docs_reads_its_sources_once(monkeypatch):
     config = DataConfig(packages=("absl-py",), max_bytes=50_000, validation_fraction=0.3)
     corpus = make_corpus(config)
     documents = list(corpus.documents())
-    monkeypatch.setattr(corpora, "module_documents", None)
+    monkeypatch.setattr(docstrings, "module_documents", None)
     assert list(corpus.documents()) == documents
     assert {document.split for document in documents} == {TRAIN, VALIDATION}
     assert corpus.size == sum(len(document.text.encode()) for document in documents) >= 50_000
-    assert list(corpus.facts()["packages"]) == ["absl-py"]
+    facts = corpus.facts()
+    assert list(facts["packages"]) == ["absl-py"]
+    assert (
+        "without keras, without matplotlib, without numpy, without scipy, with absl-py"
+        in (facts["note"])
+    )
+
+
+def test_the_order_of_docs_depends_on_contents_and_seed_and_its_text_on_neither():
+    config = DataConfig(packages=("absl-py",), validation_fraction=0.3)
+    corpora = [make_corpus(dataclasses.replace(config, seed=seed)) for seed in (0, 0, 1)]
+    once, again, other = (list(corpus.documents()) for corpus in corpora)
+    assert once == again
+    texts = [[document.text for document in documents] for documents in (once, other)]
+    assert texts[0] != texts[1] and sorted(texts[0]) == sorted(texts[1])
+    assert len({corpus.facts()["text_sha256"] for corpus in corpora}) == 1
+    splits = [{d.text: d.split for d in documents} for documents in (once, other)]
+    assert splits[0] != splits[1]
+
+
+def test_docs_of_other_versions_are_another_corpus(monkeypatch):
+    config = DataConfig(packages=("absl-py",))
+    before = make_corpus(config).sha256
+    assert make_corpus(config).sha256 == before
+    sources = docstrings.Sources(["absl-py"])
+    sources.versions["absl-py"] = "0.1"
+    monkeypatch.setattr(docstrings, "Sources", lambda packages: sources)
+    assert make_corpus(config).sha256 != before
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import importlib.metadata
 
 import pytest
 
+from tests.requirements import pins, required
 from trainers.data import docstrings
-from trainers.data.docstrings import Sources, module_documents
+from trainers.data.docstrings import PINNED, PINNED_SHA256, Sources, module_documents
 from trainers.errors import UserError
 
 MODULE = '''"""The module, with one line."""
@@ -106,10 +107,51 @@ def test_a_package_without_a_record_has_no_files(monkeypatch, tmp_path):
     assert (sources.versions, sources.files) == ({"lonely": "1.0"}, [])
 
 
-def test_the_order_depends_on_names_and_seed():
+def test_the_order_depends_on_names():
     sources = Sources(["absl-py"])
-    once = sources.shuffled(0)
+    once = sources.ordered()
     assert sorted(once) == sorted(path for _, path in sources.files)
     sources.files.reverse()
-    assert sources.shuffled(0) == once
-    assert sources.shuffled(1) != once
+    assert sources.ordered() == once
+
+
+def test_without_packages_those_that_the_project_pins_are_read():
+    pinned = pins()
+    assert {name: pinned[name][0] for name in PINNED} == PINNED, "Change PINNED_SHA256 with them."
+    assert PINNED.keys() <= required("trainers").keys()
+    assert Sources().versions.keys() == PINNED.keys()
+    # Python below 3.12 has modules of numpy that later ones do not have.
+    assert not [name for name, _ in Sources().files if "distutils/" in name]
+
+
+@pytest.mark.slow
+def test_the_text_of_the_pinned_packages_has_the_hash_that_is_recorded():
+    sources = Sources()
+    if sources.versions != PINNED:
+        pytest.skip(f"Other versions are installed: {sources.versions}.")
+    documents = module_documents(sources.ordered(), 16_000_000)
+    assert sum(len(document.encode()) for document in documents) == 9_433_264
+    assert docstrings.text_sha256(documents) == PINNED_SHA256
+
+
+def test_the_hash_of_a_text_depends_on_its_words_and_their_order():
+    sha256 = docstrings.text_sha256(["one two", "three"])
+    assert sha256 == docstrings.text_sha256([" one\n two ", "three\n"])
+    others = (["one two three"], ["three", "one two"], ["one two"], ["onetwo", "three"])
+    assert sha256 not in map(docstrings.text_sha256, others)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"numpy": "9.9"}, "numpy 9.9 in place of 2.4.6"),
+        ({"scipy": None, "python": "3.11.7"}, "without scipy, with python 3.11.7"),
+        ({}, "the versions are the same, but not all that they say"),
+    ],
+)
+def test_another_text_is_described(monkeypatch, changes, words):
+    monkeypatch.setitem(docstrings.PINNED, "numpy", "2.4.6")
+    versions = {name: v for name, v in (PINNED | changes).items() if v}
+    said = docstrings.other_text(versions, "another")
+    assert said == f"not the text of this version of the project: {words}"
+    assert docstrings.other_text(versions, PINNED_SHA256) == ""

@@ -15,7 +15,7 @@ import pytest
 from trainers.data import manifest, vocabulary
 from trainers.data.batches import PretrainingBatches
 from trainers.data.config import DataConfig
-from trainers.data.preparation import prepare
+from trainers.data.preparation import prepare, tell_other_text
 from trainers.data.vocabulary import Vocabulary
 from trainers.errors import UserError
 
@@ -111,7 +111,7 @@ def test_max_tokens_ends_the_training_split(config):
     assert 5000 <= len(tokens_of(folder, "train")) < 5500
 
 
-def test_docs_from_start_to_batch(tmp_path):
+def test_docs_from_start_to_batch(tmp_path, caplog):
     config = DataConfig(
         packages=("absl-py", "python"),
         vocabulary_pieces=200,
@@ -124,6 +124,17 @@ def test_docs_from_start_to_batch(tmp_path):
     text = batches.vocabulary.decode(batches.batch(0)["encoder_token_ids"][0])
     assert "<extra_id_0>" in text
     assert set(manifest.read(folder)["corpus"]["packages"]) == {"absl-py", "python"}
+    said = "corpus docs: not the text of this version of the project: without keras"
+    assert caplog.text.count(said) == 1
+    tell_other_text(folder)
+    assert caplog.text.count(said) == 2
+
+
+def test_the_text_of_this_version_is_not_spoken_of(prepared_dir, monkeypatch, caplog):
+    facts = manifest.read(prepared_dir) | {"corpus": {"note": ""}}
+    monkeypatch.setattr(manifest, "read", lambda _: facts)
+    tell_other_text(prepared_dir)
+    assert caplog.text == ""
 
 
 def test_two_at_a_time_do_the_work_once(config, monkeypatch):

@@ -91,6 +91,9 @@ def test_two_sources_and_a_source_elsewhere(tmp_path):
         ({"corpus": "text"}, "text files (corpus “text”)"),
         ({"corpus": "text", "corpus_path": "a.txt, b.txt"}, "the text of a.txt, b.txt"),
         ({"corpus": "mine"}, "the corpus “mine”"),
+        ({"corpus": "docs"}, "docstrings of installed packages (corpus “docs”)"),
+        ({"corpus": "docs", "corpus_note": ""}, "of the project's pinned packages (corpus “docs”)"),
+        ({"corpus": "docs", "corpus_note": "not the text of"}, "(corpus “docs”, not the text of)"),
     ],
 )
 def test_corpus(settings, words):
