@@ -2,6 +2,7 @@
 
 import statistics
 
+from trainers.data.objectives import PREFIX_LM, SPAN_CORRUPTION
 from trainers.reports import headlines, numbers
 from trainers.reports.comparisons import BASELINE, SELF_FUSION, ancestors, variations
 from trainers.runs.history import STACKED
@@ -18,7 +19,7 @@ _MEASURES = {"flops": "the FLOPs", "device_seconds": "the device time"}
 
 def summarize(run, comparisons):
     """The summary of a run and of what `compare(run)` gave, as paragraphs."""
-    opening = f"T5 models were trained on {corpus(run.settings)}."
+    opening = f"T5 models were trained on {corpus(run.settings)}{objective(run.settings)}."
     told = headlines.headlines(run, comparisons)
     plans = [_plan(run, headline) for headline in told] or [_nothing_compared(run)]
     if len(plans) == 1:
@@ -39,6 +40,25 @@ def corpus(settings):
         other = f", {note}" if note else ""
         return f"the English docstrings of installed packages (corpus “docs”{other})"
     return _CORPORA.get(name, f"the corpus “{name}”")
+
+
+def objective(settings):
+    """The pretraining task of a run in words, after a comma; empty where run.json has none.
+
+    Example:
+        >>> objective({"objective": "prefix_lm"})
+        ', objective prefix LM: the second half of a text is predicted from the first'
+    """
+    name = settings.get("objective")
+    if name == SPAN_CORRUPTION:
+        density, length = settings.get("noise_density"), settings.get("mean_span_length")
+        spans = (
+            f": {density:.0%} of the tokens, in spans of {length:g}" if density and length else ""
+        )
+        return f", objective span corruption{spans}".replace("%", " %")
+    if name == PREFIX_LM:
+        return ", objective prefix LM: the second half of a text is predicted from the first"
+    return f", objective {name}" if name else ""
 
 
 def tuning(settings):

@@ -118,6 +118,27 @@ def test_table_2_runs_on_as_in_the_paper(run):
     assert f"took {numbers.ratio(flops)} of the baseline's FLOPs and 0.70 of" in table.caption
 
 
+def test_guards_withhold_the_ratio_of_a_baseline_that_ran_on(tmp_path):
+    def caption(*stages):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        run = history.read_run(synthetic.write_run(folder, *stages))
+        return paper_tables.table_2(run, comparisons.compare(run)).caption
+
+    small, *others = arms(1, 44.0, 48.0)
+    assert "took 0.63 of the baseline's FLOPs" in caption(small, *others)
+    good = stage("small_0", "S", 1000, 0, 45.0)
+    assert "No ratio of the costs is given: small_0, which it was fused from" in caption(
+        good, *others
+    )
+    # The baseline is at 44 % once, on the way to 48, and then not before its end.
+    curve = [synthetic.point(step, 40.0) for step in (0, 100, 200, 400)]
+    curve += [synthetic.point(300, 48.0), synthetic.point(500, 48.0)]
+    curve = sorted(curve, key=lambda point: point["step"])
+    longer = synthetic.record("baseline_longer", "M", curve, "continued", ("baseline",))
+    words = "No ratio of the costs is given: its ratio rests on one evaluation: it is 0.54 where"
+    assert words in caption(small, others[0], others[1], longer)
+
+
 def test_what_goes_on_is_no_arm(run):
     assert [c.plan for c in comparisons.compare(run)] == ["self_fusion", "self_fusion_r2"]
 

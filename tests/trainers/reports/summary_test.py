@@ -100,5 +100,24 @@ def test_corpus(settings, words):
     assert words in summary.corpus(settings)
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "(corpus “docs”). self"),
+        ({"objective": "prefix_lm"}, ", objective prefix LM: the second half of a text is"),
+        (
+            {"objective": "span_corruption", "noise_density": 0.15, "mean_span_length": 3.0},
+            ", objective span corruption: 15 % of the tokens, in spans of 3.",
+        ),
+        ({"objective": "span_corruption"}, ", objective span corruption."),
+        ({"objective": "mine"}, ", objective mine."),
+    ],
+)
+def test_the_first_paragraph_names_the_objective(tmp_path, settings, words):
+    stages = synthetic.small(), synthetic.baseline(), synthetic.fused()
+    run = history.read_run(synthetic.write_run(tmp_path, *stages, **settings))
+    assert words in summary.summarize(run, comparisons.compare(run))[0]
+
+
 def test_tuning_is_quoted():
     assert summary.tuning({"tuning": "sweep A. "}) == "sweep A."
