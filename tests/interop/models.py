@@ -37,6 +37,9 @@ _T5 = {"vocab_size": 23, "d_model": 12, "d_kv": 5, "d_ff": 20, "num_layers": 2, 
 _T5 |= {"decoder_start_token_id": 0}
 _OPT = {"vocab_size": 23, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3}
 _OPT |= {"ffn_dim": 20, "max_position_embeddings": 11, "word_embed_proj_dim": 12}
+_LLAMA_3_ROPE = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0}
+_LLAMA_3_ROPE |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+_LLAMA_3_ROPE |= {"original_max_position_embeddings": 8}
 _GEMMA = _DECODER | {"head_dim": 8, "sliding_window": 4, "query_pre_attn_scalar": 9}
 _VIT = {"image_size": 8, "patch_size": 4, "hidden_size": 12, "num_hidden_layers": 2}
 _VIT |= {"num_attention_heads": 3, "intermediate_size": 20, "num_labels": 5}
@@ -73,6 +76,7 @@ CASES = {
     "llama": ("LlamaForCausalLM", "LlamaConfig", _DECODER | {"attention_bias": True}),
     "llama_tied": ("LlamaForCausalLM", "LlamaConfig", _DECODER | {"tie_word_embeddings": True}),
     "llama_head_dim": ("LlamaForCausalLM", "LlamaConfig", _DECODER | {"head_dim": 8}),
+    "llama_3": ("LlamaForCausalLM", "LlamaConfig", _DECODER | {"rope_parameters": _LLAMA_3_ROPE}),
     "mistral": ("MistralForCausalLM", "MistralConfig", _DECODER | {"sliding_window": 4}),
     "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", _DECODER | {"tie_word_embeddings": True}),
     "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", _DECODER | {"head_dim": 8}),
@@ -94,6 +98,7 @@ FAMILIES = {
     "OPT": ("opt", "opt_projected"),
     "BART": ("bart", "bart_unscaled"),
     "Llama": ("llama", "llama_tied", "llama_head_dim"),
+    "Llama 3": ("llama_3",),
     "Mistral": ("mistral",),
     "Qwen 2": ("qwen2",),
     "Qwen 3": ("qwen3",),
