@@ -4,6 +4,7 @@ A grouped model is of a subclass of the stock class: the stock network, in which
 width normalises each source's block. It saves, loads and trains as the stock one.
 """
 
+import contextlib
 import functools
 import json
 import pathlib
@@ -67,7 +68,7 @@ def stock_class(model):
     return getattr(model, "stock_class", None) or type(model)
 
 
-def load_preset(folder):
+def load_preset(folder, load_weights=True):
     """Loads a preset folder, also that of a model with grouped norms.
 
     KerasHub's `from_preset` looks for a task of the backbone's very class, and knows none of a
@@ -75,6 +76,7 @@ def load_preset(folder):
 
     Args:
         folder: A folder that `save_to_preset` of a backbone or a task wrote.
+        load_weights: Without them the model has shapes, and its variables no values.
 
     Returns:
         The task, or the backbone where the folder holds no task.
@@ -98,14 +100,16 @@ def load_preset(folder):
         raise FusionError(
             f"Expected a preset with {file.name}. Received: {str(folder)!r} ({reason:.200})"
         ) from error
-    model = keras.saving.deserialize_keras_object(config)
+    with contextlib.nullcontext() if load_weights else _keras.kept_initializers():
+        model = keras.saving.deserialize_keras_object(config)
     backbone = model.backbone if is_task else model
     files = [folder / name for name in _WEIGHTS if (folder / name).exists()]
     if not files:
         raise FusionError(f"Expected one of {_WEIGHTS} in a preset. Received: {str(folder)!r}")
-    backbone.load_weights(str(files[0]))
+    if load_weights:
+        backbone.load_weights(str(files[0]))
     if is_task:
-        if (folder / "task.weights.h5").exists():
+        if load_weights and (folder / "task.weights.h5").exists():
             model.load_task_weights(str(folder / "task.weights.h5"))
         if model.preprocessor is not None:
             model.preprocessor.load_preset_assets(str(folder))

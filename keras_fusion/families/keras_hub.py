@@ -9,13 +9,14 @@ import contextlib
 import dataclasses
 import re
 
+import keras
 import numpy as np
 
 from keras_fusion import _keras
 from keras_fusion.compiling import SlotGrowth, compile_alike, compile_mismatches
 from keras_fusion.errors import FusionError
 from keras_fusion.families import checking
-from keras_fusion.families.fusing import FamilyFusion, growths_by
+from keras_fusion.families.fusing import FamilyFusion, Growth, growths_by
 from keras_fusion.families.grouped import group_norms, stock_class
 from keras_fusion.families.notation import KEPT
 from keras_fusion.families.table import families
@@ -23,7 +24,7 @@ from keras_fusion.layers import checks
 from keras_fusion.layers.tree import to_numpy
 from keras_fusion.layers.values import ArrayInitializer
 from keras_fusion.noise import Noise
-from keras_fusion.options import BlockOptions
+from keras_fusion.options import BlockOptions, mean_weights
 from keras_fusion.record import FusedWeight, recall, remember, remember_growth
 
 
@@ -118,6 +119,46 @@ def fuse_stock(models, growth, norm="property", check=True, optimizer="fresh"):
     if hasattr(models[0], "sampler"):
         fused.sampler = models[0].sampler
     return fused
+
+
+def plan_stock(models, options, factors=None):
+    """Plans a fusion from configurations and shapes: values are neither read nor compared.
+
+    Args:
+        models: Backbones, or tasks; their variables need no values.
+        options: `BlockOptions`.
+        factors: `{axis: factor}` where one model grows.
+
+    Returns:
+        A `FamilyFusion`, whose arrays have shapes and dtypes.
+
+    Raises:
+        FusionError: Naming what keeps the sources from being fused.
+    """
+    backbones = [_backbone(model) for model in models]
+    if len(models) > 1:
+        checks.raise_mismatches(checking.mismatches(models, backbones))
+    family, names = _family(stock_class(backbones[0]))
+    first = _variables(models[0])
+    arrays = [
+        {name: _unread(variable) for name, variable in _aligned(first, model, names).items()}
+        for model in models
+    ]
+    configs = [_config(backbone, names) for backbone in backbones]
+    if not factors:
+        growth = Growth(mean_weights(options.weights, len(models)), noise=options.noise)
+        return FamilyFusion(family, names, configs, arrays, growth, options.norm == "property")
+    for growth in growths_by(names, factors, options):
+        copies = len(growth.weights)
+        fusion = FamilyFusion(family, names, configs * copies, arrays * copies, growth)
+        configs, arrays = [fusion.config], [fusion.arrays]
+    return fusion
+
+
+def _unread(variable):
+    """An array of a variable's shape and dtype that takes no memory."""
+    dtype = np.dtype(keras.backend.standardize_dtype(variable.dtype))
+    return np.broadcast_to(np.zeros((), dtype), tuple(variable.shape))
 
 
 def grow_stock(model, factors, *, noise, fill, asymmetry, check, optimizer):

@@ -2,14 +2,15 @@
 
 from keras_fusion.interop.folders import Folder, is_folder, read_folder
 from keras_fusion.interop.fusing import Plan, plan_fusion
-from keras_fusion.interop.presets import fuse_presets, is_preset
+from keras_fusion.interop.presets import PresetFusion, is_preset, plan_presets
 
 __all__ = [
     "Folder",
     "Plan",
-    "fuse_presets",
+    "PresetFusion",
     "is_folder",
     "is_preset",
+    "plan_presets",
     "plan_fusion",
     "read_folder",
 ]

@@ -7,7 +7,6 @@ plan.write("fused")
 
 import concurrent.futures
 import dataclasses
-import hashlib
 import pathlib
 from collections.abc import Mapping
 
@@ -16,7 +15,7 @@ import numpy as np
 from keras_fusion.errors import FusionError
 from keras_fusion.families.fusing import FamilyFusion, Growth, growths_by
 from keras_fusion.interop import vocabularies
-from keras_fusion.interop.cards import card
+from keras_fusion.interop.cards import Facts, card, sha256
 from keras_fusion.interop.folders import Folder, read_folder
 from keras_fusion.interop.writing import (
     CARD_FILE,
@@ -112,7 +111,7 @@ class Plan:
         """
         files = [file for folder in self.folders for file in folder.files]
         with new_folder(output) as folder, concurrent.futures.ThreadPoolExecutor(1) as hashing:
-            jobs = [hashing.submit(_sha256, file) for file in files]
+            jobs = [hashing.submit(sha256, file) for file in files]
             try:
                 digests = write_model(folder, self.config, self.arrays, max_shard_size)
                 copy_others(self.sources[0].path, folder)
@@ -120,7 +119,22 @@ class Plan:
                 sources = dict(zip(files, (job.result() for job in jobs), strict=True))
             finally:
                 hashing.shutdown(cancel_futures=True)
-            write_text(folder / CARD_FILE, card(self, sources, digests, command, result))
+            written = {name: (digest.bytes, digest.sha256) for name, digest in digests.items()}
+            write_text(folder / CARD_FILE, card(self._facts(), sources, written, command, result))
+
+    def _facts(self):
+        shares = {
+            folder.path: sum(
+                weight
+                for source, weight in zip(self.sources, self.weights, strict=True)
+                if source is folder
+            )
+            for folder in self.folders
+        }
+        name = self.sources[0].class_name
+        return Facts(
+            "transformers", name, self.summary, self.parameters, self.is_exact, shares, self.notes
+        )
 
 
 def plan_fusion(
@@ -264,8 +278,3 @@ def _written(config):
 
 def _numbers(values):
     return ", ".join(f"{value:.6g}" for value in values)
-
-
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

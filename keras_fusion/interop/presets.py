@@ -1,15 +1,21 @@
 """KerasHub's preset folders: loaded, fused, and saved as presets."""
 
+import dataclasses
+import math
 import pathlib
-
-import numpy as np
 
 from keras_fusion import families
 from keras_fusion.errors import FusionError
+from keras_fusion.families import keras_hub
+from keras_fusion.families.fusing import FamilyFusion
 from keras_fusion.fusion import fuse, grow
-from keras_fusion.interop.writing import new_folder
+from keras_fusion.interop.cards import Facts, card, sha256
+from keras_fusion.interop.writing import CARD_FILE, nbytes, new_folder, write_text
+from keras_fusion.noise import Noise
 from keras_fusion.optional import optional
+from keras_fusion.options import BlockOptions
 
+_WEIGHTS = "*.weights.h5"
 _BACKBONE_FILES = ("config.json", "metadata.json")
 
 
@@ -18,18 +24,19 @@ def is_preset(path):
     return all((pathlib.Path(path) / name).is_file() for name in _BACKBONE_FILES)
 
 
-def load_preset(path):
+def load_preset(path, load_weights=True):
     """Loads a task, or the backbone where the preset has no task.
 
     Args:
         path: Folder of a preset.
+        load_weights: Without them the model has shapes alone.
 
     Raises:
         FusionError: keras-hub is not installed, or it cannot load the preset.
     """
     optional("keras_hub")
     try:
-        return families.load_preset(path)
+        return families.load_preset(path, load_weights)
     except (OSError, ValueError, KeyError, TypeError) as error:
         text = " ".join(str(error).split())
         raise FusionError(
@@ -37,35 +44,135 @@ def load_preset(path):
         ) from error
 
 
-def fuse_presets(sources, output, *, growth=None, **options):
-    """Fuses presets of KerasHub into a new preset.
+@dataclasses.dataclass(frozen=True)
+class PresetFusion:
+    """A fusion of presets before any weight is read.
+
+    Attributes:
+        sources: Folders; one that stands twice is fused with itself.
+        growth: For one source, `{"mlp", "heads" or "hidden": factor}`; else None.
+        options: Those of `kf.fuse`, or of `kf.grow`.
+        class_name: Stock class of the result.
+        fusion: The `FamilyFusion` of their configurations and shapes.
+    """
+
+    sources: tuple[pathlib.Path, ...]
+    growth: dict | None
+    options: dict
+    class_name: str
+    fusion: FamilyFusion
+
+    @property
+    def is_grouped(self):
+        """Whether the norms of the result have groups."""
+        several = len(set(self.sources)) > 1
+        return several and self.options.get("norm", "property") == "property"
+
+    @property
+    def summary(self):
+        """Words that say what is done."""
+        if self.growth:
+            return "growth of " + ", ".join(f"{axis} by {n}" for axis, n in self.growth.items())
+        count = len(self.sources)
+        what = f"{count} models" if len(set(self.sources)) > 1 else f"{count} copies of one model"
+        norm, noise = self.options.get("norm", "property"), self.options.get("noise", 0.0)
+        return f"fusion of {what}, norm={norm}, noise={noise}"
+
+    @property
+    def _weights(self):
+        """Arrays of the result but those that are kept, such as the state of random numbers."""
+        return [self.fusion.arrays[name] for name in self.fusion.blocks]
+
+    def facts(self):
+        """`Facts` of the model card."""
+        several = len(set(self.sources)) > 1
+        is_exact = not self.options.get("noise") and (self.is_grouped or not several)
+        count = len(self.sources)
+        shares = {path: self.sources.count(path) / count for path in self.sources}
+        parameters = sum(math.prod(array.shape) for array in self._weights)
+        name = f"{self.class_name} with grouped norms" if self.is_grouped else self.class_name
+        return Facts("keras-hub", name, self.summary, parameters, is_exact, shares)
+
+    def describe(self):
+        """The sources, what comes out, and its configuration, in lines of text."""
+        facts = self.facts()
+        size = sum(map(nbytes, self._weights))
+        names = self.fusion.names
+        fields = {
+            field: self.fusion.config[field] for sizes in names.sizes.values() for field in sizes
+        }
+        return "\n".join(
+            [
+                *(f"source {path}: {self.class_name}" for path in dict.fromkeys(self.sources)),
+                f"result: {facts.class_name}, {facts.parameters:,} parameters, {size:,} bytes",
+                "configuration: " + ", ".join(f"{f}={v}" for f, v in sorted(fields.items())),
+                facts.summary,
+            ]
+        )
+
+    def write(self, output, command="", check=True):
+        """Computes the result and writes it, with a model card, to a new folder in one piece.
+
+        Args:
+            output: The folder; it must not be there, or be empty.
+            command: The command that asked for it, for the model card.
+            check: Whether the result is compared with its sources on random inputs.
+
+        Raises:
+            FusionError: As `kf.fuse`; a folder that holds something.
+        """
+        models = {path: load_preset(path) for path in dict.fromkeys(self.sources)}
+        with new_folder(output) as folder:
+            if self.growth:
+                (model,) = models.values()
+                fused = grow(model, self.growth, check=check, **self.options)
+            else:
+                fused = fuse([models[path] for path in self.sources], check=check, **self.options)
+            fused.save_to_preset(str(folder))
+            files = [file for path in models for file in sorted(path.glob(_WEIGHTS))]
+            written = {
+                file.name: (file.stat().st_size, sha256(file))
+                for file in sorted(folder.glob(_WEIGHTS))
+            }
+            digests = {file: sha256(file) for file in files}
+            write_text(folder / CARD_FILE, card(self.facts(), digests, written, command, ""))
+
+
+def plan_presets(sources, *, growth=None, **options):
+    """Plans the fusion of presets of KerasHub, from their configurations.
 
     Args:
         sources: Folders; one that stands twice is fused with itself.
-        output: A new folder.
         growth: For one source, `{"mlp", "heads" or "hidden": factor}`.
-        **options: Those of `kf.fuse`, or of `kf.grow`.
+        **options: `norm`, `noise`, `noise_kind` and `seed` of `kf.fuse`; with `growth` `noise`.
 
     Returns:
-        The fused model.
+        A `PresetFusion`.
 
     Raises:
-        FusionError: As `kf.fuse`; vocabularies that differ; a folder that holds something.
+        FusionError: Naming what keeps the sources from being fused.
+
+    Examples:
+        >>> plan = plan_presets(["llama", "llama"])
+        >>> print(plan.describe())
+        >>> plan.write("llama_twice_as_wide")
     """
-    models = {path: load_preset(path) for path in dict.fromkeys(map(str, sources))}
-    if growth:
-        (model,) = models.values()
-        fused = grow(model, growth, **options)
-    else:
-        fused = fuse([models[str(path)] for path in sources], **options)
-    with new_folder(output) as folder:
-        fused.save_to_preset(str(folder))
-    return fused
-
-
-def count_parameters(model):
-    """Number of values of a model's weights."""
-    return sum(int(np.prod(variable.shape)) for variable in model.weights)
+    sources = tuple(map(pathlib.Path, sources))
+    skeletons = {path: load_preset(path, load_weights=False) for path in dict.fromkeys(sources)}
+    for path, model in skeletons.items():
+        if not keras_hub.is_stock(model):
+            raise FusionError(
+                "Expected a preset of a class that a family's table names. Received: "
+                f"{str(path)!r} with a {type(model).__name__}; add a table with "
+                "kf.families.register"
+            )
+    models = [skeletons[path] for path in sources]
+    noise = Noise(
+        options.get("noise", 0.0), options.get("noise_kind", "gaussian"), options.get("seed", 0)
+    )
+    block = BlockOptions(norm=options.get("norm", "property"), noise=noise)
+    fusion = keras_hub.plan_stock(models, block, growth)
+    return PresetFusion(sources, growth, options, type(models[0]).__name__, fusion)
 
 
 def save_t5_tokenizer(folder, vocabulary):

@@ -1,4 +1,6 @@
-"""The fusing program with folders of transformers, and vocabularies of checkpoints."""
+"""The fusing program with folders of transformers, presets, and vocabularies of checkpoints."""
+
+import hashlib
 
 import keras
 import numpy as np
@@ -131,5 +133,14 @@ def test_presets_of_keras_hub(tmp_path, capsys):
     run(tmp_path, "ab", output="grouped")
     with pytest.raises(kf.FusionError, match="grouped norms"):
         run(tmp_path, ("grouped", "grouped"), output="again")
-    with pytest.raises(UserError, match="--dry_run with folders"):
-        run(tmp_path, "aa", "--dry_run", output="dry")
+    card = (tmp_path / "both" / "README.md").read_text("utf-8")
+    digest = hashlib.sha256((tmp_path / "a" / "model.weights.h5").read_bytes()).hexdigest()
+    assert f"| a | 0.5 | model.weights.h5 | {digest} |" in card
+    assert "It is not exact" in card
+    capsys.readouterr()
+    assert run(tmp_path, "ab", "--dry_run", output="dry") is None
+    planned = capsys.readouterr().out
+    assert "result: GPT2Backbone with grouped norms" in planned and "hidden_dim=12" in planned
+    parameters = keras_hub.models.Backbone.from_preset(str(tmp_path / "both")).count_params()
+    assert f"{parameters:,} parameters" in planned
+    assert not (tmp_path / "dry").exists()

@@ -127,6 +127,10 @@ def test_check_says_by_how_much_the_loss_moves(sources, tmp_path, capsys):
     assert "(+0.0000" in exact or "(-0.0000" in exact
     assert "fused, on one validation batch: loss" in moved
     assert "0.0000" not in moved.split("validation batch")[1]
+    run(sources, "ab", tmp_path / "e", "--norm=rule", "--objective=prefix_lm", *check)
+    assert (
+        capsys.readouterr().out.split("validation batch")[1] != moved.split("validation batch")[1]
+    )
 
 
 def test_sources_stay_as_they_are(sources, tmp_path):

@@ -82,22 +82,18 @@ def _check(plan, is_wanted: bool | None) -> Callable | None:
     return check
 
 
-def fuse_presets(config) -> pathlib.Path:
-    """Fuses presets of KerasHub; arguments and errors as for `fuse_transformers`."""
-    if config.dry_run:
-        raise UserError(
-            "--dry_run with folders of transformers or our checkpoints",
-            f"presets of KerasHub, sources={','.join(config.sources)!r}",
-            "Leave out --dry_run",
-        )
+def fuse_presets(config) -> pathlib.Path | None:
+    """Fuses presets of KerasHub; arguments, result and errors as for `fuse_transformers`."""
     if config.grow:
         options = {"growth": config.grow, "noise": config.noise, "seed": config.seed}
     else:
-        names = ("norm", "noise", "noise_kind", "seed")
-        options = {name: getattr(config, name) for name in names}
-    check = config.verify is not False
-    fused = presets.fuse_presets(config.sources, config.output, check=check, **options)
-    print(f"fused: {type(fused).__name__}, {presets.count_parameters(fused):,} parameters")
+        options = {name: getattr(config, name) for name in ("norm", "noise", "noise_kind", "seed")}
+    plan = interop.plan_presets(config.sources, **options)
+    print(plan.describe())
+    if config.dry_run:
+        return None
+    with os_errors("to write a model", f"output={config.output!r}", "Make room there"):
+        plan.write(config.output, command=config.command, check=config.verify is not False)
     print(f"Wrote {config.output}")
     return pathlib.Path(config.output)
 

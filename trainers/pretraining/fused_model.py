@@ -14,9 +14,10 @@ from keras_fusion.options import NORMS
 from trainers.checkpoints import CHECKPOINT_FOLDER, Checkpoint, models
 from trainers.checkpoints.format import PARTIAL
 from trainers.data.batches import PretrainingBatches
+from trainers.data.objectives import Objective
 from trainers.errors import UserError
 from trainers.pretraining import fused_folders
-from trainers.programs import check_options, option
+from trainers.programs import check_options, option, options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,7 @@ class FuseConfig:
     )
     batch_size: int = option(32, "Sequences of the batch for that.", at_least=1)
     input_length: int = option(128, "Encoder tokens of its sequences.", at_least=3)
+    task: Objective = options(Objective)
     command: str = ""
 
     def __post_init__(self):
@@ -127,10 +129,13 @@ def fuse_checkpoints(config: FuseConfig) -> pathlib.Path | None:
     sources = [checkpoints[path] for path in config.sources]
     if config.check_data_dir:
         lengths = (config.batch_size, config.input_length)
-        batch = PretrainingBatches(config.check_data_dir, "validation", *lengths).batch(0)
+        batches = PretrainingBatches(
+            config.check_data_dir, "validation", *lengths, objective=config.task
+        )
+        batch = batches.batch(0)
     vocabulary = _vocabulary(checkpoints)
-    options = {name: getattr(config, name) for name in ("norm", "noise", "noise_kind", "seed")}
-    fused_config, weights = models.fused_weights(sources, **options)
+    given = {name: getattr(config, name) for name in ("norm", "noise", "noise_kind", "seed")}
+    fused_config, weights = models.fused_weights(sources, **given)
     for path, checkpoint in zip(config.sources, sources, strict=True):
         print(f"source {path}, step {checkpoint.step:,}: {_count(checkpoint.weights)} parameters")
     print(f"fused, norm={config.norm}, noise={config.noise}: {_count(weights)} parameters")
@@ -141,7 +146,7 @@ def fuse_checkpoints(config: FuseConfig) -> pathlib.Path | None:
         _print_losses(config.sources, checkpoints, fused_config, weights, batch)
     with deferred():
         fused = kf.models.T5.from_weights(fused_config, weights, seed=config.seed)
-    facts = {"sources": [{"checkpoint": str(s.path), "step": s.step} for s in sources], **options}
+    facts = {"sources": [{"checkpoint": str(s.path), "step": s.step} for s in sources], **given}
     settings = {"fusion": facts, **({"vocabulary": vocabulary} if vocabulary else {})}
     written = models.save_model(fused, config.output, settings)
     print(f"Wrote {written}")

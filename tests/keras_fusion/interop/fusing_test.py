@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 
 import ml_dtypes
 import numpy as np
@@ -266,6 +268,32 @@ def test_what_a_killed_fusion_left_is_replaced(tmp_path, gpt2):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fused", "gpt2"]
     with pytest.raises(kf.FusionError, match="new or empty folder"):
         fused(tmp_path, [gpt2, gpt2])
+
+
+_KILLED = """
+import sys
+from keras_fusion import interop
+
+def stop(plan, folder):
+    print("written", flush=True)
+    sys.stdin.read()
+
+interop.plan_fusion([sys.argv[1]] * 2).write(sys.argv[2], check=stop)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_fusion_leaves_nothing_that_looks_finished(tmp_path, gpt2):
+    """A process that is killed when all is written, and only the name is missing."""
+    command = [sys.executable, "-c", _KILLED, gpt2, tmp_path / "fused"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout.readline() == "written\n"
+        process.kill()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".fused.partial", "gpt2"]
+    assert not interop.is_folder(tmp_path / "fused")
+    fused(tmp_path, [gpt2, gpt2])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fused", "gpt2"]
 
 
 def test_vocabularies_are_compared_piece_by_piece(tmp_path):
