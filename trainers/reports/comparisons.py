@@ -22,8 +22,8 @@ from trainers.reports.crossings import (
 from trainers.runs.history import CONTINUED
 
 BASELINE, LARGE_BASELINE, SELF_FUSION = "baseline", "figure2_1", "self_fusion"
-# Plans that vary one stage: what they train is not compared with the baseline.
-_VARIATIONS = ("tune", "offsets", "zero_blocks", "when_to_fuse")
+# Plans that vary one stage, or many: what they train has a section of its own.
+_VARIATIONS = ("tune", "gains", "offsets", "zero_blocks", "when_to_fuse")
 
 DEFINITION = (
     "The accuracy to reach is that of the baseline's last evaluation. Either arm reaches it where "

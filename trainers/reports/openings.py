@@ -24,14 +24,14 @@ def opening(run, comparisons):
     Where nothing of the baseline's size is compared, they show the largest models.
     """
     comparisons = comparisons or compare(run, LARGE_BASELINE)
-    if not any(stage.curve for stage in run.stages.values()):
+    panels = [figures.curves(run, axis, comparisons) for axis in COSTS]
+    if not any(panel["series"] for panel in panels):
         return ()
     ratios = ratio_curves(run, comparisons)
-    return _accuracy(run, comparisons), *((_ratio(ratios),) if ratios else ())
+    return _accuracy(run, panels), *((_ratio(ratios),) if ratios else ())
 
 
-def _accuracy(run, comparisons):
-    panels = [figures.curves(run, axis, comparisons) for axis in COSTS]
+def _accuracy(run, panels):
     names = ", ".join(dict.fromkeys(line["stage"] for panel in panels for line in panel["series"]))
     goal = " Horizontal: the baseline's final accuracy; circles: where an arm reaches it."
     repeated = " Thin and pale: further seeds." if run.repeat_count > 1 else ""
