@@ -64,7 +64,7 @@ class PresetFusion:
 
     @property
     def is_grouped(self):
-        """Whether the norms of the result have groups."""
+        """True where the norms of the result have groups."""
         several = len(set(self.sources)) > 1
         return several and self.options.get("norm", "property") == "property"
 
