@@ -21,6 +21,8 @@ from trainers.runs.workdir import DATA_FOLDER, RUN_FILE
 _DEPTH = 3
 # T5's; a folder of tokens records its own number.
 _SENTINELS = 100
+# Of a hash, in a run's settings and in messages.
+_DIGITS = 12
 
 
 def find(checkpoint: Checkpoint, rows: int, given: str | None = None) -> Vocabulary:
@@ -36,7 +38,9 @@ def find(checkpoint: Checkpoint, rows: int, given: str | None = None) -> Vocabul
     parents = list(checkpoint.path.resolve().parents)[:_DEPTH]
     run = next((path for path in parents if (path / RUN_FILE).is_file()), None)
     settings = read_json(run / RUN_FILE).get("settings", {}) if run else {}
-    sha256 = str(settings.get(manifest.VOCABULARY) or "")
+    # What pretraining, conversion and fusion write into a checkpoint says it as well.
+    own = checkpoint.config.get("settings", {}).get("vocabulary")
+    sha256 = str(settings.get(manifest.VOCABULARY) or own or "")[:_DIGITS]
     if given:
         path, vocabulary = _open(pathlib.Path(given), rows)
     elif run:
@@ -61,7 +65,7 @@ def find(checkpoint: Checkpoint, rows: int, given: str | None = None) -> Vocabul
             "Give the one that the model was pretrained with",
         )
     if not sha256:
-        message = "%s is no part of a pretraining run: that %s is its vocabulary was not checked"
+        message = "%s does not say its vocabulary: that it is %s was not checked"
         logging.warning(message, checkpoint.path, path)
     return vocabulary
 
