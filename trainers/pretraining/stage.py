@@ -59,7 +59,7 @@ class Run:
         """Configuration of a stage's model, groups and blocks of its fusion aside."""
         letters = sizes.get_size(self.config.size).models
         configs = {letter: self.model_config(letter, dropout).to_dict() for letter in letters}
-        stages = {known.name: known for known in self.config.stages}
+        stages = {planned.name: planned for planned in self.config.stages}
         fields = model_fields(stage, stages, configs, self.config.growths)
         return kf.models.T5Config.from_dict(fields)
 

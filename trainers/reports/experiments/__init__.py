@@ -4,12 +4,19 @@ Each is there only where its plan was asked for in the folder, and shows what ha
 far.
 """
 
-from trainers.reports.experiments import advice, budgets, noise_levels, offsets, theory_terms
+from trainers.reports.experiments import (
+    advice,
+    budgets,
+    gains,
+    noise_levels,
+    offsets,
+    theory_terms,
+)
 
 
 def sections(run):
     """The sections of a run's experiments, without those that have nothing to show."""
-    parts = (offsets, theory_terms, noise_levels, budgets, advice)
+    parts = (gains, offsets, theory_terms, noise_levels, budgets, advice)
     made = (part.section(run) for part in parts)
     return tuple(section for section in made if section is not None)
 

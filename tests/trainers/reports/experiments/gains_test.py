@@ -1,0 +1,127 @@
+"""Gains at equal compute: ratios, intervals and pictures of curves that are straight lines."""
+
+import json
+
+import pytest
+
+from tests.trainers.reports import synthetic
+from tests.trainers.reports.repeats_test import stage
+from trainers.reports import comparisons, headlines
+from trainers.reports.experiments import gains
+from trainers.runs import history
+
+
+def point(arm, budget=1, scale=1.0):
+    return {"arm": arm, "budget": budget, "warmup_steps": 100, "learning_rate_scale": scale}
+
+
+def seed(repeat, *ends, budget=1):
+    """Reference from 0 to 40 %, small model to 30 %, fused arms from there to their ends."""
+    name = f"_b{budget}"
+    steps = 1000 * budget
+    yield stage(f"base{name}", "M", steps, 0, 40.0, repeat=repeat)
+    yield stage("small", "S", 1000, 0, 30.0, repeat=repeat)
+    for number, end in enumerate(ends):
+        arm = f"arm{number}{name}"
+        yield stage(arm, "M", steps, 30, end, "self_fusion", ("small",), repeat)
+
+
+def read(folder, stages, points):
+    synthetic.write_run(folder, *stages)
+    path = folder / "run.json"
+    content = json.loads(path.read_text())
+    content["experiments"] = {"gains": {"points": points, "facts": {}}}
+    path.write_text(json.dumps(content))
+    return history.read_run(folder)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Two seeds at one budget, of which the second arm has one."""
+    points = {
+        "base_b1": point("baseline"),
+        "base_worse": point("baseline", scale=2.0),
+        "arm0_b1": point("mlp"),
+        "arm1_b1": point("net2net"),
+        "arm0_part": point("mlp") | {"last": "arm0_b1"},
+    }
+    worse = stage("base_worse", "M", 1000, 0, 20.0)
+    stages = [*seed(1, 50.0, 35.0), *seed(2, 60.0), worse]
+    return read(tmp_path / "w", stages, points)
+
+
+def cells(table, arm, budget="1 ×"):
+    """The cells of an arm at a budget, by column."""
+    keys = [column.key for column in table.columns]
+    rows = [dict(zip(keys, row, strict=True)) for row in table.rows]
+    (only,) = [row for row in rows if (row["arm"].text, row["budget"].text) == (arm, budget)]
+    return only
+
+
+# FLOPs: a step of S costs 1.1, one of M 3.9; the reference spends 3900 for 40 %.
+FIRST = (1100 + 3.9 * 500) / 3900  # 40 % after half of the way from 30 to 50
+SECOND = (1100 + 3.9 * 1000 / 3) / 3900  # and after a third of that to 60
+
+
+def test_ratios_by_hand(run):
+    table = gains.section(run).blocks[0]
+    better = cells(table, "mlp")
+    assert better["flops_ratio"].value == pytest.approx((FIRST + SECOND) / 2)
+    low, high = headlines.paired_interval([FIRST, SECOND])
+    assert better["interval"].text == f"{low:.2f} to {high:.2f}"
+    assert better["seeds"].value == 2
+    assert better["flops"].value == pytest.approx(5e12)
+    # It ends at 35 %, which the reference has after 875 steps.
+    worse = cells(table, "net2net")
+    assert worse["flops_ratio"].value == pytest.approx(5000 / (3.9 * 875))
+    assert worse["interval"].text == "one seed"
+    assert cells(table, "baseline")["flops_ratio"].value == pytest.approx(1.0)
+    assert [row[1].text for row in table.rows] == ["mlp", "baseline", "net2net"]
+
+
+def test_the_candidate_with_all_seeds_and_the_lowest_loss_counts(run):
+    results = {result.arm: result for result in gains.results(run)}
+    assert results["baseline"].point["learning_rate_scale"] == 1.0
+    assert sorted(results["baseline"].seeds) == [1, 2]
+    assert results["baseline"].is_edge and not results["mlp"].is_edge
+
+
+def test_conclusions_follow_the_intervals(run):
+    *_, text = gains.section(run).paragraphs
+    assert text.startswith("Budget 1 ×, against baseline: ")
+    low, high = headlines.paired_interval([FIRST, SECOND])
+    words = "saved compute" if high < 1 else "within noise"
+    assert low < 1 and f"{words}: mlp" in text
+    assert "one seed, so unknown: net2net" in text
+
+
+def test_the_picture_has_a_band_over_seeds_for_each_arm(tmp_path):
+    points = {
+        f"{name}_b{budget}": point(arm, budget)
+        for name, arm in (("base", "baseline"), ("arm0", "mlp"))
+        for budget in (1, 3)
+    }
+    stages = [
+        made
+        for budget in (1, 3)
+        for repeat, end in ((1, 50.0), (2, 60.0))
+        for made in seed(repeat, end, budget=budget)
+    ]
+    run = read(tmp_path / "w", stages, points)
+    picture, table = gains.section(run).blocks
+    (curve,) = picture.data["curves"]
+    assert (curve["stage"], curve["x"]) == ("mlp", (1, 3))
+    assert (curve["low"][0], curve["high"][0]) == pytest.approx((SECOND, FIRST))
+    assert curve["y"][1] == pytest.approx(
+        sum((1100 + 3.9 * 3000 * part) / (3 * 3900) for part in (1 / 2, 1 / 3)) / 2
+    )
+    assert picture.png().startswith(b"\x89PNG")
+    assert cells(table, "mlp", "3 ×")["seeds"].value == 2
+
+
+def test_arms_are_no_plans_of_the_comparison(run):
+    assert comparisons.variations(run) >= {"arm0_b1", "base_b1", "arm0_part"}
+
+
+def test_without_the_plan_there_is_no_section(tmp_path):
+    assert gains.section(read(tmp_path / "w", seed(1), {})) is None
