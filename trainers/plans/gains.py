@@ -13,8 +13,8 @@ The first command is the screening, the second the finals: of the best reference
 arms and the best peer. Either may be stopped and given again, and `--gains_arms` takes arms one by
 one: what is trained is not trained again.
 
-Small models are trained once for each seed and optimizer, with checkpoints at every point at which
-a budget may fuse. What a larger budget needs continues them.
+Small models are trained once for each seed and optimizer: stages that continue one another, up to
+every point at which a budget fuses, named by the steps that they have had.
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ def gains(basis: Basis) -> Plan:
     return Plan(
         NAME,
         "gains of fusion over a tuned baseline and over its peers, at equal compute",
-        in_order((*small, *stages)),
+        in_order((*stages, *small)),
         points,
         {"flops": maker.budget, "arms": {n: [arm.kind, arm.about] for n, arm in ARMS.items()}},
         # Also those that arms of a later command fuse.
@@ -122,8 +122,10 @@ class _Maker:
         self.budget = basis.settings_of(BASELINE).steps * basis.step_cost("M")
         # Steps of a small model between two points at which a budget may fuse it.
         self.unit = max(1, round(_UNIT * self.budget / self.small_cost))
-        # Budgets whose small models continue one another.
-        self.chain = sorted({*budgets, *(usual for usual in BUDGETS if usual < max(budgets))})
+        # Where stages of small models end, in these units. What smaller budgets need is among it:
+        # a command for more of them continues the stages of this one.
+        chained = {*budgets, *(usual for usual in BUDGETS if usual < max(budgets))}
+        self.ends = sorted({round(share * b / _UNIT) for share in SHARES for b in chained})
 
     def candidates(self, name: str, arm: Arm, budget: int) -> Candidates:
         """Stages and point of each candidate of an arm, by the name of its last stage."""
@@ -205,14 +207,13 @@ class _Maker:
 
         The step is None where it is the last.
         """
-        start = 0
-        for budget in self.chain:
-            end = _end(budget)
-            if units <= end:
-                step = (units - start) * self.unit if units < end else None
-                return f"{small}_b{budget}", step
-            start = end
-        raise AssertionError(f"no budget of {self.chain} trains {units} units")
+        end = next(end for end in self.ends if end >= units)
+        start = max((before for before in self.ends if before < end), default=0)
+        step = (units - start) * self.unit if units < end else None
+        return self._small(small, end), step
+
+    def _small(self, small: str, units: int) -> str:
+        return f"{small}_{units * self.unit}"
 
     def small_stages(self, users: Iterable[Stage]) -> list[Stage]:
         """The small models that stages start from, and all that these continue."""
@@ -229,12 +230,12 @@ class _Maker:
         return [stage for name, stage in small.items() if name in needed]
 
     def _chain(self, arm: Arm, index: int) -> Iterator[Stage]:
-        """The stages of one small model, one for each budget, each continuing the one before."""
+        """The stages of one small model, each continuing the one before."""
         start, before = 0, None
-        for budget in self.chain:
-            name = f"{_small_name(arm, index)}_b{budget}"
+        for end in self.ends:
+            name = self._small(_small_name(arm, index), end)
             settings = {
-                "steps": (_end(budget) - start) * self.unit,
+                "steps": (end - start) * self.unit,
                 "eval_every": self.unit,
                 "checkpoint_every": self.unit,
             }
@@ -246,18 +247,13 @@ class _Maker:
                 settings |= _optimizer(arm)
                 usual = {"settings": settings, "like": _SMALL[0].name}
                 yield dataclasses.replace(_SMALL[index], name=name, **usual)
-            start, before = _end(budget), name
+            start, before = end, name
 
 
 def _small_name(arm: Arm, index: int) -> str:
-    """Name of a small model of an arm, up to the budget."""
+    """Name of a small model of an arm, up to its steps."""
     parts = "gains_small", *([arm.optimizer] if arm.optimizer else []), *(["other"] * index)
     return "_".join(parts)
-
-
-def _end(budget: int) -> int:
-    """Units of steps that small models are trained for at a budget."""
-    return round(max(SHARES) * budget / _UNIT)
 
 
 def _optimizer(arm: Arm) -> dict:

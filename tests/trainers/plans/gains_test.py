@@ -110,20 +110,32 @@ def test_sources_are_checkpoints_of_one_run_that_larger_budgets_continue():
     }
     places = {key: [stage.written(name) for name in stage.sources] for key, stage in fused.items()}
     assert places == {
-        ("self_fusion_25", 1): ["gains_small_b1@64"],
-        ("self_fusion_75", 1): ["gains_small_b1"],
-        ("fusion_rule_50", 1): ["gains_small_b1@64", "gains_small_other_b1@64"],
-        ("self_fusion_25", 3): ["gains_small_b1"],
-        ("self_fusion_75", 3): ["gains_small_b3"],
-        ("fusion_rule_50", 3): ["gains_small_b1", "gains_small_other_b1"],
+        ("self_fusion_25", 1): ["gains_small_64"],
+        ("self_fusion_75", 1): ["gains_small_192"],
+        ("fusion_rule_50", 1): ["gains_small_64", "gains_small_other_64"],
+        ("self_fusion_25", 3): ["gains_small_192"],
+        ("self_fusion_75", 3): ["gains_small_576"],
+        ("fusion_rule_50", 3): ["gains_small_192", "gains_small_other_192"],
     }
-    small = {stage.name: stage for stage in plan.stages if "small" in stage.name}
-    assert (small["gains_small_b1"].init, small["gains_small_b3"].init) == ("scratch", "continued")
-    assert small["gains_small_b3"].sources == ("gains_small_b1",)
-    assert small["gains_small_b1"].settings["steps"] == 6 * 32
-    assert small["gains_small_b3"].settings["steps"] == 12 * 32
-    assert "gains_small_other_b3" not in small
-    assert plan.keep["gains_small_b1"] == [32]
+    steps = {s.name: (s.sources, s.settings["steps"]) for s in plan.stages if "small" in s.name}
+    assert {name: steps[name] for name in steps if not name.endswith("_r2")} == {
+        "gains_small_64": ((), 64),
+        "gains_small_128": (("gains_small_64",), 64),
+        "gains_small_192": (("gains_small_128",), 64),
+        "gains_small_384": (("gains_small_192",), 192),
+        "gains_small_576": (("gains_small_384",), 192),
+        "gains_small_other_64": ((), 64),
+        "gains_small_other_128": (("gains_small_other_64",), 64),
+        "gains_small_other_192": (("gains_small_other_128",), 64),
+    }
+
+
+def test_two_sources_may_be_fused_on_the_way():
+    plan = plan_of("fusion_property_25", gains_scales=(1.0,), gains_seeds=1)
+    fused = plan.stages[-1]
+    sources = ["gains_small_64@32", "gains_small_other_64@32"]
+    assert [fused.written(name) for name in fused.sources] == sources
+    assert plan.keep["gains_small_64"] == [32]
 
 
 def test_the_peers_of_their_papers():
@@ -145,7 +157,7 @@ def test_the_peers_of_their_papers():
 
 def test_growth_in_two_steps_shares_what_is_left():
     plan = plan_of("two_steps", gains_scales=(1.0,), gains_seeds=1)
-    small, first, last = plan.stages
+    *_, small, first, last = plan.stages
     assert (first.size, first.settings["grow"], first.sources) == ("S", "mlp", (small.name,))
     assert (last.size, last.settings["grow"], last.sources) == ("M", "hidden+heads", (first.name,))
     costs = [first.settings["steps"] * 2**0.5, last.settings["steps"] * 4]
@@ -155,11 +167,11 @@ def test_growth_in_two_steps_shares_what_is_left():
 
 def test_arms_of_another_optimizer_have_sources_of_it():
     plan = plan_of("self_fusion_muon", gains_seeds=1)
-    assert {settings.resolve(stage, nano.NANO, FLAGS).optimizer for stage in plan.stages} == {
-        "muon"
-    }
-    rates = [stage.settings["learning_rate_scale"] for stage in plan.stages]
-    assert rates == [0.05, 0.025, 0.05, 0.1]
+    # A stage that continues another one has its settings.
+    own = [stage for stage in plan.stages if not stage.is_continued]
+    resolved = [settings.resolve(stage, nano.NANO, FLAGS) for stage in own]
+    assert {of.optimizer for of in resolved} == {"muon"}
+    assert [of.learning_rate_scale for of in resolved] == [0.05, 0.025, 0.05, 0.1]
 
 
 def test_the_ramp_is_a_share_of_the_fused_steps():
