@@ -10,6 +10,7 @@
 # make lint       style, formatting, and the arrows between the packages
 # make docs       the site of the documentation, in site/
 # make wheel      the sdist and the wheel of the library, in dist/
+# make figures    draws the pictures of the README and of docs/
 # make bench      every benchmark with its defaults
 # Each sets up .venv by itself, once, from pyproject.toml and constraints.txt; test-torch and
 # test-interop set up .venv-interop, with constraints-interop.txt as well.
@@ -71,7 +72,7 @@ FAULTS_ARGS ?= --points=30 --seed=0
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help install demo paper paper-fast table5 test test-all test-torch test-interop faults lint \
-  format docs wheel bench clean
+  format docs figures wheel bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -178,6 +179,11 @@ $(WHEEL)/.installed: constraints.txt constraints-wheel.txt | $(BIN)/python
 	$(BIN)/python -m venv $(WHEEL)
 	$(PIP_INSTALL) --quiet build setuptools twine wheel -c constraints-wheel.txt
 	@touch $@
+
+figures: export KERAS_BACKEND = tensorflow
+figures: $(INSTALLED)
+	$(BIN)/python -m docs.images.blocks
+	$(BIN)/python -m docs.images.figures
 
 # All of them run, also when one fails; then make fails.
 bench: $(INSTALLED)

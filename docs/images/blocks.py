@@ -3,7 +3,7 @@
 Each kernel is a `FusedArray` of two sources whose entries are 1 and 2; a cell's colour is its
 entry, and what is left at 0 is η.
 
-    python docs/images/blocks.py
+    python -m docs.images.blocks
 """
 
 import pathlib
