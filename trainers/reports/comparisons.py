@@ -195,7 +195,7 @@ def _compare(run, baseline, plan):
 def _guards(run, plan, baseline, goal, ratios):
     """Yields what the guards say of a plan, its baseline's curve, and the ratios at `_FINDS`."""
     sources = [run.stages[name] for name in ancestors(run, plan.name) if name in run.stages]
-    yield guards.small_model(sources, goal)
+    yield guards.small_model(sources, goal, plan.curve)
     yield guards.standing(baseline)
     if ratios[0] is not None:
         yield guards.wobble(*ratios)

@@ -3,7 +3,7 @@
 A guard is a function of curves that returns a `Guard` where it strikes, else None. A ratio is
 given only where none strikes:
 
-    small_model    a model that the plan was fused from reaches the goal alone
+    small_model    what the plan was fused from reaches the goal alone
     standing       the baseline is not trained: its loss stands still, or has only begun to fall
     not_reached    the plan did not reach the goal
     wobble         the ratio rests on one evaluation
@@ -31,13 +31,17 @@ WOBBLE = 0.05
 
 _STILL, _WOBBLE = (f"{100 * share:g} %" for share in (STILL, WOBBLE))
 
-DEFINITION = (
-    "No ratio is given where a model that the plan was fused from reaches the goal alone; where "
-    f"the baseline's loss fell by less than {_STILL} of its whole fall in the last third of its "
-    "steps, or by more than in the third before, as it does on a plateau and when it leaves one; "
-    "where the plan did not reach the goal; or where the ratio would differ by more than "
-    f"{_WOBBLE} at the point from which no later evaluation falls below the goal, or if an "
-    "evaluation above both its neighbours that reaches it first were as high as these."
+DEFINITION = "No ratio is given where one of these guards strikes:"
+
+RULES = (
+    "A model that the plan was fused from reaches the goal alone, or the fused model does before "
+    "it is trained.",
+    f"In the last third of the baseline's steps its loss fell by less than {_STILL} of its whole "
+    "fall, as on a plateau, or by more than in the third before, as after one.",
+    "The plan did not reach the goal.",
+    f"The ratio would differ by more than {_WOBBLE} at the point from which no later evaluation "
+    "falls below the goal; or if the evaluation that reaches it first, where it is above both its "
+    "neighbours, were as high as the higher of them.",
 )
 
 
@@ -49,18 +53,24 @@ class Guard:
     clause: str
 
 
-def small_model(sources, goal):
-    """Strikes where one of the stages that a plan comes from reaches the goal alone.
+def small_model(sources, goal, curve=()):
+    """Strikes where what a plan comes from reaches the goal alone.
+
+    That is one of its sources, or all of them together: a fused model computes their mean, so one
+    that is at the goal before it is trained shows how low the goal is.
 
     Args:
         sources: `StageHistory` of every stage that it comes from.
         goal: accuracy in per cent.
+        curve: the evaluations of the plan's last stage.
     """
-    best = {source.name: best_accuracy(source.curve) for source in sources}
+    best = {f"{s.name}, which it was fused from,": best_accuracy(s.curve) for s in sources}
+    if curve and not curve[0].step:
+        best["it, before any training,"] = curve[0].accuracy
     for name, accuracy in best.items():
         if accuracy is not None and accuracy >= goal:
             against = f"{numbers.percent(accuracy)} % against {numbers.percent(goal)} %"
-            clause = f"{name}, which it was fused from, reaches the goal alone ({against})"
+            clause = f"{name} reaches the goal alone ({against})"
             return Guard("a source gets there alone", clause)
     return None
 

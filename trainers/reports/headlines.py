@@ -16,8 +16,8 @@ LEVEL = 0.95
 _PERCENT = f"{100 * LEVEL:g} %"
 
 DEFINITION = (
-    f"Intervals are of the level {_PERCENT}, for the mean of the ratio's logarithm over the seeds, "
-    "by Student's t; a ratio compares two arms with the same seed."
+    "A ratio compares two arms with the same seed. Over several seeds there is an interval of the "
+    f"mean of its logarithm, of the level {_PERCENT} by Student's t."
 )
 
 

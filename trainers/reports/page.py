@@ -84,12 +84,11 @@ def pretraining_report(run, kernels=None, steps=None):
 def _comparison(run, compared):
     """The section of the ratios, and of the sweep, if any."""
     table, sweep = stage_tables.comparison_table(run, compared), sweep_table.tuning_table(run)
-    texts = comparisons.DEFINITION, guards.DEFINITION, headlines.DEFINITION
-    return Section(
-        "Comparison",
-        (*((table,) if table.rows else ()), *((sweep,) if sweep else ())),
-        (*(texts if table.rows else ()), f"Learning rates: {summary.tuning(run.settings)}"),
-    )
+    blocks, tuning = (sweep,) if sweep else (), f"Learning rates: {summary.tuning(run.settings)}"
+    if not table.rows:
+        return Section("Comparison", blocks, (tuning,))
+    texts = comparisons.DEFINITION, headlines.DEFINITION, tuning, guards.DEFINITION
+    return Section("Comparison", (table, *blocks), texts, guards.RULES)
 
 
 def _printed(run, compared):

@@ -56,6 +56,14 @@ def test_a_source_that_reaches_the_goal_alone():
     assert "of the baseline's FLOPs and" not in text
 
 
+def test_a_fused_model_that_is_there_before_it_is_trained():
+    words, text = told(curve(0, 20, 30, 40), curve(40, 45))
+    assert words == ["a source gets there alone"]
+    assert "No ratio is given: it, before any training, reaches the goal alone (40.00 % aga" in text
+    later = [dataclasses.replace(point, step=point.step + 1) for point in curve(41, 45)]
+    assert guards.small_model([FREE], 40, later) is None
+
+
 def test_a_source_of_a_source_counts_as_well():
     first = stage("small_0", curve(0, 45), size="S")
     middle = stage("middle", curve(20, 30), ("small_0",), "M")
