@@ -6,8 +6,8 @@ A docstring that was met before is left out, as packages re-export, vendor and r
 Modules come in an order that a hash of their names fixes, so that a limited amount of text is a
 sample of all packages.
 
-With the packages of `PINNED` at their versions, the documents are the same on every machine with
-Python 3.11 to 3.13: `PINNED_SHA256` is their hash.
+The packages of `PINNED` have the same docstrings in their wheels for Python 3.11 to 3.13, so at
+those versions the documents are one text, with the hash `PINNED_SHA256`.
 """
 
 import ast
