@@ -10,6 +10,7 @@
 # make lint       style, formatting, and the arrows between the packages
 # make docs       the site of the documentation, in site/
 # make wheel      the sdist and the wheel of the library, in dist/
+# make check-docs the same, and every page is opened in a headless browser
 # make figures    draws the pictures of the README and of docs/
 # make bench      every benchmark with its defaults
 # Each sets up .venv by itself, once, from pyproject.toml and constraints.txt; test-torch and
@@ -72,7 +73,7 @@ FAULTS_ARGS ?= --points=30 --seed=0
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help install demo paper paper-fast table5 test test-all test-torch test-interop faults lint \
-  format docs figures wheel bench clean
+  format docs check-docs figures wheel bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -160,6 +161,10 @@ docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(DOCS)/.installed
 	$(DOCS)/bin/mkdocs build --quiet
 	@echo "The site: $(CURDIR)/site/index.html"
+
+# Needs the system's Chromium.
+check-docs: docs
+	$(DOCS)/bin/python docs/check_site.py
 
 $(DOCS)/.installed: constraints-docs.txt | $(BIN)/python
 	$(BIN)/python -m venv $(DOCS)
