@@ -11,3 +11,12 @@ def patch():
     with pytest.MonkeyPatch.context() as monkeypatch, nano.eager():
         nano.define(monkeypatch)
         yield monkeypatch
+
+
+@pytest.fixture(scope="module")
+def sharing_patch():
+    """The same for many steps of few kinds of models, which share their traced steps."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        nano.define(monkeypatch)
+        nano.share_steps(monkeypatch)
+        yield monkeypatch

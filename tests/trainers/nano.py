@@ -51,16 +51,28 @@ def define_with_large(monkeypatch):
 
 
 @contextlib.contextmanager
-def eager():
-    """TensorFlow runs steps one operation after the other: tracing takes longer than training."""
+def eager(eagerly: bool = True):
+    """TensorFlow runs one operation after the other: faster than tracing what runs a few times."""
     if keras.backend.backend() != "tensorflow":
         yield
         return
     import tensorflow as tf
 
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(eagerly)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def share_steps(monkeypatch):
+    """Lets models that are alike train by the same traced steps, as a monkeypatch does."""
+    if keras.backend.backend() == "tensorflow":
+        from tests.trainers.shared_steps import SharedSteps
+        from trainers.engines import strategies
+
+        monkeypatch.setattr(strategies, "TensorFlowEngine", SharedSteps)
 
 
 def write_text(path: pathlib.Path, seed: int = 0, paragraphs: int = 200) -> pathlib.Path:

@@ -29,8 +29,9 @@ PLAN = {
 
 @pytest.fixture(scope="module")
 def patch():
-    with pytest.MonkeyPatch.context() as monkeypatch, nano.eager():
+    with pytest.MonkeyPatch.context() as monkeypatch:
         nano.define_with_large(monkeypatch)
+        nano.share_steps(monkeypatch)
         yield monkeypatch
 
 

@@ -77,7 +77,7 @@ def test_fusions_of_two_take_what_was_found_for_self_fusion():
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, patch):
+def world(tmp_path_factory, sharing_patch):
     """A sweep over two arms, and plans that take its result, trained by one command."""
     folder = tmp_path_factory.mktemp("tuning")
     nano.write_tokens(folder)

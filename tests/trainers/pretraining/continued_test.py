@@ -46,7 +46,7 @@ ARGUMENTS = ("--size=nano", "--noprogress", "--steps=then:2")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, patch):
+def world(tmp_path_factory, sharing_patch):
     folder = tmp_path_factory.mktemp("continued")
     nano.write_tokens(folder)
     (folder / "plan.json").write_text(json.dumps(PLAN))
@@ -93,7 +93,7 @@ class Killed(Exception):
     """A process that ends."""
 
 
-def test_a_part_that_was_interrupted_goes_on_exactly(world, patch):
+def test_a_part_that_was_interrupted_goes_on_exactly(world, sharing_patch):
     config = asked(world, workdir="w2", plan="parts")
     save = checkpoints.Writer.save
 
@@ -103,7 +103,7 @@ def test_a_part_that_was_interrupted_goes_on_exactly(world, patch):
         raise Killed
 
     kills = 0
-    with patch.context() as killing:
+    with sharing_patch.context() as killing:
         killing.setattr(checkpoints.Writer, "save", save_and_end)
         while RunState(world / "w2").record("last") is None:
             with contextlib.suppress(Killed):

@@ -19,7 +19,13 @@ from trainers.pretraining import run, theory_monitor
 from trainers.runs.state import RunState
 from trainers.training.logs import read_metrics
 
-FLAGS = ("--plan=self_fusion", "--size=nano", "--noprogress", "--strategy=one_device")
+FLAGS = (
+    "--plan=self_fusion",
+    "--size=nano",
+    "--noprogress",
+    "--strategy=one_device",
+    "--eval_batches=1",
+)
 # The source's last step is its third: scale / sqrt(2 + 10); the fused model's next, 1 / sqrt(3).
 RATES = (
     "--learning_rate_offset=small_0:10,self_fusion:0",

@@ -1,6 +1,7 @@
 """A model, data and costs that train in milliseconds, for the tests of loop and engines."""
 
 import dataclasses
+import functools
 import itertools
 import os
 import pathlib
@@ -11,6 +12,7 @@ import numpy as np
 from keras import layers
 
 import keras_fusion as kf
+from trainers.engines.state import state_variables
 from trainers.training import loop
 from trainers.training.config import StageJob, StepCosts, TrainConfig, Watch
 
@@ -64,6 +66,7 @@ def make_model(dropout=0.1, width=16):
     return keras.Model(inputs, logits)
 
 
+@functools.cache
 def poisoned(what="loss"):
     """A model whose loss a batch with `poison` makes infinite, or only the update after it."""
 
@@ -98,9 +101,22 @@ def make_engine(strategy=None, dropout=0.1, optimizer="adafactor"):
     return engine
 
 
+@functools.cache
+def _parts(make):
+    """A model, an optimizer, and the state that they begin with: making them takes long."""
+    model, optimizer = make(), make_optimizer()
+    optimizer.build(model.trainable_variables)
+    variables = state_variables(model, optimizer).values()
+    return model, optimizer, [(variable, np.array(variable)) for variable in variables]
+
+
 def run(folder, batches=None, optimizer=None, engine=None, make=make_model, **options):
-    """Trains 40 steps in `folder`, with a checkpoint every 10; returns (result, state)."""
-    from trainers.engines.tensorflow import TensorFlowEngine
+    """Trains 40 steps in `folder`, with a checkpoint every 10; returns (result, state).
+
+    Without an `engine` and an `optimizer`, runs share the model, as if it were new, and its traced
+    steps.
+    """
+    from tests.trainers.shared_steps import SharedSteps
 
     lengths = {
         "steps": 40,
@@ -110,8 +126,12 @@ def run(folder, batches=None, optimizer=None, engine=None, make=make_model, **op
         "log_every": 10,
         "steps_per_call": 7,
     }
-    engine = engine or TensorFlowEngine()
-    with engine.scope():
+    engine = engine or SharedSteps()
+    if optimizer is None and isinstance(engine, SharedSteps):
+        model, optimizer, start = _parts(make)
+        for variable, value in start:
+            variable.assign(value)
+    else:
         model, optimizer = make(), optimizer or make_optimizer()
     parts = {"engine": engine, "model": model, "optimizer": optimizer}
     data = {"batches": batches or Batches(), "validation": Batches(), "costs": COSTS}

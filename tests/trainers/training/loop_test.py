@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.trainers.shared_steps import SharedSteps
 from tests.trainers.training import loop_support as support
 from trainers import checkpoints, stopping
 from trainers.checkpoints import Keep
@@ -30,7 +31,7 @@ def whole(tmp_path_factory):
     """A run that nothing stopped: (folder, result, state)."""
     folder = tmp_path_factory.mktemp("whole")
     began = time.perf_counter()
-    result, state = support.run(folder)
+    result, state = support.run(folder, engine=TensorFlowEngine())
     # All of it, compilation too, for the test of what device_seconds leaves out.
     (folder / "wall_seconds").write_text(str(time.perf_counter() - began))
     return folder, result, state
@@ -157,7 +158,7 @@ def test_stopped_by_a_signal(tmp_path, whole):
     assert_same_metrics(tmp_path, whole[0])
 
 
-class Hosts(TensorFlowEngine):
+class Hosts(SharedSteps):
     """One of several hosts; another one has a signal at the k-th question."""
 
     def __init__(self, is_chief, stop_at=10**6):
@@ -246,6 +247,7 @@ def test_interrupted_in_evaluation_and_while_saving(tmp_path, whole, monkeypatch
 
 KILLED = """
 import os, signal, sys
+from tests.trainers.shared_steps import SharedSteps
 from tests.trainers.training import loop_support as support
 def kill(index):
     if index == 33:
