@@ -19,37 +19,48 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def harness(tmp_path_factory):
-    with Zygote() as zygote:
-        yield Harness(zygote, tmp_path_factory.mktemp("faults"))
+def zygote():
+    with Zygote(eager=True) as zygote:
+        yield zygote
 
 
-@pytest.mark.parametrize(
-    "kills",
-    [
-        # While the device works; and when the resume has put a checkpoint in its place.
-        [
-            Point(ENGINE, 3, "inside", 0.0),
-            Point("trainers.checkpoints.writer:_put_in_place", 0, "after"),
-        ],
-        # In the middle of the second stage's weights.
-        pytest.param([Point("file:model.safetensors", 4, "inside", 100)], marks=pytest.mark.slow),
-        # In the middle of the fusion; and when the fused stage writes what it is.
-        pytest.param(
-            [
-                Point("trainers.pretraining.stage:make_model", 1, "inside", 3000),
-                Point("file:.stage.json.partial", 0, "inside", 30),
-            ],
-            marks=pytest.mark.slow,
-        ),
-    ],
-    ids=["step, checkpoint", "weights", "fusion, settings"],
-)
-def test_killed_runs_end_as_one_that_was_not(harness, kills, request):
-    outcome = harness.kill(f"killed_{request.node.callspec.indices['kills']}", kills)
+@pytest.fixture(scope="module")
+def one_stage(zygote, tmp_path_factory):
+    # Two checkpoints, both behind the one that a signal brings: they alone stay.
+    flags = ("--plan=baseline", "--steps=6", "--checkpoint_every=5", "--eval_every=6")
+    return Harness(zygote, tmp_path_factory.mktemp("one_stage"), *flags, "--eval_batches=1")
+
+
+@pytest.fixture(scope="module")
+def two_stages(zygote, tmp_path_factory):
+    return Harness(zygote, tmp_path_factory.mktemp("two_stages"))
+
+
+def assert_survived(harness, *kills):
+    outcome = harness.kill(f"killed_{len(kills)}_times", kills)
     assert outcome.fault == ""
     assert outcome.lost == {}
-    assert outcome.killed == tuple(kills)
+    assert outcome.killed == kills
+
+
+def test_a_killed_run_ends_as_one_that_was_not(one_stage):
+    """Killed while the device works; and when the resume has put a checkpoint in its place."""
+    placed = Point("trainers.checkpoints.writer:_put_in_place", 0, "after")
+    assert_survived(one_stage, Point(ENGINE, 3, "inside", 0.0), placed)
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_the_second_stages_weights(two_stages):
+    assert_survived(two_stages, Point("file:model.safetensors", 4, "inside", 100))
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_a_fusion_and_when_the_stage_writes_what_it_is(two_stages):
+    assert_survived(
+        two_stages,
+        Point("trainers.pretraining.stage:make_model", 1, "inside", 3000),
+        Point("file:.stage.json.partial", 0, "inside", 30),
+    )
 
 
 class Paused:
@@ -95,27 +106,27 @@ class Paused:
         return self.harness.lost(self.folder)
 
 
-def test_sigterm_in_training_saves_and_goes_on(harness):
-    run = Paused(harness, "sigterm", ENGINE, 2, "inside", 20)
+def test_sigterm_in_training_saves_and_goes_on(one_stage):
+    run = Paused(one_stage, "sigterm", ENGINE, 1, "inside", 20)
     with run.waiting() as pid:
         # Meanwhile another process is refused, and a report reads what there is.
-        second = harness.zygote.run(run.folder, harness.flags)
+        second = one_stage.zygote.run(run.folder, one_stage.flags)
         assert (second.code, second.output.count("\n")) == (2, 1)
-        assert f"process {pid} on " in second.output and "small_0" in second.output
+        assert f"process {pid} on " in second.output and "baseline" in second.output
         assert reports.write_report(run.folder / "w").exists()
         os.kill(pid, signal.SIGTERM)
     assert run.ended.code == 75, run.ended.output
-    # Calls end at 2, 3 and 4; the third is the one that was going on.
+    # Calls end at 2, 4, 5 and 6; the second is the one that was going on.
     line = "stopped at step 4 by SIGTERM, saved; give the same command again to resume\n"
     assert run.ended.output.endswith(line)
-    assert (run.folder / "w/small_0/checkpoints/step_00000004/COMMITTED").exists()
+    assert (run.folder / "w/baseline/checkpoints/step_00000004/COMMITTED").exists()
     lost = run.finish()
     assert {name for name in lost if not name.startswith("report/")} == set()
 
 
 @pytest.mark.slow  # stopping_test.py has the signals, the test above a stopped program
-def test_sigint_in_a_fusion_ends_at_once(harness):
-    run = Paused(harness, "sigint", "trainers.pretraining.stage:make_model", 1, "inside", 3000)
+def test_sigint_in_a_fusion_ends_at_once(two_stages):
+    run = Paused(two_stages, "sigint", "trainers.pretraining.stage:make_model", 1, "inside", 3000)
     with run.waiting() as pid:
         os.kill(pid, signal.SIGINT)
     assert run.ended.code == 75, run.ended.output

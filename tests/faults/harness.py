@@ -52,11 +52,12 @@ class Harness:
     Args:
         zygote: starts the processes.
         folder: an empty folder for all of it.
+        *flags: of the command, after `FLAGS`, which they override.
     """
 
-    def __init__(self, zygote: Zygote, folder: pathlib.Path):
+    def __init__(self, zygote: Zygote, folder: pathlib.Path, *flags: str):
         self.zygote, self._folder = zygote, folder
-        self.flags = (*FLAGS, f"--data_dir={nano.write_tokens(folder / 'tokens')}")
+        self.flags = (*FLAGS, *flags, f"--data_dir={nano.write_tokens(folder / 'tokens')}")
         self.expected = self._whole("whole")
 
     def record(self) -> dict:

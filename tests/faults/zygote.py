@@ -31,10 +31,16 @@ class Ended:
 class Zygote:
     """Starts runs of `trainers.pretrain`, one process each.
 
+    Args:
+        eager: their steps run one operation after the other: tracing takes longer than training.
+
     Example:
         with Zygote() as zygote:
             ended = zygote.run(folder, ["--plan=baseline", …], Point("trainers.training.loop:…", 3))
     """
+
+    def __init__(self, eager: bool = False):
+        self._arguments = ["eager"] if eager else []
 
     def __enter__(self) -> "Zygote":
         environment = dict(
@@ -46,7 +52,7 @@ class Zygote:
             TF_NUM_INTRAOP_THREADS="1",
             TF_NUM_INTEROP_THREADS="1",
         )
-        command = [sys.executable, "-m", "tests.faults.zygote"]
+        command = [sys.executable, "-m", "tests.faults.zygote", *self._arguments]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=ROOT
@@ -86,6 +92,9 @@ def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # What libraries print is no answer.
     _import()
+    if "eager" in sys.argv:
+        # Only a flag: nothing of TensorFlow runs.
+        sys.modules["tensorflow"].config.run_functions_eagerly(True)
     logs = {}
     for line in sys.stdin:
         job = json.loads(line)
