@@ -1,7 +1,9 @@
 """Background writing: what stays, whose error it is, memory, and death at every line."""
 
+import ast
 import os
 import pathlib
+import resource
 import shutil
 import subprocess
 import tracemalloc
@@ -253,9 +255,7 @@ import numpy as np
 from trainers import checkpoints
 from trainers.checkpoints import format, reading, tensors, writer
 warnings.simplefilter("error")
-root = pathlib.Path(sys.argv[1])
-there, step = eval(sys.argv[2]), int(sys.argv[3])
-stride, lines = int(sys.argv[4]), 0
+stride, lines = int(sys.argv[2]), 0
 modules = (format, reading, tensors, writer, shutil)
 traced = {module.__file__ for module in modules}
 
@@ -276,50 +276,54 @@ def trace(frame, event, _):
             os.kill(os.getpid(), signal.SIGKILL)
     return trace
 
-for old in there:
-    checkpoints.save(root / "before", old, state(old), {"value": old}, score=old)
-deadline, survived, kinds = 1, 0, set()
-while True:
-    shutil.rmtree(root / "work", ignore_errors=True)
-    if there:
-        shutil.copytree(root / "before", root / "work")
-    child = os.fork()
-    if child == 0:
-        threading.settrace(trace)
-        sys.settrace(trace)
-        save(-1)
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    for _, path in format.step_folders(root / "work"):
-        checkpoints.load(path)
-    found = checkpoints.latest(root / "work")
-    if found is None:
-        assert not there
-    else:
-        value = found.config["value"]
-        assert value == -1 if found.step == step and step not in there else value in (-1, *there)
-        assert (found.state()["model/a"] == value).all() and found.step >= max(there, default=0)
-        kinds.add(value)
-    if status == 0:
-        break
-    assert os.WTERMSIG(status) == signal.SIGKILL, status
-    save(-2)
-    names = os.listdir(root / "work")
-    assert checkpoints.latest(root / "work").config["value"] == -2
-    assert not any(".partial" in name or ".replaced" in name for name in names), names
-    survived, deadline = survived + 1, deadline + stride
-print(survived, sorted(kinds))
+for number, (there, step) in enumerate(eval(sys.argv[3])):
+    root = pathlib.Path(sys.argv[1]) / str(number)
+    root.mkdir()
+    for old in there:
+        checkpoints.save(root / "before", old, state(old), {"value": old}, score=old)
+    deadline, survived, kinds = 1, 0, set()
+    while True:
+        shutil.rmtree(root / "work", ignore_errors=True)
+        if there:
+            shutil.copytree(root / "before", root / "work")
+        child = os.fork()
+        if child == 0:
+            threading.settrace(trace)
+            sys.settrace(trace)
+            save(-1)
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        for _, path in format.step_folders(root / "work"):
+            checkpoints.load(path)
+        found = checkpoints.latest(root / "work")
+        if found is None:
+            assert not there
+        else:
+            value = found.config["value"]
+            new = found.step == step and step not in there
+            assert value == -1 if new else value in (-1, *there)
+            assert (found.state()["model/a"] == value).all()
+            assert found.step >= max(there, default=0)
+            kinds.add(value)
+        if status == 0:
+            break
+        assert os.WTERMSIG(status) == signal.SIGKILL, status
+        save(-2)
+        names = os.listdir(root / "work")
+        assert checkpoints.latest(root / "work").config["value"] == -2
+        assert not any(".partial" in name or ".replaced" in name for name in names), names
+        survived, deadline = survived + 1, deadline + stride
+    print([survived, sorted(kinds)])
 """
 
 
-def die_at_every_line(folder, there, step, stride):
-    """Returns how many deaths were survived, and what `latest` found after them."""
-    command = python(KILLED, folder, there, step, stride)
+def die_at_every_line(folder, cases, stride):
+    """For each case: how many deaths were survived, and what `latest` found after them."""
+    command = python(KILLED, folder, stride, [CASES[case][:2] for case in cases])
     command["env"] |= {"KERAS_BACKEND": "numpy", "OPENBLAS_NUM_THREADS": "1"}
-    ran = subprocess.run(**command, capture_output=True, text=True, timeout=600)
+    ran = subprocess.run(**command, capture_output=True, text=True, timeout=900)
     assert ran.returncode == 0, ran.stderr[-4000:]
-    survived, kinds = ran.stdout.split(maxsplit=1)
-    return int(survived), eval(kinds)
+    return [ast.literal_eval(line) for line in ran.stdout.splitlines()]
 
 
 CASES = {
@@ -330,43 +334,35 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", ["one is removed", "the only one is replaced"])
-def test_killed_now_and_then(tmp_path, case):
-    there, step, found = CASES[case]
-    survived, kinds = die_at_every_line(tmp_path, there, step, stride=41)
-    assert survived > 5 and kinds == found
+def test_killed_now_and_then(tmp_path):
+    cases = ["one is removed", "the only one is replaced"]
+    for case, (survived, values) in zip(
+        cases, die_at_every_line(tmp_path, cases, stride=41), strict=True
+    ):
+        assert survived > 5 and values == CASES[case][2], case
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
-def test_killed_at_every_line(tmp_path, case):
-    there, step, found = CASES[case]
-    survived, kinds = die_at_every_line(tmp_path, there, step, stride=1)
-    assert survived > 200 and kinds == found
+def test_killed_at_every_line(tmp_path):
+    for case, (survived, values) in zip(
+        CASES, die_at_every_line(tmp_path, CASES, stride=1), strict=True
+    ):
+        assert survived > 200 and values == CASES[case][2], case
 
 
-FULL = """
-import resource, sys
-import numpy as np
-from trainers import checkpoints
-from trainers.errors import UserError
-folder, limit = sys.argv[1], int(sys.argv[2])
-if limit:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-small, large = np.ones(1000, np.float32), np.ones(1_000_000, np.float32)
-with checkpoints.Writer(folder, checkpoints.Keep(newest=1)) as writer:
-    writer.save(1, {"model/a": small, "optimizer/a": small}, {})
-    writer.save(2, {"model/a": small, "optimizer/a": large}, {})
-    try:
-        writer.save(3, {"model/a": small}, {})
-    except UserError as error:
-        print(error)
-"""
+def fill(folder):
+    """Saves a checkpoint for which there is room and one that is too large; returns the error."""
+    small, large = np.ones(1000, np.float32), np.ones(1_000_000, np.float32)
+    with Writer(folder, Keep(newest=1)) as writer:
+        writer.save(1, {"model/a": small, "optimizer/a": small}, {})
+        writer.save(2, {"model/a": small, "optimizer/a": large}, {})
+        with pytest.raises(UserError) as caught:
+            writer.save(3, {"model/a": small}, {})
+    return str(caught.value)
 
 
-def assert_survived_full_disk(folder, ran, reason):
-    assert ran.returncode == 0, ran.stderr[-4000:]
-    (line,) = ran.stdout.splitlines()
+def assert_survived_full_disk(folder, line, reason):
+    assert "\n" not in line
     assert "step_00000002" in line and reason in line and "Make room" in line
     assert os.listdir(folder) == ["step_00000001"]
     with warnings.catch_warnings():
@@ -376,10 +372,20 @@ def assert_survived_full_disk(folder, ran, reason):
 
 
 def test_a_limit_on_the_size_of_files(tmp_path):
-    command = python(FULL, tmp_path, 100_000)
-    command["env"]["KERAS_BACKEND"] = "numpy"
-    ran = subprocess.run(**command, capture_output=True, text=True, timeout=300)
-    assert_survived_full_disk(tmp_path, ran, "File too large")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        line = fill(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert_survived_full_disk(tmp_path, line, "File too large")
+
+
+FULL = """
+import sys
+from tests.trainers.checkpoints.writer_test import fill
+print(fill(sys.argv[1]))
+"""
 
 
 def test_a_full_disk(tmp_path):
@@ -390,8 +396,9 @@ def test_a_full_disk(tmp_path):
     isolated = ["unshare", "--mount", "--map-root-user", "sh", "-e", "-c"]
     if not shutil.which("unshare") or subprocess.run([*isolated, mount]).returncode:
         pytest.skip("No file system can be mounted here.")
-    command = python(FULL, disk, 0)
+    command = python(FULL, disk)
     command["env"]["KERAS_BACKEND"] = "numpy"
     command["args"] = [*isolated, f'{mount}; "$@"; cp -r {disk} {copy}', "sh", *command["args"]]
     ran = subprocess.run(**command, capture_output=True, text=True, timeout=300)
-    assert_survived_full_disk(copy, ran, "No space left on device")
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    assert_survived_full_disk(copy, ran.stdout.rstrip("\n"), "No space left on device")
