@@ -28,38 +28,88 @@ ARGUMENTS = (
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def run(*command, **environment):
-    """Runs Python in a process of its own, without a backend that the user would have chosen."""
-    inherited = {
+# The program; then in the same process, as both take long to import and have virtual devices: bytes
+# that JAX's own backward pass closes over, beside XLA's account of the compiled step.
+_PROGRAM = """
+    import json, math, pathlib, runpy, sys
+
+    try:
+        runpy.run_module("trainers.mesh_report", run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, end.code
+
+    import jax
+    import keras_fusion as kf
+    from trainers.mesh_costs import measure
+    from trainers.mesh_costs.config import MeshReportConfig
+    from trainers.errors import UserError
+    from trainers.data import spans
+    from trainers.engines.losses import loss_sums
+
+    config = kf.models.T5Config.from_size("tiny_s", num_layers=1)
+    found = {}
+
+    def measured(mesh, parts=1):
+        step = MeshReportConfig(mesh, batch_size=32, input_length=64, microbatches=parts)
+        return measure.measure(config, step)
+
+    for name, parts in (("whole", 1), ("in parts", 4)):
+        found[name] = measured("batch:1", parts).to_dict()
+    try:
+        measured("model:3")
+    except UserError as error:
+        found["error"] = str(error)
+    model = kf.models.T5(config, seed=0)
+    weights = [v.value for v in model.trainable_variables]
+    others = [v.value for v in model.non_trainable_variables]
+    ids = jax.ShapeDtypeStruct((32, 64), "int32")
+    targets = jax.ShapeDtypeStruct((32, spans.target_length(spans.raw_length(64))), "int32")
+
+    def backward(weights, ids, targets):
+        def loss(weights):
+            batch = {"encoder_token_ids": ids, "decoder_token_ids": targets}
+            logits, _ = model.stateless_call(weights, others, batch, training=True)
+            return loss_sums(logits, targets).loss
+        return jax.vjp(loss, weights)[1]
+
+    kept = jax.tree.leaves(jax.eval_shape(backward, weights, ids, targets))
+    found["kept"] = sum(math.prod(each.shape) * each.dtype.itemsize for each in kept)
+    found["tensorflow"] = "tensorflow" in sys.modules
+    pathlib.Path("activations.json").write_text(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("report")
+
+
+@pytest.fixture(scope="module")
+def reported(folder):
+    """The finished process and the JSON of a small model and its fusion on a mesh of 2 x 2."""
+    arguments = (*ARGUMENTS, "--mesh_shape=batch:2,model:2", "--fuse=2", "--output=report.json")
+    # Without a backend that the user would have chosen.
+    environment = {
         name: value
         for name, value in os.environ.items()
         if name not in ("KERAS_BACKEND", "JAX_PLATFORMS")
     }
     # The program adds flags to these, which make compiling faster.
-    inherited["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env=inherited | environment,
+    environment |= {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(_PROGRAM), *arguments],
+        cwd=folder,
+        env=environment,
         capture_output=True,
         text=True,
     )
+    assert done.returncode == 0, done.stderr
+    return done, json.loads((folder / "report.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def reported(tmp_path_factory):
-    """The finished process and the JSON of a small model and its fusion on a mesh of 2 x 2."""
-    path = tmp_path_factory.mktemp("report") / "report.json"
-    done = run(
-        "-m",
-        "trainers.mesh_report",
-        *ARGUMENTS,
-        "--mesh_shape=batch:2,model:2",
-        "--fuse=2",
-        f"--output={path}",
-    )
-    assert done.returncode == 0, done.stderr
-    return done, json.loads(path.read_text())
+def activations(reported, folder):
+    return json.loads((folder / "activations.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -172,59 +222,6 @@ def test_report_prints_a_table_and_its_progress(reported):
         f"{found['models'][0]['costs']['weight_bytes'] / 1e3:.3f}",
         "kB",
     ]
-
-
-# Bytes that JAX's own backward pass closes over, beside XLA's account of the compiled step.
-_ACTIVATIONS = """
-    import json, math, sys
-    import jax
-    import keras_fusion as kf
-    from trainers.mesh_costs import measure, run
-    from trainers.mesh_costs.config import MeshReportConfig
-    from trainers.errors import UserError
-    from trainers.data import spans
-    from trainers.engines.losses import loss_sums
-
-    run.make_devices(3)
-    config = kf.models.T5Config.from_size("tiny_s", num_layers=1)
-    found = {}
-
-    def measured(mesh, parts=1):
-        step = MeshReportConfig(mesh, batch_size=32, input_length=64, microbatches=parts)
-        return measure.measure(config, step)
-
-    for name, parts in (("whole", 1), ("in parts", 4)):
-        found[name] = measured("batch:1", parts).to_dict()
-    try:
-        measured("model:3")
-    except UserError as error:
-        found["error"] = str(error)
-    model = kf.models.T5(config, seed=0)
-    weights = [v.value for v in model.trainable_variables]
-    others = [v.value for v in model.non_trainable_variables]
-    ids = jax.ShapeDtypeStruct((32, 64), "int32")
-    targets = jax.ShapeDtypeStruct((32, spans.target_length(spans.raw_length(64))), "int32")
-
-    def backward(weights, ids, targets):
-        def loss(weights):
-            batch = {"encoder_token_ids": ids, "decoder_token_ids": targets}
-            logits, _ = model.stateless_call(weights, others, batch, training=True)
-            return loss_sums(logits, targets).loss
-        return jax.vjp(loss, weights)[1]
-
-    kept = jax.tree.leaves(jax.eval_shape(backward, weights, ids, targets))
-    found["kept"] = sum(math.prod(each.shape) * each.dtype.itemsize for each in kept)
-    found["tensorflow"] = "tensorflow" in sys.modules
-    print(json.dumps(found))
-"""
-
-
-@pytest.fixture(scope="module")
-def activations():
-    script = textwrap.dedent(_ACTIVATIONS)
-    done = run("-c", script, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def test_temporaries_are_what_the_backward_pass_keeps(activations):
