@@ -140,22 +140,6 @@ def test_top_level_names_sees_what_runs_on_import():
     assert top_level_names(source) == {"jax", "os", "numpy"}
 
 
-def test_library_and_data_need_no_tensorflow_with_jax():
-    """Imports every module of both where TensorFlow and optional packages are absent."""
-    names = [n for n in modules(*PACKAGES) if n.startswith(("keras_fusion", "trainers.data"))]
-    blocked = ("tensorflow", "tensorflow_text", "tensorflow_datasets")
-    blocked += ("keras_hub", "safetensors", "transformers")
-    program = (
-        f"import importlib, sys\nsys.modules.update(dict.fromkeys({blocked!r}))\n"
-        f"for name in {names!r}:\n    importlib.import_module(name)\n"
-    )
-    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-
-
 def test_every_module_is_imported_by_some_test():
     ours = set(modules(*FOLDERS))
     # A program that a test starts stands in a string: `python -m trainers.mesh_report`.

@@ -5,16 +5,21 @@ import subprocess
 
 import pytest
 
+from tests.project_test import PACKAGES, modules
 from tests.trainers import nano
 from tests.trainers.training import loop_support
+from tests.trainers.training.logs_test import read_events
 
 # Everything that is TensorFlow's own, or that would pull it in.
 WITHOUT = """
 import sys
 
+ABSENT = ("tensorflow", "tensorflow_datasets", "tensorflow_text", "tf_keras")
+ABSENT += ("keras_hub", "safetensors", "transformers")
+
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("tensorflow", "tf_keras", "tensorflow_datasets"):
+        if name.partition(".")[0] in ABSENT:
             raise ImportError(f"{name} is not installed here")
 
 sys.meta_path.insert(0, Refuse())
@@ -23,18 +28,20 @@ sys.meta_path.insert(0, Refuse())
 PRETRAIN = (
     WITHOUT
     + """
-import json, pytest
+import importlib, json, pytest
 from tests.trainers import nano
 from trainers import pretrain
 
 with pytest.MonkeyPatch.context() as patch:
     nano.define(patch)
-    folder, data = sys.argv[1:]
+    folder, data, *modules = sys.argv[1:]
     config = nano.config_of(
         pretrain, "--size=nano", "--plan=self_fusion", f"--workdir={folder}", f"--data_dir={data}",
         "--mesh_shape=batch:2,model:2", "--noprogress", "--dropout=0.1", "--eval_batches=1",
     )
     report = pretrain.pretrain(config)
+for name in modules:
+    importlib.import_module(name)
 print(json.dumps({
     "records": list(nano.records(report.parents[1]).values()),
     "report": report.stat().st_size,
@@ -46,10 +53,11 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """Results of a process that fused and trained on a mesh."""
+    """Results of a process that fused and trained on a mesh, and imported library and data."""
     folder = tmp_path_factory.mktemp("no_tensorflow")
     data = nano.write_tokens(folder)
-    child = loop_support.python(PRETRAIN, folder / "w", data)
+    needed = [n for n in modules(*PACKAGES) if n.startswith(("keras_fusion", "trainers.data"))]
+    child = loop_support.python(PRETRAIN, folder / "w", data, *needed)
     child["env"] |= {
         "KERAS_BACKEND": "jax",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4 "
@@ -57,7 +65,8 @@ def found(tmp_path_factory):
     }
     ran = subprocess.run(**child, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr[-4000:]
-    return json.loads(ran.stdout.splitlines()[-1])
+    events = read_events(folder / "w" / "small_0" / "tensorboard")
+    return json.loads(ran.stdout.splitlines()[-1]) | {"events": events}
 
 
 def test_stages_train_and_fuse_on_a_mesh(found):
@@ -69,6 +78,10 @@ def test_stages_train_and_fuse_on_a_mesh(found):
 
 def test_nothing_of_tensorflow_was_loaded(found):
     assert found["loaded"] == []
+
+
+def test_tensorboard_reads_the_logs(found):
+    assert [step for step, _ in found["events"]["eval/loss"]] == [0, 2, 3]
 
 
 def test_the_refusal_works():
