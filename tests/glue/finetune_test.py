@@ -9,7 +9,7 @@ import pytest
 import keras_fusion as kf
 from glue import finetune, results
 from glue.data import synthetic
-from glue.finetuning import evaluation, run, vocabularies
+from glue.finetuning import evaluation, greedy, run, vocabularies
 from glue.finetuning.pretrained import of_plan, open_pretrained
 from glue.reports import glue_page
 from tests.glue import languages, layouts
@@ -52,7 +52,7 @@ def world(tmp_path_factory):
     state.open(hashes)
     state.start_stage("small_0", {}, {})
     home = state.stage_dir("small_0")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, nano.eager():
         nano.define(patch)
         config = kf.models.T5Config.from_size(
             "nano_s", vocabulary_size=tokens["vocabulary"]["padded_size"]
@@ -65,7 +65,28 @@ def world(tmp_path_factory):
         checkpoints.save(home / checkpoints.CHECKPOINT_FOLDER, 3, weights, settings)
         fuse.fuse(fuse.FuseConfig((str(home),) * 2, f"{folder}/w/fused", noise=0.1))
         patch.setattr(synthetic, "SIZES", {"train": 40, "validation": 12, "test": 4})
+        patch.setattr(greedy, "predictor", sharing(greedy.predictor))
         yield folder
+
+
+def sharing(make):
+    """Models of one configuration share the traced function that generates."""
+    first = {}
+
+    def predictor(model, vocabulary, *lengths):
+        kind = model.config, lengths
+        if kind not in first:
+            first[kind] = model, make(model, vocabulary, *lengths)
+        twin, predict = first[kind]
+
+        def shared(texts):
+            twin.set_weights(model.get_weights())
+            with nano.eager(False):
+                return predict(texts)
+
+        return shared
+
+    return predictor
 
 
 def config(world, *arguments, results_folder="g", stage="fused"):
