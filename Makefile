@@ -1,6 +1,7 @@
 # make demo       train a small T5, fuse it with itself, train on, and compare with a big one from scratch
 # make paper      the paper's pretraining experiments at tiny size: about 80 minutes on two cores
 # make paper-fast the same in minutes, with runs too short to show anything: does it all work?
+# make gains      ways to fuse and to grow at equal compute, then the best with more: many hours
 # make table5     models pretrained, fused or not, fine-tuned on GLUE: Tables 5, 6, 7; an hour
 # make test       the fast tests: all with TensorFlow, then the library's and the mesh's with JAX
 # make test-all   the slow ones as well
@@ -49,6 +50,8 @@ PAPER_FAST = PAPER_DIR=paper_fast PAPER_REPEATS=2 \
   PAPER_TUNE="--tune_arms=small_0 --tune_warmups=1 --tune_scales=0.5,1" \
   PAPER_LISTS="--sigmas=0.5 --offsets=-5,5 --fuse_at=10 --theory_every=10 --keep_every=10"
 PAPER_PLANS := table1,offsets,zero_blocks,when_to_fuse,figure2,four_at_once,pair_then_self
+GAINS_DIR ?= gains
+GAINS_ARGS ?= --size=tiny --corpus=docs
 # Without files of the benchmark (GLUE_DIR=FOLDER, with CoLA/train.tsv and so on) the tasks are
 # those of TensorFlow Datasets.
 TABLE5_DIR ?= table5
@@ -72,8 +75,8 @@ FAULTS_ARGS ?= --points=30 --seed=0
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo paper paper-fast table5 test test-all test-torch test-interop faults lint \
-  format docs check-docs figures wheel bench clean
+.PHONY: help install demo paper paper-fast gains table5 test test-all test-torch test-interop faults \
+  lint format docs check-docs figures wheel bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -120,6 +123,15 @@ paper: $(INSTALLED)
 
 paper-fast: $(INSTALLED)
 	$(MAKE) paper $(PAPER_FAST)
+
+# The screening, then the finals; either may be stopped and given again.
+gains: export TF_NUM_INTRAOP_THREADS ?= 1
+gains: $(INSTALLED)
+	KERAS_BACKEND=tensorflow $(BIN)/python -m trainers.pretrain --plan=gains --workdir=$(GAINS_DIR) \
+	  $(GAINS_ARGS)
+	KERAS_BACKEND=tensorflow $(BIN)/python -m trainers.pretrain --plan=gains --workdir=$(GAINS_DIR) \
+	  $(GAINS_ARGS) --gains_arms=best --gains_budgets=1,3,9 --gains_seeds=5
+	@echo "The report: $(CURDIR)/$(GAINS_DIR)/report/report.html"
 
 table5: export TF_NUM_INTRAOP_THREADS ?= 1
 table5: export KERAS_BACKEND = tensorflow

@@ -17,10 +17,12 @@ The fields of a stage are those of `trainers.plans.graph.Stage`; all but name an
 left out.
 Stages may stand in any order. A source `a@500` is the checkpoint of `a` at step 500, which has to
 be one of those that it writes (`--checkpoint_every`). A stage with `"init": "continued"` trains its
-source for more steps, `"until"` it is as accurate as another stage was at its end. Settings are
-those of the flags; they win over flags for a size, not over flags for the stage. A stage of a known
-plan may be written down once more: where it says the same, it is the same stage and is trained
-once.
+source for more steps, `"until"` it is as accurate as another stage was at its end; one with
+`"init": "stacked"` has the layers of its source `copies` times. A self-fusion that grows along some
+axes, as with `"settings": {"grow": "mlp"}`, has the size letter of its source: its model lies
+between the sizes. Settings are those of the flags; they win over flags for a size, not over flags
+for the stage. A stage of a known plan may be written down once more: where it says the same, it is
+the same stage and is trained once.
 """
 
 import json

@@ -254,7 +254,14 @@ class PretrainConfig:
 
 
 def _check_plans_of_options(config: PretrainConfig):
-    """Refuses lists for plans that are not asked for."""
+    """Refuses lists for plans that are not asked for, and candidates around what is not found."""
+    if {tuning.NAME, gains.NAME} <= {*config.plan}:
+        raise UserError(
+            f"--plan={gains.NAME} in a command of its own, whose sweeps are around what "
+            f"--plan={tuning.NAME} has found",
+            f"plan={','.join(config.plan)!r}",
+            f"Give the command with --plan={tuning.NAME} first, then the other",
+        )
     for name, plan in READERS.items():
         value = getattr(config.plan_options, name)
         if value is not None and plan not in config.plan:

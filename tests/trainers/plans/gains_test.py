@@ -12,6 +12,7 @@ from trainers.plans import Basis, gains, settings
 from trainers.plans.arms import ARMS, FUSED, PEER, REFERENCE
 from trainers.plans.options import PlanOptions
 from trainers.plans.widths import check_widths, model_fields
+from trainers.pretraining.config import PretrainConfig
 from trainers.runs import screening
 from trainers.runs.sources import is_promoted
 from trainers.runs.state import RunState
@@ -234,3 +235,8 @@ def test_names_do_not_depend_on_what_else_is_asked_for():
         same = together[name]
         assert (same.sources, same.settings) == (stage.sources, stage.settings)
     assert len(together) == len(set(itertools.chain(together, alone)))
+
+
+def test_a_sweep_comes_in_a_command_before(tmp_path):
+    with pytest.raises(UserError, match="plan=gains in a command of its own.*plan='tune,gains'"):
+        PretrainConfig(("tune", "gains"), workdir=str(tmp_path))
