@@ -72,6 +72,7 @@ def gains(basis: Basis) -> Plan:
         {"flops": maker.budget, "arms": {n: [arm.kind, arm.about] for n, arm in ARMS.items()}},
         # Also those that arms of a later command fuse.
         {stage.name: [maker.unit] for stage in small if stage.repeat == 1},
+        (BASELINE, SELF_FUSION, *_SMALL),
     )
 
 

@@ -22,6 +22,8 @@ class Plan:
     facts: Mapping[str, object] = dataclasses.field(default_factory=dict)
     # Stage to the steps whose checkpoints stay.
     keep: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+    # Stages that it may not have, but whose settings it is made from.
+    made_from: tuple[Stage, ...] = ()
 
     @property
     def final(self) -> str:

@@ -119,7 +119,8 @@ class PretrainConfig:
                 "Choose one of them, or add its --plan",
             )
         _check_plans_of_options(self)
-        settings.check_names(self.stage_flags, self.stages, size)
+        others = [stage for plan in self.plans for stage in plan.made_from]
+        settings.check_names(self.stage_flags, (*self.stages, *others), size)
         _check_continued(self)
         _check_grown(self)
         _check_fused_steps(self)

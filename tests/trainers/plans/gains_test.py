@@ -237,6 +237,12 @@ def test_names_do_not_depend_on_what_else_is_asked_for():
     assert len(together) == len(set(itertools.chain(together, alone)))
 
 
+def test_the_budget_may_be_given_without_the_baseline(tmp_path):
+    given = {"workdir": str(tmp_path), "stage_flags": FLAGS}
+    config = PretrainConfig(("gains",), plan_options=PlanOptions(gains_arms=("mlp",)), **given)
+    assert not any("baseline" in stage.name for stage in config.stages)
+
+
 def test_a_sweep_comes_in_a_command_before(tmp_path):
     with pytest.raises(UserError, match="plan=gains in a command of its own.*plan='tune,gains'"):
         PretrainConfig(("tune", "gains"), workdir=str(tmp_path))
