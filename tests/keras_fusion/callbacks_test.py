@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_fusion as kf
+from tests.keras_fusion.fusion_contract import EAGERLY
 
 
 def network(seed=0):
@@ -17,7 +18,7 @@ def network(seed=0):
             keras.layers.Dense(2),
         ]
     )
-    model.compile(keras.optimizers.Adam(0.02), "mse")
+    model.compile(keras.optimizers.Adam(0.02), "mse", run_eagerly=EAGERLY)
     return model
 
 

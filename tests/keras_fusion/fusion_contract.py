@@ -16,6 +16,9 @@ from keras import ops
 from keras_fusion.errors import FusionError, SymmetryWarning
 from keras_fusion.layers import FusableDense, FusableEmbedding
 
+# JAX would compile every operation of a step by itself; TensorFlow takes longer to trace a step.
+EAGERLY = keras.backend.backend() != "jax"
+
 
 def run_fusion_test(
     layer_class,
@@ -192,7 +195,7 @@ def check_training(layer, inputs, vocabulary):
         return
     before = layer.get_weights()
     model = functional_model(layer, inputs, vocabulary)
-    model.compile(keras.optimizers.SGD(0.05), "mse", run_eagerly=True)
+    model.compile(keras.optimizers.SGD(0.05), "mse", run_eagerly=EAGERLY)
     target = np.zeros(model(inputs).shape, "float32")
     losses = [float(model.train_on_batch(inputs, target)) for _ in range(3)]
     assert losses[2] < losses[0]

@@ -60,6 +60,7 @@ class TestWhatLayersLearnedFromData:
 
 
 class TestEinsumDense:
+    @pytest.mark.one_backend
     def test_a_letter_in_input_kernel_and_output_on_a_shared_input(self):
         def function(width):
             return lambda x: layers.Dense(3)(ops.tanh(layers.EinsumDense("ab,b->ab", (5,))(x)))
@@ -146,7 +147,8 @@ class TestNamesAndTypes:
             layers.Dense(1, name="size")(x),
         ]
         model = randomised(keras.Model(inputs, outputs), seed)
-        model.compile("sgd", loss={"kind": "sparse_categorical_crossentropy", "size": "mse"})
+        losses = {"kind": "sparse_categorical_crossentropy", "size": "mse"}
+        model.compile("sgd", loss=losses, run_eagerly=True)
         return model
 
     def test_outputs_keep_the_names_that_losses_are_given_by(self):
@@ -184,6 +186,7 @@ class TestNamesAndTypes:
 
 
 class TestNestedModels:
+    @pytest.mark.one_backend
     def test_called_by_keyword(self):
         def function(width):
             def network(x):
@@ -409,6 +412,7 @@ def test_layers_that_are_told_to_train():
     assert kf.fuse(pair(function, (4, 4, 1)))
 
 
+@pytest.mark.one_backend
 def test_grouped_queries_of_what_all_sources_read():
     def function(width):
         return lambda x: layers.Dense(2)(layers.GroupQueryAttention(4, 2 * width, width)(x, x))
@@ -435,6 +439,7 @@ def test_scores_of_an_attention_as_an_output():
 
 
 @pytest.mark.parametrize("axis", [2, -1])
+@pytest.mark.one_backend
 def test_norms_of_channels_on_what_all_sources_read(axis):
     def function(width):
         return lambda x: layers.Dense(2)(
@@ -476,6 +481,7 @@ def test_an_attention_whose_output_is_the_model_s(kind):
     assert fused.layers[-1].get_config()["num_heads"] == 5
 
 
+@pytest.mark.one_backend
 def test_the_size_of_a_head_that_an_equation_makes_stays():
     def projected(x):
         heads = layers.EinsumDense("abc,cde->abde", (None, 2, 4))(x)
@@ -502,11 +508,13 @@ def test_balanced_noise_with_unequal_widths_is_refused_before_anything_is_built(
         ({"noise": 0.1, "noise_kind": "x"}, "noise_kind must be one of .*Received: noise_kind='x'"),
     ],
 )
+@pytest.mark.one_backend
 def test_noises_that_are_none(options, message):
     with pytest.raises(kf.FusionError, match=message):
         kf.fuse([graph(layers.Dense(2), (5,), seed=seed) for seed in range(2)], **options)
 
 
+@pytest.mark.one_backend
 def test_a_gate_of_shared_and_own_units_makes_them_all_own():
     def source(seed):
         keras.utils.set_random_seed(seed)

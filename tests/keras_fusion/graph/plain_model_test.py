@@ -46,6 +46,7 @@ def mean(sources, inputs):
     return np.mean([numpy(source(inputs)).astype("float32") for source in sources], 0)
 
 
+@pytest.mark.one_backend
 def test_it_is_quantized():
     fused = kf.fuse(pair(convolutional))
     before = numpy(fused(IMAGES))
@@ -55,6 +56,7 @@ def test_it_is_quantized():
     np.testing.assert_allclose(numpy(fused(IMAGES)), before, atol=0.1 * np.abs(before).max())
 
 
+@pytest.mark.one_backend
 def test_an_adapter_trains_alone():
     fused = kf.fuse(pair(convolutional))
     before = numpy(fused(IMAGES))
@@ -63,13 +65,14 @@ def test_an_adapter_trains_alone():
     np.testing.assert_allclose(numpy(fused(IMAGES)), before, atol=1e-6)
     (frozen,) = [weight for weight in hidden.weights if weight.name == "kernel"]
     kernel = numpy(frozen)
-    fused.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    fused.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", run_eagerly=True)
     fused.fit(IMAGES, LABELS, verbose=0)
     np.testing.assert_array_equal(numpy(frozen), kernel)
     assert np.any(numpy(hidden.lora_kernel_b))
 
 
 @pytest.mark.parametrize("options", [{}, {"average": "outputs"}])
+@pytest.mark.one_backend
 def test_mixed_precision_stays(options):
     sources = pair(convolutional, dtype="mixed_bfloat16")
     fused = kf.fuse(sources, **options)
@@ -89,7 +92,10 @@ def test_mixed_precision_stays(options):
     np.testing.assert_allclose(hidden[2], apart, rtol=0, atol=0.02 * np.abs(apart).max())
 
 
-@pytest.mark.parametrize(("build", "inputs"), CASES)
+@pytest.mark.parametrize(
+    ("build", "inputs"),
+    [CASES[0], pytest.param(*CASES[1], marks=pytest.mark.slow)],
+)
 def test_it_is_compiled_by_xla_and_trained(build, inputs):
     sources = pair(build)
     fused = kf.fuse(sources, average="outputs")

@@ -51,6 +51,7 @@ class TestContract:
             mismatch=({"key_dim": 5, "use_bias": False}, "key_dim: 3 vs 5.*use_bias: True"),
         )
 
+    @pytest.mark.one_backend
     def test_like_t5_without_bias_and_scale(self, tmp_path):
         run_fusion_test(
             FusableMultiHeadAttention,
@@ -127,11 +128,13 @@ class TestLikeKeras:
         np.testing.assert_allclose(numpy(ours[0]), numpy(peer[0]), atol=1e-5)
         np.testing.assert_allclose(numpy(ours[1]), numpy(peer[1]), atol=1e-6)
 
+    @pytest.mark.one_backend
     def test_a_key_of_its_own(self):
         inputs = random_inputs([(2, 5, 4), (2, 6, 3), (2, 6, 2)])
         ours, peer = attention_and_peer(inputs)
         np.testing.assert_allclose(numpy(ours(*inputs)), numpy(peer(*inputs)), atol=1e-5)
 
+    @pytest.mark.one_backend
     def test_masks_that_come_with_the_tensors(self):
         x = random_inputs([(2, 5, 4)])[0]
         x[0, 3:] = x[1, 1:] = 0
@@ -178,6 +181,7 @@ def test_scale_by_hand():
         np.testing.assert_allclose(numpy(layer(x, y)), np.full((1, 1, 4), expected), rtol=1e-5)
 
 
+@pytest.mark.one_backend
 def test_a_position_bias_is_added_to_the_scores_and_is_fused_with_the_heads():
     sizes = ((2, 4), (1, 3))
     inputs = [random_inputs([(2, 5, width)], seed=width)[0] for _, width in sizes]

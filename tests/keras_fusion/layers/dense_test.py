@@ -22,6 +22,7 @@ class TestDense:
             mismatch=({"activation": "tanh", "units": 4}, "activation: relu vs tanh"),
         )
 
+    @pytest.mark.one_backend
     def test_contract_of_a_first_layer(self, tmp_path):
         run_fusion_test(
             FusableDense,
@@ -35,6 +36,7 @@ class TestDense:
             masking=False,
         )
 
+    @pytest.mark.one_backend
     def test_contract_of_a_head(self, tmp_path):
         run_fusion_test(
             FusableDense,
@@ -122,6 +124,7 @@ class TestEinsumDense:
             masking=False,
         )
 
+    @pytest.mark.one_backend
     def test_contract_of_a_projection_from_heads(self, tmp_path):
         run_fusion_test(
             FusableEinsumDense,
@@ -136,6 +139,7 @@ class TestEinsumDense:
             masking=False,
         )
 
+    @pytest.mark.one_backend
     def test_contract_of_a_head_with_an_ellipsis(self, tmp_path):
         run_fusion_test(
             FusableEinsumDense,
@@ -148,6 +152,7 @@ class TestEinsumDense:
             masking=False,
         )
 
+    @pytest.mark.one_backend
     def test_contract_of_a_kernel_for_every_position(self, tmp_path):
         run_fusion_test(
             FusableEinsumDense,
@@ -160,6 +165,7 @@ class TestEinsumDense:
             masking=False,
         )
 
+    @pytest.mark.one_backend
     def test_a_bias_that_cannot_tell_the_sources_apart(self):
         def layer(seed):
             layer = FusableEinsumDense("abc,cde->abde", (None, 2, 4), bias_axes="e")

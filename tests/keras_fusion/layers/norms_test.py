@@ -29,7 +29,7 @@ def pair(norm, widths, **kwargs):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("widths", [(4, 4), (4, 3)])
+@pytest.mark.parametrize("widths", [pytest.param((4, 4), marks=pytest.mark.one_backend), (4, 3)])
 def test_contract(norm, widths, tmp_path):
     run_fusion_test(
         norm,
@@ -81,6 +81,7 @@ def test_rule_makes_one_group(norm):
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("kind", ["rule", "property"])
+@pytest.mark.one_backend
 def test_equal_sources_keep_the_function_under_both(norm, kind):
     (a,), (x,) = pair(norm, (4,))
     twice = a.fuse(a, norm=kind, noise=0.1)
@@ -129,6 +130,7 @@ def test_layer_norm_does_not_stand_in_for_an_rms_norm():
         layer.fuse(layer)
 
 
+@pytest.mark.one_backend
 def test_layer_norm_without_scale_or_center(tmp_path):
     run_fusion_test(
         FusableLayerNorm,
