@@ -9,7 +9,11 @@ from keras_fusion import _keras
 from keras_fusion.errors import FusionError
 from tests.keras_fusion.models import tiny
 
+SLOW_V1_1 = pytest.param(tiny.V1_1, marks=pytest.mark.slow)
+SLOW_V1_0 = pytest.param(tiny.V1_0, marks=pytest.mark.slow)
 
+
+@pytest.mark.one_backend
 def test_fuse_takes_models_of_the_library():
     a, b = tiny.model(0, num_layers=1), tiny.model(1, num_layers=1)
     inputs = tiny.batch()
@@ -57,7 +61,7 @@ def test_copies_of_a_t5_leave_no_zeros(version):
         ({"hidden": 2}, (16, 2, 12)),
     ],
 )
-@pytest.mark.parametrize("version", [tiny.V1_1, tiny.V1_0])
+@pytest.mark.parametrize("version", [SLOW_V1_1, tiny.V1_0])
 @pytest.mark.one_backend
 def test_a_t5_grows_along_some_axes(factors, sizes, version):
     model = tiny.model(0, num_layers=1, **version)
@@ -81,7 +85,7 @@ def test_a_fused_t5_keeps_its_groups_when_it_grows():
         kf.grow(fused, units=2)
 
 
-@pytest.mark.parametrize("version", [tiny.V1_1, tiny.V1_0])
+@pytest.mark.parametrize("version", [tiny.V1_1, SLOW_V1_0])
 @pytest.mark.one_backend
 def test_a_compiled_t5_keeps_its_optimizers_state(version):
     """Fused with itself, it takes the step that it would have taken alone."""

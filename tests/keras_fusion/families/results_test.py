@@ -48,7 +48,7 @@ def targets(model, feeds):
 
 def test_gpt2_comes_back_as_it_went_in(tmp_path):
     """A preprocessor, frozen layers, a sampler, a preset."""
-    model = stock.make(GPT2, preprocessor=stock.preprocessor())
+    model = stock.make(GPT2, preprocessor=stock.preprocessor(), num_layers=1)
     model.backbone.token_embedding.trainable = False
     model.compile(sampler="greedy", run_eagerly=True)
     wide = widened(model)
@@ -114,7 +114,7 @@ def test_nothing_random_is_made_for_the_wide_model(monkeypatch):
             return original(self, shape, *args, **kwargs)
 
         monkeypatch.setattr(initializer, "__call__", counted)
-    stock.make(GPT2)
+    stock.make(GPT2, num_layers=1)
     assert made
     made.clear()
     widened(model)
@@ -137,7 +137,7 @@ def test_nothing_random_is_made_for_the_wide_model(monkeypatch):
 def test_the_optimizers_state_is_that_of_the_wide_model(name, widen):
     """Adam's first moment after one step without motion is (1 - β₁) times the gradient."""
     case = stock.BY_NAME[name]
-    model = stock.make(case)
+    model = stock.make(case, num_layers=1)
     feeds = stock.inputs(model)
     labels = targets(model, feeds)
 
@@ -317,7 +317,7 @@ def test_balanced_noise_of_a_grown_mlp_keeps_the_function():
 
 
 def test_a_float64_pair_passes_the_check():
-    pair = [stock.make(GPT2, seed, dtype="float64") for seed in (0, 1)]
+    pair = [stock.make(GPT2, seed, dtype="float64", num_layers=1) for seed in (0, 1)]
     assert kf.fuse(pair).backbone.group_widths
 
 

@@ -11,8 +11,6 @@ from keras import ops
 from keras_fusion.models import generation
 from tests.keras_fusion.models import tiny
 
-VERSIONS = pytest.mark.parametrize("version", [tiny.V1_1, tiny.V1_0], ids=["v1.1", "v1.0"])
-
 
 def by_forward_passes(model, token_ids, padding_mask, length, end_id=1):
     """Greedy decoding by one whole forward pass per token."""
@@ -45,8 +43,15 @@ def lively(**overrides):
     return model
 
 
-@VERSIONS
-@pytest.mark.parametrize("end_id", [9, -1])
+@pytest.mark.parametrize(
+    ("version", "end_id"),
+    [
+        pytest.param(tiny.V1_1, -1, id="v1.1"),
+        pytest.param(tiny.V1_0, 9, id="v1.0"),
+        pytest.param(tiny.V1_1, 9, id="v1.1-end", marks=pytest.mark.slow),
+        pytest.param(tiny.V1_0, -1, id="v1.0-long", marks=pytest.mark.slow),
+    ],
+)
 def test_greedy_equals_full_forward_passes(version, end_id):
     model = lively(num_layers=1 if end_id > 0 else 2, **version)
     inputs = tiny.batch(padding=True, size=3)
@@ -58,9 +63,12 @@ def test_greedy_equals_full_forward_passes(version, end_id):
     assert end_id > 0 or any(len(set(row)) > 1 for row in tokens.tolist())
 
 
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "dtype",
+    ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.one_backend)],
+)
 def test_greedy_in_mixed_precision(dtype):
-    wide, half = lively(), lively(dtype=dtype)
+    wide, half = lively(num_layers=1), lively(num_layers=1, dtype=dtype)
     token_ids = tiny.batch(size=4)["encoder_token_ids"]
     tokens, expected = (
         model.generate(token_ids, max_length=4, end_id=-1) for model in (half, wide)
@@ -68,8 +76,15 @@ def test_greedy_in_mixed_precision(dtype):
     assert np.mean(tokens == expected) > 0.5
 
 
-@pytest.mark.parametrize("norm", ["property", "rule"])
-@VERSIONS
+@pytest.mark.parametrize(
+    ("version", "norm"),
+    [
+        pytest.param(tiny.V1_1, "property", id="v1.1-property"),
+        pytest.param(tiny.V1_0, "rule", id="v1.0-rule"),
+        pytest.param(tiny.V1_1, "rule", id="v1.1-rule", marks=pytest.mark.slow),
+        pytest.param(tiny.V1_0, "property", id="v1.0-property", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.one_backend
 def test_greedy_with_a_fused_model(version, norm):
     small = lively(num_layers=1, **version)
@@ -137,9 +152,10 @@ def test_padding_of_the_encoder_is_ignored():
     model = tiny.model(num_layers=1)
     inputs = tiny.batch(padding=True)
     token_ids, mask = inputs["encoder_token_ids"], inputs["encoder_padding_mask"]
-    padded = model.generate(token_ids, mask, max_length=6)
-    changed = np.where(mask, token_ids, 3)
-    np.testing.assert_array_equal(model.generate(changed, mask, max_length=6), padded)
+    decode = generation.compiled(model, max_length=6)
+    padded = decode(token_ids, mask)
+    changed = np.where(mask, token_ids, 3).astype("int32")
+    np.testing.assert_array_equal(decode(changed, mask), padded)
 
 
 def test_what_follows_the_end_is_padding():
@@ -205,6 +221,7 @@ class TestSampling:
 @pytest.mark.parametrize(
     "options", [{"max_length": 0}, {"temperature": -1.0}, {"temperature": 1.0, "top_k": 0}]
 )
+@pytest.mark.one_backend
 def test_bad_options(options):
     name, value = list(options.items())[-1]
     with pytest.raises(ValueError, match=f"Received: .*{name}={value}"):

@@ -119,13 +119,13 @@ def assert_equal_values(ours, reference, names=tuple(SHAPES)):
 @pytest.mark.parametrize("scheduled", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_equals_optax_over_many_steps(scheduled):
     shapes = list(SHAPES.values())
-    initial, grads = parameters(shapes), gradients(shapes, 40, seed=2)
+    initial, grads = parameters(shapes), gradients(shapes, 20, seed=2)
     rate, reference_rate = 0.01, 0.01
     if scheduled:
-        rate = InverseSquareRoot(20, offset=-10)
+        rate = InverseSquareRoot(10, offset=-5)
 
         def reference_rate(step):
-            return 1.0 / jnp.sqrt(jnp.maximum(step - 10.0, 20.0))
+            return 1.0 / jnp.sqrt(jnp.maximum(step - 5.0, 10.0))
 
     ours = run_ours(initial, grads, learning_rate=rate)
     reference = run_optax(initial, grads, learning_rate=reference_rate)

@@ -87,14 +87,17 @@ def adafactor(limit):
     return lambda: Adafactor(0.0, min_dim_size_to_factor=limit)
 
 
-@pytest.mark.parametrize("copies", [2, 3])
+@pytest.mark.parametrize("copies", [2, pytest.param(3, marks=pytest.mark.one_backend)])
 @pytest.mark.parametrize(
     ("make", "limit"),
     [
         (lambda: keras.optimizers.AdamW(0.0), 128),
         (adafactor(128), 128),  # full v in the source and in the fused network
-        (adafactor(8), 8),  # factored in both
-        (adafactor(12), 12),  # factored in the fused network only
+        # Factored in both; in the fused network only.
+        *(
+            pytest.param(adafactor(limit), limit, marks=pytest.mark.one_backend)
+            for limit in (8, 12)
+        ),
     ],
 )
 def test_self_fusion_has_the_state_that_the_fused_network_accumulates(make, limit, copies):
@@ -144,7 +147,9 @@ def t5_state(model, seed):
     return read_state(optimizer, weights)
 
 
-@pytest.mark.parametrize(("version", "norm"), [("1.0", "property"), ("1.1", "rule")])
+@pytest.mark.parametrize(
+    ("version", "norm"), [("1.0", "property"), pytest.param("1.1", "rule", marks=pytest.mark.slow)]
+)
 @pytest.mark.one_backend
 def test_self_fused_t5(version, norm):
     config = T5Config(

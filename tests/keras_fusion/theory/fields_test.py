@@ -95,6 +95,7 @@ class TestBracket:
 class TestTheProofsFirstLoss:
     """Lemma 3's proof writes L1 = (1/n) Σ L_S(θ_i), which is not Eq. 8."""
 
+    @pytest.mark.one_backend
     def test_the_same_bracket_in_self_fusion(self):
         case = cases.self_fused("dense", 2, "property")
         fields = case.fields

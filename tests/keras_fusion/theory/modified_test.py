@@ -46,10 +46,10 @@ class TestTheorem2:
             (cases.noisy_dense, (), 0.02),
             (cases.self_fused, ("dense", 2, "rule"), 0.02),
             (cases.self_fused, ("dense", 3, "property"), 0.02),
-            (cases.self_fused, ("v1.1", 2, "property"), 0.01),
             *(
                 pytest.param(cases.self_fused, options, largest, marks=pytest.mark.slow)
                 for options, largest in (
+                    (("v1.1", 2, "property"), 0.01),
                     (("v1.1", 3, "rule"), 0.01),
                     (("v1.0", 2, "rule"), 0.0025),
                     (("v1.0", 3, "property"), 0.0025),

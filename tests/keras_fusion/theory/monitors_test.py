@@ -34,6 +34,7 @@ def test_numbers(monitor):
     assert numbers["seconds"] > 0
 
 
+@pytest.mark.one_backend
 def test_follows_the_weights_and_alpha():
     case = cases.make_case([cases.dense(0), cases.dense(1)], cases.dense_batch(), cases.mean_square)
     alphas = [1.0]
