@@ -50,7 +50,7 @@ Candidates = dict[str, tuple[list[Stage], dict]]
 def gains(basis: Basis) -> Plan:
     """The plan; points have `arm`, `budget`, `warmup_steps` and `learning_rate_scale`.
 
-    A point with `last` is a stage on the way to the one that it names.
+    A point with `on_the_way` is a stage that others start from, not a candidate.
     """
     options = basis.options
     budgets = sorted(options.gains_budgets or BUDGETS[:1])
@@ -60,10 +60,11 @@ def gains(basis: Basis) -> Plan:
     for name, budget in itertools.product(_arms(basis), budgets):
         made = maker.candidates(name, ARMS[name], budget)
         for last, (parts, point) in made.items():
-            points |= {part.name: point | {"last": last} for part in parts[:-1]}
+            points |= {part.name: {"on_the_way": True} for part in parts[:-1]}
             points[last] = point
         stages += maker.with_seeds(made, options.gains_seeds or _SEEDS)
     small = maker.small_stages(stages)
+    points |= {stage.name: {"on_the_way": True} for stage in small if stage.repeat == 1}
     return Plan(
         NAME,
         "gains of fusion over a tuned baseline and over its peers, at equal compute",

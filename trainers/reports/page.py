@@ -56,10 +56,12 @@ def pretraining_report(run, kernels=None, steps=None):
     compared = comparisons.compare(run)
     curves = (*figures.figure_1(run, compared), *figures.figure_large(run))
     stages = stage_tables.stages_table(run), stage_tables.results_table(run), dag.fusion_graph(run)
+    has_lines = any(curve.data["series"] for curve in curves)
     sections = (
+        *experiments.gains_section(run),
         _comparison(run, compared),
         *_printed(run, compared),
-        Section("Learning curves", curves),
+        *((Section("Learning curves", curves),) if has_lines else ()),
         Section("Stages", stages),
         *experiments.sections(run),
         *fused_kernels(run, kernels, steps),

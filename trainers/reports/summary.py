@@ -167,6 +167,8 @@ def _verdict(subject, ratios):
 
 
 def _nothing_compared(run):
+    if run.experiment("gains"):
+        return "Ways to grow a model (plan gains) are compared in a section of their own."
     if BASELINE not in run.stages:
         reason = "there is no baseline in this run"
     elif any(stage.sources for stage in run.stages.values()):

@@ -19,10 +19,11 @@ def finalists(state: RunState) -> tuple[str, ...]:
 
 def _losses(state: RunState, points: Mapping[str, Mapping]) -> dict[str, float]:
     """Arm to its loss at the smallest budget: that of its best candidate, the mean over seeds."""
-    smallest = min((point["budget"] for point in points.values()), default=None)
+    candidates = {name: point for name, point in points.items() if "arm" in point}
+    smallest = min((point["budget"] for point in candidates.values()), default=None)
     losses = {}
-    for name, point in points.items():
-        if point["budget"] == smallest and "last" not in point:
+    for name, point in candidates.items():
+        if point["budget"] == smallest:
             reached = _over_seeds(state, name)
             losses.setdefault(point["arm"], []).extend([reached] if reached else [])
     # Only the best candidate has all seeds; the lowest loss may be another one's by chance.

@@ -15,10 +15,16 @@ from trainers.reports.experiments import (
 
 
 def sections(run):
-    """The sections of a run's experiments, without those that have nothing to show."""
-    parts = (gains, offsets, theory_terms, noise_levels, budgets, advice)
+    """The sections of experiments that vary one stage, without those that have nothing to show."""
+    parts = (offsets, theory_terms, noise_levels, budgets, advice)
     made = (part.section(run) for part in parts)
     return tuple(section for section in made if section is not None)
+
+
+def gains_section(run):
+    """The section of the plan `gains`, as a tuple; empty without it."""
+    section = gains.section(run)
+    return (section,) if section else ()
 
 
 def not_run(run):

@@ -66,7 +66,7 @@ def results(run):
     points = run.experiment(PLAN).get("points") or {}
     groups = {}
     for name, point in points.items():
-        if "last" not in point and point["arm"] in ARMS:
+        if point.get("arm") in ARMS:
             stages = [stage for stage in run.repeats_of(name) if stage.finished]
             seeds = {s.repeat: s for s in stages if s.loss_per_token is not None}
             groups.setdefault((point["arm"], point["budget"]), []).append((point, seeds))

@@ -6,7 +6,7 @@ import pytest
 
 from tests.trainers.reports import synthetic
 from tests.trainers.reports.repeats_test import stage
-from trainers.reports import comparisons, headlines
+from trainers.reports import comparisons, headlines, page
 from trainers.reports.experiments import gains
 from trainers.runs import history
 
@@ -43,7 +43,7 @@ def run(tmp_path):
         "base_worse": point("baseline", scale=2.0),
         "arm0_b1": point("mlp"),
         "arm1_b1": point("net2net"),
-        "arm0_part": point("mlp") | {"last": "arm0_b1"},
+        "small": {"on_the_way": True},
     }
     worse = stage("base_worse", "M", 1000, 0, 20.0)
     stages = [*seed(1, 50.0, 35.0), *seed(2, 60.0), worse]
@@ -120,7 +120,11 @@ def test_the_picture_has_a_band_over_seeds_for_each_arm(tmp_path):
 
 
 def test_arms_are_no_plans_of_the_comparison(run):
-    assert comparisons.variations(run) >= {"arm0_b1", "base_b1", "arm0_part"}
+    assert comparisons.variations(run) >= {"arm0_b1", "base_b1", "small"}
+    report = page.pretraining_report(run)
+    assert report.sections[0].title == "Gains at equal compute"
+    assert "Learning curves" not in [section.title for section in report.sections]
+    assert "compared in a section of their own" in " ".join(report.summary)
 
 
 def test_without_the_plan_there_is_no_section(tmp_path):
