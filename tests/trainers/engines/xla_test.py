@@ -34,10 +34,7 @@ HOST_ONLY = {
     "UniqueWithCountsV2",
     "Where",
 }
-OPTIONS = {
-    "plain": StepOptions(),
-    "clipped in microbatches": StepOptions(clip_norm=0.1, microbatches=2),
-}
+CLIPPED_IN_MICROBATCHES = StepOptions(clip_norm=0.1, microbatches=2)
 BATCH = tiny.batch(padding=True, targets=True, size=4)
 
 
@@ -52,19 +49,19 @@ def steps_of(options, dropout=0.0):
     return ReplicaSteps(model, optimizer, options, num_replicas=1)
 
 
+def tensors(arguments):
+    import tensorflow as tf
+
+    return tf.nest.map_structure(tf.convert_to_tensor, arguments)
+
+
 def concrete(function, *arguments, jit_compile=True):
-    """The function as one graph for these arguments."""
+    """The function as one graph for these arguments, and its results."""
     import tensorflow as tf
 
-    arguments = tf.nest.map_structure(tf.convert_to_tensor, arguments)
-    return tf.function(function, jit_compile=jit_compile).get_concrete_function(*arguments)
-
-
-def call(function, *arguments, jit_compile):
-    import tensorflow as tf
-
-    arguments = tf.nest.map_structure(tf.convert_to_tensor, arguments)
-    return tf.function(function, jit_compile=jit_compile)(*arguments)
+    arguments = tensors(arguments)
+    function = tf.function(function, jit_compile=jit_compile).get_concrete_function(*arguments)
+    return function, lambda: function(*arguments)
 
 
 def nodes(graph):
@@ -103,10 +100,10 @@ def test_what_a_device_cannot_do_is_found():
         tf.print(x)
         return tf.where(x > 0)
 
-    graph = concrete(bad, np.ones(3, np.float32), jit_compile=False).graph
-    assert {"PrintV2", "StringFormat", "Where"} <= host_only(graph)
-    assert any("Where" in name for name in unknown_shapes(graph))
-    loop = concrete(
+    function, _ = concrete(bad, np.ones(3, np.float32), jit_compile=False)
+    assert {"PrintV2", "StringFormat", "Where"} <= host_only(function.graph)
+    assert any("Where" in name for name in unknown_shapes(function.graph))
+    loop, _ = concrete(
         lambda x: tf.while_loop(lambda y: tf.reduce_sum(y) < 9, lambda y: (bad(y), y)[1:], (x,)),
         np.ones(3, np.float32),
         jit_compile=False,
@@ -114,26 +111,32 @@ def test_what_a_device_cannot_do_is_found():
     assert "Where" in host_only(loop.graph)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_training_step_is_for_a_device(name):
-    assert_is_for_a_device(concrete(steps_of(OPTIONS[name], 0.1).train, BATCH, 14.0))
+def test_training_step_is_for_a_device():
+    function, _ = concrete(steps_of(StepOptions(), 0.1).train, BATCH, 14.0)
+    assert_is_for_a_device(function)
 
 
-def test_training_step_gives_the_same_weights_with_xla():
-    found = []
-    for jit_compile in (False, True):
-        steps = steps_of(OPTIONS["clipped in microbatches"])
-        sums, *_ = call(steps.train, BATCH, 14.0, jit_compile=jit_compile)
-        weights = [v.numpy() for v in (*steps.model.weights, *steps.optimizer.variables)]
-        found.append([*weights, *(value.numpy() for value in sums)])
-    for plain, compiled in zip(*found, strict=True):
-        np.testing.assert_allclose(compiled, plain, rtol=1e-5, atol=1e-6)
+def test_training_step_is_for_a_device_and_gives_the_same_weights():
+    def values(steps, sums):
+        weights = (v.numpy() for v in (*steps.model.weights, *steps.optimizer.variables))
+        return [*weights, *(value.numpy() for value in sums)]
+
+    plain, compiled = (steps_of(CLIPPED_IN_MICROBATCHES) for _ in range(2))
+    sums, *_ = plain.train(tensors(BATCH), 14.0)
+    function, run = concrete(compiled.train, BATCH, 14.0)
+    assert_is_for_a_device(function)
+    found, *_ = run()
+    for value, right in zip(values(compiled, found), values(plain, sums), strict=True):
+        np.testing.assert_allclose(value, right, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow  # the first test of a step has dropout, the one above compiles
 def test_training_step_with_dropout_compiles():
-    steps = steps_of(StepOptions(), dropout=0.5)
+    steps = steps_of(CLIPPED_IN_MICROBATCHES, dropout=0.5)
     seeds = [v.numpy() for v in steps.model.non_trainable_variables]
-    sums, *_ = call(steps.train, BATCH, 14.0, jit_compile=True)
+    function, run = concrete(steps.train, BATCH, 14.0)
+    assert_is_for_a_device(function)
+    sums, *_ = run()
     assert np.isfinite(sums.loss.numpy())
     after = [v.numpy() for v in steps.model.non_trainable_variables]
     assert seeds
@@ -142,8 +145,9 @@ def test_training_step_with_dropout_compiles():
 
 def test_evaluation_step_is_for_a_device_and_gives_the_same_sums():
     steps = steps_of(StepOptions())
-    assert_is_for_a_device(concrete(steps.evaluate, BATCH))
-    (plain,), (compiled,) = (call(steps.evaluate, BATCH, jit_compile=x) for x in (False, True))
+    function, run = concrete(steps.evaluate, BATCH)
+    assert_is_for_a_device(function)
+    (plain,), (compiled,) = steps.evaluate(tensors(BATCH)), run()
     np.testing.assert_allclose([v.numpy() for v in compiled], [v.numpy() for v in plain], rtol=1e-6)
 
 
@@ -151,10 +155,19 @@ def test_evaluation_step_is_for_a_device_and_gives_the_same_sums():
 def test_decoding_is_for_a_device_and_gives_the_same_tokens(sampling):
     tokens, mask = BATCH["encoder_token_ids"], BATCH["encoder_padding_mask"]
     model = tiny.model(num_layers=1)
-    expected = model.generate(tokens, mask, max_length=6, seed=1, **sampling)
     decode = generation.decoding(model, max_length=6, seed=1, **sampling)
-    assert_is_for_a_device(concrete(decode, tokens, mask))
-    found = call(decode, tokens, mask, jit_compile=True)
-    assert expected.shape == (4, 6)
+    function, run = concrete(decode, tokens, mask)
+    assert_is_for_a_device(function)
     if not sampling:  # XLA draws other random numbers.
-        np.testing.assert_array_equal(found.numpy(), expected)
+        expected = model.generate(tokens, mask, max_length=6, seed=1)
+        assert expected.shape == (4, 6)
+        np.testing.assert_array_equal(run().numpy(), expected)
+
+
+@pytest.mark.slow  # above, the graph of sampling has only what a device can do
+def test_sampling_compiles():
+    tokens, mask = BATCH["encoder_token_ids"], BATCH["encoder_padding_mask"]
+    model = tiny.model(num_layers=1)
+    decode = generation.decoding(model, max_length=6, seed=1, temperature=0.7, top_k=3)
+    _, run = concrete(decode, tokens, mask)
+    assert run().shape == (4, 6)
