@@ -63,6 +63,8 @@ class Task:
     # Whether rows that lack columns or the label are left out, as TensorFlow Datasets leaves them
     # out, instead of refused.
     skips_broken_rows: bool = False
+    # What files write where annotators did not agree on a label; such rows are left out.
+    no_label: str | None = None
 
     def text(self, values: Mapping[str, str]) -> str:
         """The input: the task's name, then each feature's name and text, sorted by name.
@@ -185,6 +187,7 @@ _MNLI = Task(
         "test_mismatched": Split("test_mismatched.tsv", labelled=False),
     },
     {"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"},
+    no_label="-",
 )
 
 _COLA_COLUMNS = ("source", "label", "original", "sentence")

@@ -6,11 +6,14 @@ These files are no ordinary CSV:
 - MRPC's files begin with a byte-order mark, which would become part of the first column's name;
 - CoLA's train and dev files have no header line, its test file has one;
 - CoLA's dev file ends without a newline;
+- MNLI's have rows without a label, "-", which the benchmark leaves out;
 - only a newline ends a line: U+0085 or U+2028 inside a sentence do not.
 """
 
 import pathlib
 from collections.abc import Iterator
+
+from absl import logging
 
 from glue.tasks import HIDDEN, Split, Task
 from trainers.errors import UserError
@@ -56,7 +59,7 @@ def read(
             _refuse(f"a column {name!r}", path, f"line={header_line} with the columns {shown}")
     # A test set's examples are numbered for the benchmark, so none of them may be left out.
     skips = task.skips_broken_rows and split.labelled
-    examples = []
+    examples, unlabelled = [], 0
     for number, line in lines:
         cells = line.split("\t")
         row = {name: cells[at] for name in names if (at := columns.index(name)) < len(cells)}
@@ -66,8 +69,14 @@ def read(
             width = 1 + max(map(columns.index, names))
             received = f"line={number} with {len(cells)}: {_shown(line)}"
             _refuse(f"{width} columns or more", path, received)
+        if split.labelled and row[task.label_column] == task.no_label:
+            unlabelled += 1
+            continue
         label = _label(task, row[task.label_column], path, number) if split.labelled else HIDDEN
         examples.append(({feature: row[name] for feature, name in task.fields.items()}, label))
+    if unlabelled:
+        message = "%s: left out %d rows on whose label annotators did not agree (%s)"
+        logging.info(message, path, unlabelled, task.no_label)
     if not examples:
         _refuse(f"examples of {task.name}", path, f"which has none after line={header_line}")
     return examples

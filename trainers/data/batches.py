@@ -80,11 +80,14 @@ class PretrainingBatches:
         dtype = manifest.token_dtype(facts["size"])
         tokens = np.memmap(folder / manifest.token_file(split), dtype, mode="r")
         self.num_examples = len(tokens) // self.raw_length
-        if self.num_examples < batch_size:
+        # The fixed validation set may be smaller than a batch, which then repeats examples.
+        if self.num_examples < (batch_size if split == TRAIN else 1):
+            examples = f"one {split} batch of {batch_size} ×" if split == TRAIN else "validation of"
             raise UserError(
-                f"text for one {split} batch of {batch_size} × {self.raw_length} tokens",
+                f"text for {examples} {self.raw_length} tokens",
                 f"data_dir={folder} with {len(tokens)} {split} tokens",
-                "Take a smaller batch, more text or another validation_fraction",
+                "Take a smaller batch or shorter inputs, more text, or prepare it with "
+                "trainers.prepare --validation_fraction=0.5",
             )
         size = self.num_examples * self.raw_length
         self._examples = tokens[:size].reshape(-1, self.raw_length)
@@ -95,8 +98,8 @@ class PretrainingBatches:
 
     @property
     def num_batches(self) -> int:
-        """Whole batches of different examples: an epoch, but for a remainder."""
-        return self.num_examples // self.batch_size
+        """Whole batches of different examples, at least one: an epoch, but for a remainder."""
+        return max(1, self.num_examples // self.batch_size)
 
     @property
     def tokens_per_batch(self) -> int:

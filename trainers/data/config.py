@@ -8,7 +8,7 @@ from trainers.errors import UserError
 from trainers.programs import check_options, option
 
 CORPORA = ("docs", "text", "c4")
-DOCUMENT_FORMS = ("paragraph", "line")
+DOCUMENT_FORMS = ("auto", "paragraph", "line")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,11 @@ class DataConfig:
     corpus_path: str | None = option(
         None, "text: comma list of files and patterns. c4: the data folder of TFDS."
     )
-    document: str = option("paragraph", "text: what a document is.", choices=DOCUMENT_FORMS)
+    document: str = option(
+        "auto",
+        "text: what a document is; auto: a paragraph, in files without blank lines a line.",
+        choices=DOCUMENT_FORMS,
+    )
     packages: tuple[str, ...] = option(
         (), "docs: packages to read, 'python' for the standard library; none: those of the project."
     )

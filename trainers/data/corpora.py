@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from trainers.data import docstrings, manifest
 from trainers.data.config import CORPORA, DataConfig
+from trainers.data.cutting import cut
 from trainers.errors import UserError, os_errors
 
 TRAIN, VALIDATION = "train", "validation"
@@ -93,7 +94,16 @@ class DocsCorpus:
 
 
 class TextCorpus:
-    """UTF-8 files; a document is a line or a paragraph between blank lines."""
+    """UTF-8 files; a document is a line or a paragraph between blank lines.
+
+    A longer one than a share of the text is cut at spaces into several, so that both splits get
+    documents of any text, be it one line.
+    """
+
+    # Fewer documents than about this would leave a split empty by chance.
+    LEAST_DOCUMENTS = 400
+    # What no document is cut below: a few hundred tokens.
+    SHORTEST_CUT = 1_000
 
     def __init__(self, config: DataConfig):
         self._config = config
@@ -106,7 +116,13 @@ class TextCorpus:
 
     def documents(self) -> Iterator[Document]:
         """Yields the documents of the files, in the order of their names."""
-        texts = (text for path in self._files for text in self._texts(path))
+        longest = max(self.SHORTEST_CUT, self.size // self.LEAST_DOCUMENTS)
+        texts = (
+            part
+            for path in self._files
+            for text in self._texts(path)
+            for part in cut(text, longest)
+        )
         for text in _take_bytes(texts, self._config.max_bytes):
             yield Document(split_of(text, self._config), text)
 
@@ -120,8 +136,11 @@ class TextCorpus:
         }
 
     def _texts(self, path: pathlib.Path) -> Iterator[str]:
+        by_line = self._config.document == "line"
+        if self._config.document == "auto":
+            by_line = not _has_paragraphs(path)
         for has_text, lines in itertools.groupby(_read_lines(path), bool):
-            if has_text and self._config.document == "line":
+            if has_text and by_line:
                 yield from lines
             elif has_text:
                 yield "\n".join(lines)
@@ -217,6 +236,12 @@ def _read_lines(path: pathlib.Path) -> Iterator[str]:
                     "Convert the file (iconv -t utf-8) or leave it out",
                 ) from error
             offset += len(raw)
+
+
+def _has_paragraphs(path: pathlib.Path) -> bool:
+    """True where a blank line stands between lines with text."""
+    groups = itertools.groupby(_read_lines(path), bool)
+    return sum(has_text for has_text, _ in groups) > 1
 
 
 def _take_bytes(texts: Iterator[str], limit: int | None) -> Iterator[str]:

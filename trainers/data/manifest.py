@@ -17,6 +17,18 @@ FILES = (VOCABULARY, "train.tokens", "validation.tokens")
 FULL_CHECK_BYTES = 256 << 20
 
 
+# Share of unknown tokens from which a vocabulary does not fit a text.
+MUCH_UNKNOWN = 0.01
+
+
+def unknown_share(manifest: dict) -> float | None:
+    """Share of the tokens that the vocabulary does not know; None where it was not counted."""
+    counts = manifest["splits"].values()
+    if any("unknown" not in split for split in counts):
+        return None
+    return sum(split["unknown"] for split in counts) / sum(split["tokens"] for split in counts)
+
+
 def token_file(split: str) -> str:
     """Name of the token file of a split."""
     return f"{split}.tokens"

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from trainers.data import manifest, vocabulary
 from trainers.data.config import DataConfig, identity_sha256
 from trainers.data.corpora import TRAIN, VALIDATION, content_fraction, make_corpus
-from trainers.data.tokens import EOS_ID
+from trainers.data.tokens import EOS_ID, UNK_ID
 from trainers.errors import UserError, os_errors
 from trainers.files import locked, replacing_folder
 from trainers.versions import installed_versions
@@ -62,6 +62,7 @@ def prepare(config: DataConfig) -> pathlib.Path:
                 _build(unfinished, config, corpus, given, identity)
             logging.info("wrote %s", folder)
     tell_other_text(folder)
+    _tell_unknown(folder)
     return folder
 
 
@@ -71,6 +72,20 @@ def tell_other_text(folder: str | pathlib.Path) -> None:
     note = facts["corpus"].get("note")
     if note:
         logging.warning("corpus %s: %s", facts["config"]["corpus"], note)
+
+
+def _tell_unknown(folder: pathlib.Path) -> None:
+    """Logs the share of tokens that the vocabulary does not know; warns above one per cent."""
+    share = manifest.unknown_share(manifest.read(folder))
+    if share is None:
+        return
+    logging.info("%.3g %% of the tokens are unknown", 100 * share)
+    if share > manifest.MUCH_UNKNOWN:
+        logging.warning(
+            "%.3g %% of the tokens are unknown to the vocabulary, which a model cannot learn from: "
+            "train one on this text, without --vocabulary, or take more --vocabulary_pieces",
+            100 * share,
+        )
 
 
 def _build(folder: pathlib.Path, config: DataConfig, corpus, given, identity: dict):
@@ -91,7 +106,7 @@ def _build(folder: pathlib.Path, config: DataConfig, corpus, given, identity: di
             raise UserError(
                 f"text for both splits, but {split} got no document",
                 f"corpus={config.corpus} with {size} bytes in {documents} documents",
-                "Give more text, or another validation_fraction",
+                "Give more text, or prepare it with trainers.prepare --validation_fraction=0.5",
             )
     manifest.write(
         folder,
@@ -137,7 +152,8 @@ def _sample(corpus, config: DataConfig) -> list[str]:
 
 def _tokenise(folder: pathlib.Path, config: DataConfig, corpus, words) -> dict:
     """Writes the token files and returns documents, bytes and tokens of each split."""
-    counts = {split: dict(documents=0, bytes=0, tokens=0) for split in (TRAIN, VALIDATION)}
+    empty = dict(documents=0, bytes=0, tokens=0, unknown=0)
+    counts = {split: dict(empty) for split in (TRAIN, VALIDATION)}
     dtype = manifest.token_dtype(words.size)
     waiting = collections.deque()  # what the tokenizer has taken, in its order
 
@@ -159,6 +175,7 @@ def _tokenise(folder: pathlib.Path, config: DataConfig, corpus, words) -> dict:
             tokens = np.append(ids, EOS_ID).astype(dtype)
             tokens.tofile(files[document.split])
             sizes = {"documents": 1, "bytes": len(document.text.encode()), "tokens": len(tokens)}
+            sizes["unknown"] = int(np.count_nonzero(tokens == UNK_ID))
             for name, size in sizes.items():
                 counts[document.split][name] += size
             bar.update(sizes["bytes"])

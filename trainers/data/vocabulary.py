@@ -13,15 +13,20 @@ import importlib.util
 import io
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import sentencepiece
 
+from trainers.data.cutting import cut
 from trainers.data.tokens import EOS_ID, PAD_ID, UNK_ID
 from trainers.errors import UserError, os_errors
 
 PADDING_MULTIPLE = 128
+# Bytes of a line that SentencePiece trains on; it leaves out longer ones without a word.
+_LONGEST_LINE = 1 << 16
+_SENTINEL = re.compile("\N{LOWER ONE EIGHTH BLOCK}?<extra_id_([0-9]+)>")
 
 
 class Vocabulary:
@@ -29,7 +34,8 @@ class Vocabulary:
 
     Args:
         model: bytes of a SentencePiece model whose PAD, EOS and UNK are 0, 1 and 2.
-        num_sentinels: how many sentinels to add.
+        num_sentinels: how many sentinels to add; a model that ends with sentinels of its own, as
+            mT5's does, keeps these instead.
         source: what to call the model in an error message.
 
     Example:
@@ -40,9 +46,10 @@ class Vocabulary:
 
     def __init__(self, model: bytes, num_sentinels: int = 100, source: str = "model"):
         self.model = model
-        self.num_sentinels = num_sentinels
         self._processor = _load(model, source)
-        self.num_pieces = self._processor.get_piece_size()
+        own = _own_sentinels(self._processor, source)
+        self.num_sentinels = own or num_sentinels
+        self.num_pieces = self._processor.get_piece_size() - own
 
     @classmethod
     def from_file(cls, path: str | pathlib.Path, num_sentinels: int = 100) -> "Vocabulary":
@@ -155,11 +162,17 @@ def train(texts: Iterable[str], num_pieces: int) -> bytes:
     """Trains a unigram model with T5's special ids; the same texts give the same bytes.
 
     Args:
-        texts: the sample; each text is cut at line ends, as SentencePiece wants sentences.
+        texts: the sample; each text is cut at line ends, as SentencePiece wants sentences, and
+            longer lines than it takes at spaces.
         num_pieces: pieces of the model, special ones included: a `UserError` where the texts have
             too few words, or too many letters, for so many.
     """
-    lines = (line for text in texts for line in text.splitlines() if line.strip())
+    lines = (
+        part
+        for text in texts
+        for line in text.splitlines()
+        for part in cut(line.strip(), _LONGEST_LINE)
+    )
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -172,7 +185,7 @@ def train(texts: Iterable[str], num_pieces: int) -> bytes:
             unk_id=UNK_ID,
             bos_id=-1,
             num_threads=1,  # with more, the order of a sum differs, and so do the pieces
-            max_sentence_length=1 << 16,
+            max_sentence_length=_LONGEST_LINE,
             minloglevel=3,
         )
     except (RuntimeError, OSError) as error:
@@ -183,6 +196,24 @@ def train(texts: Iterable[str], num_pieces: int) -> bytes:
             "Give more text or another number",
         ) from error
     return model.getvalue()
+
+
+def _own_sentinels(processor: sentencepiece.SentencePieceProcessor, source: str) -> int:
+    """Counts the sentinels at the end of a model: <extra_id_99> to <extra_id_0>, the last piece."""
+    size = processor.get_piece_size()
+    numbers = []
+    for index in reversed(range(size)):
+        match = _SENTINEL.fullmatch(processor.id_to_piece(index))
+        if match is None:
+            break
+        numbers.append(int(match[1]))
+    if numbers != list(range(len(numbers))):
+        raise UserError(
+            "a SentencePiece model whose sentinels end with <extra_id_0>, as mT5's do",
+            f"vocabulary={source} that ends with {processor.id_to_piece(size - 1)}",
+            "Train one without sentinels: they are added above the pieces",
+        )
+    return len(numbers)
 
 
 def _load(model: bytes, source: str) -> sentencepiece.SentencePieceProcessor:

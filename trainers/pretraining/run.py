@@ -148,11 +148,15 @@ def fingerprints(data_dir: pathlib.Path) -> dict[str, str]:
     return {name: file["sha256"][:12] for name, file in files.items()}
 
 
-def _corpus(data_dir: pathlib.Path) -> dict[str, str]:
+def _corpus(data_dir: pathlib.Path) -> dict[str, str | float]:
     """The corpus of the tokens, from their manifest; for the report."""
     facts = manifest.read(data_dir)
     files = ", ".join(file["name"] for file in facts["corpus"].get("files", ()))
-    texts = {"corpus_path": files or None, "corpus_note": facts["corpus"].get("note")}
+    texts = {
+        "corpus_path": files or None,
+        "corpus_note": facts["corpus"].get("note"),
+        "corpus_unknown": manifest.unknown_share(facts),
+    }
     texts = {name: text for name, text in texts.items() if text is not None}
     return {"corpus": facts["config"]["corpus"]} | texts
 

@@ -2,6 +2,7 @@
 
 import statistics
 
+from trainers.data.manifest import MUCH_UNKNOWN
 from trainers.data.objectives import PREFIX_LM, SPAN_CORRUPTION
 from trainers.reports import headlines, numbers
 from trainers.reports.comparisons import BASELINE, SELF_FUSION, ancestors, variations
@@ -20,6 +21,7 @@ _MEASURES = {"flops": "the FLOPs", "device_seconds": "the device time"}
 def summarize(run, comparisons):
     """The summary of a run and of what `compare(run)` gave, as paragraphs."""
     opening = f"T5 models were trained on {corpus(run.settings)}{objective(run.settings)}."
+    opening += unknown(run.settings)
     told = headlines.headlines(run, comparisons)
     plans = [_plan(run, headline) for headline in told] or [_nothing_compared(run)]
     if len(plans) == 1:
@@ -40,6 +42,22 @@ def corpus(settings):
         other = f", {note}" if note else ""
         return f"the English docstrings of installed packages (corpus “docs”{other})"
     return _CORPORA.get(name, f"the corpus “{name}”")
+
+
+def unknown(settings):
+    """The share of unknown tokens in a sentence after a space; empty where it was not counted.
+
+    Example:
+        >>> unknown({"corpus_unknown": 0.0})
+        ' The vocabulary knows all of its tokens.'
+    """
+    share = settings.get("corpus_unknown")
+    if share is None:
+        return ""
+    if not share:
+        return " The vocabulary knows all of its tokens."
+    warning = "" if share <= MUCH_UNKNOWN else ", so that it does not fit the text"
+    return f" {100 * share:.2g} % of its tokens are unknown to the vocabulary{warning}."
 
 
 def objective(settings):

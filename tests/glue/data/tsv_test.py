@@ -36,7 +36,7 @@ def edited(tmp_path, name, old, new):
         ("stsb", "STS-B/train.tsv", "2.500", "many", ["line=3", "value='many'"]),
         ("stsb", "STS-B/train.tsv", "2.500", "nan", ["line=3", "value='nan'"]),
         ("qqp", "QQP/train.tsv", "How?\t0", "How?\t3", ["line=5", "value='3'"]),
-        ("mnli", "MNLI/train.tsv", "\tneutral\n", "\t-\n", ["line=2", "value='-'", "neutral"]),
+        ("mnli", "MNLI/train.tsv", "\tneutral\n", "\t?\n", ["line=2", "value='?'", "neutral"]),
         ("qnli", "QNLI/train.tsv", "\tnot_ent", "\tNot_ent", ["line=3", "'Not_entailment'"]),
         ("rte", "RTE/train.tsv", "\tentailment", "\t1", ["line=2", "value='1'"]),
         ("wnli", "WNLI/train.tsv", "broke.\t1", "broke.\tentailment", ["line=2", "0, 1"]),
@@ -46,6 +46,15 @@ def test_a_label_out_of_the_set(tmp_path, task, name, old, new, wanted):
     message = refused(edited(tmp_path, name, old, new), task)
     for part in (str(tmp_path / name), *wanted):
         assert part in message
+
+
+def test_rows_without_an_agreed_label_are_left_out_and_counted(tmp_path, caplog):
+    text = layouts.FILES["MNLI/train.tsv"]
+    row = text.splitlines(keepends=True)[1]
+    folder = edited(tmp_path, "MNLI/train.tsv", row, row.replace("\tneutral\n", "\t-\n") + row)
+    with caplog.at_level("INFO"):
+        assert data.load_examples("mnli", "train", folder) == layouts.EXAMPLES["mnli", "train"]
+    assert "left out 1 rows" in caplog.text
 
 
 def test_a_missing_column_is_named_with_those_that_are_there(tmp_path):

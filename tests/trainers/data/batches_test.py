@@ -9,6 +9,7 @@ import pytest
 from tests.trainers.data.spans_support import restore
 from trainers.data import manifest
 from trainers.data.batches import PretrainingBatches
+from trainers.data.objectives import Objective
 from trainers.errors import UserError
 
 NAMES = ["encoder_token_ids", "decoder_token_ids", "targets"]
@@ -131,7 +132,10 @@ def test_the_fingerprint_is_of_the_contents(prepared_dir, batches):
         ({"input_length": 2}, "Received: input_length=2"),
         ({"input_length": 2048}, "Received: input_length=2048 with 32 sentinels"),
         ({"batch_size": 10_000}, "one train batch of 10000 × .* tokens. Take a smaller"),
-        ({"batch_size": 500, "split": "validation"}, "one validation batch of 500 × "),
+        (
+            {"input_length": 20_000, "split": "validation", "objective": Objective("prefix_lm")},
+            "text for validation of 40000 tokens",
+        ),
         ({"data_dir": "/nowhere"}, "Received: data_dir=/nowhere"),
     ],
 )

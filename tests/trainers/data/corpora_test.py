@@ -56,6 +56,23 @@ def test_what_a_document_is(tmp_path, document, texts):
     assert [document.text for document in corpus.documents()] == texts
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("\n".join(f"Sentence {number} of a list." for number in range(900)), 900),
+        (" ".join(f"word{number}" for number in range(9_000)), 75),
+        ("x" * 10_000, 10),
+        ("Title\n\n" + "\n".join(f"line {number}" for number in range(300)), 4),
+    ],
+    ids=["a sentence per line", "one line", "no space", "paragraphs"],
+)
+def test_texts_of_any_shape_have_documents(tmp_path, text, count):
+    (tmp_path / "a.txt").write_text(text)
+    documents = [d.text for d in make_corpus(text_config(tmp_path / "a.txt")).documents()]
+    assert len(documents) == pytest.approx(count, rel=0.2)
+    assert "".join("".join(documents).split()) == "".join(text.split())
+
+
 def test_max_bytes_limits_the_text(words_file):
     corpus = make_corpus(text_config(words_file, max_bytes=10_000))
     sizes = [len(document.text.encode()) for document in corpus.documents()]

@@ -188,6 +188,29 @@ def test_a_killed_run_is_no_obstacle(config, prepared_dir, monkeypatch):
     assert not [path for path in root.iterdir() if path.name.endswith(".partial")]
 
 
+@pytest.mark.parametrize("separator", ["\n", " "], ids=["lines", "one line"])
+def test_a_text_without_blank_lines_trains(config, words_file, tmp_path, separator):
+    path = tmp_path / "flat.txt"
+    path.write_text(separator.join(words_file.read_text("utf-8").split("\n\n")), "utf-8")
+    folder = prepare(dataclasses.replace(config, corpus_path=str(path), root=str(tmp_path / "d")))
+    splits = manifest.read(folder)["splits"]
+    assert splits["validation"]["documents"] > 4
+    assert PretrainingBatches(folder, "validation", 64, 16).batch(0)["targets"].shape[0] == 64
+
+
+def test_unknown_tokens_are_counted_and_warned_of(config, prepared_dir, tmp_path, caplog):
+    path = tmp_path / "other.txt"
+    path.write_text("\n\n".join(f"ξ{chr(0x4E00 + n)} ba" for n in range(400)), "utf-8")
+    given = str(prepared_dir / manifest.VOCABULARY)
+    other = dataclasses.replace(config, corpus_path=str(path), vocabulary_path=given)
+    with caplog.at_level("WARNING"):
+        folder = prepare(dataclasses.replace(other, root=str(tmp_path / "d")))
+    share = manifest.unknown_share(manifest.read(folder))
+    assert 0.1 < share < 0.6
+    assert f"{100 * share:.3g} % of the tokens are unknown" in caplog.text
+    assert manifest.unknown_share(manifest.read(prepared_dir)) == 0
+
+
 def test_too_little_text_for_two_splits(config, tmp_path):
     path = tmp_path / "short.txt"
     path.write_text("only one paragraph " * 50)

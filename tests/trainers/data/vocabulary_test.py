@@ -7,6 +7,7 @@ import pytest
 import sentencepiece
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sentencepiece import sentencepiece_model_pb2
 
 from trainers.data import vocabulary as vocabulary_lib
 from trainers.data.vocabulary import Vocabulary
@@ -139,6 +140,40 @@ def test_a_model_with_other_special_ids_is_refused(texts):
 def test_a_number_of_pieces_that_does_not_fit(texts, pieces, reason):
     with pytest.raises(UserError, match=f"{reason}.*Received: vocabulary_pieces={pieces}"):
         vocabulary_lib.train(texts, pieces)
+
+
+def test_long_lines_are_cut_and_not_left_out():
+    word = "zyzzyva " * 20_000
+    model = Vocabulary(vocabulary_lib.train([word, "one two three " * 50], 16), 0)
+    assert "?" not in model.decode(model.encode(["zyzzyva"])[0])
+
+
+def test_sentinels_of_a_models_own(tmp_path):
+    """As in mT5: the last pieces are <extra_id_1>, <extra_id_0>."""
+
+    def model(symbols):
+        file = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(["some words to train on", "and more words"] * 20),
+            model_writer=file,
+            vocab_size=18,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            minloglevel=3,
+        )
+        proto = sentencepiece_model_pb2.ModelProto.FromString(file.getvalue())
+        for symbol in symbols:
+            proto.pieces.add(piece=symbol, score=0.0, type=4)
+        return proto.SerializeToString()
+
+    own = Vocabulary(model(["\u2581<extra_id_1>", "\u2581<extra_id_0>"]), 100)
+    assert (own.num_pieces, own.num_sentinels, own.size) == (18, 2, 20)
+    assert own.first_sentinel == 19
+    assert own.decode([19, 18]) == "<extra_id_0> <extra_id_1>"
+    with pytest.raises(UserError, match="ends with <extra_id_1>"):
+        Vocabulary(model(["<extra_id_0>", "<extra_id_1>"]), 100)
 
 
 def test_training_on_nothing():
