@@ -60,8 +60,7 @@ WHISPER = register(
             head=("proj_out.weight",),
             readout=("**decoder.layer_norm.*",),
             layers="decoder_layers",
-            embedding=("**embed_tokens.weight",),
-            embedding_flag="scale_embedding",
+            # Its `scale_embedding` scales nothing: the decoder reads the embedding as it is.
         ),
     )
 )

@@ -220,10 +220,16 @@ class FamilyFusion:
         return self.names.value(config, self.names.sizes[axis][0])
 
     def _wide_config(self):
-        config, names = dict(self._configs[0]), self.names
+        config_of_first, names = self._configs[0], self.names
+        config = dict(config_of_first)
         for axis in self._grow:
             for field in names.sizes[axis]:
                 config[field] = sum(names.value(source, field) for source in self._configs)
+        for axis in set(names.sizes) - self._grow:
+            for field in names.sizes[axis]:
+                if config.get(field) is None and field in names.defaults:
+                    # Its default would follow another field that grows.
+                    config[field] = names.value(config_of_first, field)
         if names.head_dim and self._grow & {"heads", "hidden"}:
             config[names.head_dim] = names.heads_size(self._configs[0])
         return config
@@ -245,9 +251,13 @@ class FamilyFusion:
             values = [names.value(config, field) for config in configs]
             if any(value != values[0] for value in values):
                 messages.append(f"{field}: " + " vs ".join(map(repr, values)))
-        head_sizes = [names.heads_size(config) for config in configs]
+        # A decoder may have other heads than the encoder.
+        head_sizes = [names.heads_sizes(config) for config in configs]
         if len(set(head_sizes)) > 1:
-            messages.append("size of an attention head: " + " vs ".join(map(str, head_sizes)))
+            messages.append(
+                "size of an attention head: "
+                + " vs ".join(", ".join(map(str, sizes)) for sizes in head_sizes)
+            )
         if "key_heads" in names.sizes:
             ratios = [
                 self._size(config, "heads") // self._size(config, "key_heads") for config in configs

@@ -99,6 +99,13 @@ class Names:
         hidden, heads = (self.value(config, self.sizes[axis][0]) for axis in ("hidden", "heads"))
         return hidden // heads
 
+    def heads_sizes(self, config):
+        """Size of an attention head by each field that counts heads, such as those of a decoder."""
+        if self.head_dim is not None:
+            return (self.heads_size(config),)
+        hidden = self.value(config, self.sizes["hidden"][0])
+        return tuple(hidden // self.value(config, field) for field in self.sizes["heads"])
+
     def readouts(self, names, config):
         """Names of the weights that are read by a tied head alone; none where the head is not."""
         names = list(names)

@@ -67,7 +67,7 @@ def is_folder(path):
     """Returns whether a folder holds a model of transformers."""
     try:
         config = json.loads((pathlib.Path(path) / CONFIG_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and not {"architectures", "model_type"}.isdisjoint(config)
 
@@ -96,11 +96,7 @@ def read_folder(path):
     _refuse_adapters(path, config)
     class_name, family, names = _class(path, config)
     files = _weight_files(path)
-    arrays = {}
-    for file in files:
-        for name, array in _open(file).items():
-            arrays[_renamed(name)] = array
-    _check_index(path, arrays)
+    arrays = _arrays(path, files)
     adapters = [name for name in arrays if matches(name, _ADAPTER_NAMES)]
     if adapters:
         raise _refusal(path, f"with the adapter `{adapters[0]}`", "Merge the adapter first")
@@ -132,8 +128,9 @@ def read_json(path):
 
 
 def _refuse_adapters(path, config):
-    if config.get("quantization_config"):
-        method = config["quantization_config"].get("quant_method", "some method")
+    if quantization := config.get("quantization_config"):
+        is_named = isinstance(quantization, dict) and "quant_method" in quantization
+        method = quantization["quant_method"] if is_named else "some method"
         fault = f"with weights quantised by {method}"
         raise _refusal(path, fault, "Convert them to floating-point ones first")
     if any((path / name).exists() for name in _ADAPTER_FILES):
@@ -161,6 +158,9 @@ def _class(path, config):
 
 
 def _weight_files(path):
+    # In the order of transformers, which reads no index beside this file.
+    if (path / WEIGHTS_FILE).exists():
+        return (path / WEIGHTS_FILE,)
     if (path / INDEX_FILE).exists():
         shards = read_json(path / INDEX_FILE).get("weight_map")
         if not isinstance(shards, dict) or not all(map(_is_file_name, shards.values())):
@@ -170,8 +170,6 @@ def _weight_files(path):
         if missing:
             raise _refusal(path, f"without the shards {', '.join(missing)}", "Restore them")
         return tuple(files)
-    if (path / WEIGHTS_FILE).exists():
-        return (path / WEIGHTS_FILE,)
     pickled = sorted(file.name for file in path.glob("*.bin"))
     if pickled:
         do = (
@@ -183,7 +181,7 @@ def _weight_files(path):
 
 
 def _is_file_name(name):
-    return isinstance(name, str) and name == pathlib.PurePath(name).name
+    return isinstance(name, str) and name == pathlib.PurePath(name).name and name not in ("", "..")
 
 
 def _open(file):
@@ -199,11 +197,22 @@ def _open(file):
     raise _refusal(file, fault, "It is damaged: use another file", "a safetensors file")
 
 
-def _check_index(path, arrays):
-    if (path / INDEX_FILE).exists():
+def _arrays(path, files):
+    """The weights of all files, by their present names."""
+    arrays = {}
+    for file in files:
+        tensors_of_file = _open(file)
+        arrays |= {_renamed(name): array for name, array in tensors_of_file.items()}
+        if len({_renamed(name) for name in tensors_of_file}) < len(tensors_of_file):
+            fault = f"with a weight by both of its names in {file.name} ({', '.join(_OLD_NAMES)})"
+            raise _refusal(path, fault, "Load and save it with transformers")
+    if not arrays:
+        raise _refusal(path, "without any weight", "Download the weights")
+    if files[0].name != WEIGHTS_FILE:
         names = {_renamed(name) for name in read_json(path / INDEX_FILE)["weight_map"]}
         if missing := sorted(names - set(arrays)):
             raise _refusal(path, f"without the weight `{missing[0]}`", "Restore its shard")
+    return arrays
 
 
 def _renamed(name):
@@ -261,6 +270,9 @@ def _equal(a, b):
 
 def _check_shapes(path, names, config, arrays):
     """Refuses weights that are not of the sizes in the configuration."""
+    fields = {field for fields in names.sizes.values() for field in fields}
+    for field in sorted(fields | {names.head_dim} - {None}):
+        _check_size(path, field, names.value(config, field))
     sizes = {
         axis: {names.value(config, field) for field in fields}
         for axis, fields in names.sizes.items()
@@ -269,6 +281,7 @@ def _check_shapes(path, names, config, arrays):
     if missing:
         fields = ", ".join(names.sizes[missing[0]])
         raise _refusal(path, f"whose {CONFIG_FILE} lacks {fields}", "Restore the file")
+    _check_layers(path, names, config, arrays)
     for name, array in arrays.items():
         entry = names.entry(name)
         if entry.kind == KEPT:
@@ -281,6 +294,27 @@ def _check_shapes(path, names, config, arrays):
         if not fits:
             fault = f"with `{name}` of shape {array.shape}, which {CONFIG_FILE} does not say"
             raise _refusal(path, fault, "Restore the configuration or the weights")
+
+
+def _check_size(path, field, value):
+    """Refuses what is no positive integer; None stands for a default."""
+    if value is not None and not (type(value) is int and value > 0):
+        fault = f"whose {CONFIG_FILE} has {field}={value!r:.80}"
+        raise _refusal(path, fault, "Restore the file", "a positive integer for every size")
+
+
+def _check_layers(path, names, config, arrays):
+    """Refuses a number of layers that is none, or beyond those that the weights have."""
+    layers = names.value(config, names.layers)
+    _check_size(path, names.layers, layers)
+    numbers = [int(number) for name in arrays if (number := _first_number(name))]
+    if layers is not None and numbers and layers > max(numbers) + 1:
+        fault = f"with the weights of {max(numbers) + 1} layers, and {names.layers}={layers}"
+        raise _refusal(path, fault, f"Restore the weights or {CONFIG_FILE}")
+
+
+def _first_number(name):
+    return next((part for part in name.split(".") if part.isdecimal()), None)
 
 
 def _dim_sizes(factors, names, config, sizes):

@@ -109,7 +109,10 @@ class Plan:
             FusionError: A weight holds NaN or infinite values, or would overflow float16.
             OSError: The folder cannot be written.
         """
-        files = [file for folder in self.folders for file in folder.files]
+        files = [
+            folder.path.resolve() / file.name for folder in self.folders for file in folder.files
+        ]
+        files = list(dict.fromkeys(files))
         with new_folder(output) as folder, concurrent.futures.ThreadPoolExecutor(1) as hashing:
             jobs = [hashing.submit(sha256, file) for file in files]
             try:
@@ -123,14 +126,9 @@ class Plan:
             write_text(folder / CARD_FILE, card(self._facts(), sources, written, command, result))
 
     def _facts(self):
-        shares = {
-            folder.path: sum(
-                weight
-                for source, weight in zip(self.sources, self.weights, strict=True)
-                if source is folder
-            )
-            for folder in self.folders
-        }
+        shares = dict.fromkeys((folder.path.resolve() for folder in self.folders), 0.0)
+        for source, weight in zip(self.sources, self.weights, strict=True):
+            shares[source.path.resolve()] += weight
         name = self.sources[0].class_name
         return Facts(
             "transformers", name, self.summary, self.parameters, self.is_exact, shares, self.notes

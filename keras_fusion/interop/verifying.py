@@ -1,7 +1,9 @@
 """Loading what was written with transformers, and comparing it with the mean of its sources."""
 
+import contextlib
 import gc
 import importlib.util
+import sys
 
 import ml_dtypes
 import numpy as np
@@ -78,12 +80,37 @@ def _distance(result, expected):
 
 def _outputs(class_name, folder):
     """Logits, or hidden units, of a folder's model."""
+    with _without_triton():
+        return _computed(class_name, folder)
+
+
+@contextlib.contextmanager
+def _without_triton():
+    """Hides Triton, which ends the process if it is loaded after TensorFlow; torch needs none."""
+    is_hidden = "tensorflow" in sys.modules and "triton" not in sys.modules
+    if is_hidden:
+        sys.modules["triton"] = None
+    try:
+        yield
+    finally:
+        if is_hidden:
+            del sys.modules["triton"]
+
+
+def _computed(class_name, folder):
     import torch
     import transformers
 
-    model, info = getattr(transformers, class_name).from_pretrained(
-        folder, dtype=torch.float32, output_loading_info=True
-    )
+    try:
+        model, info = getattr(transformers, class_name).from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as error:  # noqa: BLE001 - whatever a class makes of a configuration
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise FusionError(
+            f"transformers loads no {class_name} from {str(folder)!r} ({text:.300}); correct "
+            "config.json, or, if the sources load, give other sources or another growth"
+        ) from error
     if info["missing_keys"] or info.get("mismatched_keys"):
         names = sorted(map(str, info["missing_keys"] or info["mismatched_keys"]))
         raise FusionError(

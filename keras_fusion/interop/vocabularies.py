@@ -30,13 +30,36 @@ def check_equal(paths):
     for kind, read in _KINDS.items():
         if not all((path / kind).is_file() for path in paths):
             continue
-        if len({(path / kind).read_bytes() for path in paths}) == 1:
+        contents = {tuple(map(_bytes, (path / kind, path / _ADDED))) for path in paths}
+        if len(contents) == 1:
             return True
-        first, *others = [read(path / kind) for path in paths]
+        first, *others = [_read(path, kind, read) for path in paths]
         for path, other in zip(paths[1:], others, strict=True):
             _compare(paths[0] / kind, first, path / kind, other)
         return True
     return False
+
+
+def _bytes(path):
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _read(path, kind, read):
+    """Pieces by their numbers; those that were added to a file that has none of its own, too."""
+    try:
+        pieces = read(path / kind)
+        if kind != _TOKENIZER and (path / _ADDED).is_file():
+            pieces |= _table(path / _ADDED)
+        sorted(pieces)
+    except FusionError:
+        raise
+    # A file may hold anything: pieces without numbers, or numbers that are texts.
+    except (AttributeError, KeyError, OSError, RecursionError, RuntimeError, TypeError, ValueError):
+        raise FusionError(
+            f"Expected a vocabulary. Received: {str(path / kind)!r}, which holds none. "
+            "Restore the file."
+        ) from None
+    return pieces
 
 
 def _compare(path, pieces, other_path, others):
@@ -75,17 +98,14 @@ def _sentencepiece(path):
 
 
 def _json(path):
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise FusionError(
-            f"Expected a vocabulary. Received: {str(path)!r} ({error}). Restore the file."
-        ) from None
+    return json.loads(path.read_text("utf-8"))
 
 
+_ADDED = "added_tokens.json"
+_TOKENIZER = "tokenizer.json"
 # The first kind that all folders have counts.
 _KINDS = {
-    "tokenizer.json": _tokenizer,
+    _TOKENIZER: _tokenizer,
     "vocab.json": _table,
     "vocab.txt": _lines,
     "spiece.model": _sentencepiece,

@@ -55,16 +55,23 @@ def new_folder(path):
             f"Expected a new or empty folder to write to. Received: {str(path)!r}, which holds "
             "something. Choose another one; nothing is overwritten."
         )
+    # A link to an empty folder stands for that folder.
+    path = path.resolve() if path.is_dir() else path
     beside = path.absolute().with_name(f".{path.absolute().name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
+    parents = [parent for parent in beside.parents if not parent.exists()]
     try:
         beside.mkdir(parents=True)
         yield beside
         _sync(beside)
         beside.rename(path)
         _sync(path.absolute().parent)
-    finally:
+    except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
+        for parent in parents:
+            with contextlib.suppress(OSError):  # Something else is there by now.
+                parent.rmdir()
+        raise
 
 
 def write_model(folder, config, arrays, max_shard_size=MAX_SHARD_SIZE):

@@ -29,6 +29,8 @@ def kind_of(folders: Sequence[str]) -> str:
 
 
 def _kind(folder: str) -> str:
+    if not pathlib.Path(folder).exists():
+        raise UserError("a folder that exists", f"source={folder!r}", "Check the path")
     if presets.is_preset(folder):
         return KERAS_HUB
     return TRANSFORMERS if interop.is_folder(folder) else CHECKPOINTS

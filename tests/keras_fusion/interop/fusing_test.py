@@ -349,22 +349,6 @@ REFUSED = {
     "adapter": ({}, {"adapter_config.json": "{}"}, "with an adapter.*merge_and_unload"),
     "no JSON": ({}, {"config.json": "{"}, "config.json"),
     "damaged": ({}, {"model.safetensors": "x" * 20}, "Expected a safetensors file"),
-    "other index": ({}, {"model.safetensors.index.json": "{}"}, "names of shards"),
-    "outside": (
-        {},
-        {"model.safetensors.index.json": '{"weight_map": {"x": "../a/model.safetensors"}}'},
-        "names of shards",
-    ),
-    "no shard": (
-        {},
-        {"model.safetensors.index.json": '{"weight_map": {"x": "one.safetensors"}}'},
-        "without the shards one.safetensors",
-    ),
-    "no tensor": (
-        {},
-        {"model.safetensors.index.json": '{"weight_map": {"x": "model.safetensors"}}'},
-        "without the weight `x`",
-    ),
 }
 
 
