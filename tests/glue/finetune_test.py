@@ -26,6 +26,8 @@ from trainers.runs.state import RunState
 from trainers.training.logs import RunLog
 
 TASKS = ("synthetic_grammar", "synthetic_similarity")
+# Validation: a batch and a part of one.
+SIZES = {"train": 40, "validation": 5, "test": 4}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def world(tmp_path_factory):
         settings = {"settings": {"model": config.to_dict()}}
         checkpoints.save(home / checkpoints.CHECKPOINT_FOLDER, 3, weights, settings)
         fuse.fuse(fuse.FuseConfig((str(home),) * 2, f"{folder}/w/fused", noise=0.1))
-        patch.setattr(synthetic, "SIZES", {"train": 40, "validation": 12, "test": 4})
+        patch.setattr(synthetic, "SIZES", SIZES)
         patch.setattr(greedy, "predictor", sharing(greedy.predictor))
         yield folder
 
@@ -124,7 +126,7 @@ def test_a_fused_model_is_fine_tuned_evaluated_and_recorded(finished, world):
         assert result.facts["synthetic"] and result.facts["steps"] == 4
         assert [point["step"] for point in result.facts["curve"]] == [2, 4]
         targets, predicted = result.predictions("validation")
-        assert len(targets) == len(predicted) == 12
+        assert len(targets) == len(predicted) == SIZES["validation"]
         saved = [path.name for path in (result.folder / "checkpoints").iterdir()]
         assert saved == [f"step_{result.facts['best_step']:08d}"]
 
@@ -236,7 +238,7 @@ def test_the_folder_of_a_pretraining_run_is_no_results_folder(world):
 
 
 def test_other_examples_of_a_task_are_refused(finished, world, monkeypatch):
-    monkeypatch.setattr(synthetic, "SIZES", {"train": 30, "validation": 12, "test": 4})
+    monkeypatch.setattr(synthetic, "SIZES", SIZES | {"train": 30})
     with pytest.raises(UserError, match="'synthetic_grammar' with the settings .* train="):
         run.finetune(config(world, "--synthetic", f"--tasks={TASKS[0]}"))
 
