@@ -12,12 +12,16 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Compiling is most of what tests with XLA wait for; without optimizations it takes less.
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+)
 if os.environ["KERAS_BACKEND"] == "jax":
-    # Eight virtual devices for meshes; compiling is most of what these tests wait for: without
-    # optimizations and the newer emitters it takes half the time.
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    flags += " --xla_cpu_use_fusion_emitters=false"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+    # Eight virtual devices for meshes. The newer emitters, which TensorFlow may not know, take
+    # as long again.
+    os.environ["XLA_FLAGS"] += (
+        " --xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false"
+    )
 
 import numpy as np
 import pytest
