@@ -49,16 +49,19 @@ def mismatches(models, backbones):
                     f"source {index}: layer `{layer.path}` has {state} weights; merge them into "
                     "plain ones before fusing"
                 )
-    return [*messages, *_vocabulary_mismatches(models)]
+    tokenizers = [
+        getattr(getattr(model, "preprocessor", None), "tokenizer", None) for model in models
+    ]
+    return [*messages, *vocabulary_mismatches(tokenizers)]
 
 
-def _vocabulary_mismatches(models):
-    """Messages on tokenizers that give one number to different tokens."""
-    tokenizers = {
-        index: model.preprocessor.tokenizer
-        for index, model in enumerate(models)
-        if getattr(getattr(model, "preprocessor", None), "tokenizer", None) is not None
-    }
+def vocabulary_mismatches(tokenizers):
+    """Messages on tokenizers that give one number to different tokens.
+
+    Args:
+        tokenizers: Tokenizer of each source; None where it has none.
+    """
+    tokenizers = {index: one for index, one in enumerate(tokenizers) if one is not None}
     messages = []
     if len(set(map(id, tokenizers.values()))) < 2:
         return messages

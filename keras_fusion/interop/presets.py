@@ -6,16 +6,18 @@ import pathlib
 
 from keras_fusion import families
 from keras_fusion.errors import FusionError
-from keras_fusion.families import keras_hub
+from keras_fusion.families import checking, keras_hub
 from keras_fusion.families.fusing import FamilyFusion
 from keras_fusion.fusion import fuse, grow
 from keras_fusion.interop.cards import Facts, card, sha256
 from keras_fusion.interop.writing import CARD_FILE, nbytes, new_folder, write_text
+from keras_fusion.layers import checks
 from keras_fusion.noise import Noise
 from keras_fusion.optional import optional
 from keras_fusion.options import BlockOptions
 
 _WEIGHTS = "*.weights.h5"
+_TOKENIZER_FILE = "tokenizer.json"
 _BACKBONE_FILES = ("config.json", "metadata.json")
 
 
@@ -35,8 +37,19 @@ def load_preset(path, load_weights=True):
         FusionError: keras-hub is not installed, or it cannot load the preset.
     """
     optional("keras_hub")
+    return _loaded(path, families.load_preset, load_weights)
+
+
+def _tokenizer(path):
+    """The tokenizer of a preset, which one of a backbone may have beside it; None without one."""
+    if not (path / _TOKENIZER_FILE).is_file():
+        return None
+    return _loaded(path, optional("keras_hub").tokenizers.Tokenizer.from_preset)
+
+
+def _loaded(path, load, *arguments):
     try:
-        return families.load_preset(path, load_weights)
+        return load(str(path), *arguments)
     except (OSError, ValueError, KeyError, TypeError) as error:
         text = " ".join(str(error).split())
         raise FusionError(
@@ -129,6 +142,9 @@ class PresetFusion:
             else:
                 fused = fuse([models[path] for path in self.sources], check=check, **self.options)
             fused.save_to_preset(str(folder))
+            tokenizer = _tokenizer(self.sources[0])
+            if tokenizer is not None and not (folder / _TOKENIZER_FILE).exists():
+                tokenizer.save_to_preset(str(folder))
             files = [file for path in models for file in sorted(path.glob(_WEIGHTS))]
             written = {
                 file.name: (file.stat().st_size, sha256(file))
@@ -157,7 +173,8 @@ def plan_presets(sources, *, growth=None, **options):
         >>> print(plan.describe())
         >>> plan.write("llama_twice_as_wide")
     """
-    sources = tuple(map(pathlib.Path, sources))
+    paths = {}  # A folder that is given by two paths is one source.
+    sources = tuple(paths.setdefault(path.resolve(), path) for path in map(pathlib.Path, sources))
     skeletons = {path: load_preset(path, load_weights=False) for path in dict.fromkeys(sources)}
     for path, model in skeletons.items():
         if not keras_hub.is_stock(model):
@@ -172,6 +189,8 @@ def plan_presets(sources, *, growth=None, **options):
     )
     block = BlockOptions(norm=options.get("norm", "property"), noise=noise)
     fusion = keras_hub.plan_stock(models, block, growth)
+    tokenizers = {path: _tokenizer(path) for path in skeletons}
+    checks.raise_mismatches(checking.vocabulary_mismatches([tokenizers[path] for path in sources]))
     return PresetFusion(sources, growth, options, type(models[0]).__name__, fusion)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_fusion as kf
+from keras_fusion import interop
 from tests.keras_fusion.interop import tiny_folders as tiny
 from tests.trainers import nano
 from trainers import fuse
@@ -144,3 +145,23 @@ def test_presets_of_keras_hub(tmp_path, capsys):
     parameters = keras_hub.models.Backbone.from_preset(str(tmp_path / "both")).count_params()
     assert f"{parameters:,} parameters" in planned
     assert not (tmp_path / "dry").exists()
+
+
+def test_backbones_keep_their_tokenizer_and_have_the_same(tmp_path):
+    keras_hub = pytest.importorskip("keras_hub")
+    pytest.importorskip("tensorflow_text")
+    sizes = {"num_layers": 1, "num_heads": 1, "hidden_dim": 2, "intermediate_dim": 2}
+    for name, token in zip("abc", "xyx", strict=True):
+        backbone = keras_hub.models.GPT2Backbone(vocabulary_size=5, max_sequence_length=3, **sizes)
+        backbone.save_to_preset(str(tmp_path / name))
+        tokens = {"<|endoftext|>": 0, token: 1, "a": 2, "b": 3, "ab": 4}
+        tokenizer = keras_hub.models.GPT2Tokenizer(vocabulary=tokens, merges=["a b"])
+        tokenizer.save_to_preset(str(tmp_path / name))
+    with pytest.raises(kf.FusionError, match="first token 1: 'y' vs 'x'"):
+        run(tmp_path, "ab", "--norm=rule")
+    run(tmp_path, "ac", "--norm=rule")
+    tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(str(tmp_path / "fused"))
+    assert tokenizer.vocabulary_size() == 5
+    (tmp_path / "link").symlink_to("a")
+    plan = interop.plan_presets([tmp_path / "a", tmp_path / "link"])
+    assert "2 copies of one model" in plan.summary
