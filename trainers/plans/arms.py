@@ -9,7 +9,8 @@ divided by their count are copies without noise; with neither noise nor dropout 
 v/4 on the diagonal and the schedule continued; it has the size's noise here, as its copies would
 never part either. HyperCloning adds noise 10 dB below its blocks W/2, of opposite sign in the two
 halves of every row: balanced noise of 10^(-10/20)/2 of the source's root mean square. (Its head has
-noise 10 dB below W/2, ours 6 dB less.)
+noise 10 dB below W/2, ours 6 dB less.) G_stack grows a shallow model of the final width: that is
+`stacked_half`; `stacked` starts from the small model of the other arms, up to M's parameters.
 """
 
 import dataclasses
@@ -35,6 +36,8 @@ class Arm:
     settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
     rewarms: bool = False  # whether the learning rate rises onto the schedule after the fusion
     optimizer: str | None = None  # of all its stages; None for the size's
+    # Whether its source is a model of size M with half of the layers, in place of one of size S.
+    halved: bool = False
     # Values of `grow`, one for each stage after the small model; each has as much compute.
     growth: tuple[str, ...] = ("all",)
 
@@ -110,6 +113,9 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         ),
         "net2net": Arm("Net2Net, bert2BERT: copies in all blocks", PEER, settings=_COPIES),
         "stacked": Arm("G_stack: layers of the small model stacked", PEER, "stacked"),
+        "stacked_half": Arm(
+            "G_stack: half of the big model's layers stacked", PEER, "stacked", halved=True
+        ),
         "staged_training": Arm(
             "Staged Training: m/2, v/4 on the diagonal, schedule continues",
             PEER,

@@ -19,7 +19,7 @@ def model_config(
     size: Size,
     data_dir: str | pathlib.Path | None = None,
     vocabulary: str | None = None,
-    times: Mapping[str, int] | None = None,
+    times: Mapping[str, float] | None = None,
 ) -> "kf.models.T5Config":
     """The configuration of a model, some of its fields multiplied.
 
@@ -28,7 +28,7 @@ def model_config(
     """
     rows = _vocabulary_size(size, data_dir, vocabulary)
     config = kf.models.T5Config.from_size(size.models[letter], vocabulary_size=rows)
-    grown = {field: factor * getattr(config, field) for field, factor in (times or {}).items()}
+    grown = {f: round(factor * getattr(config, f)) for f, factor in (times or {}).items()}
     return dataclasses.replace(config, **grown)
 
 

@@ -72,7 +72,7 @@ def gains(basis: Basis) -> Plan:
         points,
         {"flops": maker.budget, "arms": {n: [arm.kind, arm.about] for n, arm in ARMS.items()}},
         # Also those that arms of a later command fuse.
-        {stage.name: [maker.unit] for stage in small if stage.repeat == 1},
+        {s.name: [s.settings["checkpoint_every"]] for s in small if s.repeat == 1},
         (BASELINE, SELF_FUSION, *_SMALL),
     )
 
@@ -115,16 +115,28 @@ def finalists(losses: Mapping[str, float]) -> tuple[str, ...]:
     return tuple(name for name in ARMS if name in best)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Small:
+    """A small model that arms start from."""
+
+    name: str  # of its stages, up to the steps
+    model: Stage  # size, seed and what it is like
+    settings: Mapping[str, object]  # besides the usual ones
+    cost: float  # of a step
+    unit: int  # steps between two points at which a budget may fuse it
+
+    def stage(self, units: int) -> str:
+        """Name of the stage that ends after some units of steps."""
+        return f"{self.name}_{units * self.unit}"
+
+
 class _Maker:
     """Makes the stages of arms at budgets."""
 
     def __init__(self, basis: Basis, budgets: Sequence[int]):
         self.basis = basis
-        self.small_cost = basis.step_cost("S")
         self.budget = basis.settings_of(BASELINE).steps * basis.step_cost("M")
-        # Steps of a small model between two points at which a budget may fuse it.
-        self.unit = max(1, round(_UNIT * self.budget / self.small_cost))
-        # Where stages of small models end, in these units. What smaller budgets need is among it:
+        # Where stages of small models end, in their units. What smaller budgets need is among it:
         # a command for more of them continues the stages of this one.
         chained = {*budgets, *(usual for usual in BUDGETS if usual < max(budgets))}
         self.ends = sorted({round(share * b / _UNIT) for share in SHARES for b in chained})
@@ -161,14 +173,16 @@ class _Maker:
             return [dataclasses.replace(BASELINE, name=name, settings=settings, like="baseline")]
         number = 1 if arm.init in ("self_fusion", "stacked") else 2
         units = round(arm.share * budget / _UNIT) // number
-        places = [self._place(_small_name(arm, index), units) for index in range(number)]
+        small = [self._small(arm, index) for index in range(number)]
+        places = [self._place(model, units) for model in small]
         sources, source_steps = tuple(link for link, _ in places), dict(filter(all, places))
-        left -= number * units * self.unit * self.small_cost
+        left -= sum(units * model.unit * model.cost for model in small)
         stages, times = [], {}
         for index, growth in enumerate(arm.growth, start=1):
             is_last = index == len(arm.growth)
-            copies = self._layers() if arm.init == "stacked" else 3 - number
-            if arm.init == "stacked":
+            copies = 3 - number
+            if arm.init == "stacked" and not arm.halved:
+                copies = self._layers()
                 times = {"num_layers": copies}
             elif growth != "all":
                 times = times | {GROWING_FIELDS[axis]: 2 for axis in GROWTHS[growth]}
@@ -204,58 +218,62 @@ class _Maker:
         steps = max(1, round(steps))
         return {"steps": steps, "eval_every": -(-steps // _EVALUATIONS)}
 
-    def _place(self, small: str, units: int) -> tuple[str, int | None]:
+    def _place(self, small: _Small, units: int) -> tuple[str, int | None]:
         """The stage in which a small model has had some units of steps, and at which step of it.
 
         The step is None where it is the last.
         """
         end = next(end for end in self.ends if end >= units)
         start = max((before for before in self.ends if before < end), default=0)
-        step = (units - start) * self.unit if units < end else None
-        return self._small(small, end), step
+        return small.stage(end), (units - start) * small.unit if units < end else None
 
-    def _small(self, small: str, units: int) -> str:
-        return f"{small}_{units * self.unit}"
+    def _small(self, arm: Arm, index: int) -> _Small:
+        """The small model that an arm starts from, or its other one."""
+        words = ["gains_small", *([arm.optimizer] if arm.optimizer else []), *(["other"] * index)]
+        settings, cost = _optimizer(arm), self.basis.step_cost("S")
+        model = dataclasses.replace(_SMALL[index], like=_SMALL[0].name)
+        if arm.optimizer:
+            settings["learning_rate_scale"] = OPTIMIZER_SCALES[arm.optimizer]
+        if arm.halved:
+            words.append("half")
+            settings["depth"] = "half"
+            cost = self.basis.step_cost("M", times={"num_layers": 1 / 2})
+            # Another seed than that of the stacked model, which then sees other batches.
+            model = dataclasses.replace(BASELINE, seed=_SMALL[index].seed, like=BASELINE.name)
+        unit = max(1, round(_UNIT * self.budget / cost))
+        return _Small("_".join(words), model, settings, cost, unit)
 
     def small_stages(self, users: Iterable[Stage]) -> list[Stage]:
         """The small models that stages start from, and all that these continue."""
         users = list(users)
-        arms = {_small_name(arm, index): (arm, index) for arm in ARMS.values() for index in (0, 1)}
-        chains = [stage for arm, index in arms.values() for stage in self._chain(arm, index)]
+        small = [self._small(arm, index) for arm in ARMS.values() for index in (0, 1)]
+        models = {model.name: model for model in small}
+        chains = [stage for model in models.values() for stage in self._chain(model)]
         repeats = max((stage.repeat for stage in users), default=1)
-        small = {stage.name: stage for stage in repeated(chains, repeats)}
+        links = {stage.name: stage for stage in repeated(chains, repeats)}
         needed: set[str] = set()
-        pending = {source for stage in users for source in stage.sources} & small.keys()
+        pending = {source for stage in users for source in stage.sources} & links.keys()
         while pending:
             needed |= pending
-            pending = {source for name in pending for source in small[name].sources} - needed
-        return [stage for name, stage in small.items() if name in needed]
+            pending = {source for name in pending for source in links[name].sources} - needed
+        return [stage for name, stage in links.items() if name in needed]
 
-    def _chain(self, arm: Arm, index: int) -> Iterator[Stage]:
+    def _chain(self, small: _Small) -> Iterator[Stage]:
         """The stages of one small model, each continuing the one before."""
         start, before = 0, None
         for end in self.ends:
-            name = self._small(_small_name(arm, index), end)
-            settings = {
-                "steps": (end - start) * self.unit,
-                "eval_every": self.unit,
-                "checkpoint_every": self.unit,
+            name = small.stage(end)
+            periods = {
+                "steps": (end - start) * small.unit,
+                "eval_every": small.unit,
+                "checkpoint_every": small.unit,
             }
             if before:
-                yield Stage(name, "S", "continued", (before,), settings=settings)
+                yield Stage(name, small.model.size, "continued", (before,), settings=periods)
             else:
-                if arm.optimizer:
-                    settings["learning_rate_scale"] = OPTIMIZER_SCALES[arm.optimizer]
-                settings |= _optimizer(arm)
-                usual = {"settings": settings, "like": _SMALL[0].name}
-                yield dataclasses.replace(_SMALL[index], name=name, **usual)
+                settings = {**small.settings, **periods}
+                yield dataclasses.replace(small.model, name=name, settings=settings)
             start, before = end, name
-
-
-def _small_name(arm: Arm, index: int) -> str:
-    """Name of a small model of an arm, up to its steps."""
-    parts = "gains_small", *([arm.optimizer] if arm.optimizer else []), *(["other"] * index)
-    return "_".join(parts)
 
 
 def _optimizer(arm: Arm) -> dict:

@@ -42,6 +42,7 @@ OPTIMIZER_STATES = MappingProxyType(
     {"fresh": None, "grown": "all", "grown_diagonal": "diagonal", "grown_first": "first"}
 )
 SCHEDULES = ("restart", "continue")
+DEPTHS = ("whole", "half")
 DTYPES = ("float32", "mixed_bfloat16")
 # The scale that makes 1/sqrt(max(n, warm-up)) a learning rate that the optimizer can use:
 # Adafactor's step is relative to the parameter's own RMS, AdamW's is not.
@@ -56,8 +57,9 @@ class StageSettings:
 
     `noise`, `noise_kind`, `norm` and `optimizer_state` are None where nothing is fused, `fill`,
     `asymmetry` and `grow` where no model is fused with itself, `schedule` and `rewarmup_steps`
-    where the stage neither fuses nor stacks, `clip_norm` where gradients are not clipped. The
-    dtype is Keras' policy: mixed_bfloat16 has float32 weights and bfloat16 products.
+    where the stage neither fuses nor stacks, `depth` where it does, `clip_norm` where gradients
+    are not clipped. The dtype is Keras' policy: mixed_bfloat16 has float32 weights and bfloat16
+    products.
     """
 
     steps: int = option(help="Training steps.", at_least=1, group="Settings of stages")
@@ -99,6 +101,10 @@ class StageSettings:
     rewarmup_steps: int | None = option(
         help="Steps after a fusion in which the learning rate rises linearly to that.", at_least=0
     )
+    depth: str | None = option(
+        help="Layers of a model from random weights: its size's, or half of them, to be stacked.",
+        choices=DEPTHS,
+    )
     seed: int = option(help="Seed; a VALUE for the run, NAME:VALUE for a stage's own.", at_least=0)
     clip_norm: float | None = option(help="Largest global norm of the gradients.", above=0)
     dtype: str = option(help="Precision.", choices=DTYPES)
@@ -135,7 +141,9 @@ _OPTIONS = options_of(StageSettings)
 _SELF_FUSED = (lambda stage: stage.init == "self_fusion"), "stages that fuse a model with itself"
 _FUSED = (lambda stage: stage.is_fused), "stages that are fused"
 _GROWN = (lambda stage: stage.is_fused or stage.is_stacked), "stages that are fused or stacked"
+_SCRATCH = (lambda stage: not stage.sources), "stages from random weights"
 _OF_SOME = {
+    "depth": (_SCRATCH, "whole"),
     "fill": (_SELF_FUSED, "diagonal"),
     "asymmetry": (_SELF_FUSED, 0.0),
     "grow": (_SELF_FUSED, "all"),

@@ -1,6 +1,6 @@
 """Widths and depths of the models of a plan: they fit together, before anything is trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from trainers.errors import UserError
@@ -22,6 +22,7 @@ def check_widths(
     stages: Sequence[Stage],
     configs: Mapping[str, Fields],
     growths: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    halved: Collection[str] = (),
 ):
     """Checks, before anything is trained, that every fusion gives the size that its stage has.
 
@@ -32,6 +33,7 @@ def check_widths(
         stages: all stages, sources first.
         configs: size letter to the fields of its model.
         growths: stage to the axes along which it grows, where these are not all.
+        halved: stages with half of the layers of their size.
 
     Raises:
         UserError: a size is not defined, or fields of a stage do not follow from its sources.
@@ -48,7 +50,7 @@ def check_widths(
         between = stage.name in growths or stage.is_continued
         if stage.is_stacked or (between and parents[0].size == stage.size):
             continue
-        fields = [model_fields(parent, by_name, configs, growths) for parent in parents]
+        fields = [model_fields(parent, by_name, configs, growths, halved) for parent in parents]
         axes = growths.get(stage.name, GROWTHS["all"])
         if wrong := _misfits(fields, configs[stage.size], axes):
             raise UserError(
@@ -64,6 +66,7 @@ def model_fields(
     stages: Mapping[str, Stage],
     configs: Mapping[str, Fields],
     growths: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    halved: Collection[str] = (),
 ) -> Fields:
     """Fields of the config of a stage's model, groups and blocks of its fusion aside.
 
@@ -72,11 +75,18 @@ def model_fields(
     Args:
         stage: the stage.
         stages: the stages that it comes from, by name.
-        configs, growths: as for `check_widths`.
+        configs, growths, halved: as for `check_widths`.
     """
+    if stage.name in halved:
+        layers, odd = divmod(configs[stage.size]["num_layers"], 2)
+        if odd:
+            expected = f"an even number of layers of stage {stage.name!r}, which has half of them"
+            raise UserError(expected, f"num_layers={2 * layers + odd}", "Leave out --depth=half")
+        return {**configs[stage.size], "num_layers": layers}
     if not (stage.is_stacked or stage.is_continued or stage.name in growths):
         return configs[stage.size]
-    fields = dict(model_fields(stages[stage.sources[0]], stages, configs, growths))
+    source = stages[stage.sources[0]]
+    fields = dict(model_fields(source, stages, configs, growths, halved))
     if stage.is_stacked:
         fields["num_layers"] *= stage.copies
     for axis in growths.get(stage.name, ()):

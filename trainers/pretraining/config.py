@@ -218,6 +218,12 @@ class PretrainConfig:
         return {name: own.growing for name, own in grown.items() if own.grow not in (None, "all")}
 
     @property
+    def halved(self) -> set[str]:
+        """Stages from random weights with half of the layers of their size."""
+        scratch = [stage.name for stage in self.stages if not stage.sources]
+        return {name for name in scratch if self.settings[name].depth == "half"}
+
+    @property
     def tuned_by(self) -> str:
         """The sweep that chose the learning rates, in words; empty where none did."""
         if self.tuning is not None:

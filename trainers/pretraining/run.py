@@ -109,7 +109,7 @@ def _check_widths(config: PretrainConfig):
     size = sizes.get_size(config.size)
     configs = {letter: model_config(size, letter, vocabulary_size=128) for letter in size.models}
     fields = {letter: model.to_dict() for letter, model in configs.items()}
-    check_widths(config.stages, fields, config.growths)
+    check_widths(config.stages, fields, config.growths, config.halved)
 
 
 def _data(config: PretrainConfig) -> pathlib.Path:

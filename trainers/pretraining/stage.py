@@ -60,7 +60,8 @@ class Run:
         letters = sizes.get_size(self.config.size).models
         configs = {letter: self.model_config(letter, dropout).to_dict() for letter in letters}
         stages = {planned.name: planned for planned in self.config.stages}
-        fields = model_fields(stage, stages, configs, self.config.growths)
+        between = self.config.growths, self.config.halved
+        fields = model_fields(stage, stages, configs, *between)
         return kf.models.T5Config.from_dict(fields)
 
     def batches(self, split: str, seed: int, first: int = 0) -> PretrainingBatches:

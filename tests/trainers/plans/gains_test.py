@@ -20,8 +20,8 @@ from trainers.runs.workdir import RUN_FILE
 
 FLAGS = {"steps": {"baseline": 64}}
 CONFIGS = {
-    "S": {"num_layers": 1, "hidden_dim": 8, "num_heads": 2, "intermediate_dim": 16},
-    "M": {"num_layers": 1, "hidden_dim": 16, "num_heads": 4, "intermediate_dim": 32},
+    "S": {"num_layers": 2, "hidden_dim": 8, "num_heads": 2, "intermediate_dim": 16},
+    "M": {"num_layers": 2, "hidden_dim": 16, "num_heads": 4, "intermediate_dim": 32},
 }
 
 
@@ -55,14 +55,14 @@ def spent(plan, name):
     stages = {stage.name: stage for stage in plan.stages}
     growths = {n: s.settings["grow"] for n, s in stages.items() if "grow" in s.settings}
     axes = {name: settings.GROWTHS[grow] for name, grow in growths.items()}
+    halved = {n for n, s in stages.items() if s.settings.get("depth") == "half"}
     total, pending = 0.0, [(name, stages[name].settings["steps"])]
     while pending:
         name, steps = pending.pop()
         stage = stages[name]
-        fields = model_fields(stage, stages, CONFIGS, axes)
-        base = "M" if fields == CONFIGS["M"] else "S"
-        times = {key: fields[key] / CONFIGS[base][key] for key in fields}
-        total += steps * cost(base, {key: value for key, value in times.items() if value > 1})
+        fields = model_fields(stage, stages, CONFIGS, axes, halved)
+        base = "M" if fields["hidden_dim"] == 16 else "S"
+        total += steps * cost(base, {key: fields[key] / CONFIGS[base][key] for key in fields})
         pending += [
             (source, stage.source_steps.get(source, stages[source].settings["steps"]))
             for source in stage.sources
@@ -85,12 +85,15 @@ def test_every_arm_spends_the_budget(budget):
 
 def test_arms_are_stages_that_can_be_trained():
     plan = plan_of()
-    growths = {}
+    growths, halved = {}, set()
     for stage in plan.stages:
         resolved = settings.resolve(stage, nano.NANO, FLAGS)
         if (resolved.grow or "all") != "all":
             growths[stage.name] = resolved.growing
-    check_widths(plan.stages, CONFIGS, growths)
+        if resolved.depth == "half":
+            halved.add(stage.name)
+    assert growths and halved
+    check_widths(plan.stages, CONFIGS, growths, halved)
 
 
 def last_stages(plan, arm):
@@ -247,3 +250,14 @@ def test_the_budget_may_be_given_without_the_baseline(tmp_path):
 def test_a_sweep_comes_in_a_command_before(tmp_path):
     with pytest.raises(UserError, match="plan=gains in a command of its own.*plan='tune,gains'"):
         PretrainConfig(("tune", "gains"), workdir=str(tmp_path))
+
+
+def test_stacked_layers_of_the_big_model_are_those_of_half_its_depth():
+    plan = plan_of("stacked_half", gains_scales=(1.0,), gains_seeds=1)
+    stages = {stage.name: stage for stage in plan.stages}
+    source, *_, stacked = plan.stages
+    assert (source.size, source.settings["depth"], source.init) == ("M", "half", "scratch")
+    assert source.seed != stacked.seed
+    assert (stacked.size, stacked.copies) == ("M", 2)
+    fields = model_fields(stacked, stages, CONFIGS, halved={source.name})
+    assert fields == CONFIGS["M"]

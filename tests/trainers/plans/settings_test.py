@@ -188,6 +188,8 @@ def test_a_stage_has_the_settings_of_its_kind():
     def of(stage):
         return {name: getattr(settings.resolve(stage, TINY), name) for name in NEW}
 
+    assert settings.resolve(FUSED, TINY).depth is None
+    assert settings.resolve(BASELINE, TINY).depth == "whole"
     assert of(FUSED) == NEW
     assert of(rule) == NEW | {"fill": None, "asymmetry": None, "grow": None}
     assert of(STACKED) == dict.fromkeys(NEW) | {"schedule": "restart", "rewarmup_steps": 0}
@@ -195,7 +197,10 @@ def test_a_stage_has_the_settings_of_its_kind():
 
 
 def test_identity_names_newer_settings_only_where_they_are_not_the_default():
-    assert NEW.keys().isdisjoint(settings.resolve(FUSED, TINY).identity())
+    new = {*NEW, "depth"}
+    assert all(new.isdisjoint(settings.resolve(s, TINY).identity()) for s in (FUSED, BASELINE))
+    half = settings.resolve(BASELINE, TINY, flags(depth="half"))
+    assert half.identity()["depth"] == "half"
     changed = flags(schedule="continue", rewarmup_steps="5", fill="copies", asymmetry="0.1")
     identity = settings.resolve(FUSED, TINY, changed).identity()
     assert {name: identity[name] for name in NEW if name in identity} == {

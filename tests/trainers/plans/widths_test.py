@@ -56,3 +56,14 @@ def test_a_stack_has_the_widths_of_its_source():
     stages = {stage.name: stage for stage in (*plans.stages_of(["self_fusion"]), STACKED)}
     check_widths(tuple(stages.values()), {"S": S, "M": M})
     assert model_fields(STACKED, stages, {"S": S, "M": M}) == S | {"num_layers": 6}
+
+
+def test_half_a_model_is_what_is_stacked_to_the_whole():
+    half = Stage("half", "M")
+    stacked = Stage("stacked", "M", "stacked", ("half",), copies=2)
+    stages = {stage.name: stage for stage in (half, stacked)}
+    check_widths((half, stacked), {"M": M}, halved={"half"})
+    assert model_fields(half, stages, {"M": M}, halved={"half"}) == M | {"num_layers": 1}
+    assert model_fields(stacked, stages, {"M": M}, halved={"half"}) == M
+    with pytest.raises(UserError, match="even number of layers .* Received: num_layers=3"):
+        model_fields(half, stages, {"M": M | {"num_layers": 3}}, halved={"half"})

@@ -50,6 +50,8 @@ def world(tmp_path_factory, patch):
     nano.write_tokens(folder)
     (folder / "plan.json").write_text(json.dumps(PLAN))
     pretrain.pretrain(asked(folder))
+    # One report of all of it is enough.
+    patch.setattr(pretrain.reports, "write_report", lambda folder: folder)
     return folder
 
 
