@@ -33,6 +33,9 @@ class Split:
     # Whether its labels are known; a test set's are not, whatever its file says.
     labelled: bool = True
     columns: tuple[str, ...] = ()  # names of the columns of a file that has no header line
+    folder: str = ""  # of the file; empty for the task's
+    # Configuration and split in TensorFlow Datasets; None for the task's name and the split's.
+    dataset: tuple[str, str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,8 +188,16 @@ _MNLI = Task(
         "validation_mismatched": Split("dev_mismatched.tsv"),
         "test_matched": Split("test_matched.tsv", labelled=False),
         "test_mismatched": Split("test_mismatched.tsv", labelled=False),
+        # The benchmark's diagnostic set, which a model of MNLI predicts.
+        "test_diagnostic": Split(
+            "diagnostic.tsv", labelled=False, folder="diagnostic", dataset=("ax", "test")
+        ),
     },
-    {"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"},
+    {
+        "test_matched": "MNLI-m.tsv",
+        "test_mismatched": "MNLI-mm.tsv",
+        "test_diagnostic": "AX.tsv",
+    },
     no_label="-",
 )
 

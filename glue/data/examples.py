@@ -25,7 +25,8 @@ def load_examples(
     Args:
         task: a key of `glue.tasks.TASKS`.
         split: "train", "validation" or "test"; MNLI has "validation_matched",
-            "validation_mismatched", "test_matched" and "test_mismatched" instead of the last two.
+            "validation_mismatched", "test_matched", "test_mismatched" and "test_diagnostic" (AX)
+            instead of the last two.
         data_dir: folder with the benchmark's files (`CoLA/train.tsv`, …); None for TensorFlow
             Datasets, which finds its own. The synthetic tasks need neither.
 
@@ -104,11 +105,12 @@ def _open_tfds(task: Task, name: str):
             error,
             "Install it, or give the benchmark's files with --data_dir",
         ) from error
+    config, name = task.splits[name].dataset or (task.name, name)
     try:
-        return tfds.builder(f"glue/{task.name}").as_dataset(split=name, shuffle_files=False)
+        return tfds.builder(f"glue/{config}").as_dataset(split=name, shuffle_files=False)
     except (AssertionError, FileNotFoundError, tfds.core.DatasetNotFoundError) as error:
         raise tsv.MissingFile(
-            f"glue/{task.name} prepared by TensorFlow Datasets",
+            f"glue/{config} prepared by TensorFlow Datasets",
             "no data_dir, and it is not in the folder of TensorFlow Datasets",
-            f"Run `tfds build glue/{task.name}`, or give the benchmark's files with --data_dir",
+            f"Run `tfds build glue/{config}`, or give the benchmark's files with --data_dir",
         ) from error

@@ -27,7 +27,7 @@ class MissingFile(UserError):
 
 def path_of(task: Task, split: Split, data_dir: str | pathlib.Path) -> pathlib.Path:
     """The file of a split."""
-    path = pathlib.Path(data_dir) / task.title / split.file
+    path = pathlib.Path(data_dir) / (split.folder or task.title) / split.file
     if not path.is_file():
         raise MissingFile(
             f"the data of {task.name} in the benchmark's files",

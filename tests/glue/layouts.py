@@ -39,6 +39,7 @@ FILES = {
     f"0\t75\t75c\tletters\t{PARSES}Q.\tI.\tneutral" + "\tcontradiction" * 5 + "\n",
     "MNLI/test_matched.tsv": f"{INFERENCE.strip()}\n0\t9\t9e\ttravel\t{PARSES}R.\tJ.\n",
     "MNLI/test_mismatched.tsv": f"{INFERENCE.strip()}\n0\t8\t8e\tletters\t{PARSES}S.\tK.\n",
+    "diagnostic/diagnostic.tsv": "index\tsentence1\tsentence2\n0\tCats sit.\tA cat sits.\n",
     "QNLI/train.tsv": "index\tquestion\tsentence\tlabel\n"
     "0\tWhen?\tIn 1900.\tentailment\n1\tWho?\tIn 1900.\tnot_entailment\n",
     "QNLI/dev.tsv": "index\tquestion\tsentence\tlabel\n0\tHow?\tSo.\tnot_entailment\n",
@@ -91,6 +92,7 @@ EXAMPLES = {
     ("mnli", "validation_mismatched"): [("mnli hypothesis: I. premise: Q.", "contradiction")],
     ("mnli", "test_matched"): [("mnli hypothesis: J. premise: R.", "<unk>")],
     ("mnli", "test_mismatched"): [("mnli hypothesis: K. premise: S.", "<unk>")],
+    ("mnli", "test_diagnostic"): [("mnli hypothesis: A cat sits. premise: Cats sit.", "<unk>")],
     ("qnli", "train"): [
         ("qnli question: When? sentence: In 1900.", "entailment"),
         ("qnli question: Who? sentence: In 1900.", "not_entailment"),

@@ -17,6 +17,7 @@ CASES = {
     ("qqp", "test"): ("QQP.tsv", ["duplicate", "not_duplicate"], "0\t1\n1\t0\n"),
     ("mnli", "test_matched"): ("MNLI-m.tsv", ["neutral"], "0\tneutral\n"),
     ("mnli", "test_mismatched"): ("MNLI-mm.tsv", ["contradiction"], "0\tcontradiction\n"),
+    ("mnli", "test_diagnostic"): ("AX.tsv", ["entailment"], "0\tentailment\n"),
     ("qnli", "test"): ("QNLI.tsv", ["not_entailment"], "0\tnot_entailment\n"),
     ("rte", "test"): ("RTE.tsv", ["entailment"], "0\tentailment\n"),
     ("wnli", "test"): ("WNLI.tsv", ["entailment", "not_entailment"], "0\t1\n1\t0\n"),
@@ -70,7 +71,9 @@ def test_a_failure_leaves_no_half_of_a_file(tmp_path, monkeypatch):
 
 
 def test_what_has_no_predictions_file_is_refused(tmp_path):
-    with pytest.raises(UserError, match="test_matched, test_mismatched of mnli.*split='test'"):
+    with pytest.raises(
+        UserError, match="test_matched, test_mismatched, test_diagnostic of mnli.*split='test'"
+    ):
         submission.write(tmp_path, "mnli", "test", ["neutral"])
     with pytest.raises(UserError, match="none of synthetic_grammar"):
         submission.write(tmp_path, "synthetic_grammar", "test", ["acceptable"])
