@@ -6,7 +6,7 @@ import statistics
 from trainers.plans.arms import ARMS, REFERENCE
 from trainers.reports import headlines, numbers, pictures, tables
 from trainers.reports.comparisons import cost_before, own_cost
-from trainers.reports.crossings import COSTS, first_crossing
+from trainers.reports.crossings import COSTS, lasting_crossing
 from trainers.reports.tables import Section
 
 PLAN = "gains"
@@ -16,11 +16,13 @@ _ABOUT = (
     "trained with the other seeds."
 )
 _RATIO = (
-    "The ratio is the compute at which the arm has the loss that the reference has at the end of "
-    "the same budget, over the compute at which the reference first has it; where the arm never "
-    "gets there, both are taken at the arm's last loss, and the ratio is above 1. An arm and its "
-    "reference are compared seed by seed. The reference is the best of those from random weights."
+    "The ratio is the compute from which on the arm is at least as good as the reference at the "
+    "end of the same budget, by the loss, over the compute from which on the reference is. Where "
+    "the arm ends worse, it is the whole budget over the compute from which on the reference is as "
+    "good as that: above 1. An arm and its reference are compared seed by seed. The reference is "
+    "the best of those from random weights."
 )
+_AT_ONCE = "What it starts from is there already, so the ratio says nothing of the arm itself."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,7 @@ def section(run):
     chart = _chart(rows)
     return Section(
         "Gains at equal compute",
-        (*((chart,) if chart else ()), _table(run, rows)),
+        (*((chart,) if chart else ()), _table(run, rows, references)),
         (_ABOUT, _RATIO, headlines.DEFINITION, *_conclusions(rows, references)),
     )
 
@@ -110,14 +112,23 @@ def ratios(run, result, reference):
         if other is None or before is None:
             continue
         curve, base = _descent(stage), _descent(other)
-        goal = base[-1].accuracy
-        if first_crossing(curve, goal) is None:
-            goal = curve[-1].accuracy
-        cost, whole = before + first_crossing(curve, goal).cost, first_crossing(base, goal)
+        goal = min(curve[-1].accuracy, base[-1].accuracy)
+        cost, whole = before + own_cost(stage), lasting_crossing(base, goal)
+        if goal == base[-1].accuracy:
+            cost = before + lasting_crossing(curve, goal).cost
         for field in COSTS:
-            if whole and getattr(whole.cost, field):
+            if getattr(whole.cost, field):
                 values[field][repeat] = getattr(cost, field) / getattr(whole.cost, field)
     return values
+
+
+def starts_there(result, reference):
+    """True where an arm is as good as the reference's end before it is trained itself."""
+    return any(
+        _descent(stage)[0].accuracy >= _descent(reference.seeds[repeat])[-1].accuracy
+        for repeat, stage in result.seeds.items()
+        if repeat in reference.seeds
+    )
 
 
 def _descent(stage):
@@ -136,12 +147,17 @@ def _total(run, stage):
     return None if before is None or own is None else before + own
 
 
-def _table(run, rows):
+def _table(run, rows, references):
     def over_seeds(field, style):
         return lambda row: tables.mean([getattr(s, field) for s in row[0].seeds.values()], style)
 
     def ratio(field):
-        return lambda row: tables.mean(list(row[1][field].values()), numbers.ratio, "no pair")
+        def cell(row):
+            values = list(row[1][field].values())
+            note = _AT_ONCE if starts_there(row[0], references[row[0].budget]) else ""
+            return tables.mean(values, numbers.ratio, "no pair", note)
+
+        return cell
 
     def interval(row):
         ends = headlines.paired_interval(list(row[1]["flops"].values()))

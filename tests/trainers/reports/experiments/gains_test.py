@@ -79,6 +79,16 @@ def test_ratios_by_hand(run):
     assert [row[1].text for row in table.rows] == ["mlp", "baseline", "net2net"]
 
 
+def test_what_was_lost_again_does_not_count(tmp_path):
+    """An arm that starts above the reference's end and falls below it has spent its budget."""
+    falls = stage("arm0_b1", "M", 1000, 45.0, 35.0, "self_fusion", ("small",))
+    points = {"base_b1": point("baseline"), "arm0_b1": point("mlp")}
+    run = read(tmp_path / "w", [*seed(1), falls], points)
+    cell = cells(gains.section(run).blocks[0], "mlp")["flops_ratio"]
+    assert cell.value == pytest.approx(5000 / (3.9 * 875))
+    assert "there already" in cell.note
+
+
 def test_the_candidate_with_all_seeds_and_the_lowest_loss_counts(run):
     results = {result.arm: result for result in gains.results(run)}
     assert results["baseline"].point["learning_rate_scale"] == 1.0
