@@ -232,7 +232,23 @@ class FamilyFusion:
                     config[field] = names.value(config_of_first, field)
         if names.head_dim and self._grow & {"heads", "hidden"}:
             config[names.head_dim] = names.heads_size(self._configs[0])
+        self._check_divides(config)
         return config
+
+    def _check_divides(self, config):
+        """Refuses heads that divide the hidden size of the sources and not that of the result."""
+        if not self.names.heads_divide_hidden:
+            return
+        pairs = [
+            [self._size(sizes, axis) for axis in ("hidden", "heads")]
+            for sizes in (*self._configs, config)
+        ]
+        *divided, (hidden, heads) = pairs
+        if hidden % heads and not any(width % number for width, number in divided):
+            raise FusionError(
+                f"{self.names.class_names[0]} takes a hidden size that its heads divide. Received: "
+                f"{hidden} with {heads} heads; grow them by another factor"
+            )
 
     def _mismatches(self, arrays):
         names, configs = self.names, self._configs

@@ -47,6 +47,7 @@ GEMMA = register(
         keras_hub=Names(("GemmaBackbone",), **_KERAS),
         transformers=Names(
             ("GemmaForCausalLM", "GemmaModel", "Gemma2ForCausalLM", "Gemma2Model"),
+            heads_divide_hidden=True,
             **_TRANSFORMERS,
         ),
         scales_by_one_plus=True,
@@ -56,7 +57,9 @@ GEMMA3 = register(
     Family(
         "gemma3",
         keras_hub=Names(("Gemma3Backbone",), **_KERAS),
-        transformers=Names(("Gemma3ForCausalLM", "Gemma3TextModel"), **_TRANSFORMERS),
+        transformers=Names(
+            ("Gemma3ForCausalLM", "Gemma3TextModel"), heads_divide_hidden=True, **_TRANSFORMERS
+        ),
         scales_by_one_plus=True,
     )
 )

@@ -37,7 +37,7 @@ LLAMA = register(
             extra={"tie_word_embeddings": "tie_word_embeddings"},
             **_KERAS,
         ),
-        transformers=Names(_classes("Llama"), **_TRANSFORMERS),
+        transformers=Names(_classes("Llama"), heads_divide_hidden=True, **_TRANSFORMERS),
     )
 )
 MISTRAL = register(

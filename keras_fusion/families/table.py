@@ -43,6 +43,8 @@ class Names:
         head_dim: Field with the size of a head; None where it is `hidden` over the heads.
         head_dim_scales: Field that is False where attention is scaled by `hidden` over the heads
             in place of the size of a head.
+        heads_divide_hidden: Whether the library refuses a hidden size that is no multiple of the
+            heads, though the size of a head is a field.
         logits_cap: Field with the soft cap of a task's logits; the mean is taken before it.
         extra: `{field: attribute path}` of what the configuration leaves out.
     """
@@ -63,6 +65,7 @@ class Names:
     task_sizes: tuple[str, ...] = ()
     head_dim: str | None = None
     head_dim_scales: str | None = None
+    heads_divide_hidden: bool = False
     logits_cap: str | None = None
     extra: Mapping[str, str] = dataclasses.field(default_factory=dict)
 

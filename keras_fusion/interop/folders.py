@@ -30,6 +30,8 @@ TIED = "tie_word_embeddings"
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _ADAPTER_NAMES = ("**lora_**", "**.base_layer.**")
+# Classes whose head's rows are those of the vocabulary.
+_WITH_LOGITS = ("ForCausalLM", "ForConditionalGeneration", "ForMaskedLM", "LMHeadModel")
 _MOST_BYTES_OF_JSON = 100_000_000
 _PIECE = 1 << 20
 
@@ -104,7 +106,7 @@ def read_folder(path):
         if array.dtype.kind in "iub" and names.entry(name).kind != KEPT:
             fault = f"with `{name}` of {array.dtype}, which is no floating-point type"
             raise _refusal(path, fault, "Convert quantised weights to floating-point ones first")
-    config, arrays = _tied(path, names, config, arrays)
+    config, arrays = _tied(path, class_name, names, config, arrays)
     _check_shapes(path, names, config, arrays)
     return Folder(path, class_name, family, names, config, arrays, files)
 
@@ -221,19 +223,23 @@ def _renamed(name):
     return name
 
 
-def _tied(path, names, config, arrays):
+def _tied(path, class_name, names, config, arrays):
     """Configuration and arrays in which a head is there if, and only if, it is one of its own."""
     config, flag = dict(config), config.get(TIED)
     if names.logits_flag:
         config.setdefault(names.logits_flag, flag is not False)
     heads = [name for name in arrays if matches(name, names.head)]
     heads = [name for name in heads if "vocabulary" in _axis_names(names, name)]
+    says_tied = names.ties if flag is None else flag
     if not heads:
+        if names.head and not says_tied and class_name.endswith(_WITH_LOGITS):
+            fault = f"without the head of a {class_name}, which {CONFIG_FILE} does not tie"
+            do = f"Restore its weights, or set {TIED} in {CONFIG_FILE} to true"
+            raise _refusal(path, fault, do)
         return config, arrays
     (head,) = heads
     embedding = _embedding(names, head, arrays)
     is_equal = embedding is not None and _equal(arrays[head], arrays[embedding])
-    says_tied = names.ties if flag is None else flag
     # The field of T5 that says how its logits are scaled tells an untied head as well.
     says_tied = says_tied and not (names.logits_flag and config[names.logits_flag] is False)
     if says_tied and not is_equal:

@@ -74,23 +74,28 @@ def from_transformers(folder):
     config = folder.config
     if folder.class_name != CLASS_NAME:
         raise _refusal(f"{CLASS_NAME}", f"a {folder.class_name} in {str(folder.path)!r}")
-    if config.get("num_decoder_layers") not in (None, config["num_layers"]):
+    if config.get("num_decoder_layers") not in (None, config.get("num_layers")):
         layers = f"num_decoder_layers={config['num_decoder_layers']}"
-        raise _refusal(f"num_layers={config['num_layers']} decoder layers", layers)
+        raise _refusal(f"num_layers={config.get('num_layers')} decoder layers", layers)
     activation = config.get("feed_forward_proj", "relu")
-    if activation not in _ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise _refusal(f"one of {', '.join(_ACTIVATIONS)}", f"feed_forward_proj={activation!r}")
     name, gated = _ACTIVATIONS[activation]
     fields = {ours: config[theirs] for theirs, ours in _FIELDS.items() if theirs in config}
     fields.setdefault("dropout", 0.1)
     has_head = HEAD.transformers in folder.arrays
     scales = config["scale_decoder_outputs"]
-    made = T5Config(
-        **fields,
-        activation=name,
-        use_gated_activation=gated,
-        tie_embedding_weights=not has_head and scales,
-    )
+    try:
+        made = T5Config(
+            **fields,
+            activation=name,
+            use_gated_activation=gated,
+            tie_embedding_weights=not has_head and scales,
+        )
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        received = f"that of {str(folder.path)!r} ({reason:.200})"
+        raise _refusal("a configuration of T5", received) from error
     arrays = dict(folder.arrays)
     if not has_head and not scales:
         # A tied head whose logits are not scaled: ours has that as a head of its own.

@@ -128,8 +128,11 @@ def test_the_vocabulary_goes_along(tmp_path, save):
     [
         ({"feed_forward_proj": "gated-gelu_fast"}, "feed_forward_proj='gated-gelu_fast'"),
         ({"num_decoder_layers": 2}, "num_decoder_layers=2"),
+        ({"feed_forward_proj": ["relu"]}, "feed_forward_proj=.'relu'."),
+        ({"dropout_rate": "much"}, "a configuration of T5"),
+        ({"layer_norm_epsilon": 0}, "layer_norm_epsilon=0"),
         ({"architectures": ["T5EncoderModel"]}, "a T5EncoderModel"),
-        ({"architectures": ["LlamaForCausalLM"]}, "not in the table|lacks"),
+        ({"architectures": ["LlamaForCausalLM"]}, "without the head of a Llama"),
     ],
 )
 def test_other_networks_are_refused(tmp_path, fields, message):

@@ -185,3 +185,21 @@ def test_what_transformers_cannot_load_is_said(tmp_path, monkeypatch, gpt2):
     assert triton == [None]  # Loaded after TensorFlow, it would end the process.
     assert "triton" not in sys.modules
     assert not (tmp_path / "fused").exists()
+
+
+def test_a_head_that_is_missing_is_not_taken_for_a_tied_one(tmp_path):
+    """Without the field transformers ties no Llama, and would draw the head at random."""
+    arrays = {name: array for name, array in tiny.llama().items() if name != "lm_head.weight"}
+    config = {key: value for key, value in tiny.LLAMA.items() if key != "tie_word_embeddings"}
+    folder = tiny.write(tmp_path / "a", config, arrays)
+    with pytest.raises(kf.FusionError, match="without the head of a LlamaForCausalLM"):
+        interop.plan_fusion([folder, folder])
+    tied = tiny.write(tmp_path / "b", config | {"tie_word_embeddings": True}, arrays)
+    assert interop.plan_fusion([tied, tied]).is_exact
+
+
+def test_heads_that_do_not_divide_the_width_of_a_llama(tmp_path):
+    config = tiny.LLAMA | {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 6}
+    folder = tiny.write(tmp_path / "a", config, tiny.llama())
+    with pytest.raises(kf.FusionError, match="6 with 4 heads; grow them by another factor"):
+        interop.plan_fusion([folder], grow={"heads": 2})
