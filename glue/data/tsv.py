@@ -76,7 +76,7 @@ def read(
         examples.append(({feature: row[name] for feature, name in task.fields.items()}, label))
     if unlabelled:
         message = "%s: left out %d rows on whose label annotators did not agree (%s)"
-        logging.info(message, path, unlabelled, task.no_label)
+        logging.warning(message, path, unlabelled, task.no_label)
     if not examples:
         _refuse(f"examples of {task.name}", path, f"which has none after line={header_line}")
     return examples
