@@ -142,6 +142,9 @@ table5: $(INSTALLED)
 	  --workdir=$(TABLE5_DIR)/glue $(addprefix --data_dir=,$(GLUE_DIR)) $(TABLE5_FINETUNE)
 	$(BIN)/python -m glue.report --workdir=$(TABLE5_DIR)/glue --pretrained=$(TABLE5_DIR)/pretrained
 
+# Processes that tests start read modules that others have compiled, also where the environment says
+# that nothing is to be written.
+test test-torch test-interop: export PYTHONDONTWRITEBYTECODE =
 test: $(INSTALLED)
 	KERAS_BACKEND=tensorflow $(PYTEST) $(PYTEST_ARGS)
 	KERAS_BACKEND=jax $(PYTEST) $(OTHER_PYTEST_ARGS) $(ON_JAX)
