@@ -10,7 +10,7 @@ SOURCES = 2
 @pytest.mark.parametrize(
     "name",
     [
-        "fuse_mlps",
+        pytest.param("fuse_mlps", marks=pytest.mark.slow),  # documents_test.py fuses perceptrons
         pytest.param("fuse_convnets", marks=pytest.mark.slow),
         pytest.param("fuse_text_classifiers", marks=pytest.mark.slow),
     ],

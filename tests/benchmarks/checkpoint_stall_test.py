@@ -8,6 +8,7 @@ from benchmarks import checkpoint_stall
 from trainers import checkpoints
 
 
+@pytest.mark.slow  # writer_test.py has the writer
 def test_saves_at_every_second_boundary(tmp_path):
     config = kf.models.T5Config.from_size("tiny_s", num_layers=1)
     engine = checkpoint_stall.train(config, "adamw", 2, 8, 2, 2, tmp_path)

@@ -12,6 +12,7 @@ def glue_decoding():
     return pytest.importorskip("benchmarks.glue_decoding")
 
 
+@pytest.mark.slow  # t5_keras_hub_test.py compares the models
 @pytest.mark.filterwarnings("ignore:Layer .*_attention.*does not support masking")
 def test_both_do_the_same_task(glue_decoding):
     config = kf.models.T5Config.from_size("tiny_s", num_layers=1, vocabulary_size=64)

@@ -106,6 +106,7 @@ class Paused:
         return self.harness.lost(self.folder)
 
 
+@pytest.mark.slow  # stopping_test.py and loop_test.py have signals
 def test_sigterm_in_training_saves_and_goes_on(one_stage):
     run = Paused(one_stage, "sigterm", ENGINE, 1, "inside", 20)
     with run.waiting() as pid:

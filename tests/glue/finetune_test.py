@@ -147,6 +147,7 @@ class Killed(BaseException):
     """Ends a process as a kill does: nothing after it runs."""
 
 
+@pytest.mark.slow  # loop_test.py stops the same loop anywhere
 def test_a_stop_anywhere_changes_nothing(finished, world, monkeypatch):
     def asked():
         arguments = ("--synthetic", f"--tasks={TASKS[0]}")

@@ -129,6 +129,7 @@ def weights_by_hand(width, model_dim):
     return split // model_dim + whole, split + whole
 
 
+@pytest.mark.slow  # mesh_costs/ has the numbers of programs by hand
 @pytest.mark.parametrize("column", [0, 1])
 def test_weights_are_the_shards_of_the_declared_axes(costs, column):
     shard, whole = weights_by_hand(width=column + 1, model_dim=2)
@@ -137,6 +138,7 @@ def test_weights_are_the_shards_of_the_declared_axes(costs, column):
     assert costs[column]["parameters"] == whole
 
 
+@pytest.mark.slow  # mesh_costs/ has the numbers of programs by hand
 def test_slots_are_split_like_their_weights(costs):
     # No dimension of the small model reaches 128 twice: every slot is as large as its weight. And
     # the number of iterations.
@@ -145,6 +147,7 @@ def test_slots_are_split_like_their_weights(costs):
     assert costs[1]["slot_bytes"] < costs[1]["weight_bytes"] / 20
 
 
+@pytest.mark.slow  # mesh_costs/ has the numbers of programs by hand
 def test_arguments_by_xla_are_state_and_batch(costs):
     batch = ROWS // 2 * (LENGTH + 2 * TARGETS) * 4
     for each in costs:
@@ -152,6 +155,7 @@ def test_arguments_by_xla_are_state_and_batch(costs):
         assert 0 <= rest < 4096  # seeds of dropout, and how many steps to run
 
 
+@pytest.mark.slow  # mesh_costs/ has the numbers of programs by hand
 def test_products_in_the_program_are_those_counted_from_the_model(costs):
     for each in costs:
         assert each["product_flops"] == each["counted_flops"]
@@ -166,6 +170,7 @@ def sent(costs, **fields):
     )
 
 
+@pytest.mark.slow  # mesh_costs/ has the numbers of programs by hand
 @pytest.mark.parametrize("column", [0, 1])
 def test_sums_over_the_model_dim_are_those_of_activations(costs, column):
     width = column + 1
@@ -179,6 +184,7 @@ def test_sums_over_the_model_dim_are_those_of_activations(costs, column):
     assert sent(costs[column], rule="mlp:model") == 3 * activations
 
 
+@pytest.mark.slow  # mesh_costs/ has the numbers of programs by hand
 @pytest.mark.parametrize("column", [0, 1])
 def test_sums_over_the_batch_dim_are_those_of_gradients(costs, column):
     width = column + 1
@@ -193,6 +199,7 @@ def test_sums_over_the_batch_dim_are_those_of_gradients(costs, column):
     assert sent(costs[column], dims="batch") == sent(costs[column], rule="batch:batch")
 
 
+@pytest.mark.slow  # mesh_costs/ has the numbers of programs by hand
 def test_all_that_is_sent_is_in_the_sum(costs):
     for each in costs:
         assert each["sent_bytes"] == pytest.approx(sent(each))
@@ -200,11 +207,13 @@ def test_all_that_is_sent_is_in_the_sum(costs):
         assert {part["kind"] for part in each["traffic"]} <= {"all-reduce", "all-gather"}
 
 
+@pytest.mark.slow  # mesh_costs/ has the numbers of programs by hand
 def test_largest_mesh_divides_heads_and_batch(costs):
     assert costs[0]["largest"] == {"batch": ROWS, "model": HEADS}
     assert costs[1]["largest"] == {"batch": ROWS, "model": 2 * HEADS}
 
 
+@pytest.mark.slow  # mesh_costs/ has the numbers of programs by hand
 def test_report_prints_a_table_and_its_progress(reported):
     done, found = reported
     names = ["tiny_s, num_layers=1", "2 x tiny_s, num_layers=1"]
@@ -224,6 +233,7 @@ def test_report_prints_a_table_and_its_progress(reported):
     ]
 
 
+@pytest.mark.slow  # mesh_costs/ has the numbers of programs by hand
 def test_temporaries_are_what_the_backward_pass_keeps(activations):
     whole, parts = activations["whole"], activations["in parts"]
 
@@ -236,10 +246,12 @@ def test_temporaries_are_what_the_backward_pass_keeps(activations):
     assert parts["largest"]["batch"] == 8
 
 
+@pytest.mark.slow  # mesh_costs/ has the numbers of programs by hand
 def test_tensorflow_is_not_imported(activations):
     assert not activations["tensorflow"]
 
 
+@pytest.mark.slow  # mesh_costs/ has the numbers of programs by hand
 def test_mesh_that_does_not_divide_is_named_with_those_that_would(activations):
     assert "heads=2" in activations["error"] and "Take 1 or 2" in activations["error"]
 

@@ -126,8 +126,8 @@ def test_nothing_random_is_made_for_the_wide_model(monkeypatch):
     ("name", "widen"),
     [
         ("GPT2CausalLM", functools.partial(kf.self_fuse, n=2)),
-        ("GPT2CausalLM", functools.partial(kf.grow, mlp=2)),
-        ("Qwen3CausalLM", functools.partial(kf.grow, heads=2)),
+        pytest.param("GPT2CausalLM", functools.partial(kf.grow, mlp=2), marks=SLOW),
+        pytest.param("Qwen3CausalLM", functools.partial(kf.grow, heads=2), marks=SLOW),
         *(
             pytest.param(name, functools.partial(kf.self_fuse, n=2), marks=SLOW)
             for name in ("LlamaCausalLM", "GemmaCausalLM")

@@ -419,6 +419,7 @@ def test_training_parts_the_copies():
     assert 0 < start < kf.symmetry(fused)
 
 
+@pytest.mark.slow  # plain_model_test.py exports
 def test_an_exported_model_computes_the_same(tmp_path):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("the archive is read with TensorFlow")

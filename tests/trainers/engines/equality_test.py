@@ -63,6 +63,7 @@ def assert_same_weights(expected, found, run):
     np.testing.assert_allclose(found[f"{run}|sums"], expected[f"{run}|sums"], rtol=1e-6)
 
 
+@pytest.mark.slow  # tensorflow_test.py has two replicas of one process
 @pytest.mark.parametrize("worker", WORKERS)
 @pytest.mark.parametrize("run", [" ".join(run) for run in support.RUNS])
 def test_workers_have_the_weights_of_one_device(one_device, workers, run, worker):
@@ -78,6 +79,7 @@ def test_four_devices_have_the_weights_of_one(one_device, tmp_path):
     assert results["engine"].tolist() == [4, True]
 
 
+@pytest.mark.slow  # as above
 def test_workers_end_with_the_same_bits(workers):
     for run in support.RUNS:
         assert gap(*(of_run(workers[name], " ".join(run), "") for name in WORKERS)) == 0
@@ -88,11 +90,13 @@ def test_the_norm_of_these_runs_clips(gradients):
     assert norm > 2 * support.CLIP_NORM
 
 
+@pytest.mark.slow  # as above
 @pytest.mark.parametrize("worker", WORKERS)
 def test_a_resumed_run_draws_the_same_dropout_masks(workers, worker):
     assert workers[worker]["resumed"]
 
 
+@pytest.mark.slow  # as above
 def test_one_worker_writes_and_all_agree(workers):
     # Nobody, worker 1 alone, everybody.
     assert [workers[name]["agree"].tolist() for name in WORKERS] == [[False, True, True]] * 2

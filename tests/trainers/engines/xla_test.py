@@ -151,6 +151,7 @@ def test_evaluation_step_is_for_a_device_and_gives_the_same_sums():
     np.testing.assert_allclose([v.numpy() for v in compiled], [v.numpy() for v in plain], rtol=1e-6)
 
 
+@pytest.mark.slow  # generation_test.py runs the same graph
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.7, "top_k": 3}])
 def test_decoding_is_for_a_device_and_gives_the_same_tokens(sampling):
     tokens, mask = BATCH["encoder_token_ids"], BATCH["encoder_padding_mask"]

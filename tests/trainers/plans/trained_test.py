@@ -53,6 +53,7 @@ def asked(folder, *arguments, workdir="w"):
     return nano.config_of(pretrain, "--size=nano", "--noprogress", *where, *arguments)
 
 
+@pytest.mark.slow  # stage_test.py fuses stages, graph_test.py repeats them
 def test_a_fusion_starts_where_its_source_was_at_that_step(world):
     workdir = RunState(world / "w")
     source, fused = workdir.record("a"), workdir.record("b")
@@ -62,10 +63,12 @@ def test_a_fusion_starts_where_its_source_was_at_that_step(world):
     assert fused["curve"][0]["loss"] != pytest.approx(source["loss"], rel=1e-5)
 
 
+@pytest.mark.slow  # stage_test.py fuses stages, graph_test.py repeats them
 def test_the_checkpoints_that_are_fused_stay(world):
     assert 2 in checkpoints.steps(world / "w" / "a" / "checkpoints")
 
 
+@pytest.mark.slow  # stage_test.py fuses stages, graph_test.py repeats them
 def test_repeats_are_runs_with_the_next_seeds(world):
     workdir = RunState(world / "w")
     records = nano.records(workdir.path)
@@ -82,6 +85,7 @@ def test_repeats_are_runs_with_the_next_seeds(world):
     assert nano.plans(workdir.path) == ["mine"]
 
 
+@pytest.mark.slow  # stage_test.py fuses stages, graph_test.py repeats them
 def test_the_first_repeat_is_the_run_without_repeats(world):
     before = nano.content(world / "w")
     config = asked(world)
@@ -93,6 +97,7 @@ def test_the_first_repeat_is_the_run_without_repeats(world):
     }
 
 
+@pytest.mark.slow  # sources_test.py has the refusal
 def test_a_source_that_did_not_keep_its_checkpoint_is_named_before_anything_is_trained(world):
     shutil.copytree(world / "w", world / "copy")
     shutil.rmtree(world / "copy" / "b")

@@ -104,6 +104,7 @@ def asked(folder, *arguments):
     )
 
 
+@pytest.mark.slow  # a whole sweep; its parts are above
 def test_the_best_of_the_last_rung_wins(world):
     workdir = RunState(world / "w")
     found = read_json(world / "w" / sweep.TUNING_FILE)["arms"]
@@ -125,6 +126,7 @@ def test_the_best_of_the_last_rung_wins(world):
         assert best["loss_per_token"] == min(last.values())
 
 
+@pytest.mark.slow  # a whole sweep; its parts are above
 def test_other_plans_take_its_result(world):
     found = read_json(world / "w" / sweep.TUNING_FILE)["arms"]
     workdir = RunState(world / "w")
@@ -139,6 +141,7 @@ def test_other_plans_take_its_result(world):
     assert "plan tune" in read_json(world / "w" / "run.json")["tuning"]
 
 
+@pytest.mark.slow  # a whole sweep; its parts are above
 def test_later_commands_take_its_result(world):
     """Else the stages would be refused, as of another run."""
     before = RunState(world / "w").record("self_fusion")
@@ -146,6 +149,7 @@ def test_later_commands_take_its_result(world):
     assert RunState(world / "w").record("self_fusion") == before
 
 
+@pytest.mark.slow  # a whole sweep; its parts are above
 def test_a_sweep_is_not_repeated(world):
     config = asked(world, "--plan=tune,self_fusion", "--repeats=2")
     assert not [
@@ -155,6 +159,7 @@ def test_a_sweep_is_not_repeated(world):
     assert "self_fusion_r2" in {stage.name for stage in config.stages}
 
 
+@pytest.mark.slow  # a whole sweep; its parts are above
 def test_a_stage_waits_for_the_sweep(world):
     config = asked(world, "--plan=tune,self_fusion", "--stage=small_0")
     with pytest.raises(

@@ -93,6 +93,7 @@ class Killed(Exception):
     """A process that ends."""
 
 
+@pytest.mark.slow  # loop_test.py interrupts runs
 def test_a_part_that_was_interrupted_goes_on_exactly(world, sharing_patch):
     config = asked(world, workdir="w2", plan="parts")
     save = checkpoints.Writer.save

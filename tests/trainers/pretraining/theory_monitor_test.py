@@ -84,6 +84,7 @@ class Killed(Exception):
     """A process that ends."""
 
 
+@pytest.mark.slow  # measurements_test.py kills runs with measurements
 def test_a_stage_that_was_killed_has_the_same_lines(world, patch):
     save = checkpoints.Writer.save
 

@@ -156,6 +156,7 @@ def test_labels_without_room_are_left_out():
     assert labels == ["0", "", "2", "50", "", "100"]
 
 
+@pytest.mark.slow  # figures_test.py has the pictures of every report
 def test_pictures_are_the_same_each_time(made, shown):
     again = {picture.key: picture for picture in heat_maps(made[0])[0]}
     for name in (key("heatmap", MLP), key("closeup", QUERY), "eta"):
