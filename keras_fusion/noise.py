@@ -43,6 +43,11 @@ class Noise:
     kind: str = "gaussian"
     seed: int = 0
 
+    @property
+    def keeps_copies(self):
+        """True where a network that is fused with itself keeps its function."""
+        return not self.scale or self.kind == "balanced"
+
     def __post_init__(self):
         if self.kind not in NOISE_KINDS:
             raise FusionError(

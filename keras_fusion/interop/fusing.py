@@ -196,7 +196,7 @@ def plan_fusion(
         _written(fusion.config),
         fusion.arrays,
         weights,
-        is_self and not noise,
+        is_self and options.noise.keeps_copies,
         summary,
         tuple(notes),
         tuple(map(fusion.readout_factor, range(len(sources)))),

@@ -99,7 +99,9 @@ class PresetFusion:
     def facts(self):
         """`Facts` of the model card."""
         several = len(set(self.sources)) > 1
-        is_exact = not self.options.get("noise") and (self.is_grouped or not several)
+        noise = self.fusion.growth.noise
+        is_exact = not noise.scale if several else noise.keeps_copies
+        is_exact = is_exact and (self.is_grouped or not several)
         count = len(self.sources)
         shares = {path: self.sources.count(path) / count for path in self.sources}
         parameters = sum(math.prod(array.shape) for array in self._weights)

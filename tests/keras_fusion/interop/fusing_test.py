@@ -227,6 +227,15 @@ def test_the_rest_of_the_folder_and_the_card(tmp_path):
     assert "computes what the source computes" in card
 
 
+def test_balanced_noise_of_copies_is_exact_and_the_card_says_so(tmp_path, gpt2):
+    plan = interop.plan_fusion([gpt2, gpt2], noise=0.1, noise_kind="balanced")
+    assert plan.is_exact
+    assert not interop.plan_fusion([gpt2, gpt2], noise=0.1).is_exact
+    plan.write(tmp_path / "fused")
+    card = (tmp_path / "fused" / "README.md").read_text("utf-8")
+    assert "It computes what the source computes" in card and "noise=0.1" in card
+
+
 def test_the_card_says_what_is_not_exact(tmp_path, llamas):
     fused(tmp_path, llamas, norm="rule")
     card = (tmp_path / "fused" / "README.md").read_text()
