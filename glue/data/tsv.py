@@ -13,8 +13,6 @@ These files are no ordinary CSV:
 import pathlib
 from collections.abc import Iterator
 
-from absl import logging
-
 from glue.tasks import HIDDEN, Split, Task
 from trainers.errors import UserError
 
@@ -75,8 +73,8 @@ def read(
         label = _label(task, row[task.label_column], path, number) if split.labelled else HIDDEN
         examples.append(({feature: row[name] for feature, name in task.fields.items()}, label))
     if unlabelled:
-        message = "%s: left out %d rows on whose label annotators did not agree (%s)"
-        logging.warning(message, path, unlabelled, task.no_label)
+        rows = f"{unlabelled} rows on whose label annotators did not agree ({task.no_label})"
+        print(f"{path}: left out {rows}", flush=True)
     if not examples:
         _refuse(f"examples of {task.name}", path, f"which has none after line={header_line}")
     return examples
