@@ -23,7 +23,7 @@ FOLDERS = [*PACKAGES, "benchmarks", "examples", "tests"]
 IN_FUNCTIONS = ("interop", "jax", "tensorflow", "torch")
 # How docstrings do not start, and names that say nothing of what they hold: CONTRIBUTING.md.
 QUESTIONS = r"(?:What|Which|Whether|How|Where|By how much)\b"
-VAGUE_NAMES = {"found", "each", "known"}
+VAGUE_NAMES = {"found", "each", "known", "what"}
 # What is left of an old habit. It goes down to 0, not up.
 PRIVATE_PATCHES = 2
 BACKENDS = {"jax", "tensorflow", "tensorflow_datasets", "tensorflow_text", "torch"}
@@ -115,8 +115,8 @@ def test_no_file_names_a_machine():
     host = re.compile(r"(?:index-url|find-links|trusted-host|pythonhosted|simple/)[=\s\w/]", re.I)
     for name, text in tracked_texts().items():
         for number, line in enumerate(text.splitlines(), start=1):
-            found = path.search(line) or (name != "tests/project_test.py" and host.search(line))
-            assert not found, f"{name}:{number} names a machine or a registry: {line.strip()}"
+            match = path.search(line) or (name != "tests/project_test.py" and host.search(line))
+            assert not match, f"{name}:{number} names a machine or a registry: {line.strip()}"
 
 
 def test_the_library_imports_what_it_requires_and_the_rest_in_functions():
@@ -189,7 +189,7 @@ def test_docstrings_start_with_a_verb_or_a_noun():
 def test_variables_are_named_for_what_they_hold():
     lines = [
         f"{path}:{node.lineno}: {node.id}"
-        for path, tree in trees(*PACKAGES).items()
+        for path, tree in trees(*FOLDERS).items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
         if node.id in VAGUE_NAMES

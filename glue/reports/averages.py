@@ -94,9 +94,9 @@ def average_of(repeats: Sequence[Mapping[str, float]]) -> Average | None:
     return Average(float(np.mean(values)), deviation, groups)
 
 
-def main_groups(found: Mapping[object, Average]) -> tuple[str, ...]:
+def main_groups(averages: Mapping[object, Average]) -> tuple[str, ...]:
     """The groups that most of some averages are over; where two sets tie, the larger one."""
-    counts = collections.Counter(average.groups for average in found.values())
+    counts = collections.Counter(average.groups for average in averages.values())
     return max(counts, key=lambda groups: (counts[groups], len(groups)), default=())
 
 

@@ -26,13 +26,13 @@ def align(graphs):
     """
     counts = [len({id(call.operation) for call in graph.calls}) for graph in graphs]
     messages = []
-    for what, sizes in (
+    for counted, sizes in (
         ("inputs", [len(graph.inputs) for graph in graphs]),
         ("outputs", [len(graph.outputs) for graph in graphs]),
         ("layers", counts),
     ):
         if len(set(sizes)) > 1:
-            messages.append(f"number of {what}: " + " vs ".join(map(str, sizes)))
+            messages.append(f"number of {counted}: " + " vs ".join(map(str, sizes)))
     if messages:
         return {}, messages
     walk = _Walk(len(graphs))
@@ -118,9 +118,9 @@ class _Walk:
             self.messages.append(f"{name}: its model is called with {settings[0]} vs {settings[1]}")
         return [(tensors, name) for tensors in following[::-1]]
 
-    def _differ(self, what, names):
-        separator = " " if what.endswith("reads") else ": "
-        self.messages.append(what + separator + " vs ".join(names))
+    def _differ(self, subject, names):
+        separator = " " if subject.endswith("reads") else ": "
+        self.messages.append(subject + separator + " vs ".join(names))
 
 
 def _shown(value):

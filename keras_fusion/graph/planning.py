@@ -99,20 +99,20 @@ class Planner:
             value = self.values[id(tensors[0])]
             shapes = [tuple(tensor.spec.shape) for tensor in tensors]
             dtype = keras.backend.standardize_dtype(tensors[0].spec.dtype)
-            what = f"output {self.graphs[0].outputs.index(tensors[0])}"
+            name = f"output {self.graphs[0].outputs.index(tensors[0])}"
             if value.kind == GROWN and len(set(shapes)) > 1:
                 self.messages.append(
-                    f"{what}: the mean needs outputs of one shape, received "
+                    f"{name}: the mean needs outputs of one shape, received "
                     f"{' vs '.join(map(str, shapes))}; outputs='concat' keeps all of them"
                 )
             elif value.kind == GROWN and _is_masked(tensors[0]):
                 self.messages.append(
-                    f"{what}: it carries a mask, by which Keras weighs the loss, and averaging it "
+                    f"{name}: it carries a mask, by which Keras weighs the loss, and averaging it "
                     "behind the model would lose that; use average='logits', or outputs='concat'"
                 )
             elif value.kind == GROWN and "float" not in dtype:
                 self.messages.append(
-                    f"{what}: its values are of type {dtype}, which have no mean; leave the last "
+                    f"{name}: its values are of type {dtype}, which have no mean; leave the last "
                     "operation out of the models, or use outputs='concat'"
                 )
 

@@ -184,13 +184,13 @@ def plan_fusion(
         Growth(weights, noise=options.noise),
         is_exact=is_self,
     )
-    what = f"{len(sources)} copies of one model" if is_self else f"{len(sources)} models"
+    models = f"{len(sources)} copies of one model" if is_self else f"{len(sources)} models"
     notes = _notes(sources[0], fusion)
     if not is_compared:
         notes.append(
             "The folders hold no tokenizers of one kind, so the vocabularies were not compared."
         )
-    summary = f"fusion of {what}, norm={norm}, weights={_numbers(weights)}, noise={noise}"
+    summary = f"fusion of {models}, norm={norm}, weights={_numbers(weights)}, noise={noise}"
     return Plan(
         sources,
         _written(fusion.config),

@@ -87,9 +87,9 @@ class PresetFusion:
         if self.growth:
             return "growth of " + ", ".join(f"{axis} by {n}" for axis, n in self.growth.items())
         count = len(self.sources)
-        what = f"{count} models" if len(set(self.sources)) > 1 else f"{count} copies of one model"
+        models = f"{count} models" if len(set(self.sources)) > 1 else f"{count} copies of one model"
         norm, noise = self.options.get("norm", "property"), self.options.get("noise", 0.0)
-        return f"fusion of {what}, norm={norm}, noise={noise}"
+        return f"fusion of {models}, norm={norm}, noise={noise}"
 
     @property
     def _weights(self):

@@ -53,23 +53,24 @@ def verify(plan, folder):
     parts = [outputs[source.path] for source in plan.sources]
     if result.shape == parts[0].shape:
         pairs = zip(plan.weights, parts, strict=True)
-        candidates, what = [sum(weight * part for weight, part in pairs)], "logits"
+        candidates = [sum(weight * part for weight, part in pairs)]
+        name = "logits"
     else:
         # The hidden units of a bare model; those that a tied head reads have the factors of AVG.
         scaled = [factor * part for factor, part in zip(plan.factors, parts, strict=True)]
         candidates = [np.concatenate(arrays, axis=-1) for arrays in (parts, scaled)]
-        what = "hidden units"
+        name = "hidden units"
     gap = min(_distance(result, candidate) for candidate in candidates)
     dtype = next(iter(plan.sources[0].arrays.values())).dtype
     most = min(0.1, _ROUNDING * float(ml_dtypes.finfo(dtype).eps))
     if plan.is_exact and not gap <= most:
         raise FusionError(
-            f"the {what} of the result are {gap:.3g} of their size away from those of its sources, "
+            f"the {name} of the result are {gap:.3g} of their size away from those of its sources, "
             f"beyond the {most:.3g} that rounding explains: the table of "
             f"{plan.sources[0].class_name} is wrong, please report it"
         )
     return (
-        f"Loaded by transformers as {plan.sources[0].class_name}, its {what} on random inputs "
+        f"Loaded by transformers as {plan.sources[0].class_name}, its {name} on random inputs "
         f"are within {gap:.3g} of their largest size of the weighted mean of the sources'."
     )
 

@@ -215,11 +215,11 @@ def unless_equal(variables, reason):
     return None if equal else f"{reason}, so it must be equal in every source"
 
 
-def unless_blocks(layout, what):
+def unless_blocks(layout, users):
     """A reason, unless each source's units lie side by side."""
     if layout.is_blocks:
         return None
     return (
-        f"{what} need the units of each source side by side, and a concatenation or a reshape "
+        f"{users} need the units of each source side by side, and a concatenation or a reshape "
         "before it has interleaved them"
     )

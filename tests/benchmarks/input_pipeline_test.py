@@ -19,7 +19,7 @@ def test_the_peers_do_the_same_task(tmp_path):
     input_pipeline.random_folder(tmp_path, 8, length)
     batches = PretrainingBatches(tmp_path, "train", 8, 64)
     examples = np.fromfile(tmp_path / "train.tokens", "<u2").reshape(-1, length)
-    known = {tuple(row) for row in examples.tolist()}
+    rows = {tuple(row) for row in examples.tolist()}
     for peer in (input_pipeline.tf_data_batches, input_pipeline.loop_batches):
         batch = next(peer(batches, examples))
         ours = batches.batch(0)
@@ -29,4 +29,4 @@ def test_the_peers_do_the_same_task(tmp_path):
         for inputs, targets in zip(batch["encoder_token_ids"], batch["targets"], strict=True):
             first = input_pipeline.FIRST_SENTINEL
             raw = restore(inputs.tolist(), targets.tolist(), first, first - 99)
-            assert tuple(raw) in known
+            assert tuple(raw) in rows

@@ -20,24 +20,24 @@ def content(workdir: pathlib.Path) -> dict[str, bytes]:
     Tensors are compared as files; JSON without the clock; of TensorBoard's files, of which every
     start adds one, what TensorBoard reads from them. Locks and prepared tokens are left out.
     """
-    found = {}
+    contents = {}
     for path in sorted(workdir.rglob("*")):
         name = path.relative_to(workdir)
         if not path.is_file() or name.parts[0] == LOCK_FOLDER or TENSORBOARD_FOLDER in name.parts:
             continue
-        found[str(name)] = _bytes(path)
+        contents[str(name)] = _bytes(path)
     for folder in sorted(workdir.glob(f"*/{TENSORBOARD_FOLDER}")):
-        found[str(folder.relative_to(workdir))] = _scalars(folder)
-    return found
+        contents[str(folder.relative_to(workdir))] = _scalars(folder)
+    return contents
 
 
-def lost(expected: dict[str, bytes], found: dict[str, bytes]) -> dict[str, int]:
+def lost(expected: dict[str, bytes], contents: dict[str, bytes]) -> dict[str, int]:
     """Returns the files that differ, are missing or should not be there, with their bytes."""
-    names = expected.keys() | found.keys()
+    names = expected.keys() | contents.keys()
     return {
-        name: max(len(expected.get(name, b"")), len(found.get(name, b"")), 1)
+        name: max(len(expected.get(name, b"")), len(contents.get(name, b"")), 1)
         for name in sorted(names)
-        if expected.get(name) != found.get(name)
+        if expected.get(name) != contents.get(name)
     }
 
 

@@ -63,8 +63,8 @@ class Harness:
     def record(self) -> dict:
         """Counts what a run does inside each site; it must end as one that nobody watched."""
         path = self._folder / "recorded.json"
-        found = self._whole("recorded", record=path)
-        assert compare.lost(self.expected, found) == {}
+        contents = self._whole("recorded", record=path)
+        assert compare.lost(self.expected, contents) == {}
         return json.loads(path.read_text())
 
     def _whole(self, name: str, record=None) -> dict[str, bytes]:

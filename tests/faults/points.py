@@ -111,11 +111,11 @@ def record(path: str | os.PathLike) -> None:
     Args:
         path: JSON file, site → list of bytes, seconds or events, in order of the calls.
     """
-    found: dict[str, list[float]] = {}
+    amounts: dict[str, list[float]] = {}
 
     def note(site: str, amount: float) -> None:
-        found.setdefault(site, []).append(amount)
-        pathlib.Path(path).write_text(json.dumps(found))
+        amounts.setdefault(site, []).append(amount)
+        pathlib.Path(path).write_text(json.dumps(amounts))
 
     for site in [site for sites in GROUPS.values() for site in sites]:
         if site.startswith("file:"):

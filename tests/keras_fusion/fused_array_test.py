@@ -109,7 +109,7 @@ class TestRegions:
         FusedArray(recorded, **how)[region]
         for number, source in enumerate(sources):
             for entry in np.ndindex(*source.shape):
-                markers = [np.zeros_like(each) for each in sources]
+                markers = [np.zeros_like(source) for source in sources]
                 markers[number][entry] = 1
                 wanted = fuse_arrays(markers, **how)[region].astype("float64").any()
                 assert recorded[number].read[entry] == wanted

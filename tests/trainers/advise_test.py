@@ -44,16 +44,16 @@ def test_the_advice_is_printed_and_written(workdir, tmp_path):
 
 
 def test_device_time(workdir, capsys):
-    found = advise.advise(advise.AdviseConfig((str(workdir),), "5m"))
-    assert found["advice"]["unit"] == "device_seconds"
-    assert found["advice"]["budget"] == 300.0
+    report = advise.advise(advise.AdviseConfig((str(workdir),), "5m"))
+    assert report["advice"]["unit"] == "device_seconds"
+    assert report["advice"]["budget"] == 300.0
     assert "Budget: 300 device-seconds for a model of size M." in capsys.readouterr().out
 
 
 def test_how_far_it_goes_beyond_what_was_seen_is_said(workdir, capsys):
-    found = advise.advise(advise.AdviseConfig((str(workdir),), "1e15"))
+    report = advise.advise(advise.AdviseConfig((str(workdir),), "1e15"))
     (said,) = (line for line in capsys.readouterr().out.splitlines() if "law of size M" in line)
-    assert found["advice"]["beyond"]["M"] >= 53.4  # the budget over the compute of the curve
+    assert report["advice"]["beyond"]["M"] >= 53.4  # the budget over the compute of the curve
     assert said.endswith("times the compute observed; nothing so far away was ever checked.")
 
 
@@ -64,8 +64,8 @@ def test_without_a_fused_run_that_is_said(tmp_path, capsys):
 
 
 def test_a_budget_within_the_plateau(workdir, capsys):
-    found = advise.advise(advise.AdviseConfig((str(workdir),), "1e11"))
-    assert found["advice"]["verdict"] == "scratch"
+    report = advise.advise(advise.AdviseConfig((str(workdir),), "1e11"))
+    assert report["advice"]["verdict"] == "scratch"
     assert "No smaller model leaves its plateau within this budget." in capsys.readouterr().out
 
 

@@ -245,8 +245,8 @@ def _workdirs(tmp, data, patch):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(loop, "train", no_training)
         arguments = ("--plan=self_fusion", "--stage=small_0", f"--data_dir={data}")
-        found = nano.config_of(pretrain, "--size=nano", f"--workdir={tmp}/w", *arguments)
-        run.train(found)
+        pretrain_config = nano.config_of(pretrain, "--size=nano", f"--workdir={tmp}/w", *arguments)
+        run.train(pretrain_config)
     for name in ("torn", "damaged"):
         shutil.copytree(tmp / "w", tmp / name)
     (tmp / "torn" / "run.json").write_text('{"settings": {')
@@ -355,7 +355,7 @@ def test_the_good_form_of_these_commands_is_accepted(world):
     """The tables change one thing of these, so each is refused for the reason that it names."""
     assert len(PRETRAIN) + len(FUSE) >= 25
     good = "--plan=self_fusion --data_dir={data} --workdir={w} --steps=S:3,M:5".format(**world)
-    found = nano.config_of(pretrain, "--size=nano", *good.split())
-    Workdir(world["w"]).check(found.identity() | run.fingerprints(world["data"]))
+    config = nano.config_of(pretrain, "--size=nano", *good.split())
+    Workdir(world["w"]).check(config.identity() | run.fingerprints(world["data"]))
     model, _ = models.load_model(world["a"])
     assert model.fuse(models.load_model(world["b"])[0]).config.hidden_dim == 16

@@ -150,16 +150,16 @@ def test_slots_are_split_like_their_weights(costs):
 @pytest.mark.slow  # mesh_costs/ has the numbers of programs by hand
 def test_arguments_by_xla_are_state_and_batch(costs):
     batch = ROWS // 2 * (LENGTH + 2 * TARGETS) * 4
-    for each in costs:
-        rest = each["argument_bytes"] - each["weight_bytes"] - each["slot_bytes"] - batch
+    for model in costs:
+        rest = model["argument_bytes"] - model["weight_bytes"] - model["slot_bytes"] - batch
         assert 0 <= rest < 4096  # seeds of dropout, and how many steps to run
 
 
 @pytest.mark.slow  # mesh_costs/ has the numbers of programs by hand
 def test_products_in_the_program_are_those_counted_from_the_model(costs):
-    for each in costs:
-        assert each["product_flops"] == each["counted_flops"]
-        assert 1 < each["xla_flops"] / each["product_flops"] < 1.3
+    for model in costs:
+        assert model["product_flops"] == model["counted_flops"]
+        assert 1 < model["xla_flops"] / model["product_flops"] < 1.3
 
 
 def sent(costs, **fields):
@@ -201,10 +201,10 @@ def test_sums_over_the_batch_dim_are_those_of_gradients(costs, column):
 
 @pytest.mark.slow  # mesh_costs/ has the numbers of programs by hand
 def test_all_that_is_sent_is_in_the_sum(costs):
-    for each in costs:
-        assert each["sent_bytes"] == pytest.approx(sent(each))
-        assert each["unknown_loops"] == 0
-        assert {part["kind"] for part in each["traffic"]} <= {"all-reduce", "all-gather"}
+    for model in costs:
+        assert model["sent_bytes"] == pytest.approx(sent(model))
+        assert model["unknown_loops"] == 0
+        assert {part["kind"] for part in model["traffic"]} <= {"all-reduce", "all-gather"}
 
 
 @pytest.mark.slow  # mesh_costs/ has the numbers of programs by hand
@@ -215,12 +215,12 @@ def test_largest_mesh_divides_heads_and_batch(costs):
 
 @pytest.mark.slow  # mesh_costs/ has the numbers of programs by hand
 def test_report_prints_a_table_and_its_progress(reported):
-    done, found = reported
+    done, report = reported
     names = ["tiny_s, num_layers=1", "2 x tiny_s, num_layers=1"]
-    assert [model["name"] for model in found["models"]] == names
-    assert found["models"][1]["hidden_dim"] == 2 * HIDDEN
-    assert found["models"][1]["norm_groups"] == [HIDDEN, HIDDEN]
-    assert found["devices"] == 4 and found["config"]["mesh_shape"] == "batch:2,model:2"
+    assert [model["name"] for model in report["models"]] == names
+    assert report["models"][1]["hidden_dim"] == 2 * HIDDEN
+    assert report["models"][1]["norm_groups"] == [HIDDEN, HIDDEN]
+    assert report["devices"] == 4 and report["config"]["mesh_shape"] == "batch:2,model:2"
     assert f"{names[1]}: compiling for 4 devices" in done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("mesh batch:2,model:2 (4 devices), layout batch:batch,")
@@ -228,7 +228,7 @@ def test_report_prints_a_table_and_its_progress(reported):
     weights = next(line for line in lines if line.startswith("  weights"))
     assert len(header) == len(weights) and header.endswith(names[1])
     assert weights.split()[1:3] == [
-        f"{found['models'][0]['costs']['weight_bytes'] / 1e3:.3f}",
+        f"{report['models'][0]['costs']['weight_bytes'] / 1e3:.3f}",
         "kB",
     ]
 

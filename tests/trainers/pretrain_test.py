@@ -74,7 +74,7 @@ def test_tokens_prepared_elsewhere_are_the_same_run(world, monkeypatch):
 
 
 def test_flags_become_one_configuration():
-    found = nano.config_of(
+    config = nano.config_of(
         pretrain,
         "--plan=baseline, self_fusion",
         "--workdir=w",
@@ -84,15 +84,15 @@ def test_flags_become_one_configuration():
         "--on_nan=skip",
         "--keep_every=50",
     )
-    assert (found.on_nan, found.keep_every) == ("skip", 50)
-    assert found.plan == ("baseline", "self_fusion")
-    assert (found.size, found.corpus, found.batch_size, found.input_length) == (
+    assert (config.on_nan, config.keep_every) == ("skip", 50)
+    assert config.plan == ("baseline", "self_fusion")
+    assert (config.size, config.corpus, config.batch_size, config.input_length) == (
         "tiny",
         "docs",
         7,
         128,
     )
-    by_name = found.settings
+    by_name = config.settings
     assert [by_name[name].steps for name in ("small_0", "baseline")] == [3, 5]
     assert by_name["self_fusion"].noise == 0.2
     assert by_name["baseline"].noise is None

@@ -146,7 +146,7 @@ def test_flags_that_are_not_given_leave_the_defaults():
 
 
 def test_flags_are_read_by_the_types_of_their_fields():
-    found = programs.parse(
+    config = programs.parse(
         Config,
         [
             *("--names= x ,y,", "--steps=3", "--rates=0,0.5", "--data_dir=d", "--noshown"),
@@ -154,7 +154,7 @@ def test_flags_are_read_by_the_types_of_their_fields():
         ],
         command="typed",
     )
-    assert found == Config(
+    assert config == Config(
         names=("x", "y"),
         steps=3,
         rates=(0.0, 0.5),

@@ -67,18 +67,18 @@ def test_a_thread_that_comes_late_does_not_begin_its_loop():
 
 
 def test_every_loop_in_a_thread_reads_the_flag():
-    inside, go, found = threading.Barrier(3), threading.Event(), []
+    inside, go, names = threading.Barrier(3), threading.Event(), []
 
     def loop():
         with pytest.raises(Stopped), stopping.postponed() as stop:
             inside.wait(60)
             go.wait(60)
-            found.append(stop.name)
+            names.append(stop.name)
 
     def late():
         go.wait(60)
         with pytest.raises(Stopped), stopping.postponed():
-            found.append("must not begin")
+            names.append("must not begin")
 
     threads = [threading.Thread(target=target) for target in (loop, loop, late)]
     with stopping.handled():
@@ -89,7 +89,7 @@ def test_every_loop_in_a_thread_reads_the_flag():
         go.set()
         for thread in threads:
             thread.join(60)
-    assert found == ["SIGTERM", "SIGTERM"]
+    assert names == ["SIGTERM", "SIGTERM"]
 
 
 def test_handlers_are_those_of_before():

@@ -31,8 +31,8 @@ class Basis:
         """Returns the settings that a stage will be trained with."""
         return settings.resolve(stage, self.size, self.flags, self.tuned)
 
-    def unless_same(self, stage: Stage, known: Stage) -> Stage:
-        """The known stage where it is trained alike, else the stage."""
+    def unless_same(self, stage: Stage, built_in: Stage) -> Stage:
+        """The built-in stage where it is trained alike, else the stage."""
         fields = ("init", "parents", "source_steps", "norm")
-        same = all(getattr(stage, field) == getattr(known, field) for field in fields)
-        return known if same and self.settings_of(stage) == self.settings_of(known) else stage
+        same = all(getattr(stage, field) == getattr(built_in, field) for field in fields)
+        return built_in if same and self.settings_of(stage) == self.settings_of(built_in) else stage

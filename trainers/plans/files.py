@@ -97,38 +97,38 @@ def _check(holds: object, expected: str, received: str):
         raise UserError(expected, received, "Correct the file")
 
 
-def _check_fields(entry: object, known: Mapping[str, type], needed: tuple[str, ...], what: str):
+def _check_fields(entry: object, types: Mapping[str, type], needed: tuple[str, ...], subject: str):
     """Checks that an entry is an object whose fields are known and of their types."""
-    _check(isinstance(entry, dict), f"{what} to be a JSON object", _short(entry))
+    _check(isinstance(entry, dict), f"{subject} to be a JSON object", _short(entry))
     for field, value in entry.items():
         received = f"{field}={_short(value)}"
-        _check(field in known, f"the fields of {what} among {', '.join(known)}", received)
-        kind = known[field]
-        _check(type(value) is kind, f"{field} of {what} to be {_WORDS[kind]}", received)
+        _check(field in types, f"the fields of {subject} among {', '.join(types)}", received)
+        kind = types[field]
+        _check(type(value) is kind, f"{field} of {subject} to be {_WORDS[kind]}", received)
     for field in needed:
         there = ", ".join(entry) or "no field"
-        _check(field in entry, f"{what} to have the field {field}", there)
+        _check(field in entry, f"{subject} to have the field {field}", there)
 
 
 def _stage(entry: object) -> Stage:
-    what = "a stage"
+    subject = "a stage"
     if isinstance(entry, dict) and isinstance(entry.get("name"), str):
-        what = f"stage {entry['name']!r}"
-    _check_fields(entry, _STAGE_FIELDS, ("name", "size"), what)
+        subject = f"stage {entry['name']!r}"
+    _check_fields(entry, _STAGE_FIELDS, ("name", "size"), subject)
     fields, sources, steps = dict(entry), [], {}
     for text in fields.pop("sources", ()):
         source, at, step = text.partition("@") if isinstance(text, str) else ("", "@", "")
         received = f"source={_short(text)}"
         is_step = not at or (step.isascii() and step.isdigit())
-        _check(is_step, f"the sources of {what} to be STAGE or STAGE@STEP", received)
+        _check(is_step, f"the sources of {subject} to be STAGE or STAGE@STEP", received)
         is_other = source in sources and (at or source in steps)
         beside = f"{received} beside another of it"
-        _check(not is_other, f"one checkpoint of each source of {what}", beside)
+        _check(not is_other, f"one checkpoint of each source of {subject}", beside)
         sources.append(source)
         if at:
             steps[source] = int(step)
     seed = fields.get("seed", 0)
-    _check(seed >= 0, f"the seed of {what} to be at least 0", f"seed={seed}")
+    _check(seed >= 0, f"the seed of {subject} to be at least 0", f"seed={seed}")
     rivals = tuple(map(str, fields.pop("rivals", ())))
     return Stage(**fields, sources=tuple(sources), source_steps=steps, rivals=rivals)
 

@@ -105,8 +105,8 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
             came to a loss that is not finite.
         Stopped: a signal came; what was reached is saved.
     """
-    what = identity(stage, settings, run)
-    run.workdir.check_stage(stage.name, what)
+    stage_identity = identity(stage, settings, run)
+    run.workdir.check_stage(stage.name, stage_identity)
     record = run.workdir.record(stage.name)
     if record is not None:
         return record
@@ -123,7 +123,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
     facts["learning_rate"]["offset"] += start.schedule_step
     if engine.is_chief:
         details = facts | {"model": model.config.to_dict(), "plan": stage.to_dict()}
-        run.workdir.start_stage(stage.name, what, details)
+        run.workdir.start_stage(stage.name, stage_identity, details)
     job = StageJob(
         engine=engine,
         model=model,
@@ -133,7 +133,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         costs=StepCosts(batches.tokens_per_batch, flops.total),
         settings={
             "model": model.config.to_dict(),
-            "stage": what,
+            "stage": stage_identity,
             "vocabulary": batches.manifest["vocabulary"]["sha256"],
         },
         initial=start.state,

@@ -197,8 +197,8 @@ class _Loop(contextlib.AbstractContextManager):
         """Adds a point to the curve and logs it."""
         sums = self.engine.evaluate(self.validation)
         if not math.isfinite(sums.loss_sum):
-            what = f"validation loss={sums.loss_sum}"
-            raise self.not_finite(what, self.at.step - 1, trained)
+            cause = f"validation loss={sums.loss_sum}"
+            raise self.not_finite(cause, self.at.step - 1, trained)
         point = {
             "step": self.at.step,
             "tokens": self.at.step * self.job.costs.tokens_per_step,
@@ -246,14 +246,14 @@ class _Loop(contextlib.AbstractContextManager):
         self.saved, self.saved_at = self.at.step, time.perf_counter()
         self.tried, self.bad = set(), -1
 
-    def not_finite(self, what: str, step: int, sums: StepSums | None) -> NotFinite:
+    def not_finite(self, cause: str, step: int, sums: StepSums | None) -> NotFinite:
         """The error for a step, counted from 0; its message counts from 1, as all logs do."""
         sums = sums or StepSums()
         last = f"the checkpoint of step {self.saved}" if self.saved >= 0 else "no checkpoint"
         skipped = f" {len(self.tried)} batches were skipped since." if self.tried else ""
         return NotFinite(
             "a finite loss",
-            f"{what} at step={step + 1}, learning_rate={sums.learning_rate:.3g}, "
+            f"{cause} at step={step + 1}, learning_rate={sums.learning_rate:.3g}, "
             f"largest_gradient={sums.largest_gradient:.3g}",
             "Lower the learning rate and start again, or skip such batches with --on_nan=skip; "
             f"the folder has {last}.{skipped}",

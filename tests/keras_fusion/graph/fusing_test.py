@@ -121,7 +121,7 @@ def test_rule_keeps_the_architecture_and_property_the_groups():
     groups = {}
     for norm in ("property", "rule"):
         fused = kf.fuse(sources, norm=norm)
-        groups[norm] = [each.groups for each in fused.layers if hasattr(each, "groups")]
+        groups[norm] = [layer.groups for layer in fused.layers if hasattr(layer, "groups")]
     assert groups == {"property": [(4, 3)] * 2, "rule": [None] * 2}
 
 
@@ -150,14 +150,14 @@ def test_a_layer_that_is_called_twice():
 def test_several_inputs_and_outputs():
     def build(seed):
         inputs = [keras.Input((5,), name="left"), keras.Input((5,), name="right")]
-        x = layers.Add()([FusableDense(4)(each) for each in inputs])
+        x = layers.Add()([FusableDense(4)(tensor) for tensor in inputs])
         return randomised(keras.Model(inputs, [FusableDense(2)(x), FusableDense(3)(x)]), seed)
 
     a, b = build(0), build(1)
     both = [FEATURES, FEATURES[::-1].copy()]
-    for found, *apart in zip(kf.fuse([a, b])(both), a(both), b(both), strict=True):
-        mean = np.mean([numpy(each) for each in apart], 0)
-        np.testing.assert_allclose(numpy(found), mean, atol=1e-5)
+    for fused, *apart in zip(kf.fuse([a, b])(both), a(both), b(both), strict=True):
+        mean = np.mean([numpy(output) for output in apart], 0)
+        np.testing.assert_allclose(numpy(fused), mean, atol=1e-5)
 
 
 @pytest.mark.one_backend
@@ -170,9 +170,9 @@ def test_the_inputs_may_leave_as_they_came():
 
     a, b = build(0), build(1)
     mean = (numpy(a(FEATURES)[0]) + numpy(b(FEATURES)[0])) / 2
-    found, probabilities = kf.fuse([a, b])(FEATURES)
-    np.testing.assert_allclose(numpy(found), mean, atol=1e-5)
-    np.testing.assert_allclose(numpy(probabilities), numpy(keras.ops.softmax(found)), atol=1e-6)
+    logits, probabilities = kf.fuse([a, b])(FEATURES)
+    np.testing.assert_allclose(numpy(logits), mean, atol=1e-5)
+    np.testing.assert_allclose(numpy(probabilities), numpy(keras.ops.softmax(logits)), atol=1e-6)
 
 
 @pytest.mark.one_backend
@@ -336,7 +336,7 @@ class TestSymmetryWarning:
         with pytest.warns(SymmetryWarning, match="never part") as caught:
             kf.fuse([perceptron(), perceptron()])
         # Other warnings may come from the backend.
-        assert sum(each.category is SymmetryWarning for each in caught) == 1
+        assert sum(warning.category is SymmetryWarning for warning in caught) == 1
 
     def test_not_for_others(self):
         with warnings.catch_warnings():

@@ -12,7 +12,7 @@ from trainers.advice.laws import DRAWS, Law, fit
 
 
 @pytest.fixture(scope="module")
-def known():
+def curves():
     """Fits of three repeats of each size, and of five fused runs of speed 1."""
     fused = [
         truth.fused(truth.SMALL, truth.BIG, first, 20000.0, noise=0.002, seed=seed)
@@ -31,10 +31,10 @@ def known():
 
 
 @pytest.fixture(scope="module")
-def certain(known):
+def certain(curves):
     """The same fits with the true laws in every draw, and a fused model's speed of 1."""
     return {
-        size: dataclasses.replace(known[size], **same_draws(law), speed=np.ones(DRAWS))
+        size: dataclasses.replace(curves[size], **same_draws(law), speed=np.ones(DRAWS))
         for size, law in (("S", truth.SMALL), ("M", truth.BIG))
     }
 
@@ -49,28 +49,28 @@ def changed(fits, size, **changes):
 
 
 @pytest.mark.parametrize("budget", [12000.0, 20000.0, 40000.0])
-def test_from_curves_the_best_division_is_found(known, budget):
-    found = advise(budget, "flops", known)
+def test_from_curves_the_best_division_is_found(curves, budget):
+    advice = advise(budget, "flops", curves)
     first, least = truth.best_fusion(truth.SMALL, truth.BIG, budget)
-    assert found["first_cost"]["low"] <= first <= found["first_cost"]["high"]
-    best = found["best"]
+    assert advice["first_cost"]["low"] <= first <= advice["first_cost"]["high"]
+    best = advice["best"]
     # What is recommended ends no more than a hundredth above the true optimum.
     assert truth.fused_loss(truth.SMALL, truth.BIG, *best["costs"]) <= 1.01 * least
     assert sum(best["costs"]) == pytest.approx(budget)
     assert best["sizes"] == ["S", "M"]
     assert best["steps"][0] == pytest.approx(best["costs"][0] / truth.STEP["S"], rel=0.01)
-    assert found["verdict"] == FUSE
+    assert advice["verdict"] == FUSE
 
 
 @pytest.mark.parametrize("budget", [12000.0, 20000.0, 40000.0])
-def test_the_intervals_hold_the_truth(known, budget):
-    found = advise(budget, "flops", known)
+def test_the_intervals_hold_the_truth(curves, budget):
+    advice = advise(budget, "flops", curves)
     alone = truth.loss(truth.BIG, budget)
-    ends = truth.fused_loss(truth.SMALL, truth.BIG, *found["best"]["costs"])
+    ends = truth.fused_loss(truth.SMALL, truth.BIG, *advice["best"]["costs"])
     for bounds, true in (
-        (found["scratch"], alone),
-        (found["best"]["loss"], ends),
-        (found["best"]["gain"], alone - ends),
+        (advice["scratch"], alone),
+        (advice["best"]["loss"], ends),
+        (advice["best"]["gain"], alone - ends),
     ):
         assert bounds["low"] <= true <= bounds["high"]
 
@@ -84,27 +84,27 @@ def test_known_laws_give_the_optimum_to_within_the_grid(certain, budget):
     assert best["gain"]["low"] == pytest.approx(best["gain"]["high"])
 
 
-def test_a_larger_budget_is_never_worse(known):
-    found = [advise(budget, "flops", known) for budget in np.geomspace(2000.0, 1e7, 30)]
+def test_a_larger_budget_is_never_worse(curves):
+    advices = [advise(budget, "flops", curves) for budget in np.geomspace(2000.0, 1e7, 30)]
     for losses in (
-        [advice["scratch"]["median"] for advice in found],
-        [advice["best"]["loss"]["median"] for advice in found if advice["best"]],
+        [advice["scratch"]["median"] for advice in advices],
+        [advice["best"]["loss"]["median"] for advice in advices if advice["best"]],
     ):
         assert len(losses) > 25
         assert np.all(np.diff(losses) <= 1e-9)
 
 
 def test_where_fusing_harms_it_is_not_advised(certain):
-    found = advise(300000.0, "flops", changed(certain, "M", speed=np.full(DRAWS, 1e-3)))
-    assert found["verdict"] == SCRATCH
-    assert found["best"]["chance"] < 0.5
-    assert found["best"]["gain"]["median"] < 0
+    advice = advise(300000.0, "flops", changed(certain, "M", speed=np.full(DRAWS, 1e-3)))
+    assert advice["verdict"] == SCRATCH
+    assert advice["best"]["chance"] < 0.5
+    assert advice["best"]["gain"]["median"] < 0
 
 
-def test_a_budget_that_the_small_model_spends_on_its_plateau(known):
-    found = advise(1000.0, "flops", known)
-    assert found["verdict"] == SCRATCH
-    assert found["best"] is None
+def test_a_budget_that_the_small_model_spends_on_its_plateau(curves):
+    advice = advise(1000.0, "flops", curves)
+    assert advice["verdict"] == SCRATCH
+    assert advice["best"] is None
 
 
 def test_from_some_budget_on_fusing_gains_nothing(certain):
@@ -125,8 +125,8 @@ def test_far_from_what_was_seen_nothing_is_sure(certain):
 
 
 def test_the_best_within_what_was_seen_is_named(certain):
-    found = advise(40000.0, "flops", changed(certain, "S", observed=2000.0))
-    assert found["within"]["costs"][0] <= 2000.0 < found["best"]["costs"][0]
+    advice = advise(40000.0, "flops", changed(certain, "S", observed=2000.0))
+    assert advice["within"]["costs"][0] <= 2000.0 < advice["best"]["costs"][0]
 
 
 def test_of_two_smaller_sizes_the_better_one_is_fused(certain):
@@ -134,16 +134,16 @@ def test_of_two_smaller_sizes_the_better_one_is_fused(certain):
     law = {**truth.BIG, "floor": 1.5, "scale": 14400.0, "leaves": 27000.0}
     large = dataclasses.replace(certain["M"], **same_draws(law), cost_per_step=16.0)
     three = {**certain, "L": large}
-    found = advise(120000.0, "flops", three)["best"]
+    chosen = advise(120000.0, "flops", three)["best"]
     pairs = [
         advise(120000.0, "flops", {small: certain[small], "L": large})["best"] for small in "SM"
     ]
-    assert found == min(pairs, key=lambda best: best["loss"]["median"])
+    assert chosen == min(pairs, key=lambda best: best["loss"]["median"])
 
 
-def test_it_is_json_and_the_same_each_time(known):
-    text = json.dumps(advise(20000.0, "flops", known), allow_nan=False)
-    assert text == json.dumps(advise(20000.0, "flops", known))
+def test_it_is_json_and_the_same_each_time(curves):
+    text = json.dumps(advise(20000.0, "flops", curves), allow_nan=False)
+    assert text == json.dumps(advise(20000.0, "flops", curves))
 
 
 @pytest.fixture(scope="module")
@@ -160,25 +160,25 @@ def scores(groups):
         truth.fused(truth.SMALL, truth.BIG, first, 20000.0, seed=seed)
         for seed, first in enumerate((2500.0, 3500.0, 4500.0, 6000.0))
     ]
-    found = backtest(groups, fused, shares=(0.1, 0.6))
-    return {(score["kind"], score["share"]): score for score in found}
+    scores = backtest(groups, fused, shares=(0.1, 0.6))
+    return {(score["kind"], score["share"]): score for score in scores}
 
 
 @pytest.mark.parametrize(
     ("kind", "share", "runs"), [("continued", 0.6, 6), ("unseen", 0.0, 6), ("fused", 0.0, 4)]
 )
 def test_forecasts_of_the_true_law_are_good(scores, kind, share, runs):
-    found = scores[kind, share]
-    assert found["runs"] == runs
-    assert found["refused"] == 0
-    assert found["error"] < 0.02
-    assert found["end_error"] < 0.03
-    assert found["coverage"] >= 0.85
+    score = scores[kind, share]
+    assert score["runs"] == runs
+    assert score["refused"] == 0
+    assert score["error"] < 0.02
+    assert score["end_error"] < 0.03
+    assert score["coverage"] >= 0.85
 
 
 def test_what_cannot_be_forecast_is_counted(scores):
-    found = scores["continued", 0.1]
-    assert (found["runs"], found["refused"], found["error"]) == (0, 6, None)
+    score = scores["continued", 0.1]
+    assert (score["runs"], score["refused"], score["error"]) == (0, 6, None)
     json.dumps(list(scores.values()), allow_nan=False)
 
 

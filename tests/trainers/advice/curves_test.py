@@ -19,16 +19,16 @@ def by_name(curves):
 
 def test_points_before_the_first_step_stand_apart(tmp_path):
     small = synthetic.small(steps=1000)
-    found = read(synthetic.write_run(tmp_path / "w", small))[0]
-    assert found.losses[0] == small["curve"][1]["loss_per_token"]
-    np.testing.assert_array_equal(found.steps, [200, 400, 600, 800, 1000])
-    np.testing.assert_array_equal(found.costs, found.steps * synthetic.FLOPS_PER_STEP["S"])
-    assert len(found.part(slice(3)).losses) == 3
+    curve = read(synthetic.write_run(tmp_path / "w", small))[0]
+    assert curve.losses[0] == small["curve"][1]["loss_per_token"]
+    np.testing.assert_array_equal(curve.steps, [200, 400, 600, 800, 1000])
+    np.testing.assert_array_equal(curve.costs, curve.steps * synthetic.FLOPS_PER_STEP["S"])
+    assert len(curve.part(slice(3)).losses) == 3
 
 
 def test_device_seconds(tmp_path):
-    found = read(synthetic.write_run(tmp_path / "w", synthetic.small()), unit="device_seconds")[0]
-    np.testing.assert_allclose(found.costs, found.steps * synthetic.SECONDS_PER_STEP["S"])
+    curve = read(synthetic.write_run(tmp_path / "w", synthetic.small()), unit="device_seconds")[0]
+    np.testing.assert_allclose(curve.costs, curve.steps * synthetic.SECONDS_PER_STEP["S"])
 
 
 def test_losses_that_were_not_finite_are_left_out(tmp_path):
@@ -47,38 +47,38 @@ def test_a_source_is_taken_where_it_was_fused(tmp_path):
     small = synthetic.small()
     folder = synthetic.write_run(tmp_path / "w", small, synthetic.fused())
     last = small["curve"][-1]
-    found = by_name(read(folder))["w/self_fusion"]
-    assert found.source == (last["loss_per_token"], last["flops"])
+    curve = by_name(read(folder))["w/self_fusion"]
+    assert curve.source == (last["loss_per_token"], last["flops"])
     fused_earlier = synthetic.fused(source_steps={"small_0": 2000})
     folder = synthetic.write_run(tmp_path / "earlier", small, fused_earlier)
     point = next(point for point in small["curve"] if point["step"] == 2000)
-    found = by_name(read(folder))["earlier/self_fusion"]
-    assert found.source == (point["loss_per_token"], point["flops"])
+    curve = by_name(read(folder))["earlier/self_fusion"]
+    assert curve.source == (point["loss_per_token"], point["flops"])
 
 
 def test_a_source_that_is_not_there_is_unknown(tmp_path):
     folder = synthetic.write_run(tmp_path / "w", synthetic.fused())
-    found = read(folder)[0]
-    assert found.sources == ("small_0",)
-    assert found.source is None
+    curve = read(folder)[0]
+    assert curve.sources == ("small_0",)
+    assert curve.source is None
 
 
 def test_several_sources_are_no_self_fusion(tmp_path):
     both = ("small_0", "small_1")
     stages = synthetic.small(), synthetic.small("small_1"), synthetic.fused("fusion_rule", both)
-    found = by_name(read(synthetic.write_run(tmp_path / "w", *stages)))
-    assert found["w/fusion_rule"].sources == both
-    assert found["w/fusion_rule"].source is None
+    curves = by_name(read(synthetic.write_run(tmp_path / "w", *stages)))
+    assert curves["w/fusion_rule"].sources == both
+    assert curves["w/fusion_rule"].source is None
 
 
 def test_a_stage_that_continues_another_gives_one_curve(tmp_path):
     first = synthetic.baseline(steps=1000)
     more = synthetic.learning_curve(400, "M", start=31.0, leaves=0)
     longer = synthetic.record("baseline_longer", "M", more, "continued", ("baseline",))
-    (found,) = read(synthetic.write_run(tmp_path / "w", first, longer))
-    assert (found.name, found.sources) == ("w/baseline_longer", ())
-    np.testing.assert_array_equal(found.steps, [200, 400, 600, 800, 1000, 1200, 1400])
-    np.testing.assert_allclose(found.costs, found.steps * synthetic.FLOPS_PER_STEP["M"])
+    (curve,) = read(synthetic.write_run(tmp_path / "w", first, longer))
+    assert (curve.name, curve.sources) == ("w/baseline_longer", ())
+    np.testing.assert_array_equal(curve.steps, [200, 400, 600, 800, 1000, 1200, 1400])
+    np.testing.assert_allclose(curve.costs, curve.steps * synthetic.FLOPS_PER_STEP["M"])
 
 
 def test_stages_of_plans_that_vary_something_are_left_out(tmp_path):
@@ -103,8 +103,8 @@ def test_copies_and_beginnings_of_a_stage_count_once(tmp_path):
         synthetic.write_run(tmp_path / name, stage)
         for name, stage in (("a", short), ("b", long), ("c", long))
     ]
-    found = read(*folders)
-    assert [curve.name for curve in found] == ["b/small_0"]
+    curves = read(*folders)
+    assert [curve.name for curve in curves] == ["b/small_0"]
 
 
 def test_runs_that_do_not_compare(tmp_path):

@@ -60,18 +60,18 @@ def test_a_loss_below_the_floor_is_never_reached():
 
 def test_a_fused_model_follows_the_law_from_the_equivalent_compute():
     start = truth.loss(truth.SMALL, 3000.0)
-    found = BIG.follow(start, 0.7 * np.array([0.0, 500.0, 9000.0]))
+    losses = BIG.follow(start, 0.7 * np.array([0.0, 500.0, 9000.0]))
     expected = truth.fused_loss(truth.SMALL, truth.BIG, 3000.0, [0, 500, 9000], speed=0.7)
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    np.testing.assert_allclose(losses, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("index", "law"), [(0, truth.SMALL), (1, truth.BIG)])
 def test_what_was_seen_is_fitted_and_what_follows_foreseen(index, law):
-    found = fit([truth.scratch_curves(noise=0.002)[index]]).law
+    fitted = fit([truth.scratch_curves(noise=0.002)[index]]).law
     seen = 4 * law["leaves"]
-    assert found.loss(seen) == pytest.approx(truth.loss(law, seen), rel=0.01)
-    assert found.loss(2 * seen) == pytest.approx(truth.loss(law, 2 * seen), rel=0.03)
-    assert found.leaves == pytest.approx(law["leaves"], rel=0.1)
+    assert fitted.loss(seen) == pytest.approx(truth.loss(law, seen), rel=0.01)
+    assert fitted.loss(2 * seen) == pytest.approx(truth.loss(law, 2 * seen), rel=0.03)
+    assert fitted.leaves == pytest.approx(law["leaves"], rel=0.1)
 
 
 def test_intervals_of_the_same_run_cover():
@@ -90,12 +90,12 @@ def test_intervals_of_a_further_run_cover_when_repeats_differ():
     held = []
     for seed in range(12):
         leaves = truth.BIG["leaves"] * np.exp(0.2 * generator.standard_normal(4))
-        known = [
+        curves = [
             truth.curve(truth.BIG, "M", 24000.0, seed=9 * seed + i, leaves=start, name=str(i))
             for i, start in enumerate(leaves[:3])
         ]
         expected = truth.loss({**truth.BIG, "leaves": leaves[3]}, 20000.0)
-        held.append(holds(fit(known).draws.loss(20000.0), expected))
+        held.append(holds(fit(curves).draws.loss(20000.0), expected))
     assert 0.75 <= np.mean(held)
 
 
@@ -110,10 +110,10 @@ def test_more_curves_and_more_points_tell_more():
 
 
 def power_law(noise=0.0, seed=0):
-    found = truth.curve(truth.BIG, "M", 1e6, points=30)
+    curve = truth.curve(truth.BIG, "M", 1e6, points=30)
     ripple = np.random.default_rng(seed).standard_normal(30)
-    losses = (1.6 + 40 * found.costs**-0.4) * np.exp(noise * ripple)
-    return dataclasses.replace(found, losses=losses)
+    losses = (1.6 + 40 * curve.costs**-0.4) * np.exp(noise * ripple)
+    return dataclasses.replace(curve, losses=losses)
 
 
 def test_a_power_law_without_a_plateau():
@@ -156,14 +156,14 @@ def test_a_curve_that_stays_on_the_plateau_is_left_out():
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("noise", [0.0, 0.003, 0.006])
 def test_the_end_of_a_plateau_is_found(noise, seed):
-    found = truth.curve(truth.SMALL, "S", 6000.0, noise=noise, seed=seed)
-    assert abs(found.costs[plateau_end(found)] - truth.SMALL["leaves"]) <= 250
+    curve = truth.curve(truth.SMALL, "S", 6000.0, noise=noise, seed=seed)
+    assert abs(curve.costs[plateau_end(curve)] - truth.SMALL["leaves"]) <= 250
 
 
 @pytest.mark.parametrize("points", [12, 13, 15])
 def test_three_evaluations_on_the_plateau_suffice(points):
-    found = truth.curve(truth.SMALL, "S", 6000.0, noise=0.003, points=points)
-    assert found.costs[plateau_end(found)] == pytest.approx(1500, abs=6000 / points)
+    curve = truth.curve(truth.SMALL, "S", 6000.0, noise=0.003, points=points)
+    assert curve.costs[plateau_end(curve)] == pytest.approx(1500, abs=6000 / points)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -174,14 +174,14 @@ def test_a_power_law_has_no_plateau(noise, seed):
 
 @pytest.mark.parametrize("until", [300.0, 700.0, 1400.0])
 def test_a_curve_that_ends_on_its_plateau_never_leaves_it(until):
-    found = truth.curve(truth.SMALL, "S", until, noise=0.003)
-    assert plateau_end(found.part(slice(2, None))) is None
+    curve = truth.curve(truth.SMALL, "S", until, noise=0.003)
+    assert plateau_end(curve.part(slice(2, None))) is None
 
 
 def test_a_curve_that_has_just_left_is_not_taken_for_one_without_a_plateau():
-    found = truth.curve(truth.SMALL, "S", 6000.0, noise=0.003)
+    curve = truth.curve(truth.SMALL, "S", 6000.0, noise=0.003)
     for last in (1700, 2000, 2300):
-        assert plateau_end(before(found, last)) != 0
+        assert plateau_end(before(curve, last)) != 0
 
 
 @pytest.mark.parametrize("points", [0, 1])

@@ -141,8 +141,8 @@ def test_a_path_in_the_manifest_is_not_opened(path):
     os.mkfifo(secret)
     files = json.loads((path / "manifest.json").read_text())["files"]
     commit(path, {"files": files | {"../secret": {"sha256": "0", "bytes": 3}, "/dev/zero": {}}})
-    found = checkpoints.load(path)
-    assert set(found.state()) == set(STATE)
+    checkpoint = checkpoints.load(path)
+    assert set(checkpoint.state()) == set(STATE)
 
 
 def test_a_manifest_of_hundreds_of_megabytes_is_not_read(path):
@@ -232,8 +232,8 @@ def test_weights_that_hide_behind_other_weights(path):
 def test_names_lead_nowhere(tmp_path):
     state = {f"model/{tmp_path}/written": np.ones(2), "model/../../up": np.ones(3)}
     path = checkpoints.save(tmp_path / "inside" / "checkpoints", 1, state, {})
-    found = checkpoints.load(path)
-    np.testing.assert_array_equal(found.state()["model/../../up"], np.ones(3))
+    checkpoint = checkpoints.load(path)
+    np.testing.assert_array_equal(checkpoint.state()["model/../../up"], np.ones(3))
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == sorted(FILES)
 
 

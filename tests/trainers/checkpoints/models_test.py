@@ -54,8 +54,8 @@ def test_a_model_comes_back_as_it_was(stage):
     model, checkpoint = models.load_model(stage / "checkpoints" / "step_00000000")
     assert checkpoint.config["settings"]["note"] == "first"
     assert model.config == CONFIG
-    for found, expected in zip(model.weights, kf.models.T5(CONFIG, seed=0).weights, strict=True):
-        np.testing.assert_array_equal(found, expected)
+    for weight, expected in zip(model.weights, kf.models.T5(CONFIG, seed=0).weights, strict=True):
+        np.testing.assert_array_equal(weight, expected)
 
 
 def test_dropout_can_be_another(stage):

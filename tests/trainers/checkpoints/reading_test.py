@@ -50,9 +50,9 @@ def damage(path, kind):
 def test_comes_back_with_dtypes(tmp_path):
     path = checkpoints.save(tmp_path, 1000, make_state(), CONFIG)
     assert path.name == "step_00001000"
-    found = checkpoints.load(path)
-    assert (found.step, found.config) == (1000, CONFIG)
-    assert_same(found.state(), make_state())
+    checkpoint = checkpoints.load(path)
+    assert (checkpoint.step, checkpoint.config) == (1000, CONFIG)
+    assert_same(checkpoint.state(), make_state())
 
 
 def test_model_file_is_plain_safetensors_with_the_models_names(tmp_path):
@@ -167,9 +167,9 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, file, kind):
         assert checkpoints.latest(tmp_path).step == 2
         return
     with pytest.warns(checkpoints.CheckpointWarning, match="step_00000002") as caught:
-        found = checkpoints.latest(tmp_path)
-    assert found.step == 1
-    assert_same(found.state(), make_state(1))
+        checkpoint = checkpoints.latest(tmp_path)
+    assert checkpoint.step == 1
+    assert_same(checkpoint.state(), make_state(1))
     assert len(caught) == 1 and "\n" not in str(caught[0].message)
 
 
@@ -210,8 +210,8 @@ def test_one_of_another_model_is_named_and_passed_over(tmp_path):
     checkpoints.save(tmp_path, 2, other, {})
     assert checkpoints.latest(tmp_path).step == 2
     with pytest.warns(checkpoints.CheckpointWarning, match="unknown model/more .*expected") as seen:
-        found = checkpoints.latest(tmp_path, shapes(make_state()))
-    assert found.step == 1 and found.shapes() == shapes(make_state())
+        checkpoint = checkpoints.latest(tmp_path, shapes(make_state()))
+    assert checkpoint.step == 1 and checkpoint.shapes() == shapes(make_state())
     assert len(seen) == 1 and "step_00000002" in str(seen[0].message)
 
 
@@ -245,11 +245,11 @@ def test_the_state_stays_on_the_disk_until_it_is_sliced(tmp_path):
     state = {"model/a": np.arange(1 << 20, dtype=np.float32).reshape(1024, 1024)}
     path = checkpoints.save(tmp_path, 1, state, {})
     tracemalloc.start()
-    found = checkpoints.load(path).state()["model/a"]
-    part = found[512:, :2]
+    weight = checkpoints.load(path).state()["model/a"]
+    part = weight[512:, :2]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert np.shares_memory(found, part) and not found.flags.owndata
+    assert np.shares_memory(weight, part) and not weight.flags.owndata
     assert peak < state["model/a"].nbytes // 4
     np.testing.assert_array_equal(part, state["model/a"][512:, :2])
 

@@ -204,8 +204,8 @@ def test_a_replaced_one_counts_until_the_new_one_is_there(tmp_path, monkeypatch)
         checkpoints.save(tmp_path, 2, make_state(1), {})
     monkeypatch.undo()
     assert checkpoints.steps(tmp_path) == [2]
-    found = checkpoints.latest(tmp_path).state()
-    np.testing.assert_array_equal(found["model/kernel"], make_state(0)["model/kernel"])
+    state = checkpoints.latest(tmp_path).state()
+    np.testing.assert_array_equal(state["model/kernel"], make_state(0)["model/kernel"])
     checkpoints.save(tmp_path, 2, make_state(1), {})
     assert os.listdir(tmp_path) == ["step_00000002"]
 
@@ -367,8 +367,8 @@ def assert_survived_full_disk(folder, line, reason):
     assert os.listdir(folder) == ["step_00000001"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = checkpoints.latest(folder)
-    np.testing.assert_array_equal(found.weights["a"], np.ones(1000, np.float32))
+        checkpoint = checkpoints.latest(folder)
+    np.testing.assert_array_equal(checkpoint.weights["a"], np.ones(1000, np.float32))
 
 
 def test_a_limit_on_the_size_of_files(tmp_path):

@@ -43,8 +43,8 @@ def write(folder, name, text, encoding="utf-8"):
 
 def test_a_document_is_a_module(tmp_path):
     documents = module_documents([write(tmp_path, "a.py", MODULE)], 10_000)
-    found = "The module, with one line.|Outer.|Indented.|Inner.|In a branch.|Asynchronous."
-    assert documents == [found.replace("|", "\n\n")]
+    document = "The module, with one line.|Outer.|Indented.|Inner.|In a branch.|Asynchronous."
+    assert documents == [document.replace("|", "\n\n")]
 
 
 def test_a_docstring_comes_once(tmp_path):
@@ -101,8 +101,8 @@ def test_a_package_without_a_record_has_no_files(monkeypatch, tmp_path):
     folder = tmp_path / "lonely-1.0.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: lonely\nVersion: 1.0\n")
-    found = list(importlib.metadata.distributions(path=[str(tmp_path)]))
-    monkeypatch.setattr(docstrings.importlib.metadata, "distributions", lambda: found)
+    distributions = list(importlib.metadata.distributions(path=[str(tmp_path)]))
+    monkeypatch.setattr(docstrings.importlib.metadata, "distributions", lambda: distributions)
     sources = Sources(["lonely"])
     assert (sources.versions, sources.files) == ({"lonely": "1.0"}, [])
 

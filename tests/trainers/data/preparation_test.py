@@ -46,17 +46,17 @@ def tokens_of(folder, split):
 def test_the_files_hold_the_documents(prepared_dir, words_file):
     facts = manifest.read(prepared_dir)
     words = Vocabulary.from_file(prepared_dir / "vocabulary.model", 32)
-    found = {}
+    documents = {}
     for split, counts in facts["splits"].items():
         tokens = tokens_of(prepared_dir, split)
         assert len(tokens) == counts["tokens"]
         ends = np.flatnonzero(tokens == 1)
         assert len(ends) == counts["documents"]
         assert ends[-1] == len(tokens) - 1
-        found[split] = {words.decode(ids) for ids in np.split(tokens, ends[:-1] + 1)}
+        documents[split] = {words.decode(ids) for ids in np.split(tokens, ends[:-1] + 1)}
     paragraphs = {text.strip() for text in words_file.read_text().split("\n\n")}
-    assert found["train"] | found["validation"] == paragraphs
-    assert not found["train"] & found["validation"]
+    assert documents["train"] | documents["validation"] == paragraphs
+    assert not documents["train"] & documents["validation"]
     assert sum(counts["bytes"] for counts in facts["splits"].values()) == sum(
         len(text) for text in paragraphs
     )
@@ -147,14 +147,14 @@ def test_two_at_a_time_do_the_work_once(config, monkeypatch):
         return train(*args)
 
     monkeypatch.setattr(vocabulary, "train", counted)
-    found = []
-    threads = [threading.Thread(target=lambda: found.append(prepare(config))) for _ in range(3)]
+    folders = []
+    threads = [threading.Thread(target=lambda: folders.append(prepare(config))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(built) == 1
-    assert len(found) == 3 and len(set(found)) == 1
+    assert len(folders) == 3 and len(set(folders)) == 1
 
 
 def test_a_failure_leaves_nothing(config, monkeypatch):

@@ -57,10 +57,10 @@ def gap(a, b):
     return max(float(np.abs(a[name].astype("f8") - b[name]).max()) for name in a)
 
 
-def assert_same_weights(expected, found, run):
-    weights = (of_run(states, run, "model") for states in (expected, found))
+def assert_same_weights(expected, actual, run):
+    weights = (of_run(states, run, "model") for states in (expected, actual))
     assert gap(*weights) < 1e-6
-    np.testing.assert_allclose(found[f"{run}|sums"], expected[f"{run}|sums"], rtol=1e-6)
+    np.testing.assert_allclose(actual[f"{run}|sums"], expected[f"{run}|sums"], rtol=1e-6)
 
 
 @pytest.mark.slow  # tensorflow_test.py has two replicas of one process

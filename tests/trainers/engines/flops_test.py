@@ -71,10 +71,10 @@ def measured(model):
 )
 def test_counts_the_products_that_the_graph_has(fields):
     model = kf.models.T5(config(**fields), seed=0)
-    found = step_flops(model, BATCH, ENCODER, DECODER)
+    flops = step_flops(model, BATCH, ENCODER, DECODER)
     forward, step = measured(model)
-    assert found.forward == forward
-    assert found.total == pytest.approx(step, rel=0.03)
+    assert flops.forward == forward
+    assert flops.total == pytest.approx(step, rel=0.03)
 
 
 def test_counts_a_fused_model_with_its_zero_blocks():
@@ -88,28 +88,28 @@ def test_counts_a_fused_model_with_its_zero_blocks():
 
 def test_equals_a_count_by_hand():
     model = kf.models.T5(config(), seed=0)
-    found = step_flops(model, 3, ENCODER, DECODER)
+    flops = step_flops(model, 3, ENCODER, DECODER)
     projection = 8 * 8  # hidden x (heads x key_value)
     mlp = 3 * 8 * 16
     encoder = 12 * (4 * projection + mlp)
     decoder = 5 * (4 * projection + 2 * projection + mlp + 8 * 128) + 12 * 2 * projection
     scores = 12 * 12 * 8 + 5 * 5 * 8 + 5 * 12 * 8
-    assert found.weights == 3 * 2 * (encoder + decoder)
-    assert found.attention == 3 * 2 * 2 * scores
-    assert found.total == 3 * (found.weights + found.attention)
+    assert flops.weights == 3 * 2 * (encoder + decoder)
+    assert flops.attention == 3 * 2 * 2 * scores
+    assert flops.total == 3 * (flops.weights + flops.attention)
 
 
 def test_says_how():
-    found = step_flops(kf.models.T5(config(), seed=0), 1, 1, 1)
-    assert "2 FLOPs for each entry of a matrix" in found.method
-    assert "\n" not in found.method
+    flops = step_flops(kf.models.T5(config(), seed=0), 1, 1, 1)
+    assert "2 FLOPs for each entry of a matrix" in flops.method
+    assert "\n" not in flops.method
 
 
 def test_weights_without_a_sum_cost_nothing():
     model = kf.models.T5(config(), seed=0)
     matrices = [v for name, v in state_variables(model).items() if name.endswith("kernel")]
-    found = step_flops(model, 1, 1, 1)
-    assert found.weights == 2 * sum(math.prod(v.shape) for v in matrices)
+    flops = step_flops(model, 1, 1, 1)
+    assert flops.weights == 2 * sum(math.prod(v.shape) for v in matrices)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +117,6 @@ def test_weights_without_a_sum_cost_nothing():
     [{"num_layers": 2}, {"use_gated_activation": False, "tie_embedding_weights": True}],
 )
 def test_what_is_planned_is_what_a_model_costs(fields):
-    known = config(**fields)
-    counted = step_flops(kf.models.T5(known, seed=0), BATCH, ENCODER, DECODER)
-    assert planned_step_flops(known, BATCH, ENCODER, DECODER) == counted.total
+    model_config = config(**fields)
+    counted = step_flops(kf.models.T5(model_config, seed=0), BATCH, ENCODER, DECODER)
+    assert planned_step_flops(model_config, BATCH, ENCODER, DECODER) == counted.total

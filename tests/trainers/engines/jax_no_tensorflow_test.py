@@ -55,7 +55,7 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def results(tmp_path_factory):
     """Results of a process that fused and trained on a mesh, and imported library and data."""
     folder = tmp_path_factory.mktemp("no_tensorflow")
     data = nano.write_tokens(folder)
@@ -72,19 +72,19 @@ def found(tmp_path_factory):
     return json.loads(ran.stdout.splitlines()[-1]) | {"events": events}
 
 
-def test_stages_train_and_fuse_on_a_mesh(found):
-    small, fused = found["records"]
+def test_stages_train_and_fuse_on_a_mesh(results):
+    small, fused = results["records"]
     assert (small["name"], small["steps"], fused["steps"]) == ("small_0", 3, 3)
     assert (small["devices"], fused["devices"]) == (4, 4)
-    assert fused["loss_per_token"] > 0 and found["report"] > 1000
+    assert fused["loss_per_token"] > 0 and results["report"] > 1000
 
 
-def test_nothing_of_tensorflow_was_loaded(found):
-    assert found["loaded"] == []
+def test_nothing_of_tensorflow_was_loaded(results):
+    assert results["loaded"] == []
 
 
-def test_tensorboard_reads_the_logs(found):
-    assert [step for step, _ in found["events"]["eval/loss"]] == [0, 2, 3]
+def test_tensorboard_reads_the_logs(results):
+    assert [step for step, _ in results["events"]["eval/loss"]] == [0, 2, 3]
 
 
 def test_the_refusal_works():

@@ -42,15 +42,15 @@ def steps(engine, first, count):
 @pytest.fixture(scope="module")
 def engines():
     """Engines by (mesh, case), each compiled once and trained for STEPS steps."""
-    found = {}
+    results = {}
 
     def get(mesh, case="adafactor"):
-        if (mesh, case) not in found:
+        if (mesh, case) not in results:
             engine = make(mesh, case)
             start = engine.state()
             sums = steps(engine, 0, STEPS)
-            found[mesh, case] = engine, start, sums, engine.state()
-        return found[mesh, case]
+            results[mesh, case] = engine, start, sums, engine.state()
+        return results[mesh, case]
 
     return get
 
@@ -234,7 +234,7 @@ def test_a_step_is_lowered_without_a_value_anywhere():
     shapes = {name: (16, 64) for name in ("encoder_token_ids", "decoder_token_ids", "targets")}
     assert engine.lower(shapes).args_info
     assert len(jax.live_arrays()) <= held + 2  # iteration and learning rate
-    assert sum(each.size for each in engine.state_shapes().weights) > 2e11
+    assert sum(shape.size for shape in engine.state_shapes().weights) > 2e11
 
 
 class Sliced:
@@ -271,7 +271,7 @@ def test_a_model_made_of_arrays_reads_only_slices():
         model = kf.models.T5.from_weights(config, weights, seed=0)
         optimizer = support.optimizer("adamw")
     engine.compile(model, optimizer)
-    assert not any(each.read for each in weights.values())
+    assert not any(rows.read for rows in weights.values())
     state = engine.state()
     np.testing.assert_array_equal(state["model/head/kernel"], weights["head/kernel"].array)
     for name, size in (("head/kernel", 8), ("token_embedding/embeddings", 8)):
@@ -297,7 +297,7 @@ def test_number_of_steps_a_call_changes_no_bit_and_compiles_nothing(largest, eng
     largest.load_state(engines(LARGEST)[1])
     together = steps(largest, 0, STEPS)
     support.assert_equal(largest.state(), apart)
-    assert sum(each.tokens for each in sums) == together.tokens
+    assert sum(part.tokens for part in sums) == together.tokens
     assert largest.train_steps._cache_size() == compiled
 
 
@@ -415,12 +415,12 @@ def test_resume_is_exact_and_engines_run_side_by_side():
     engine = small("batch:2")
     half = small_steps(engine, 0, 6)
     through = small_steps(engine, 6, 6)
-    found = {}
+    results = {}
 
     def go_on(name, part):
         engine = small(devices=part)
         engine.load_state(half)
-        found[name] = small_steps(engine, 6, 6)
+        results[name] = small_steps(engine, 6, 6)
 
     threads = [
         threading.Thread(target=go_on, args=args)
@@ -430,8 +430,8 @@ def test_resume_is_exact_and_engines_run_side_by_side():
         thread.start()
     for thread in threads:
         thread.join()
-    support.assert_equal(found["first"], through)
-    support.assert_equal(found["second"], through)
+    support.assert_equal(results["first"], through)
+    support.assert_equal(results["second"], through)
     assert not np.array_equal(half["seeds/dropout/0"], through["seeds/dropout/0"])
 
 

@@ -101,14 +101,14 @@ def watched_weights(checkpoints):
 
 def crossing(weights, shardings, devices):
     """Paths of the weights of which some device's part was read from another device's source."""
-    found = set()
+    paths = set()
     for path, array in weights.items():
         parts = shardings[path].addressable_devices_indices_map(array.shape)
         sources = {device: array.sources[_key(part, array.shape)] for device, part in parts.items()}
         assert set.union(*sources.values()) == set(range(len(devices))), path
         if any(sources[device] - {number} for number, device in enumerate(devices)):
-            found.add(path)
-    return found
+            paths.add(path)
+    return paths
 
 
 def expected_crossing(weights, layout):
@@ -126,7 +126,9 @@ def test_arrays_made_slice_by_slice(checkpoints, layout, count):
         path: NamedSharding(mesh, PartitionSpec(*map(rules.dim, axes[path].names)))
         for path in weights
     }
-    sources = [kf.models.T5.from_weights(CONFIG, each.weights) for each in checkpoints[:count]]
+    sources = [
+        kf.models.T5.from_weights(CONFIG, checkpoint.weights) for checkpoint in checkpoints[:count]
+    ]
     (expected,) = values_of([sources[0].fuse(*sources[1:])])
     for path, array in weights.items():
         made = jax.make_array_from_callback(array.shape, shardings[path], array.__getitem__)
@@ -149,7 +151,7 @@ def test_the_engine(checkpoints, layout):
     devices = list(engine.mesh.devices.flat)
     assert crossing(weights, shardings, devices) == expected_crossing(weights, layout)
     # The same bits as fusing in memory, seeds included.
-    a, b = (kf.models.T5.from_weights(CONFIG, each.weights) for each in checkpoints[:2])
+    a, b = (kf.models.T5.from_weights(CONFIG, checkpoint.weights) for checkpoint in checkpoints[:2])
     for name, variable in state_variables(a.fuse(b)).items():
         np.testing.assert_array_equal(state[name], variable, err_msg=name)
 
@@ -163,14 +165,14 @@ def test_a_device_reads_no_more_than_its_part_of_what_all_share(checkpoints):
             rows.setdefault(self._number, []).append(range(16)[index[0]])
             return self._array[index]
 
+    path = "token_embedding/embeddings"
     sources = [
-        dict(each.weights)
-        | {"token_embedding/embeddings": Rows(each.weights["token_embedding/embeddings"], n, [])}
-        for n, each in enumerate(checkpoints)
+        dict(checkpoint.weights) | {path: Rows(checkpoint.weights[path], n, [])}
+        for n, checkpoint in enumerate(checkpoints)
     ]
     config, weights = kf.models.fused_weights([CONFIG] * 4, sources)
     rows.clear()  # What was read to compare the sources with one another.
-    array = weights["token_embedding/embeddings"]
+    array = weights[path]
     mesh = jax.make_mesh((4,), ("model",), devices=jax.devices()[:4])
     sharding = NamedSharding(mesh, PartitionSpec("model", None))
     jax.make_array_from_callback(array.shape, sharding, array.__getitem__)

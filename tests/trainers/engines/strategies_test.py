@@ -79,7 +79,7 @@ def test_a_tpu_is_connected_and_started(strategies, monkeypatch):
 
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver
     monkeypatch.setattr(resolver, "connect", lambda tpu: f"connected to {tpu}")
-    monkeypatch.setattr(tf.distribute, "TPUStrategy", lambda found: found)
+    monkeypatch.setattr(tf.distribute, "TPUStrategy", lambda connected: connected)
     assert strategies.make_strategy("tpu", "local") == "connected to local"
 
 

@@ -125,8 +125,8 @@ def test_training_step_is_for_a_device_and_gives_the_same_weights():
     sums, *_ = plain.train(tensors(BATCH), 14.0)
     function, run = concrete(compiled.train, BATCH, 14.0)
     assert_is_for_a_device(function)
-    found, *_ = run()
-    for value, right in zip(values(compiled, found), values(plain, sums), strict=True):
+    sums_of_run, *_ = run()
+    for value, right in zip(values(compiled, sums_of_run), values(plain, sums), strict=True):
         np.testing.assert_allclose(value, right, rtol=1e-5, atol=1e-6)
 
 

@@ -47,10 +47,10 @@ def program(groups, source):
 def test_layer_and_mesh_dim_say_which_rule(model, groups, source, dims, rule):
     rules = measure.rules_of_layers(model, T5_LAYOUT)
 
-    (found,) = measure.traffic(program(groups, source), MESH, rules)
+    (transfer,) = measure.traffic(program(groups, source), MESH, rules)
 
-    assert (found.kind, found.dims, found.rule) == ("all-reduce", dims, rule)
-    assert found.operations == 1
+    assert (transfer.kind, transfer.dims, transfer.rule) == ("all-reduce", dims, rule)
+    assert transfer.operations == 1
 
 
 def test_collective_of_one_device_sends_nothing(model):

@@ -52,13 +52,13 @@ def test_the_example_of_the_docstring_is_a_plan(tmp_path):
 
 @pytest.mark.parametrize("name", list(plans.PLANS))
 def test_a_known_plan_written_as_a_file_has_the_same_stages(tmp_path, name):
-    known = plans.PLANS[name]
-    plan = read(tmp_path, written(known, "mine"))
+    built_in = plans.PLANS[name]
+    plan = read(tmp_path, written(built_in, "mine"))
     assert plan.name == "mine"
-    assert plan.description == known.description
-    assert set(stage.name for stage in plan.stages) == {stage.name for stage in known.stages}
+    assert plan.description == built_in.description
+    assert set(stage.name for stage in plan.stages) == {stage.name for stage in built_in.stages}
     # Beside the plan itself nothing is declared twice.
-    assert plans.merge((known, plan)) == plans.merge((known,))
+    assert plans.merge((built_in, plan)) == plans.merge((built_in,))
 
 
 def test_checkpoints_on_the_way_survive_a_file(tmp_path):
@@ -169,9 +169,9 @@ def config(tmp_path, plan, *arguments):
 
 
 def test_a_plan_file_joins_known_plans(tmp_path):
-    found = config(tmp_path, {"name": "mine", "stages": [A, B]}, "--plan=self_fusion")
-    assert [plan.name for plan in found.plans] == ["self_fusion", "mine"]
-    assert [stage.name for stage in found.stages] == ["small_0", "self_fusion", "a", "b"]
+    merged = config(tmp_path, {"name": "mine", "stages": [A, B]}, "--plan=self_fusion")
+    assert [plan.name for plan in merged.plans] == ["self_fusion", "mine"]
+    assert [stage.name for stage in merged.stages] == ["small_0", "self_fusion", "a", "b"]
     assert [s.name for s in config(tmp_path, {"name": "mine", "stages": [A]}).stages] == ["a"]
 
 

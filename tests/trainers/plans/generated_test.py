@@ -50,22 +50,23 @@ def test_all_start_from_one_small_model_with_one_seed(name, size):
 def test_offsets_are_the_papers_scaled_to_the_run(size, expected):
     plan = generated.offsets(basis(size))
     assert [point["offset"] for point in plan.points.values()] == expected
-    known = basis(size)
-    found = [known.settings_of(by_name(plan)[name]).learning_rate_offset for name in plan.points]
-    assert found == expected
+    plan_basis = basis(size)
+    stages = by_name(plan)
+    offsets = [plan_basis.settings_of(stages[name]).learning_rate_offset for name in plan.points]
+    assert offsets == expected
 
 
 def rates(size, offset, share):
     """The learning rate of a stage of `offsets` at a share of its run."""
-    known = basis(size, offsets=(offset,))
-    stage = generated.offsets(known).stages[-1]
-    found = known.settings_of(stage)
+    plan_basis = basis(size, offsets=(offset,))
+    stage = generated.offsets(plan_basis).stages[-1]
+    settings = plan_basis.settings_of(stage)
     schedule = InverseSquareRoot(
-        warmup_steps=found.warmup_steps,
-        offset=found.learning_rate_offset,
-        scale=found.learning_rate_scale,
+        warmup_steps=settings.warmup_steps,
+        offset=settings.learning_rate_offset,
+        scale=settings.learning_rate_scale,
     )
-    return float(schedule(round(share * found.steps)))
+    return float(schedule(round(share * settings.steps)))
 
 
 def test_offsets_have_the_sign_of_section_5_4_and_the_maximum_of_self_fusion():
@@ -104,11 +105,11 @@ def test_zero_blocks_has_no_noise_and_each_kind_at_each_sigma():
         "noise_balanced_2e-2",
         "noise_balanced_1",
     ]
-    known = basis()
-    found = [known.settings_of(stage) for stage in plan.stages[1:]]
-    assert [s.noise for s in found] == [0, 0.02, 1, 0.02, 1]
-    assert [s.noise_kind for s in found[1:]] == ["gaussian"] * 2 + ["balanced"] * 2
-    rest = [dataclasses.replace(s, noise=0, noise_kind="gaussian") for s in found]
+    plan_basis = basis()
+    settings = [plan_basis.settings_of(stage) for stage in plan.stages[1:]]
+    assert [s.noise for s in settings] == [0, 0.02, 1, 0.02, 1]
+    assert [s.noise_kind for s in settings[1:]] == ["gaussian"] * 2 + ["balanced"] * 2
+    rest = [dataclasses.replace(s, noise=0, noise_kind="gaussian") for s in settings]
     assert rest == [rest[0]] * 5
 
 
@@ -134,8 +135,8 @@ def test_every_point_of_a_budget_spends_it():
 
 def test_the_small_model_is_one_and_its_checkpoints_are_fused():
     plan = generated.when_to_fuse(basis())
-    found = {name: point["fusion_step"] for name, point in plan.points.items()}
-    assert found == {
+    fusion_steps = {name: point["fusion_step"] for name, point in plan.points.items()}
+    assert fusion_steps == {
         "fuse_never": 0,
         "fuse_at_500": 500,
         "fuse_at_1000": 1000,
@@ -155,9 +156,10 @@ def test_the_papers_best_step_is_among_its_fusion_steps():
 
 
 def test_no_fusion_at_all_is_trained_as_the_baseline_is():
-    known = basis()
-    stages = by_name(generated.when_to_fuse(known))
-    never, baseline = known.settings_of(stages["fuse_never"]), known.settings_of(generated.BASELINE)
+    plan_basis = basis()
+    stages = by_name(generated.when_to_fuse(plan_basis))
+    never = plan_basis.settings_of(stages["fuse_never"])
+    baseline = plan_basis.settings_of(generated.BASELINE)
     assert dataclasses.replace(never, steps=baseline.steps) == baseline
 
 
@@ -180,8 +182,8 @@ def config(*arguments):
 
 
 def test_flags_reach_the_plans():
-    found = config("--plan=offsets,zero_blocks", "--offsets=-7,0", "--sigmas=0.3")
-    names = [stage.name for stage in found.stages]
+    merged = config("--plan=offsets,zero_blocks", "--offsets=-7,0", "--sigmas=0.3")
+    names = [stage.name for stage in merged.stages]
     assert names == [
         "small_0",
         "offset_-7",

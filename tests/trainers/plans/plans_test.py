@@ -58,13 +58,13 @@ def test_the_baseline_goes_on_until_it_meets_self_fusion():
 
 
 def test_plan_stages_name_their_sources():
-    found = by_name(*SECTION_5_1)
-    assert found["self_fusion"].parents == ("small_0", "small_0")
-    assert found["fusion_property"].parents == ("small_0", "small_1")
-    assert found["fusion_property"].norm == "property"
-    assert found["fusion_rule"].norm == "rule"
-    assert found["baseline"].norm is None
-    assert [found[name].seed for name in ("small_0", "small_1")] == [0, 1]
+    stages = by_name(*SECTION_5_1)
+    assert stages["self_fusion"].parents == ("small_0", "small_0")
+    assert stages["fusion_property"].parents == ("small_0", "small_1")
+    assert stages["fusion_property"].norm == "property"
+    assert stages["fusion_rule"].norm == "rule"
+    assert stages["baseline"].norm is None
+    assert [stages[name].seed for name in ("small_0", "small_1")] == [0, 1]
 
 
 def test_big_models_see_the_same_batches_and_none_of_the_small_ones():

@@ -76,8 +76,8 @@ def test_defaults_come_from_the_size():
 
 def test_the_stage_beats_the_size_beats_the_bare_value():
     given = flags(steps="1,M:2,self_fusion:3")
-    found = [settings.resolve(stage, TINY, given).steps for stage in (SMALL, BASELINE, FUSED)]
-    assert found == [1, 2, 3]
+    steps = [settings.resolve(stage, TINY, given).steps for stage in (SMALL, BASELINE, FUSED)]
+    assert steps == [1, 2, 3]
 
 
 def test_any_flag_beats_any_default():

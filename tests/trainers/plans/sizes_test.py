@@ -27,8 +27,8 @@ def test_paper_sizes_have_t5s_settings(name):
     size = sizes.get_size(name)
     assert (size.batch_size, size.input_length) == (256, 512)
     assert size.vocabulary_pieces + size.num_sentinels == 32_100
-    found = settings.resolve(plans.PLANS["baseline"].stages[0], size)
-    assert (found.steps, found.warmup_steps, found.dropout) == (1_000_000, 10_000, 0.0)
+    resolved = settings.resolve(plans.PLANS["baseline"].stages[0], size)
+    assert (resolved.steps, resolved.warmup_steps, resolved.dropout) == (1_000_000, 10_000, 0.0)
 
 
 def test_every_default_is_readable_for_every_stage():

@@ -73,8 +73,8 @@ def test_repeats_are_runs_with_the_next_seeds(world):
     workdir = RunState(world / "w")
     records = nano.records(workdir.path)
     assert set(records) == {"a", "b", "a_r2", "b_r2"}
-    found = {name: (r["repeat"], r["repeat_of"], r["seed"]) for name, r in records.items()}
-    assert found == {
+    repeats = {name: (r["repeat"], r["repeat_of"], r["seed"]) for name, r in records.items()}
+    assert repeats == {
         "a": (1, "a", 0),
         "b": (1, "b", 1),
         "a_r2": (2, "a", 1000),
@@ -134,13 +134,14 @@ def test_generated_plans_go_on_from_what_is_there(world):
     assert low["curve"][0]["loss"] == high["curve"][0]["loss"] == _start(records["self_fusion"])
     assert low["loss"] != high["loss"]
     assert records["fuse_at_2"]["source_steps"] == {"small_0": 2}
-    found = json.loads((workdir.path / "run.json").read_text())["experiments"]
-    assert list(found) == ["self_fusion", "offsets", "when_to_fuse"]
-    assert found["offsets"]["points"] == {"offset_-2": {"offset": -2}, "offset_2": {"offset": 2}}
-    budgets = found["when_to_fuse"]["facts"]["budgets"]
-    costs = found["when_to_fuse"]["facts"]["step_cost"]
+    experiments = json.loads((workdir.path / "run.json").read_text())["experiments"]
+    assert list(experiments) == ["self_fusion", "offsets", "when_to_fuse"]
+    points = {"offset_-2": {"offset": -2}, "offset_2": {"offset": 2}}
+    assert experiments["offsets"]["points"] == points
+    budgets = experiments["when_to_fuse"]["facts"]["budgets"]
+    costs = experiments["when_to_fuse"]["facts"]["step_cost"]
     assert budgets == [3e6, 4e6]
-    for name, point in found["when_to_fuse"]["points"].items():
+    for name, point in experiments["when_to_fuse"]["points"].items():
         record = records[name]
         assert record["steps"] >= point["steps"][-1]
         assert record["flops"] == record["steps"] * costs["M"]

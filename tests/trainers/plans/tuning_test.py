@@ -43,8 +43,8 @@ def test_arms_are_given_the_same_compute():
 
 def test_candidates_are_multiples_of_the_arms_own():
     plan = plans.get_plan("tune", basis(tune_warmups=(1.0, 3.0), tune_scales=(2.0,)))
-    found = points_of(plan, "small_0").values()
-    pairs = [(point["warmup_steps"], point["learning_rate_scale"]) for point in found]
+    points = points_of(plan, "small_0").values()
+    pairs = [(point["warmup_steps"], point["learning_rate_scale"]) for point in points]
     assert pairs == [(600, 2.0), (1800, 2.0)]
 
 
@@ -107,10 +107,10 @@ def asked(folder, *arguments):
 @pytest.mark.slow  # a whole sweep; its parts are above
 def test_the_best_of_the_last_rung_wins(world):
     workdir = RunState(world / "w")
-    found = read_json(world / "w" / sweep.TUNING_FILE)["arms"]
+    arms = read_json(world / "w" / sweep.TUNING_FILE)["arms"]
     points = read_json(world / "w" / "run.json")["experiments"]["tune"]["points"]
-    assert list(found) == ["small_0", "self_fusion"]
-    for arm, best in found.items():
+    assert list(arms) == ["small_0", "self_fusion"]
+    for arm, best in arms.items():
         first, last = (
             {
                 name: workdir.record(name)["loss_per_token"]
@@ -128,14 +128,14 @@ def test_the_best_of_the_last_rung_wins(world):
 
 @pytest.mark.slow  # a whole sweep; its parts are above
 def test_other_plans_take_its_result(world):
-    found = read_json(world / "w" / sweep.TUNING_FILE)["arms"]
+    arms = read_json(world / "w" / sweep.TUNING_FILE)["arms"]
     workdir = RunState(world / "w")
-    for arm, best in found.items():
+    for arm, best in arms.items():
         rate = workdir.record(arm)["learning_rate"]
         expected = (best["warmup_steps"], best["learning_rate_scale"])
         assert (rate["warmup_steps"], rate["scale"]) == expected
     fused = read_json(
-        world / "w" / found["self_fusion"]["stage"].replace("_r2", "_r1") / "stage.json"
+        world / "w" / arms["self_fusion"]["stage"].replace("_r2", "_r1") / "stage.json"
     )
     assert fused["sources"] == ["small_0"]
     assert "plan tune" in read_json(world / "w" / "run.json")["tuning"]

@@ -118,7 +118,7 @@ def test_two_hosts_fuse_and_train_as_one(tmp_path, data_dir):
     with socket.socket() as first, socket.socket() as second:
         first.bind(("127.0.0.1", 0))
         second.bind(("127.0.0.1", 0))
-        hosts = [f"127.0.0.1:{each.getsockname()[1]}" for each in (first, second)]
+        hosts = [f"127.0.0.1:{socket_.getsockname()[1]}" for socket_ in (first, second)]
     arguments = command(
         data_dir, tmp_path / "two", "--strategy=multi_worker", plan="fusion_property"
     )

@@ -74,10 +74,10 @@ def test_numbers_are_those_of_the_models_that_were_saved(world):
     (data_dir,) = (world / "data").glob("text-*")
     batch = PretrainingBatches(data_dir, "validation", 2, 16).batch(0)
     expected = kf.theory.Monitor([small, small], batch, H, ALPHA_H / H)(fused)
-    found = lines_of(world / "w" / "self_fusion")[-1]
+    line = lines_of(world / "w" / "self_fusion")[-1]
     for name in NAMES:
         if name != "seconds":
-            assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+            assert line[name] == pytest.approx(expected[name], rel=1e-4), name
 
 
 class Killed(Exception):
@@ -99,8 +99,8 @@ def test_a_stage_that_was_killed_has_the_same_lines(world, patch):
         killing.setattr(checkpoints.Writer, "save", save_and_end)
         pretrain.pretrain(asked(world, workdir="w2"))
     pretrain.pretrain(asked(world, workdir="w2"))
-    found, expected = (lines_of(world / w / "self_fusion") for w in ("w2", "w"))
-    assert without_clock(found) == without_clock(expected)
+    resumed, expected = (lines_of(world / w / "self_fusion") for w in ("w2", "w"))
+    assert without_clock(resumed) == without_clock(expected)
 
 
 def write_record(workdir, name, steps, init="scratch", sources=(), offset=0):
@@ -140,9 +140,9 @@ def test_of_several_sources_the_first_counts(tmp_path):
 def test_sources_of_other_widths_and_kinds(tmp_path):
     """A source that is itself fused, beside one of another width."""
     workdir = RunState(tmp_path)
-    known = {"vocabulary_size": 32, "num_layers": 1, "key_value_dim": 4, "dropout": 0.1}
+    common = {"vocabulary_size": 32, "num_layers": 1, "key_value_dim": 4, "dropout": 0.1}
     configs = [
-        kf.models.T5Config(hidden_dim=4 * n, num_heads=n, intermediate_dim=8 * n, **known)
+        kf.models.T5Config(hidden_dim=4 * n, num_heads=n, intermediate_dim=8 * n, **common)
         for n in (1, 2)
     ]
     models = [kf.models.T5(config, seed=0) for config in configs]
@@ -153,16 +153,16 @@ def test_sources_of_other_widths_and_kinds(tmp_path):
         (workdir.stage_dir(name) / "stage.json").write_text(json.dumps(content))
     stage = Stage("big", "M", "fusion_property", ("a", "b"))
     data, rate = batch(), types.SimpleNamespace(learning_rate=0.25)
-    found = theory_monitor.measurement(stage, workdir, data, rate, 5, "float32")
+    monitor = theory_monitor.measurement(stage, workdir, data, rate, 5, "float32")
     fused = kf.fuse(models, norm="property", noise=0.1)
-    numbers = found.measure(fused)
+    numbers = monitor.measure(fused)
     h = 2 * 2 / 9**0.5
     rows = {name: value[: theory_monitor.SEQUENCES] for name, value in data.items()}
     losses = [
         float(kf.theory.mean_cross_entropy(rows["targets"], model(rows)))
         for model in (*models, fused)
     ]
-    assert (found.kind, found.every) == ("theory", 5)
+    assert (monitor.kind, monitor.every) == ("theory", 5)
     assert numbers["bound_first_loss"] == pytest.approx(sum(losses[:2]) / 2, rel=1e-5)
     assert numbers["second_loss"] == pytest.approx(0.25 / h * losses[2], rel=1e-5)
 

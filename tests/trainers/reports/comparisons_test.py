@@ -53,13 +53,13 @@ def run_of(*stages):
 def test_crossings_by_hand(accuracies, goal, first, lasting):
     points = curve(*accuracies)
     for find, step in ((crossings.first_crossing, first), (crossings.lasting_crossing, lasting)):
-        found = find(points, goal)
+        crossing = find(points, goal)
         if step is None:
-            assert found is None
+            assert crossing is None
         else:
-            assert found.step == pytest.approx(step)
-            assert found.cost.flops == pytest.approx(step * 10.0)
-            assert found.cost.device_seconds == pytest.approx(step * 2.0)
+            assert crossing.step == pytest.approx(step)
+            assert crossing.cost.flops == pytest.approx(step * 10.0)
+            assert crossing.cost.device_seconds == pytest.approx(step * 2.0)
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ def test_crossings_by_hand(accuracies, goal, first, lasting):
     ],
 )
 def test_crossings_without_a_peak(accuracies, step):
-    found = crossings.crossing_without_peak(curve(*accuracies), 40)
-    assert (found and found.step) == (step and pytest.approx(step))
+    crossing = crossings.crossing_without_peak(curve(*accuracies), 40)
+    assert (crossing and crossing.step) == (step and pytest.approx(step))
 
 
 def test_ratio_by_hand_counts_every_source_once():
@@ -88,12 +88,12 @@ def test_ratio_by_hand_counts_every_source_once():
     run = run_of(small, baseline, middle, big)
     assert comparisons.ancestors(run, "big") == ("small_0", "middle")
     assert comparisons.cost_before(run, "big") == Cost(200 + 400, 100 + 100)
-    (found,) = comparisons.compare(run)
+    (comparison,) = comparisons.compare(run)
     # 40 % is reached half way to step 100: 500 FLOPs, 100 s of its own; the baseline needs 200.
-    assert found.accuracy == 40
-    assert found.flops_ratio == pytest.approx((600 + 500) / 2000)
-    assert found.device_seconds_ratio == pytest.approx((200 + 100) / 400)
-    assert found.to_dict() == {
+    assert comparison.accuracy == 40
+    assert comparison.flops_ratio == pytest.approx((600 + 500) / 2000)
+    assert comparison.device_seconds_ratio == pytest.approx((200 + 100) / 400)
+    assert comparison.to_dict() == {
         "plan": "big",
         "baseline": "baseline",
         "accuracy": 40,
@@ -119,8 +119,8 @@ def test_a_source_counts_up_to_the_step_that_was_fused():
 
 def test_repeats_compare_with_the_baseline_of_their_own():
     def repeat(name, number, points, sources=()):
-        found = stage(name if number == 1 else f"{name}_r{number}", points, sources)
-        return dataclasses.replace(found, repeat=number, repeat_of=name)
+        first = stage(name if number == 1 else f"{name}_r{number}", points, sources)
+        return dataclasses.replace(first, repeat=number, repeat_of=name)
 
     stages = [
         repeat("baseline", 1, curve(0, 40)),
@@ -129,8 +129,10 @@ def test_repeats_compare_with_the_baseline_of_their_own():
         repeat("self_fusion", 2, curve(0, 50), ("baseline_r2",)),
         repeat("self_fusion", 3, curve(0, 50), ("baseline",)),
     ]
-    found = comparisons.compare(run_of(*stages))
-    assert [(each.plan, each.baseline, each.accuracy) for each in found] == [
+    compared = comparisons.compare(run_of(*stages))
+    assert [
+        (comparison.plan, comparison.baseline, comparison.accuracy) for comparison in compared
+    ] == [
         ("self_fusion", "baseline", 40),
         ("self_fusion_r2", "baseline_r2", 20),
     ]
@@ -139,20 +141,20 @@ def test_repeats_compare_with_the_baseline_of_their_own():
 def test_a_baseline_that_stands_still_is_charged_only_up_to_its_goal():
     baseline = stage("baseline", curve(0, 40, 40, 40))
     fused = stage("self_fusion", curve(0, 40), ("free",))
-    (found,) = comparisons.compare(run_of(stage("free", curve(0), size="S"), baseline, fused))
-    assert found.flops_ratio == pytest.approx(1.0)
+    (comparison,) = comparisons.compare(run_of(stage("free", curve(0), size="S"), baseline, fused))
+    assert comparison.flops_ratio == pytest.approx(1.0)
 
 
 def test_the_goal_is_the_last_evaluation_not_a_lucky_one():
     baseline = stage("baseline", curve(0, 40, 60, 50))
     fused = stage("self_fusion", curve(0, 50), ("free",))
-    (found,) = comparisons.compare(run_of(stage("free", curve(0), size="S"), baseline, fused))
-    assert found.accuracy == 50
+    (comparison,) = comparisons.compare(run_of(stage("free", curve(0), size="S"), baseline, fused))
+    assert comparison.accuracy == 50
     # The baseline is there half way to its lucky evaluation; if that were 50, at step 200.
-    assert found.withheld["flops_ratio"] == pytest.approx(100 / 150)
-    assert found.withheld["lasting_flops_ratio"] == pytest.approx(100 / 150)
-    assert (found.flops_ratio, found.reason) == (None, "rests on one evaluation")
-    assert "it is 0.50 without a peak above both neighbours" in found.struck[0].clause
+    assert comparison.withheld["flops_ratio"] == pytest.approx(100 / 150)
+    assert comparison.withheld["lasting_flops_ratio"] == pytest.approx(100 / 150)
+    assert (comparison.flops_ratio, comparison.reason) == (None, "rests on one evaluation")
+    assert "it is 0.50 without a peak above both neighbours" in comparison.struck[0].clause
 
 
 @given(
@@ -163,9 +165,9 @@ def test_identical_curves_have_ratio_one(accuracies, flops):
     points = curve(*accuracies, flops=flops)
     free = stage("free", curve(0), size="S")
     run = run_of(free, stage("baseline", points), stage("self_fusion", points, ("free",)))
-    (found,) = comparisons.compare(run)
-    assert found.struck == ()
-    ratios = dataclasses.astuple(found)[3:7]
+    (comparison,) = comparisons.compare(run)
+    assert comparison.struck == ()
+    ratios = dataclasses.astuple(comparison)[3:7]
     assert ratios == pytest.approx((1.0,) * 4)
 
 
@@ -199,10 +201,10 @@ def test_no_ratio_without_its_reason(change, reason):
     }
     for name, fields in change.items():
         stages[name] = dataclasses.replace(stages[name], **fields)
-    (found,) = comparisons.compare(run_of(*stages.values()))
-    assert found.reason.startswith(reason)
-    assert found.flops_ratio is None
-    assert found.device_seconds_ratio is None
+    (comparison,) = comparisons.compare(run_of(*stages.values()))
+    assert comparison.reason.startswith(reason)
+    assert comparison.flops_ratio is None
+    assert comparison.device_seconds_ratio is None
 
 
 def test_nothing_to_compare(tmp_path):
@@ -214,5 +216,5 @@ def test_nothing_to_compare(tmp_path):
 def test_a_running_plan_that_is_there_already_has_its_ratio():
     fused = stage("self_fusion", curve(0, 45), ("small_0",), status=history.RUNNING)
     run = run_of(stage("small_0", curve(0), size="S"), stage("baseline", curve(0, 40)), fused)
-    (found,) = comparisons.compare(run)
-    assert found.flops_ratio == pytest.approx(40 / 45)
+    (comparison,) = comparisons.compare(run)
+    assert comparison.flops_ratio == pytest.approx(40 / 45)

@@ -29,9 +29,9 @@ def compared(baseline, fused, small=FREE, **changes):
 
 def told(baseline, fused, small=FREE, **changes):
     """The short words of the guards that strike, and the page in Markdown without escapes."""
-    run, found = compared(baseline, fused, small, **changes)
+    run, comparisons = compared(baseline, fused, small, **changes)
     text = page.to_markdown(page.pretraining_report(run)).replace("\\", "")
-    return [guard.short for guard in found[0].struck], text
+    return [guard.short for guard in comparisons[0].struck], text
 
 
 def test_no_guard_strikes_curves_that_learn():
@@ -157,8 +157,8 @@ def test_a_ratio_that_rests_on_one_evaluation(baseline, fused, where):
 
 def test_a_peak_that_hardly_matters_is_none_to_speak_of():
     # Reached at 96.2 steps; if the peak were as high as the next evaluation, at 97.1.
-    (found,) = compared(curve(0, 20, 30, 40), curve(30, 40.4, 40.3, 41))[1]
-    assert found.struck == ()
+    (comparison,) = compared(curve(0, 20, 30, 40), curve(30, 40.4, 40.3, 41))[1]
+    assert comparison.struck == ()
     assert guards.wobble(1.0, 1.049, 0.951) is None
     assert guards.wobble(1.0, 1.051, 1.0).short == "rests on one evaluation"
     assert guards.wobble(1.0, 1.0, 0.949).short == "rests on one evaluation"
@@ -173,10 +173,10 @@ def test_all_guards_that_strike_are_told():
 
 def test_withheld_ratios_are_data_and_no_cells():
     small = stage("small_0", curve(0, 41), size="S")
-    run, (found,) = compared(curve(0, 20, 30, 40), curve(30, 50), small)
-    assert (found.flops_ratio, found.lasting_flops_ratio) == (None, None)
-    assert found.to_dict()["withheld"]["flops_ratio"] == pytest.approx((1000 + 500) / 3000)
-    assert found.to_dict()["guards"] == [found.struck[0].clause]
+    run, (comparison,) = compared(curve(0, 20, 30, 40), curve(30, 50), small)
+    assert (comparison.flops_ratio, comparison.lasting_flops_ratio) == (None, None)
+    assert comparison.to_dict()["withheld"]["flops_ratio"] == pytest.approx((1000 + 500) / 3000)
+    assert comparison.to_dict()["guards"] == [comparison.struck[0].clause]
     report = page.pretraining_report(run)
     table = report.blocks(page.tables.Table)[0]
     cells = dict(zip((c.key for c in table.columns), table.rows[0], strict=True))

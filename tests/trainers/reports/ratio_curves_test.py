@@ -69,23 +69,23 @@ def curves_of(run):
 
 def test_one_seed_has_no_deviation_and_ends_at_the_headline():
     run = seeds(50)
-    (found,) = curves_of(run)
-    assert (found["stage"], found["seeds"], found["sources"]) == ("self_fusion", 1, 32)
-    assert (found["accuracy"][0], found["accuracy"][-1]) == (30, 40)
-    assert len(found["accuracy"]) == len(found["flops"]["mean"]) == ratio_curves.POINTS
-    assert found["flops"]["mean"][0] == pytest.approx(1000 / 1500)
+    (curve,) = curves_of(run)
+    assert (curve["stage"], curve["seeds"], curve["sources"]) == ("self_fusion", 1, 32)
+    assert (curve["accuracy"][0], curve["accuracy"][-1]) == (30, 40)
+    assert len(curve["accuracy"]) == len(curve["flops"]["mean"]) == ratio_curves.POINTS
+    assert curve["flops"]["mean"][0] == pytest.approx(1000 / 1500)
     (compared,) = comparisons.compare(run)
-    assert found["flops"]["mean"][-1] == pytest.approx(compared.flops_ratio)
-    assert set(found["flops"]["deviation"]) == {0.0}
+    assert curve["flops"]["mean"][-1] == pytest.approx(compared.flops_ratio)
+    assert set(curve["flops"]["deviation"]) == {0.0}
 
 
 def test_seeds_have_a_mean_and_a_deviation_where_all_are_there():
     # 35 % costs 1000 + 250 FLOPs with the first seed and 1000 + 1000 with the second, which ends
     # there: the curve does too. The baseline needs 1750.
-    (found,) = curves_of(seeds(50, 35))
-    assert found["accuracy"][-1] == 35
-    assert found["flops"]["mean"][-1] == pytest.approx(1625 / 1750)
-    assert found["flops"]["deviation"][-1] == pytest.approx(375 / 1750)
+    (curve,) = curves_of(seeds(50, 35))
+    assert curve["accuracy"][-1] == 35
+    assert curve["flops"]["mean"][-1] == pytest.approx(1625 / 1750)
+    assert curve["flops"]["deviation"][-1] == pytest.approx(375 / 1750)
 
 
 def test_nothing_in_common_has_no_curve():

@@ -145,10 +145,10 @@ def test_what_goes_on_is_no_arm(run):
 
 def test_ratios_are_means_over_seeds(run):
     table = stage_tables.comparison_table(run, comparisons.compare(run))
-    found = row(table, "self_fusion")
+    cells = row(table, "self_fusion")
     # 40 % after 500 * 10/14 and 500 * 10/16 steps of M at 0.08 s, and 30 s of S, over 80 s.
     ratios = [(30 + 0.08 * 500 * 10 / up) / 80 for up in (14, 16)]
-    assert found["device_seconds_ratio"] == numbers.spread(ratios, numbers.ratio)
+    assert cells["device_seconds_ratio"] == numbers.spread(ratios, numbers.ratio)
     assert "2 seeds" in table.caption
     assert "self_fusion_r2" not in {r[0].text for r in table.rows}
 
@@ -200,9 +200,9 @@ def test_tables_3_and_4(tmp_path):
     assert row(table, "(2)")["accuracy"] == "not described"
     assert row(table, "(3)")["accuracy"] == "not run"
     assert any("described nowhere" in note for note in table.footnotes)
-    found = row(paper_tables.table_4(run), "figure2_5")
-    assert (found["fusion_steps"], found["post_steps"]) == ("500 steps", "200 steps")
-    assert found["accuracy"] == "40.00"
+    cells = row(paper_tables.table_4(run), "figure2_5")
+    assert (cells["fusion_steps"], cells["post_steps"]) == ("500 steps", "200 steps")
+    assert cells["accuracy"] == "40.00"
     assert {r["model"]["text"] for r in paper_tables.table_4(run).to_dict()["rows"]} == {
         "figure2_1",
         "(1)",
@@ -227,12 +227,12 @@ def test_the_sweep(tmp_path):
         json.dumps(settings | {"experiments": {"tune": {"points": points}}})
     )
     table = sweep_table.tuning_table(history.read_run(folder))
-    found = [(r[2].text, r[1].text, r[4].text, r[7].text) for r in table.rows]
-    assert len(found) == 6
-    assert ("200", "1", "100", "continues") in found
-    assert ("100", "1", "100", "ends here") in found
-    assert ("300", "2", "300", sweep_table.CHOSEN) in found
-    assert ("200", "2", "300", "ends here") in found
+    rows = [(r[2].text, r[1].text, r[4].text, r[7].text) for r in table.rows]
+    assert len(rows) == 6
+    assert ("200", "1", "100", "continues") in rows
+    assert ("100", "1", "100", "ends here") in rows
+    assert ("300", "2", "300", sweep_table.CHOSEN) in rows
+    assert ("200", "2", "300", "ends here") in rows
     # Four times 100 and twice 200 steps of S.
     assert numbers.scientific(800 * synthetic.FLOPS_PER_STEP["S"]) in table.caption
 

@@ -14,9 +14,9 @@ def read(workdir, *stages):
 
 
 def row(table, name, column=0):
-    found = [r for r in table.to_dict()["rows"] if r[table.columns[column].key]["text"] == name]
-    assert len(found) == 1
-    return {key: cell["text"].replace("\u00a0", " ") for key, cell in found[0].items()}
+    rows = [r for r in table.to_dict()["rows"] if r[table.columns[column].key]["text"] == name]
+    assert len(rows) == 1
+    return {key: cell["text"].replace("\u00a0", " ") for key, cell in rows[0].items()}
 
 
 def all_tables(run):
@@ -35,11 +35,11 @@ def all_tables(run):
 
 def test_table_1_has_terms_and_their_sum(tmp_path):
     run = history.read_run(synthetic.full_run(tmp_path / "w"))
-    found = row(paper_tables.table_1(run), "fusion_rule")
+    cells = row(paper_tables.table_1(run), "fusion_rule")
     # 3000 steps of S at 1.1e9 and 0.03 s, twice; 4000 steps of M at 3.9e9 and 0.08 s.
-    assert found["flops"] == "3.30e+12 + 3.30e+12 + 1.56e+13 = 2.22e+13"
-    assert found["device_seconds"] == "90.0 s + 90.0 s + 320 s = 500 s"
-    assert found["paper_cost"] == "2 · 16h + 37.4h = 53.4h"
+    assert cells["flops"] == "3.30e+12 + 3.30e+12 + 1.56e+13 = 2.22e+13"
+    assert cells["device_seconds"] == "90.0 s + 90.0 s + 320 s = 500 s"
+    assert cells["paper_cost"] == "2 · 16h + 37.4h = 53.4h"
     assert row(paper_tables.table_1(run), "baseline")["paper_loss"] == "none"
 
 
@@ -58,10 +58,10 @@ def test_table_2_stops_where_the_accuracy_is_reached(tmp_path):
 
 def test_table_2_says_what_is_not_reached(tmp_path):
     run = read(tmp_path, synthetic.small(), synthetic.baseline(), synthetic.fused(end=43.0))
-    found = row(paper_tables.table_2(run, comparisons.compare(run)), "self_fusion")
-    assert found["post_steps"] == found["cost"] == "not reached in 4,000 steps"
-    found = row(stage_tables.comparison_table(run, comparisons.compare(run)), "self_fusion")
-    assert found["flops_ratio"] == found["lasting_flops_ratio"] == "not reached"
+    cells = row(paper_tables.table_2(run, comparisons.compare(run)), "self_fusion")
+    assert cells["post_steps"] == cells["cost"] == "not reached in 4,000 steps"
+    cells = row(stage_tables.comparison_table(run, comparisons.compare(run)), "self_fusion")
+    assert cells["flops_ratio"] == cells["lasting_flops_ratio"] == "not reached"
 
 
 def test_a_missing_source_leaves_the_cost_open(tmp_path):
@@ -69,16 +69,16 @@ def test_a_missing_source_leaves_the_cost_open(tmp_path):
     assert (
         row(paper_tables.table_1(run), "self_fusion")["flops"] == "a source is not in this folder"
     )
-    found = row(paper_tables.table_2(run, comparisons.compare(run)), "self_fusion")
-    assert found["cost"] == "a source is not in this folder"
+    cells = row(paper_tables.table_2(run, comparisons.compare(run)), "self_fusion")
+    assert cells["cost"] == "a source is not in this folder"
 
 
 def test_a_source_that_still_runs_or_has_not_begun_is_no_obstacle(tmp_path):
     workdir = synthetic.write_run(tmp_path / "w", synthetic.small())
     synthetic.write_running(workdir, synthetic.baseline())
     (workdir / "baseline" / "metrics.jsonl").unlink()
-    found = row(paper_tables.table_1(history.read_run(workdir)), "baseline")
-    assert found["accuracy"] == "not recorded"
+    cells = row(paper_tables.table_1(history.read_run(workdir)), "baseline")
+    assert cells["accuracy"] == "not recorded"
 
 
 STAGES = {
@@ -101,16 +101,16 @@ def test_no_figure_of_the_paper_stands_for_one_of_ours(tmp_path, names):
     printed |= {text for r in paper.TABLE_2 for text in (*r.post_fusion, r.accuracy)}
     printed |= {text for r in paper.TABLE_3 for text in (r.loss, r.accuracy)}
     printed |= {"0.82"} if "self_fusion" in names else set()
-    found = set()
+    texts = set()
     for table in all_tables(run):
         for cells in table.rows:
             for cell in cells:
                 if cell.origin == tables.PAPER:
-                    found.add(cell.text)
+                    texts.add(cell.text)
                     assert cell.missing == (cell.value is None)
                 else:
                     assert cell.text not in printed, (table.key, cell)
-    assert printed <= found
+    assert printed <= texts
     for plan in {"baseline", "fusion_rule", "fusion_property", "self_fusion"} - set(names):
         cells = row(paper_tables.table_1(run), plan)
         ours = {text for key, text in cells.items() if key != "model" and "paper" not in key}

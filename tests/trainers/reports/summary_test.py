@@ -17,12 +17,14 @@ def test_a_saving_is_said_in_flops_and_in_device_seconds(tmp_path):
         tmp_path, synthetic.small(), synthetic.baseline(), synthetic.fused()
     )
     run = history.read_run(workdir)
-    (found,) = comparisons.compare(run)
+    (comparison,) = comparisons.compare(run)
     text = said(workdir)
     assert "English docstrings" in text
     assert "85,312 parameters was trained for 3,000 steps, fused with itself" in text
-    assert f"with {found.flops_ratio:.2f} of the baseline's FLOPs" in text
-    assert f"{found.device_seconds_ratio:.2f} of its device-seconds, every stage counted" in text
+    assert f"with {comparison.flops_ratio:.2f} of the baseline's FLOPs" in text
+    assert (
+        f"{comparison.device_seconds_ratio:.2f} of its device-seconds, every stage counted" in text
+    )
     assert "So it saved " in text and "saved nothing" not in text
     assert "no sweep chose them" in text
 
@@ -48,8 +50,8 @@ def test_verdict(tmp_path, monkeypatch, flops, seconds, words):
         tmp_path, synthetic.small(), synthetic.baseline(), synthetic.fused()
     )
     run = history.read_run(workdir)
-    (found,) = comparisons.compare(run)
-    fields = {**vars(found), "flops_ratio": flops, "device_seconds_ratio": seconds}
+    (comparison,) = comparisons.compare(run)
+    fields = {**vars(comparison), "flops_ratio": flops, "device_seconds_ratio": seconds}
     text = " ".join(summary.summarize(run, (comparisons.Comparison(**fields),)))
     assert words in text
 

@@ -67,8 +67,8 @@ def write_running(workdir, stage):
     folder = workdir / stage["name"]
     folder.mkdir(parents=True, exist_ok=True)
     reached = ("curve", "tokens", "flops", "device_seconds", "loss", "loss_per_token", "accuracy")
-    known = {field: value for field, value in stage.items() if field not in reached}
-    (folder / "stage.json").write_text(json.dumps({**known, "steps": 4000}))
+    unreached = {field: value for field, value in stage.items() if field not in reached}
+    (folder / "stage.json").write_text(json.dumps({**unreached, "steps": 4000}))
     lines = [{"kind": "train", "step": 100, "loss": 1.0}]
     lines += [{"kind": "eval", **entry} for entry in stage["curve"]]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -57,8 +57,8 @@ def table():
 
 def test_html_marks_whose_figure_it_is_and_escapes(table):
     html = tables.render(table, "html")
-    found = cells_of(html)
-    assert [cell[1] for cell in found.cells] == [
+    parsed = cells_of(html)
+    assert [cell[1] for cell in parsed.cells] == [
         "a_b",
         "1.50a",
         "2h",
@@ -66,11 +66,11 @@ def test_html_marks_whose_figure_it_is_and_escapes(table):
         "not run",
         "not given",
     ]
-    origins = [cell[0][1] for cell in found.cells]
+    origins = [cell[0][1] for cell in parsed.cells]
     assert origins == ["label", "run", "paper", "label", "run", "paper"]
-    assert "missing" in found.cells[4][0]
+    assert "missing" in parsed.cells[4][0]
     assert "A &lt;title&gt;." in html
-    assert [head[1] for head in found.heads] == ["", "This run", "Paper", "Name", "A|B", "Cost"]
+    assert [head[1] for head in parsed.heads] == ["", "This run", "Paper", "Name", "A|B", "Cost"]
     assert html.index("first") < html.index("second")
 
 

@@ -47,8 +47,8 @@ def test_resumed_and_half_written_metrics(tmp_path):
         file.write(json.dumps({"kind": "eval", **synthetic.point(400, 9.0)}) + "\n")
         file.write(json.dumps(again) + "\n")
         file.write('{"kind": "eval", "st')
-    found = history.read_run(workdir).stages["baseline"]
-    assert [(point.step, point.accuracy) for point in found.curve] == [(0, 1.0), (200, 3.0)]
+    baseline = history.read_run(workdir).stages["baseline"]
+    assert [(point.step, point.accuracy) for point in baseline.curve] == [(0, 1.0), (200, 3.0)]
 
 
 def test_stage_without_an_evaluation_yet(tmp_path):

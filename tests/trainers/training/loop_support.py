@@ -67,13 +67,13 @@ def make_model(dropout=0.1, width=16):
 
 
 @functools.cache
-def poisoned(what="loss"):
+def poisoned(quantity="loss"):
     """A model whose loss a batch with `poison` makes infinite, or only the update after it."""
 
     def make():
         model = make_model()
         good = keras.ops.cast(keras.ops.all(model.input["encoder_token_ids"] > 0), "float32")
-        if what == "loss":
+        if quantity == "loss":
             return keras.Model(model.input, model.output / good)
         # The root of zero: a good value, and an infinite gradient times nothing.
         root = keras.ops.sqrt(good + 0.0 * keras.ops.mean(model.output))

@@ -37,9 +37,9 @@ def whole(tmp_path_factory):
     return folder, result, state
 
 
-def assert_same_run(found, whole):
+def assert_same_run(resumed, whole):
     """Bit for bit the same state, and the same curve but for the clock."""
-    (result, state), (_, expected, expected_state) = found, whole
+    (result, state), (_, expected, expected_state) = resumed, whole
     assert list(state) == list(expected_state)
     for name, value in expected_state.items():
         np.testing.assert_array_equal(state[name], value, err_msg=name)
@@ -55,8 +55,8 @@ def assert_same_metrics(folder, expected):
 
     def lines(folder):
         clock = ("device_seconds", "tokens_per_second")
-        found = read_metrics(folder / "metrics.jsonl")
-        return [{k: v for k, v in line.items() if k not in clock} for line in found]
+        records = read_metrics(folder / "metrics.jsonl")
+        return [{k: v for k, v in line.items() if k not in clock} for line in records]
 
     assert lines(folder) == lines(expected)
 
@@ -135,10 +135,10 @@ def test_interrupted_in_training(tmp_path, whole):
         support.run(tmp_path, batches=support.Batches(stop))
     assert checkpoints.steps(tmp_path / "checkpoints") == [10, 20]
     spent = json.loads((tmp_path / "checkpoints/step_00000020/manifest.json").read_text())
-    found = support.run(tmp_path)
-    assert_same_run(found, whole)
+    resumed = support.run(tmp_path)
+    assert_same_run(resumed, whole)
     assert_one_line_a_step(tmp_path)
-    assert found[0].device_seconds > spent["config"]["progress"]["device_seconds"] > 0
+    assert resumed[0].device_seconds > spent["config"]["progress"]["device_seconds"] > 0
 
 
 def test_stopped_by_a_signal(tmp_path, whole):
@@ -152,8 +152,8 @@ def test_stopped_by_a_signal(tmp_path, whole):
     step = checkpoints.steps(tmp_path / "checkpoints")[-1]
     assert f"step {step} " in str(caught.value) and 0 < step <= 20
     with stopping.handled():
-        found = support.run(tmp_path)
-    assert_same_run(found, whole)
+        resumed = support.run(tmp_path)
+    assert_same_run(resumed, whole)
     assert_one_line_a_step(tmp_path)
     assert_same_metrics(tmp_path, whole[0])
 
@@ -183,16 +183,16 @@ def test_a_signal_to_another_host_stops_this_one_between_two_lines(tmp_path, who
     with pytest.raises(Stopped, match="stopped at step 14 by a signal to another host, saved"):
         support.run(tmp_path, engine=Hosts(True, stop_at=6))
     assert checkpoints.steps(tmp_path / "checkpoints") == [10, 14]
-    found = support.run(tmp_path)
-    assert_same_run(found, whole)
+    resumed = support.run(tmp_path)
+    assert_same_run(resumed, whole)
     assert_same_metrics(tmp_path, whole[0])
 
 
 def test_only_the_chief_writes_and_all_ask_alike(tmp_path, whole):
     chief, other = Hosts(True), Hosts(False)
     result, _ = support.run(tmp_path / "chief", engine=chief)
-    found = support.run(tmp_path / "other", engine=other)
-    assert_same_run(found, whole)
+    resumed = support.run(tmp_path / "other", engine=other)
+    assert_same_run(resumed, whole)
     assert not (tmp_path / "other").exists()
     assert chief.asked == other.asked <= chief.calls + len((10, 20, 30, 40)) + len(("start", "end"))
     wall = [line for line in read_metrics(tmp_path / "chief/metrics.jsonl") if "tokens" in line]
@@ -270,8 +270,8 @@ def test_damaged_newest_checkpoint(tmp_path, whole):
     path = result.checkpoint / "training.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.warns(checkpoints.CheckpointWarning, match="step_00000040"):
-        found = support.run(tmp_path)
-    assert_same_run(found, whole)
+        resumed = support.run(tmp_path)
+    assert_same_run(resumed, whole)
     assert_one_line_a_step(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -334,7 +334,7 @@ def test_boundaries_are_those_of_the_run_that_was_not_stopped():
 def test_checkpoints_by_the_clock(minutes, steps, whole, tmp_path):
     """Every call of ten steps is longer than nothing, and shorter than an hour."""
     config = {"checkpoint_every": 1000, "steps_per_call": 10, "keep": Keep(2, best=False)}
-    found = support.run(tmp_path, checkpoint_minutes=minutes, **config)
-    assert_same_run(found, whole)
+    resumed = support.run(tmp_path, checkpoint_minutes=minutes, **config)
+    assert_same_run(resumed, whole)
     saved = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert saved == [checkpoints.step_folder(step) for step in steps]

@@ -85,8 +85,8 @@ def test_their_time_is_not_the_trainings(tmp_path, monkeypatch):
 
     result, _ = support.run(tmp_path, measurements=[measurement(every=20, measure=slow)])
     assert result.device_seconds == 0
-    found = [(line["step"], line["seconds"], line["total_seconds"]) for line in lines_of(tmp_path)]
-    assert found == [(0, 100, 100), (20, 100, 200), (40, 100, 300)]
+    clocks = [(line["step"], line["seconds"], line["total_seconds"]) for line in lines_of(tmp_path)]
+    assert clocks == [(0, 100, 100), (20, 100, 200), (40, 100, 300)]
 
 
 def test_a_run_that_meets_its_goal_ends_with_one(whole, tmp_path):

@@ -16,9 +16,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def run(folder, poison, what="loss", **options):
+def run(folder, poison, quantity="loss", **options):
     return support.run(
-        folder, support.Batches(poison=poison), make=support.poisoned(what), **options
+        folder, support.Batches(poison=poison), make=support.poisoned(quantity), **options
     )
 
 
@@ -34,9 +34,9 @@ def state_without(tmp_path_factory):
     return state
 
 
-def assert_as_without(state_without, found, skipped):
+def assert_as_without(state_without, skipping, skipped):
     """As a run whose data never had these batches, bit for bit."""
-    result, state = found
+    result, state = skipping
     assert result.skipped_batches == skipped
     for name, value in state_without(skipped).items():
         np.testing.assert_array_equal(state[name], value, err_msg=name)
@@ -69,8 +69,8 @@ def test_a_learning_rate_that_is_too_high_is_named(tmp_path):
 
 
 def test_skips_the_batch_and_is_the_run_without_it(tmp_path, capsys, state_without):
-    found = run(tmp_path / "skip", [13, 23], on_nan="skip")
-    assert_as_without(state_without, found, (13, 23))
+    skipping = run(tmp_path / "skip", [13, 23], on_nan="skip")
+    assert_as_without(state_without, skipping, (13, 23))
     said = capsys.readouterr().out
     assert "skip: not finite at step 14; went back to step 10, skipping batches 13." in said
     assert "not finite at step 23; went back to step 20, skipping batches 23." in said
@@ -92,13 +92,13 @@ def test_a_resume_behind_skipped_batches_is_exact(tmp_path, state_without):
         )
     saved = checkpoints.latest(tmp_path / "skip" / "checkpoints")
     assert saved.config["progress"]["skipped"] == [13, 23]
-    found = run(tmp_path / "skip", [13, 23], on_nan="stop", checkpoint_every=5)
-    assert_as_without(state_without, found, (13, 23))
+    skipping = run(tmp_path / "skip", [13, 23], on_nan="stop", checkpoint_every=5)
+    assert_as_without(state_without, skipping, (13, 23))
 
 
 def test_before_the_first_checkpoint_it_goes_back_to_the_start(tmp_path, state_without):
-    found = run(tmp_path / "skip", [3], on_nan="skip")
-    assert_as_without(state_without, found, (3,))
+    skipping = run(tmp_path / "skip", [3], on_nan="skip")
+    assert_as_without(state_without, skipping, (3,))
     lines = read_metrics(tmp_path / "skip" / "metrics.jsonl")
     assert [line["step"] for line in lines if line["kind"] == "eval"] == [0, 20, 40]
 
@@ -116,8 +116,8 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     assert checkpoints.steps(tmp_path / "stop" / "checkpoints") == [10, 20]
     with pytest.raises(errors.NotFinite, match="validation loss=nan at step=20"):
         run(tmp_path / "eval", [19], "update")
-    found, _ = run(tmp_path / "skip", [29], "update", on_nan="skip")
-    assert found.skipped_batches == (29,)
+    result, _ = run(tmp_path / "skip", [29], "update", on_nan="skip")
+    assert result.skipped_batches == (29,)
 
 
 def test_there_is_an_end_to_skipping(tmp_path):

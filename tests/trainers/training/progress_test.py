@@ -41,12 +41,12 @@ def test_skipped_batches_are_in_order_once():
 def test_json_keeps_it_bit_for_bit():
     sums = StepSums(3, 0.1 + 0.2, 7.0, 2.0, 0.01, largest_gradient=float("nan"))
     progress = Progress(40, 1 / 3, [{"step": 0}], [4], Window().add(sums, 2 / 3))
-    found = Progress.from_dict(
+    restored = Progress.from_dict(
         40, json.loads(json.dumps(progress.to_dict()), parse_constant=pytest.fail)
     )
-    assert found.window.to_dict() == progress.window.to_dict()
-    assert found.window.sums.loss_sum == 0.1 + 0.2 and found.window.seconds == 2 / 3
-    assert (found.step, found.device_seconds, found.curve, found.skipped) == (
+    assert restored.window.to_dict() == progress.window.to_dict()
+    assert restored.window.sums.loss_sum == 0.1 + 0.2 and restored.window.seconds == 2 / 3
+    assert (restored.step, restored.device_seconds, restored.curve, restored.skipped) == (
         40,
         1 / 3,
         [{"step": 0}],
@@ -55,5 +55,5 @@ def test_json_keeps_it_bit_for_bit():
 
 
 def test_a_checkpoint_of_an_older_version_skips_nothing():
-    found = Progress.from_dict(3, {"device_seconds": 1.0, "curve": []})
-    assert found == Progress(3, 1.0)
+    restored = Progress.from_dict(3, {"device_seconds": 1.0, "curve": []})
+    assert restored == Progress(3, 1.0)

@@ -79,13 +79,13 @@ def test_offsets_of_several_seeds_are_compared_within_each(tmp_path):
     ends = {-50: (46.0, 42.0), 0: (45.0, 40.0), 50: (50.0,)}
     stages = [
         fused(f"offset_{offset}", end, repeat=repeat, learning_rate=rate(offset))
-        for offset, each in ends.items()
-        for repeat, end in enumerate(each, start=1)
+        for offset, accuracies in ends.items()
+        for repeat, end in enumerate(accuracies, start=1)
     ]
     points = {f"offset_{offset}": {"offset": offset} for offset in ends}
     section = offsets.section(write(tmp_path / "w", "offsets", stages, points))
-    found = row(section.blocks[1], "-50")
-    assert (found["end"], found["above_0"], found["seeds"]) == ("44.00 ± 2.00", "1.50 ± 0.50", "2")
+    cells = row(section.blocks[1], "-50")
+    assert (cells["end"], cells["above_0"], cells["seeds"]) == ("44.00 ± 2.00", "1.50 ± 0.50", "2")
     # +50 has one seed: its mean does not compare with those of two.
     assert (
         "over 2 seeds, from the best to the worst end: -50 (44.00 %), +0" in (section.paragraphs[1])
@@ -166,11 +166,11 @@ def test_noise(tmp_path):
     picture, table = section.blocks
     lines = [line["y"] for line in picture.data["panels"][1]["series"]]
     assert lines == [[0.0], [0.2, 0.9], []]
-    found = row(table, "balanced")
-    assert (found["sigma"], found["start"], found["end"]) == ("0.5", "28.50 ± 0.50", "41.50 ± 0.50")
+    cells = row(table, "balanced")
+    assert (cells["sigma"], cells["start"], cells["end"]) == ("0.5", "28.50 ± 0.50", "41.50 ± 0.50")
     # Seed by seed 0.2 and 0.1 below no noise.
-    assert (found["gain"], found["seeds"]) == ("0.1500 ± 0.0500", "2")
-    assert (found["distance_start"], found["distance_end"]) == ("0.2000", "0.9000")
+    assert (cells["gain"], cells["seeds"]) == ("0.1500 ± 0.0500", "2")
+    assert (cells["distance_start"], cells["distance_end"]) == ("0.2000", "0.9000")
     assert row(table, "gaussian")["gain"] == "0.1000"
     assert "Fewer than two noises" in section.paragraphs[1]
 

@@ -30,12 +30,12 @@ def test_borders_of_unequal_widths_also_where_a_head_is_several_entries():
 @pytest.mark.parametrize("edges", [(0, 64, 128), (0, 1000, 1003, 3000), (0, 7), (0, 1, 2, 3)])
 @pytest.mark.parametrize("most", [1, 64, 256])
 def test_bands_keep_to_borders_and_are_alike(edges, most):
-    found = blocks.bands(edges, most)
-    assert set(edges) <= set(found)
-    assert list(found) == sorted(set(found))
-    assert len(found) - 1 <= most + len(edges)
+    cuts = blocks.bands(edges, most)
+    assert set(edges) <= set(cuts)
+    assert list(cuts) == sorted(set(cuts))
+    assert len(cuts) - 1 <= most + len(edges)
     for start, stop in zip(edges[:-1], edges[1:], strict=True):
-        widths = np.diff([cut for cut in found if start <= cut <= stop])
+        widths = np.diff([cut for cut in cuts if start <= cut <= stop])
         assert widths.max() - widths.min() <= 1
 
 
@@ -70,8 +70,8 @@ def test_pieces_and_small_dtypes_change_nothing():
 def test_a_nan_stays_in_its_cell():
     array = np.ones((4, 4), np.float32)
     array[3, 0] = np.nan
-    found = blocks.cells(array, ((0, 2, 4), (0, 2, 4)))
-    np.testing.assert_array_equal(np.isnan(found), [[False, False], [True, False]])
+    means = blocks.cells(array, ((0, 2, 4), (0, 2, 4)))
+    np.testing.assert_array_equal(np.isnan(means), [[False, False], [True, False]])
 
 
 def test_eta_over_diagonal_by_hand():
@@ -100,9 +100,9 @@ def test_the_corner_is_where_blocks_meet():
 
 def test_saved_steps_and_what_they_hold(tmp_path, model):
     written = fused_stages.save(tmp_path, "s", model, (10, 20))
-    found, faults = blocks.open_saved(tmp_path / "s")
-    assert list(found) == [10, 20] and faults == ()
-    saved = found[20]
+    by_step, faults = blocks.open_saved(tmp_path / "s")
+    assert list(by_step) == [10, 20] and faults == ()
+    saved = by_step[20]
     assert saved.borders(fused_stages.MLP) == ((0, 4, 12), (0, 8, 20))
     assert saved.borders(fused_stages.QUERY) == ((0, 4, 12), (0, 4, 10))
     np.testing.assert_array_equal(saved.weights[fused_stages.MLP], written[20][fused_stages.MLP])
@@ -122,8 +122,8 @@ def test_what_cannot_be_used_is_passed_over_with_a_word(tmp_path, model):
     content[-1] ^= 1
     damaged.write_bytes(content)
     (folder / "step_00000030" / "manifest.json").unlink()
-    found, faults = blocks.open_saved(tmp_path / "s")
-    assert list(found) == [10, 40]
+    by_step, faults = blocks.open_saved(tmp_path / "s")
+    assert list(by_step) == [10, 40]
     assert len(faults) == 2
     assert "step 20" in faults[0] and "changed bytes" in faults[0]
     assert "step 30" in faults[1] and "manifest.json" in faults[1]
@@ -133,10 +133,10 @@ def test_what_cannot_be_used_is_passed_over_with_a_word(tmp_path, model):
 def test_a_model_that_is_not_fused_or_another_one_is_passed_over(tmp_path, model):
     other = kf.models.T5(fused_stages.fused_config((4, 2, 8), (4, 2, 8)), seed=0)
     plain = kf.models.T5(fused_stages.config(8, 2, 16), seed=0)
-    for step, each in ((10, other), (20, model), (30, plain)):
-        fused_stages.save(tmp_path, "s", each, (step,))
-    found, faults = blocks.open_saved(tmp_path / "s")
-    assert list(found) == [20]
+    for step, source in ((10, other), (20, model), (30, plain)):
+        fused_stages.save(tmp_path, "s", source, (step,))
+    by_step, faults = blocks.open_saved(tmp_path / "s")
+    assert list(by_step) == [20]
     assert "step 30 with no blocks" in faults[0]
     assert faults[1] == "step 10, a model of another configuration than the newest one's."
 
@@ -151,8 +151,8 @@ def test_a_checkpoint_that_vanishes_is_no_fault(tmp_path, model, monkeypatch):
         return load(path)
 
     monkeypatch.setattr(blocks.checkpoints, "load", vanish)
-    found, faults = blocks.open_saved(tmp_path / "s")
-    assert list(found) == [20] and faults == ()
+    by_step, faults = blocks.open_saved(tmp_path / "s")
+    assert list(by_step) == [20] and faults == ()
 
 
 def test_memory_stays_near_a_piece():

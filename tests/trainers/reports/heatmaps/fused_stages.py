@@ -26,22 +26,22 @@ def config(hidden, heads, mlp):
 
 def fused_config(*widths):
     """The configuration of a fusion of T5s of these (hidden, heads, mlp)."""
-    first, *others = [config(*each) for each in widths]
+    first, *others = [config(*sizes) for sizes in widths]
     return first.fused(others, "rule")
 
 
 def values(model, step):
     """Weights by path, other ones at every step; η grows with the step."""
     rng = np.random.default_rng(step)
-    found = {}
+    weights = {}
     for name, variable in state_variables(model).items():
         path = name.removeprefix(checkpoints.MODEL_PREFIX)
-        found[path] = rng.normal(size=tuple(variable.shape)).astype(np.float32)
+        weights[path] = rng.normal(size=tuple(variable.shape)).astype(np.float32)
         if path == MLP and model.config.blocks:
             hidden, mlp = model.config.blocks["hidden"][0], model.config.blocks["mlp"][0]
-            found[path][:hidden, mlp:] *= step / 1000
-            found[path][hidden:, :mlp] *= step / 1000
-    return found
+            weights[path][:hidden, mlp:] *= step / 1000
+            weights[path][hidden:, :mlp] *= step / 1000
+    return weights
 
 
 def save(workdir, name, model, steps):

@@ -62,14 +62,14 @@ def test_maps_are_block_means_by_hand(made, shown):
     weights = np.abs(made[1]["high"][200][MLP])
     by_hand = weights.reshape(24, 64, 3).mean(axis=2)
     np.testing.assert_allclose(high["maps"][1]["values"], by_hand, rtol=6e-3)
-    assert [each["step"] for each in low["maps"] if each["values"] is None] == [300]
+    assert [heat_map["step"] for heat_map in low["maps"] if heat_map["values"] is None] == [300]
 
 
 def test_a_scale_holds_all_but_a_few_cells_of_its_row(shown):
     for row in shown[key("heatmap", MLP)].data["rows"]:
-        maps = [np.asarray(each["values"]) for each in row["maps"] if each["values"]]
+        maps = [np.asarray(heat_map["values"]) for heat_map in row["maps"] if heat_map["values"]]
         assert row["scale"]["low"] == 0
-        above = [np.mean(each > row["scale"]["high"]) for each in maps]
+        above = [np.mean(array > row["scale"]["high"]) for array in maps]
         assert 0 < max(above) < 0.006
 
 
@@ -168,16 +168,16 @@ def test_pictures_are_the_same_each_time(made, shown):
 def test_any_kernel_at_chosen_steps(made):
     path = "head/kernel"
     drawn, paragraphs = heat_maps(made[0], [path], [300, 200])
-    found = {picture.key: picture for picture in drawn}
-    assert list(found) == ["heatmap_head", "closeup_head", "eta"]
-    data = found["heatmap_head"].data
+    pictures = {picture.key: picture for picture in drawn}
+    assert list(pictures) == ["heatmap_head", "closeup_head", "eta"]
+    data = pictures["heatmap_head"].data
     assert data["columns"] == [200, 300]
     assert data["rows"][0]["borders"] == [[0, HIDDEN, 24], [0, 16]]
-    assert [row["step"] for row in found["closeup_head"].data["rows"]] == [300, 200]
+    assert [row["step"] for row in pictures["closeup_head"].data["rows"]] == [300, 200]
     # One axis grows: no η of its own, and the curve of all has every saved step.
-    assert [panel["kernel"] for panel in found["eta"].data["panels"]] == [None]
-    assert found["eta"].data["panels"][0]["series"][0]["x"] == [100, 200, 300, 400]
-    assert found["heatmap_head"].png().startswith(b"\x89PNG")
+    assert [panel["kernel"] for panel in pictures["eta"].data["panels"]] == [None]
+    assert pictures["eta"].data["panels"][0]["series"][0]["x"] == [100, 200, 300, 400]
+    assert pictures["heatmap_head"].png().startswith(b"\x89PNG")
     drawn, paragraphs = heat_maps(made[0], [path], [300])
     assert paragraphs == ("Not among the heat maps of head/kernel: low.",)
 
@@ -211,9 +211,9 @@ def test_nan_is_drawn_said_and_null_in_the_data(tmp_path, model, monkeypatch):
     values = fused_stages.values
 
     def broken(model, step):
-        found = values(model, step)
-        found[MLP][0, 0] = np.nan if step == 2 else np.inf
-        return found
+        weights = values(model, step)
+        weights[MLP][0, 0] = np.nan if step == 2 else np.inf
+        return weights
 
     monkeypatch.setattr(fused_stages, "values", broken)
     fused_stages.run_with(tmp_path, "a1", model=model, steps=(1, 2))
@@ -221,7 +221,7 @@ def test_nan_is_drawn_said_and_null_in_the_data(tmp_path, model, monkeypatch):
     assert "Light blue: NaN or infinite." in page.to_markdown(report)
     results = json.loads(page.to_json(report))
     row = results["figures"][key("heatmap", MLP)]["rows"][0]
-    assert [each["values"][0][0] for each in row["maps"]] == [None, None]
+    assert [heat_map["values"][0][0] for heat_map in row["maps"]] == [None, None]
     assert results["figures"]["eta"]["panels"][1]["series"][0]["ratio"] == [None, None]
 
 
