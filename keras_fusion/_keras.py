@@ -169,6 +169,16 @@ def node_of(tensor):
     return operation._inbound_nodes[index]
 
 
+def mask_of(tensor):
+    """Mask that a tensor carries, of which a symbolic one has a symbolic one; None without one."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def set_mask(tensor, mask):
+    """Makes a symbolic tensor carry a mask, which the layers that are called on it then know of."""
+    tensor._keras_mask = mask
+
+
 def structures(model):
     """Structures (lists, dictionaries) of a functional model's inputs and outputs."""
     functional = model._functional if isinstance(model, keras.Sequential) else model

@@ -131,7 +131,9 @@ class Builder:
             leaves = [tensors.get(id(leaf), leaf) for leaf in leaves]
             call = self._calls.get(id(node))
             if call is not None and id(call) in self.planner.steps:
-                outputs = self.planner.steps[id(call)].apply(call, leaves, self._made_operations)
+                outputs = self.planner.steps[id(call)].apply(
+                    call, leaves, self._made_operations, self.planner.masks.by_hand
+                )
             elif call is None:
                 nested = self._model(node.operation, self._place_of(node))
                 self._made_operations.append(nested)

@@ -16,6 +16,7 @@ from keras_fusion.graph import movers
 from keras_fusion.graph.alignment import setting_mismatches
 from keras_fusion.graph.averaging import averaged_calls
 from keras_fusion.graph.declared import SIZES, DeclaredCall, have_equal_weights
+from keras_fusion.graph.masks import MaskFlow
 from keras_fusion.graph.steps import (
     LayerPlan,
     Refusal,
@@ -48,6 +49,7 @@ class Planner:
         steps: `{id of a call of the first graph: Step}`.
         layers: `{id of a layer of the first source: LayerPlan}`.
         messages: What keeps the sources from being fused.
+        masks: `MaskFlow` of the first graph.
     """
 
     declared_call = DeclaredCall
@@ -57,6 +59,7 @@ class Planner:
         self.num_sources = len(graphs)
         self.values, self.steps, self.layers, self.messages = {}, {}, {}, []
         self.equal_sources = all(graph is graphs[0] for graph in graphs[1:])
+        self.masks = MaskFlow()
         self._at_nodes, self._read = {}, set()
 
     def run(self):
@@ -79,6 +82,9 @@ class Planner:
             try:
                 step = self.step(self.pairs[id(call)])
                 self.check_node(call)
+                reason = self.masks.follow(call, step.cuts)
+                if reason:
+                    raise Refusal(reason)
             except (Refusal, FusionError) as error:
                 self.messages.append(f"{call.name}: {error}")
                 broken |= set(map(id, call.outputs))
@@ -93,6 +99,12 @@ class Planner:
 
     def check_outputs(self):
         """Adds messages on outputs whose mean cannot be taken."""
+        self.messages += [
+            f"output {index}: it carries a mask, by which Keras weighs the loss, and a layer "
+            "before it that joins units would lose that; remove the mask, or that layer"
+            for index, tensor in enumerate(self.graphs[0].outputs)
+            if self.masks.loses(tensor)
+        ]
         if self.options.outputs == "concat" or self.messages:
             return
         for tensors in zip(*(graph.outputs for graph in self.graphs), strict=True):
@@ -105,7 +117,7 @@ class Planner:
                     f"{name}: the mean needs outputs of one shape, received "
                     f"{' vs '.join(map(str, shapes))}; outputs='concat' keeps all of them"
                 )
-            elif value.kind == GROWN and _is_masked(tensors[0]):
+            elif value.kind == GROWN and self.masks.carries(tensors[0]):
                 self.messages.append(
                     f"{name}: it carries a mask, by which Keras weighs the loss, and averaging it "
                     "behind the model would lose that; use average='logits', or outputs='concat'"
@@ -190,18 +202,11 @@ class Planner:
                 "that grows"
             )
         step = None
-        masked = [n for n in inputs if _is_masked(calls[0].leaves[n])]
         if kind in _CONCATENATIONS:
             step = movers.concatenation(calls, inputs, settings)
         elif reshapes:
             step = movers.reshape(calls, inputs)
-        step = step or self._tried(calls, inputs)
-        if step.apart is not None and masked:
-            raise Refusal(
-                "it joins units, so that it is computed for each source apart, which would lose "
-                "the mask of what it reads; remove the mask before it, or the layer"
-            )
-        return step
+        return step or self._tried(calls, inputs)
 
     def _of_means(self, calls, inputs):
         """An operation behind the mean: it is applied to the mean."""
@@ -328,7 +333,11 @@ class Planner:
                 "it has weights and declares no axes; declare them with @kf.register_fusion"
             )
         if settings:
-            raise Refusal("; ".join(settings))
+            raise Refusal(
+                "it declares no axes, so it must be alike in every source, received "
+                f"{', '.join(settings)}; declare its axes with @kf.register_fusion, or build all "
+                "sources with one value"
+            )
         if not equal:
             raise Refusal(
                 "it declares no axes, so its weights must be equal in every source; declare them "
@@ -336,11 +345,6 @@ class Planner:
             )
         plan = self.layers.setdefault(id(operations[0]), LayerPlan(tuple(operations)))
         return Step([Value() for _ in calls[0].outputs], lambda: plan.layer)
-
-
-def _is_masked(tensor):
-    """Returns whether a tensor carries a mask."""
-    return getattr(tensor.spec, "_keras_mask", None) is not None
 
 
 def _sized(operation):

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 
 import keras
 
-from keras_fusion.graph.values import Value, joined_parts, part, rearranged
+from keras_fusion.graph.masks import masks_of
+from keras_fusion.graph.values import Value, joined_parts, part, rearranged, repeats
 from keras_fusion.layers.declarations import Declaration
 
 
@@ -78,13 +79,20 @@ class Step:
         """True where it is one call of one operation on its inputs as they are."""
         return not (self.changes or self.finish or self.apart)
 
-    def apply(self, call, leaves, made):
+    @property
+    def cuts(self):
+        """True where tensors are cut or rearranged, and so lose a mask when the model runs."""
+        changes = [change for dims in self.changes.values() for change in dims.values()]
+        return bool(self.apart or self.finish) or not all(repeats(*change) for change in changes)
+
+    def apply(self, call, leaves, made, by_hand=False):
         """Output tensors of the fused model, from the leaves of the call's arguments in it.
 
         Args:
             call: The first source's call.
             leaves: The leaves.
             made: List that the operation is added to that stands for the call's.
+            by_hand: Whether the layer is given the masks that it would find on its tensors.
         """
         leaves = list(leaves)
         for number, dims in self.changes.items():
@@ -95,6 +103,8 @@ class Step:
         args, kwargs = call.with_leaves(leaves)
         operation = self.operation()
         made.append(operation)
+        if by_hand:
+            kwargs = kwargs | masks_of(operation, args, kwargs)
         outputs = keras.tree.flatten(operation(*args, **kwargs))
         return self.finish(outputs) if self.finish else outputs
 
@@ -117,6 +127,7 @@ def computed_apart(calls, inputs, join):
             ]
             args, kwargs = call.with_leaves(own)
             operation = copied(calls[source].operation, suffix=f"_{source}")
+            kwargs = kwargs | masks_of(operation, args, kwargs)
             results.append(keras.tree.flatten(operation(*args, **kwargs)))
         return join(results)
 

@@ -131,7 +131,7 @@ def _open(graph, model, inputs, place, settings):
         if _keras.is_functional(node.operation):
             given, options = _given(node.operation, args, kwargs)
             outputs = _open(graph, node.operation, given, (*place, node), (*settings, options))
-            graph.nested += [*given, *outputs]
+            graph.nested += [*given, *outputs, *_tensors_in(kwargs)]
         else:
             call = Call(node.operation, args, kwargs, (*place, node), settings)
             outputs = call.outputs = [
@@ -141,6 +141,11 @@ def _open(graph, model, inputs, place, settings):
         own |= {id(spec): tensor for spec, tensor in zip(node.outputs, outputs, strict=True)}
     graph.tensors |= {(tuple(map(id, place)), identity): tensor for identity, tensor in own.items()}
     return [own[id(spec)] for spec in model.outputs]
+
+
+def _tensors_in(kwargs):
+    """Tensors among keyword arguments, such as the mask that Keras hands to a nested model."""
+    return [leaf for leaf in keras.tree.flatten(kwargs) if isinstance(leaf, Tensor)]
 
 
 def _given(model, args, kwargs):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_fusion import _keras
 from keras_fusion.layouts import Layout
 
 SHARED, GROWN, MEAN, AFTER = "shared", "grown", "mean", "after"
@@ -64,7 +65,8 @@ def grown(dims, exact=True):
 
 
 def part(tensor, value, source):
-    """A source's part of a fused tensor of a graph."""
+    """A source's part of a fused tensor of a graph, with its mask."""
+    mask = _keras.mask_of(tensor)
     for dim, layout in value.dims.items():
         runs = sorted(layout.runs(source), key=lambda run: run.source)
         if len(runs) == 1:
@@ -72,24 +74,34 @@ def part(tensor, value, source):
             tensor = tensor[(slice(None),) * dim + (slice(start, stop),)]
         else:
             tensor = ops.take(tensor, layout.indices(source), axis=dim)
+    _keras.set_mask(tensor, mask)
     return tensor
 
 
 def joined_parts(parts, dim, layout):
-    """The fused tensor of a graph from its sources' parts along one dimension."""
+    """The fused tensor of a graph from its sources' parts along one dimension, with their mask."""
     blocks = Layout.blocks(layout.sizes)
     joint = keras.layers.Concatenate(axis=dim, dtype=parts[0].dtype)(parts)
+    _keras.set_mask(joint, _keras.mask_of(parts[0]))
     return rearranged(joint, dim, blocks, layout)
 
 
 def rearranged(tensor, dim, before, after):
-    """A tensor of a graph whose dimension has one layout, with another layout."""
+    """A tensor of a graph whose dimension has one layout, with another layout, and its mask."""
     if before == after:
         return tensor
-    if not before.grows and after.is_blocks:
+    if repeats(before, after):
         copies = [tensor] * len(after.sizes)
-        return keras.layers.Concatenate(axis=dim, dtype=tensor.dtype)(copies)
-    return ops.take(tensor, places(before, after), axis=dim)
+        made = keras.layers.Concatenate(axis=dim, dtype=tensor.dtype)(copies)
+    else:
+        made = ops.take(tensor, places(before, after), axis=dim)
+    _keras.set_mask(made, _keras.mask_of(tensor))
+    return made
+
+
+def repeats(before, after):
+    """Returns whether one layout becomes another by copies of a whole tensor, one per source."""
+    return not before.grows and after.is_blocks
 
 
 def places(before, after):

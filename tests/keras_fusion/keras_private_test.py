@@ -25,6 +25,16 @@ def test_seed_generators():
     assert not _keras.seed_generators(keras.layers.Dense(2))
 
 
+def test_masks_of_symbolic_tensors():
+    tokens = keras.Input((3,), dtype="int32")
+    x = keras.layers.Embedding(4, 2, mask_zero=True)(tokens)
+    assert _keras.mask_of(tokens) is None and _keras.mask_of(x[:, :2]) is None
+    assert _keras.mask_of(x).shape == (None, 3)
+    cut = keras.ops.take(x, [1, 0], axis=-1)
+    _keras.set_mask(cut, _keras.mask_of(x))
+    assert _keras.mask_of(keras.layers.Dense(2)(cut)) is _keras.mask_of(x)
+
+
 def test_deferred_variables_hold_nothing_until_they_are_initialized():
     with _keras.deferred():
         layer = keras.layers.Embedding(10**9, 10**6)

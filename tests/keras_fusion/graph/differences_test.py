@@ -336,3 +336,12 @@ class TestTheCheck:
         sources = [stacked(Own(name="own"), layers.Dense(2), seed=seed) for seed in range(2)]
         with pytest.raises(kf.FusionError, match="layer `own` .*@kf.register_fusion"):
             kf.fuse(sources)
+
+    def test_sizes_of_a_layer_that_declares_nothing(self):
+        sources = [
+            stacked(layers.SpectralNormalization(layers.Dense(width), name="own"), layers.Dense(2))
+            for width in (4, 6)
+        ]
+        match = r"layer `own` .*received layer.units: 4 vs 6; declare its axes with @kf\.register"
+        with pytest.raises(kf.FusionError, match=match):
+            kf.fuse(sources)

@@ -246,18 +246,6 @@ def test_a_masked_sequential():
 
 
 @pytest.mark.one_backend
-def test_a_mask_that_would_be_lost_is_refused():
-    def network(seed):
-        inputs = keras.Input((5,), dtype="int32")
-        x = layers.Embedding(5, 3, mask_zero=True)(inputs)
-        x = layers.GlobalMaxPooling1D()(layers.Attention()([x, x]))
-        return randomised(keras.Model(inputs, layers.Dense(2)(x)), seed)
-
-    with pytest.raises(kf.FusionError, match="would lose the mask"):
-        kf.fuse([network(0), network(1)])
-
-
-@pytest.mark.one_backend
 def test_a_layer_that_is_computed_apart_and_called_twice():
     def function(width):
         def network(x):
