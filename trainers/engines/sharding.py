@@ -6,6 +6,7 @@ A weight's axes are those that its layer declares; nothing is inferred from name
 import math
 from collections.abc import Mapping, Sequence
 
+from keras_fusion.axes import Joined
 from keras_fusion.layers import tree
 from trainers.engines.mesh import BATCH, T5_LAYOUT, Layout, MeshShape
 from trainers.errors import UserError
@@ -26,26 +27,14 @@ def declared_weights(model) -> dict[str, tuple]:
 def axis_sizes(model) -> dict[str, int]:
     """Returns `{axis: size}` of a model: what a mesh dimension has to divide to split the axis.
 
-    That is the greatest common divisor of all sizes that the axis has: heads count as heads also
-    where num_heads · key_value_dim are one joined axis, since no head is split.
+    That is the greatest common divisor of all sizes that the axis has. Of a joined axis, such as
+    num_heads · key_value_dim, it is the size of the factor that has the name: no head is split.
     """
-    pairs = []
-    for variable, axes in declared_weights(model).values():
-        pairs += zip(axes.names, variable.shape, strict=True)
-    for layer in _all_layers(model):
-        if tree.is_fusable(layer):
-            pairs += [(axis, getattr(layer, name, None)) for name, axis in layer.sizes().items()]
     sizes: dict[str, int] = {}
-    for axis, size in pairs:
-        if isinstance(size, int):
+    for variable, axes in declared_weights(model).values():
+        for axis, (size,) in axes.widths([tuple(variable.shape)], axes.names).items():
             sizes[axis] = math.gcd(sizes.get(axis, 0), size)
     return sizes
-
-
-def _all_layers(layer):
-    yield layer
-    for child in tree.children(layer):
-        yield from _all_layers(child)
 
 
 def weight_specs(model, mesh: MeshShape, layout: Layout | None = None) -> dict[str, Spec]:
@@ -57,8 +46,9 @@ def weight_specs(model, mesh: MeshShape, layout: Layout | None = None) -> dict[s
         layout: rules, each naming an axis of the model; None takes those of `T5_LAYOUT` that do.
 
     Raises:
-        UserError: a rule names no axis of the model, a mesh dimension does not divide an axis, or
-            two dimensions of one tensor are sent to one mesh dimension.
+        UserError: a rule names no axis of the model, a mesh dimension does not divide an axis, a
+            weight does not hold an axis in one run, or two dimensions of one tensor are sent to
+            one mesh dimension.
 
     Example:
         >>> weight_specs(t5, MeshShape.parse("model:2"))["head/kernel"]
@@ -70,6 +60,7 @@ def weight_specs(model, mesh: MeshShape, layout: Layout | None = None) -> dict[s
     specs = {}
     for path, (_, axes) in declared_weights(model).items():
         _check_apart(path, axes.names, layout)
+        _check_runs(path, axes.dims, layout)
         # Activations have a batch beside every axis of the weights.
         for name in axes.names:
             _check_apart("activations", (BATCH, name), layout)
@@ -138,6 +129,17 @@ def _check_apart(tensor: str, names: Sequence[str], layout: Layout) -> None:
                 "Leave out one of the two rules",
             )
         taken[dim] = name
+
+
+def _check_runs(path: str, dims: Sequence[str | Joined], layout: Layout) -> None:
+    """Raises where a device's part of an axis is no run of the weight's dimension."""
+    for axis in dims:
+        if isinstance(axis, Joined) and axis.before > 1 and layout.dim(axis.name) is not None:
+            raise UserError(
+                "axes that lie in one run of each weight",
+                f"layout={str(layout)!r}, with {axis.name}, of which {path} has {axis.before} runs",
+                f"Leave out the rule of {axis.name}",
+            )
 
 
 def slot_spec(spec: Spec, shape: Sequence[int], slot_shape: Sequence[int]) -> Spec:

@@ -148,6 +148,31 @@ def test_heads_are_not_split(t5):
     assert sharding.axis_sizes(lonely)["heads"] == 6
 
 
+def test_a_joined_axis_is_split_by_the_factor_that_has_the_name():
+    layer = kf.layers.FusableDense(12, axes=["hidden", kf.Joined("units", after=4)])
+    layer.build((None, 8))
+    assert sharding.axis_sizes(layer) == {"hidden": 8, "units": 3}
+    layout = Layout.parse("units:model")
+    assert sharding.weight_specs(layer, MeshShape.parse("model:3"), layout) == {
+        "kernel": (None, "model"),
+        "bias": ("model",),
+    }
+    with pytest.raises(UserError) as error:
+        sharding.weight_specs(layer, MeshShape.parse("model:4"), layout)
+    assert "units=3" in one_line(error) and "Take 1 or 3," in one_line(error)
+
+
+def test_a_joined_axis_in_several_runs_is_not_split():
+    # Four gates of three units: a half of the dimension is two gates, not half of the units.
+    layer = kf.layers.FusableDense(12, axes=["hidden", kf.Joined("units", before=4)])
+    layer.build((None, 8))
+    assert sharding.weight_specs(layer, MeshShape.parse("model:2"), Layout.parse("hidden:model"))
+    with pytest.raises(UserError) as error:
+        sharding.weight_specs(layer, MeshShape.parse("model:3"), Layout.parse("units:model"))
+    message = one_line(error)
+    assert "with units, of which kernel has 4 runs" in message and "Leave out the rule" in message
+
+
 @pytest.mark.parametrize(
     ("axis", "size", "fits"),
     [("mlp", 36, "1, 2, 3, 4, 6, 9, 12, 18 or 36"), ("hidden", 8, "1, 2, 4 or 8")],
