@@ -20,6 +20,8 @@ _BATCH = 2
 _LENGTHS = (8, 32, 96, 224)
 # Rounding errors that pile up through a network, over the spacing of its numbers.
 _ROUNDING = 1e4
+# Some operations compute in float32 what they are given in float64.
+_SINGLE = float(np.finfo("float32").eps)
 
 
 def check(graphs, pairs, planner, builder, fused, options):
@@ -128,7 +130,7 @@ class _Comparison:
         spacing = _spacing(got.dtype)
         expected, got = expected.astype("float64"), got.astype("float64")
         scale = np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected))
-        limit = min(0.1, _ROUNDING * spacing) * max(scale, 1e-3)
+        limit = min(0.1, max(_SINGLE, _ROUNDING * spacing)) * max(scale, 1e-3)
         with np.errstate(invalid="ignore"):
             distance = np.abs(got - expected)
         distance = np.max(distance, initial=0.0, where=np.isfinite(distance))
