@@ -30,11 +30,13 @@ from trainers.plans.sizes import Size
 from trainers.plans.widths import model_fields
 from trainers.pretraining import starts, theory_monitor
 from trainers.pretraining.config import PretrainConfig
+from trainers.programs import options_of
 from trainers.runs import record as records
 from trainers.runs.sources import check_sources, checkpoint_folder
 from trainers.runs.state import RunState
 from trainers.training import loop, optimizers
 from trainers.training.config import Measurement, StageJob, StepCosts, TrainConfig, Watch
+from trainers.training.hparams import HParams
 
 # The validation set is the same for every stage and every run on the same tokens.
 VALIDATION_SEED = 0
@@ -143,6 +145,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         monitors=_monitors(model),
         measurements=_measurements(stage, settings, run, optimizer),
         progress=run.config.progress,
+        hparams=_hparams(stage, settings, run.config),
     )
     folder = run.workdir.stage_dir(stage.name)
     result = loop.train(job, _train_config(stage, settings, run), folder, watch)
@@ -204,6 +207,15 @@ def _monitors(model) -> dict[str, Callable]:
     blocks = model.config.blocks or {}
     alike = blocks and all(len(set(widths)) == 1 for widths in blocks.values())
     return {"symmetry": kf.symmetry} if alike else {}
+
+
+def _hparams(stage: Stage, settings: StageSettings, config: PretrainConfig) -> HParams:
+    """What the stage is and how it is trained: what the identities of run and stage say."""
+    of_stage = {"stage": stage.base, "init": stage.init, "model": stage.size}
+    of_run = config.identity()
+    types = {name: type(value) for name, value in (of_stage | of_run).items()}
+    types |= {name: spec.type for name, spec in options_of(StageSettings).items()}
+    return HParams(types, of_stage | of_run | dataclasses.asdict(settings))
 
 
 def _measurements(

@@ -9,6 +9,7 @@ import numpy as np
 from trainers.checkpoints import Keep
 from trainers.engines.base import Engine
 from trainers.programs import check_options, option
+from trainers.training.hparams import HParams
 
 ON_NAN = ("stop", "skip")
 
@@ -95,6 +96,7 @@ class Watch:
     measurements: Sequence[Measurement] = ()  # on one device
     label: str = ""  # of the progress bar; by default the folder's name
     progress: bool = True  # show the bar
+    hparams: HParams | None = None  # settings for TensorBoard's HPARAMS page
 
 
 @dataclasses.dataclass(frozen=True)

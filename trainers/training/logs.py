@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from trainers.files import replacing
 from trainers.runs.workdir import METRICS_FILE, TENSORBOARD_FOLDER
+from trainers.training.hparams import HParams
 
 _EVENTS = re.compile(r"events\.out\.tfevents\.(\d+)\.(\d{6})\.")
 
@@ -93,6 +94,11 @@ class TensorBoard:
         ]
         self._write(step=step, summary=summary_pb2.Summary(value=scalars))
 
+    def write_hparams(self, hparams: HParams) -> None:
+        """Adds a row to the HPARAMS page."""
+        for summary in hparams.summaries():
+            self._write(step=0, summary=summary)
+
     def _write(self, **content) -> None:
         event = event_pb2.Event(wall_time=time.time(), **content)
         self._writer.write(event.SerializeToString())
@@ -124,15 +130,25 @@ class RunLog:
         name: name before the progress bar.
         progress: show the bar (on stderr).
         writes: False on hosts that neither write nor show anything.
+        hparams: the run's settings, for TensorBoard.
     """
 
     def __init__(
-        self, folder: pathlib.Path, step: int | None, steps: int, name: str, progress, writes=True
+        self,
+        folder: pathlib.Path,
+        step: int | None,
+        steps: int,
+        name: str,
+        progress: bool,
+        writes: bool = True,
+        hparams: HParams | None = None,
     ):
         self._writes = writes
         if writes:
             self._metrics = MetricsFile(folder / METRICS_FILE, step)
             self._board = TensorBoard(folder / TENSORBOARD_FOLDER, step)
+            if hparams:
+                self._board.write_hparams(hparams)
         self._bar = tqdm(
             total=steps,
             initial=step or 0,

@@ -108,8 +108,15 @@ class _Loop(contextlib.AbstractContextManager):
         if self.log:
             self.log.close()
         step = None if checkpoint is None else checkpoint.step
-        shown = (self.watch.label or self.folder.name, self.watch.progress, self.engine.is_chief)
-        self.log = RunLog(self.folder, step, self.config.steps, *shown)
+        self.log = RunLog(
+            self.folder,
+            step,
+            self.config.steps,
+            self.watch.label or self.folder.name,
+            self.watch.progress,
+            self.engine.is_chief,
+            self.watch.hparams,
+        )
 
     def to_end(self, stop: stopping.Stop) -> None:
         """Trains from the newest checkpoint to the last step."""
