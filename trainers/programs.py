@@ -64,6 +64,7 @@ class Option:
     required: str = ""  # form of the value, such as "FOLDER", if one has to be given
     group: str = ""  # title under which --help lists it and the fields that follow
     flag: str = ""  # by default the field's name
+    bare: str = ""  # text that the flag stands for where it is given without a value
     # Reads the value from the flag's name and text; by default the type says how.
     parse: Callable[[str, str], object] | None = None
     type: type = str  # of the value, or of a list's elements
@@ -206,8 +207,12 @@ def check_options(config: object) -> None:
 def define_flags(config_class: type, values: flags.FlagValues = flags.FLAGS) -> None:
     """Declares the flags of a dataclass whose fields are made by `option` and `options`."""
     for _, spec, _ in _flags_of(config_class):
-        define = flags.DEFINE_bool if spec.type is bool else flags.DEFINE_string
-        define(spec.flag, None, spec.help, flag_values=values)
+        if spec.type is bool:
+            flags.DEFINE_bool(spec.flag, None, spec.help, flag_values=values)
+            continue
+        flag = flags.Flag(flags.ArgumentParser(), None, spec.flag, None, spec.help)
+        flag.boolean = bool(spec.bare)  # absl gives such a flag without a value the text "true"
+        flags.DEFINE_flag(flag, values)
 
 
 def read_flags(config_class: type, values: flags.FlagValues = flags.FLAGS) -> dict[str, object]:
@@ -215,6 +220,8 @@ def read_flags(config_class: type, values: flags.FlagValues = flags.FLAGS) -> di
     fields = {}
     for path, spec, _ in _flags_of(config_class):
         given = values[spec.flag].value
+        if spec.bare and given in ("true", "false"):
+            given = spec.bare if given == "true" else None
         owner = fields.setdefault(path[0], {}) if len(path) > 1 else fields
         if given is not None:
             owner[path[-1]] = spec.read(given) if isinstance(given, str) else given
@@ -269,7 +276,7 @@ def help_text(config_class: type, doc: str | None) -> str:
         if default not in (None, "", (), dataclasses.MISSING):
             shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
             text += f" Default: {shown.lower() if is_bool else shown}."
-        name = f"--[no]{spec.flag}" if is_bool else f"--{spec.flag}"
+        name = f"--[no]{spec.flag}" if is_bool else f"--{spec.flag}{'[=VALUE]' * bool(spec.bare)}"
         # Only for its place in the text: absl reads the flags.
         groups[title].add_argument(name, action="store_true", help=text.replace("%", "%%"))
     return parser.format_help()

@@ -130,6 +130,7 @@ class Config:
     steps: int | None = option(None, "Steps.", at_least=1)
     rates: tuple[float, ...] | None = option(None, "Rates.", at_least=0, distinct=True)
     root: str = option("data", "Folder.", flag="data_dir")
+    every: int | None = option(None, "Period.", bare="10", at_least=1)
     shown: bool = option(True, "Show 100 %.")
     inner: Inner = options(Inner, without=("hidden",))
     settings: dict = options(
@@ -167,8 +168,17 @@ def test_flags_are_read_by_the_types_of_their_fields():
 
 
 @pytest.mark.parametrize(
+    ("arguments", "period"),
+    [(["--every"], 10), (["--every=3"], 3), (["--every", "--noevery"], None), ([], None)],
+)
+def test_a_flag_may_stand_without_a_value(arguments, period):
+    assert programs.parse(Config, arguments).every == period
+
+
+@pytest.mark.parametrize(
     ("argument", "words"),
     [
+        ("--every=", "--every to be a whole number of at least 1. Received: every=''"),
         ("--steps=0", "--steps to be a whole number of at least 1. Received: steps=0."),
         ("--steps=1.5", "Received: steps='1.5'"),
         ("--rates=1,1", "--rates to be different numbers of at least 0, comma-separated"),
@@ -196,17 +206,18 @@ def test_help_lists_flags_in_groups_with_choices_and_defaults():
         "    python -m it",
         "",
         "Outside:",
-        "  --names      Names.",
-        "  --steps      Steps.",
-        "  --rates      Rates.",
-        "  --data_dir   Folder. Default: data.",
-        "  --[no]shown  Show 100 %. Default: true.",
+        "  --names          Names.",
+        "  --steps          Steps.",
+        "  --rates          Rates.",
+        "  --data_dir       Folder. Default: data.",
+        "  --every[=VALUE]  Period.",
+        "  --[no]shown      Show 100 %. Default: true.",
         "",
         "Inside:",
-        "  --kind       Kind. Choices: a, b. Default: a.",
+        "  --kind           Kind. Choices: a, b. Default: a.",
         "",
         "Settings of stages: VALUE or NAME:VALUE:",
-        "  --rate       Rate",
+        "  --rate           Rate",
     ]
 
 
@@ -226,7 +237,8 @@ def test_every_program_lists_its_flags(name):
     assert f"python -m {name} --" in text
     values = flags.FlagValues()
     programs.define_flags(config_class, values)
-    listed = {line.split()[0].replace("[no]", "") for line in text.splitlines() if "  --" in line}
+    listed = {line.split()[0] for line in text.splitlines() if "  --" in line}
+    listed = {name.replace("[no]", "").removesuffix("[=VALUE]") for name in listed}
     assert {f"--{flag}" for flag in values} <= listed
     assert max(map(len, text.splitlines())) <= 100
 

@@ -15,7 +15,7 @@ from trainers.errors import UserError
 from trainers.plans import tuning
 from trainers.plans.graph import Stage
 from trainers.pretraining.stage import Run, run_stage
-from trainers.runs import sources, sweep
+from trainers.runs import planned, sweep
 
 
 def waves(stages: Sequence[Stage]) -> list[list[Stage]]:
@@ -109,7 +109,7 @@ def train(wanted: Sequence[Stage], run: Run) -> None:
 
 
 def _train(stage: Stage, run: Run):
-    if not sources.is_promoted(stage, run.workdir):
+    if not planned.is_promoted(stage, run.workdir):
         print(f"{stage.name} is left out: others did better.", flush=True)
         return
     finished = run.workdir.record(stage.name) is not None

@@ -18,7 +18,7 @@ from trainers.plans.widths import check_widths
 from trainers.pretraining import order, theory_monitor
 from trainers.pretraining.config import PretrainConfig
 from trainers.pretraining.stage import Run, identity, model_config
-from trainers.runs import locks, sources, sweep
+from trainers.runs import locks, planned, sources, sweep
 from trainers.runs.state import RunState
 from trainers.runs.workdir import DATA_FOLDER, RUN_FILE, Workdir
 from trainers.versions import installed_versions
@@ -70,12 +70,13 @@ def _train(
     order.train(rest, run)
 
 
-def _open(config: PretrainConfig, workdir: Workdir, data_dir: pathlib.Path):
+def _open(config: PretrainConfig, workdir: RunState, data_dir: pathlib.Path):
     with locks.run_files(workdir.path):
         workdir.open(
             config.identity() | fingerprints(data_dir),
             [plan.name for plan in config.plans],
             experiments=_experiments(config, workdir),
+            planned=planned.with_stages(workdir, config.stages),
             tuning=config.tuned_by,
             command=config.command,
             versions=installed_versions(),

@@ -10,6 +10,7 @@ from trainers.reports.comparisons import (
     variations,
 )
 from trainers.reports.pictures import (
+    OTHER_LINES,
     WIDTH,
     Picture,
     draw_line,
@@ -39,7 +40,7 @@ _FIGURE_1 = {
     ),
     "device_seconds": ("c", "device-seconds", "The same over all device-seconds spent."),
 }
-_FIELDS = {
+FIELDS = {
     "accuracy": "Validation accuracy, %",
     "loss_per_token": "Validation loss, nats per token",
 }
@@ -58,7 +59,7 @@ def curves(run, axis, comparisons=()):
     series = [
         line
         for stage in run.stages.values()
-        if stage.curve and stage.name in shown and (line := _line(run, stage, axis))
+        if stage.curve and stage.name in shown and (line := curve(run, stage, axis))
     ]
     starts = {line["stage"]: line["start"] for line in series}
     crossings, target = {}, None
@@ -80,8 +81,8 @@ def curves(run, axis, comparisons=()):
     }
 
 
-def _line(run, stage, axis):
-    """The curve of a stage; None where its start is unknown."""
+def curve(run, stage, axis):
+    """The curve of a stage over one of the `AXES`, as data; None where its start is unknown."""
     if axis == "steps":
         source = run.stages.get(stage.sources[0]) if stage.init == CONTINUED else None
         start, field = source.steps if source else 0, "step"
@@ -92,7 +93,7 @@ def _line(run, stage, axis):
         start, field = getattr(before, axis), axis
     line = {"stage": stage.name, "repeat_of": stage.base, "role": _role(run, stage)}
     line |= {"start": start, "x": [start + getattr(point, field) for point in stage.curve]}
-    return line | {name: [getattr(p, name) for p in stage.curve] for name in _FIELDS}
+    return line | {name: [getattr(p, name) for p in stage.curve] for name in FIELDS}
 
 
 def _role(run, stage):
@@ -149,19 +150,19 @@ def _picture(run, key, title, caption, axis, comparisons):
     return Picture(key, title, caption, alt, curves(run, axis, comparisons), draw_curves)
 
 
-def draw_curves(data, theme):
-    """Draws accuracy and loss side by side over the axis of the data."""
-    styles = line_styles(data["series"], theme)
+def draw_curves(data, theme, others=OTHER_LINES):
+    """Draws accuracy and loss side by side over the axis of the data; `others` as `line_styles`."""
+    styles = line_styles(data["series"], theme, others)
 
     def draw(axes, field):
         draw_panel(axes, data, field, styles, theme)
 
-    return draw_panels(tuple(_FIELDS), draw, (WIDTH, 3.9))
+    return draw_panels(tuple(FIELDS), draw, (WIDTH, 3.9))
 
 
 def draw_panel(axes, data, field, styles, theme):
     """Draws one field of what `curves` gave, and in its accuracy where the goal is reached."""
-    label_axes(axes, AXES[data["axis"]], _FIELDS[field])
+    label_axes(axes, AXES[data["axis"]], FIELDS[field])
     for line in data["series"]:
         draw_line(axes, line["x"], line[field], line["stage"], styles)
     _zoom(axes, data["series"], field)

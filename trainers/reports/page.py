@@ -32,6 +32,9 @@ from trainers.versions import installed_versions
 # In `results.json`, a list of numbers alone, with the white space around them.
 _NUMBERS = re.compile(r'\[\n[^\[\]{}"]+\]')
 
+RUN = "run"
+"""The `kind` of a report about one run."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Report:
@@ -44,6 +47,8 @@ class Report:
     # (name, text) pairs about the run: its command, its versions.
     facts: tuple[tuple[str, str], ...]
     opening: tuple[pictures.Picture, ...] = ()  # what the page begins with, above the summary
+    kind: str = RUN  # what it is about: only a report of the same kind is replaced by it
+    refresh: int | None = None  # seconds after which a browser reads the page again
 
     def blocks(self, kind):
         """All blocks of a type (`Table` or `Picture`), in their order."""
@@ -145,6 +150,7 @@ def to_json(report):
     """The text of `results.json`; numbers that are not finite are null."""
     results = {
         "format": history.FORMAT,
+        "kind": report.kind,
         "summary": list(report.summary),
         **report.data,
         "tables": {table.key: table.to_dict() for table in report.blocks(tables.Table)},

@@ -64,7 +64,7 @@ _KNOWN_LINES = {
     "fusion_rule": (GREEN, "D", (0, (1, 1.2))),
     "figure2_1": (INK, "H", (0, (1, 1.2))),
 }
-_OTHER_LINES = (
+OTHER_LINES = (
     (PINK, "v", (0, (5, 1))),
     (SKY, "P", (0, (3, 1, 1, 1, 1, 1))),
     (ORANGE, "X", (0, (8, 2))),
@@ -74,12 +74,12 @@ _OTHER_LINES = (
     (PINK, "*", "-"),
     (ORANGE, "d", (0, (1, 1.2))),
 )
-_CHART_LINES = (
+CHART_LINES = (
     (BLUE, "o", "-"),
     (ORANGE, "s", "--"),
     (GREEN, "^", "-."),
     (VERMILION, "D", (0, (1, 1.2))),
-    *_OTHER_LINES,
+    *OTHER_LINES,
 )
 _SOURCE_MARKERS = ("x", "+", "1", "2", "3", "4")
 
@@ -134,7 +134,7 @@ def _draw_chart(data, theme):
     rows = math.ceil(len(panels) / columns)
     size = (4.6 * max(columns, 2), 3.5 * rows + 0.5)
     lines = [{"stage": line["name"]} for content in panels for line in content["series"]]
-    styles = line_styles(lines, theme, _CHART_LINES)
+    styles = line_styles(lines, theme, CHART_LINES)
 
     def content(axes, content):
         label_axes(axes, content["x"], content["y"], content["title"])
@@ -187,7 +187,7 @@ def _positive(series):
     return any(value is not None and value > 0 for line in series for value in line["y"])
 
 
-def line_styles(series, theme, others=_OTHER_LINES):
+def line_styles(series, theme, others=OTHER_LINES):
     """{stage: keyword arguments} of lines; `others` are styles of stages without one of their own.
 
     A line whose "role" is "source" is muted, and one whose "repeat_of" names an earlier line is

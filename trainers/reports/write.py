@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from trainers.errors import UserError, os_errors
-from trainers.files import read_json, replacing_folder
+from trainers.files import locked, read_json, replacing_folder
 from trainers.reports import page
 from trainers.reports.pictures import Picture
 from trainers.runs import history, locks
@@ -35,10 +35,38 @@ def write_files(report, workdir, texts=None):
     """Writes a report as `write_report` does, with further texts: {name: function of it}."""
     workdir = Path(workdir)
     target = workdir / REPORT_FOLDER
-    _check_replaceable(target)
+    _check_replaceable(target, report.kind)
     with locks.run_files(workdir):
         _write(report, target, {**_TEXTS, **(texts or {})})
     return target / REPORT_FILE
+
+
+def write_to(report, folder):
+    """Writes a report into a folder of its own: a new or empty one, or that of an earlier report.
+
+    Returns:
+        Path of report.html.
+
+    Raises:
+        UserError: the folder holds something else; nothing is changed then.
+    """
+    target = Path(folder)
+    check_output(target, report.kind)
+    with locked(target.parent / f".{target.name}.lock"):
+        _write(report, target, _TEXTS)
+    return target / REPORT_FILE
+
+
+def check_output(folder, kind):
+    """Raises a `UserError` unless a report of a kind may be written into a folder by `write_to`."""
+    target = Path(folder)
+    _check_replaceable(target, kind)
+    if target.exists() and any(target.iterdir()) and not (target / RESULTS_FILE).exists():
+        raise UserError(
+            f"--output to be a new folder, or one with a report ({RESULTS_FILE})",
+            f"output={str(target)!r}, which holds something else",
+            "Choose another folder",
+        )
 
 
 def _write(report, target, texts):
@@ -51,22 +79,29 @@ def _write(report, target, texts):
         _keep_others(target, new, texts)
 
 
-def _check_replaceable(target):
-    """Refuses what is no folder, and results that another version of this code has written."""
+def _check_replaceable(target, kind):
+    """Refuses what is no folder, and results of another kind or another version of this code."""
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} to be a folder for the report", "a file", "Move it away")
     results = target / RESULTS_FILE
     if not results.exists():
         return
     try:
-        version = read_json(results).get("format")
+        content = read_json(results)
     except UserError:
-        version = "unreadable"
+        content = {"format": "unreadable"}
+    version, other = content.get("format"), content.get("kind", page.RUN)
     if version != history.FORMAT:
         raise UserError(
             f"format {history.FORMAT} in {results}, which this report would replace",
             f"format={version!r}, of another version",
             f"Move {target} away first",
+        )
+    if other != kind:
+        raise UserError(
+            f"a report of the kind {kind!r} in {target}, which this one would replace",
+            f"one of the kind {other!r}",
+            "Choose another folder, or move that one away",
         )
 
 

@@ -70,6 +70,7 @@ class StageHistory:
     source_steps: dict = dataclasses.field(default_factory=dict)
     repeat: int = 1  # which repeat of which stage it is, from 1
     repeat_of: str = ""  # which repeat of which stage it is, from 1
+    settings: dict = dataclasses.field(default_factory=dict)  # empty where they are not recorded
 
     @property
     def finished(self):
@@ -143,11 +144,9 @@ def read_run(workdir):
         expected = "the folder of a run (trainers.pretrain writes one)"
         raise UserError(expected, f"workdir={str(workdir)!r}, which is no folder", "Check the path")
     stages = {}
-    for folder in sorted(workdir.iterdir()):
-        if (folder / RECORD_FILE).exists():
-            stages[folder.name] = _finished_stage(folder)
-        elif (folder / STAGE_FILE).exists():
-            stages[folder.name] = _running_stage(folder)
+    for folder in _stage_folders(workdir):
+        is_finished = (folder / RECORD_FILE).exists()
+        stages[folder.name] = _finished_stage(folder) if is_finished else _running_stage(folder)
     if not stages:
         raise UserError(
             f"a folder with a stage (STAGE/{RECORD_FILE} or STAGE/{STAGE_FILE})",
@@ -157,6 +156,18 @@ def read_run(workdir):
     return RunHistory(workdir, _sources_first(stages, workdir), _settings(workdir))
 
 
+def is_empty(workdir):
+    """Returns whether a folder has no stage yet, which is why `read_run` would refuse it."""
+    workdir = Path(workdir)
+    return workdir.is_dir() and not _stage_folders(workdir)
+
+
+def _stage_folders(workdir):
+    files = (RECORD_FILE, STAGE_FILE)
+    folders = sorted(workdir.iterdir())
+    return [folder for folder in folders if any((folder / name).exists() for name in files)]
+
+
 def _is_number(value):
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -164,7 +175,7 @@ def _is_number(value):
 # Kinds of values in the files of a stage, and their checks. A number is null where a run diverged.
 _ANY, _TEXT, _COUNT, _FINITE = "a value", "a text", "an integer", "a finite number"
 _NUMBER, _NAMES, _STEPS = "a number or null", "a list of stage names", "the step of each source"
-_EVALUATIONS = "a list of evaluations"
+_EVALUATIONS, _OBJECT = "a list of evaluations", "a JSON object"
 _CHECKS = {
     _ANY: lambda value: True,
     _TEXT: lambda value: isinstance(value, str),
@@ -174,6 +185,7 @@ _CHECKS = {
     _NAMES: lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
     _STEPS: lambda value: isinstance(value, dict) and all(type(v) is int for v in value.values()),
     _EVALUATIONS: lambda value: isinstance(value, list),
+    _OBJECT: lambda value: isinstance(value, dict),
 }
 _TOTALS = dict.fromkeys(
     ("tokens", "flops", "device_seconds", "loss", "loss_per_token", "accuracy"), _NUMBER
@@ -182,7 +194,7 @@ _TOTALS = dict.fromkeys(
 _STAGE = {"name": _TEXT, "size": _TEXT, "init": _TEXT, "sources": _NAMES}
 _STAGE |= {"steps": _NUMBER, "parameters": _NUMBER}
 _DETAILS = {"flops_method": _ANY, "learning_rate": _ANY, "seed": _ANY}
-_DETAILS |= {"source_steps": _STEPS, "repeat": _COUNT, "repeat_of": _TEXT}
+_DETAILS |= {"source_steps": _STEPS, "repeat": _COUNT, "repeat_of": _TEXT, "settings": _OBJECT}
 _EVALUATION = dict.fromkeys(("step", "tokens", "flops", "device_seconds"), _FINITE)
 _EVALUATION |= dict.fromkeys(("loss_per_token", "accuracy"), _NUMBER)
 
@@ -226,7 +238,8 @@ def _running_stage(folder):
 def _details(content, path):
     plain = dict.fromkeys(_DETAILS) | {"repeat": 1, "repeat_of": path.parent.name}
     content = plain | content
-    return _read(content | {"source_steps": content["source_steps"] or {}}, _DETAILS, path)
+    content |= {name: content[name] or {} for name in ("source_steps", "settings")}
+    return _read(content, _DETAILS, path)
 
 
 def _evaluations(path):

@@ -1,4 +1,4 @@
-"""Sources of a stage: whether they are trained, their checkpoints, and who is promoted."""
+"""Sources of a stage: whether they are trained, and their checkpoints."""
 
 import pathlib
 
@@ -19,18 +19,6 @@ def check_sources(stage: Stage, state: RunState) -> None:
                 "Run first, with the same other flags: "
                 f"python -m trainers.pretrain --stage={source} --workdir={state.path}",
             )
-
-
-def is_promoted(stage: Stage, state: RunState) -> bool:
-    """Returns whether what a stage stands for is among the `keep` finished rivals of lowest loss.
-
-    Of equal ones the one that is named first counts as better. Without rivals it is.
-    """
-    if not stage.rivals:
-        return True
-    finished = [name for name in stage.rivals if state.record(name) is not None]
-    best = sorted(finished, key=lambda name: state.record(name)["loss_per_token"])[: stage.keep]
-    return stage.promoted <= set(best)
 
 
 def check_kept(stage: Stage, state: RunState) -> None:

@@ -14,7 +14,7 @@ from trainers.plans.options import PlanOptions
 from trainers.plans.widths import check_widths, model_fields
 from trainers.pretraining.config import PretrainConfig
 from trainers.runs import screening
-from trainers.runs.sources import is_promoted
+from trainers.runs.planned import is_promoted
 from trainers.runs.state import RunState
 from trainers.runs.workdir import RUN_FILE
 

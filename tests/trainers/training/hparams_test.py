@@ -33,9 +33,7 @@ def page(folder):
         start_index=0,
         slice_size=10,
         allowed_statuses=[api_pb2.STATUS_UNKNOWN],
-        col_params=[
-            api_pb2.ColParams(metric=metric.name) for metric in experiment.metric_infos
-        ],
+        col_params=[api_pb2.ColParams(metric=metric.name) for metric in experiment.metric_infos],
     )
     groups = list_session_groups.Handler(request, backend, "", wanted).run().session_groups
     return experiment, groups
