@@ -3,8 +3,8 @@
 from trainers.data.manifest import FILES, VOCABULARY
 from trainers.plans.settings import StageSettings
 
-ABSENT = object()
-"""The value of a setting that a run did not record."""
+ABSENT, NO_STAGE = "not recorded", "no such stage"
+"""In place of a value: a run did not record the setting, or does not have the stage."""
 
 ALL_STAGES = "all"
 # Of run.json, what is no setting of the run as a whole, or has a place of its own on the page.
@@ -34,9 +34,9 @@ def settings(named):
         named: {name: `RunHistory`}.
 
     Returns:
-        A list of (setting, stages, {name: value}), one entry for each setting of the run or of one
-        stage; stages is "all" where all stages that the runs share differ alike, and empty for what
-        is no setting of stages. A value is `ABSENT` where a run did not record it.
+        A list of (setting, stage, {name: value}), one entry for each setting of the run or of one
+        stage; the stage is "all" where all stages that are compared differ alike, and empty for
+        what is no setting of stages. A value may be `ABSENT` or `NO_STAGE`.
     """
     return [*_of_runs(named), *_of_stages(named)]
 
@@ -57,39 +57,48 @@ def _flat(content):
 
 
 def _of_stages(named):
-    shared = _shared_stages(named)
-    of_stage = {
-        stage: {name: run.stages[stage].settings for name, run in named.items()} for stage in shared
-    }
-    recorded = [values for of_run in of_stage.values() for values in of_run.values()]
+    compared = _compared_stages(named)
+    recorded = [run.stages[name].settings for name in compared for run in _with(named, name)]
     for field in dict.fromkeys(field for values in recorded for field in values):
         if field in StageSettings.OPERATIONAL:
             continue
-        rows = {
-            stage: {name: values.get(field, ABSENT) for name, values in of_run.items()}
-            for stage, of_run in of_stage.items()
-        }
-        rows = {stage: values for stage, values in rows.items() if _differ(values)}
-        alike = len(rows) == len(shared) > 1 and not _differ(rows)
-        for stage, values in list(rows.items())[: 1 if alike else None]:
-            yield field, ALL_STAGES if alike else stage, values
+        rows = {stage: _row(named, stage, field) for stage in compared}
+        rows = {stage: row for stage, row in rows.items() if _differ(row)}
+        of_all = {name: {row[name] for row in rows.values()} - {NO_STAGE} for name in named}
+        if len(rows) == len(compared) > 1 and all(len(values) == 1 for values in of_all.values()):
+            rows = {ALL_STAGES: {name: value for name, (value,) in of_all.items()}}
+        for stage, row in rows.items():
+            yield field, stage, row
 
 
-def _shared_stages(named):
-    first, *others = named.values()
-    return [stage for stage in first.stages if all(stage in run.stages for run in others)]
+def _row(named, stage, field):
+    """{run: value of a setting of a stage}."""
+    return {
+        name: run.stages[stage].settings.get(field, ABSENT) if stage in run.stages else NO_STAGE
+        for name, run in named.items()
+    }
 
 
-def stages(named):
-    """Sentences about the stages that not all runs have."""
-    shared = _shared_stages(named)
-    alone = {
-        name: [stage for stage in run.stages if stage not in shared] for name, run in named.items()
+def _compared_stages(named):
+    """Stages that at least two runs have."""
+    stages = dict.fromkeys(stage for run in named.values() for stage in run.stages)
+    return [stage for stage in stages if len(_with(named, stage)) > 1]
+
+
+def _with(named, stage):
+    return [run for run in named.values() if stage in run.stages]
+
+
+def alone(named):
+    """Sentences about the stages that only one run has, so that nothing compares to them."""
+    compared = _compared_stages(named)
+    stages = {
+        name: [stage for stage in run.stages if stage not in compared]
+        for name, run in named.items()
     }
     return tuple(
-        f"Not all runs have these stages of {name}, whose settings are not compared: "
-        f"{', '.join(names)}."
-        for name, names in alone.items()
+        f"Only {name} has {', '.join(names)}: settings of that are not compared."
+        for name, names in stages.items()
         if names
     )
 
@@ -114,12 +123,12 @@ def incomparable(named):
 
 def text(value):
     """A value as the page shows it."""
-    if value is ABSENT:
-        return "not recorded"
+    if value is None:
+        return "none"
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _differ(values):
-    """True unless all values of a dictionary are equal; lists and dictionaries among them."""
-    first, *others = values.values()
+    """True unless all values of a dictionary are equal, those of runs without the stage aside."""
+    first, *others = [value for value in values.values() if value is not NO_STAGE]
     return any(other != first for other in others)

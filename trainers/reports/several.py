@@ -152,13 +152,12 @@ def _ends_table(named, finals):
 
 def _settings(named):
     """Blocks and paragraphs of the section of settings."""
-    rows, alone = differing.settings(named), differing.stages(named)
-    paragraphs = [*alone]
+    rows, alone = differing.settings(named), differing.alone(named)
     if not rows:
-        return (), (*paragraphs, "All settings that the runs recorded are the same.")
+        return (), (*alone, "All settings that are compared are the same.")
     columns = (
         ("setting", "Setting", "", lambda row: tables.label(row[0])),
-        ("stage", "Stages", "", lambda row: tables.label(row[1])),
+        ("stage", "Stage", "", lambda row: tables.label(row[1])),
         *(
             (f"run{index}", name, "", functools.partial(_value, name=name))
             for index, name in enumerate(named)
@@ -166,14 +165,14 @@ def _settings(named):
     )
     title = "Settings in which the runs differ."
     table = tables.tabulate("settings", title, rows, columns, "All others are the same.")
-    return (table,), tuple(paragraphs)
+    return (table,), alone
 
 
 def _value(row, name):
     value = row[2][name]
-    if value is differing.ABSENT:
-        return tables.missing("not recorded")
-    return tables.label("none" if value is None else differing.text(value))
+    if value in (differing.ABSENT, differing.NO_STAGE):
+        return tables.missing(value)
+    return tables.label(differing.text(value))
 
 
 def _command(run):

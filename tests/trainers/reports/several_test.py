@@ -93,8 +93,19 @@ def test_only_settings_that_differ_are_in_the_table(report):
         ("learning_rate_scale", "small_0"): ["0.5", "1.0"],
     }
     text = page.to_markdown(report).replace("\\", "")
-    assert "stages of scratch, whose settings are not compared: baseline." in text
-    assert "stages of fused, whose settings are not compared: self_fusion." in text
+    assert "Only scratch has baseline: settings of that are not compared." in text
+    assert "Only fused has self_fusion: settings of that are not compared." in text
+
+
+def test_a_stage_is_compared_between_the_runs_that_have_it(tmp_path):
+    def run(name, *stages):
+        return read(tmp_path / name, *stages)
+
+    fused = [with_settings(synthetic.fused(), noise=noise) for noise in (0.1, 0.5)]
+    named = {"a": run("a", synthetic.baseline()), "b": run("b", fused[0]), "c": run("c", fused[1])}
+    row = {"a": differing.NO_STAGE, "b": 0.1, "c": 0.5}
+    assert differing.settings(named) == [("noise", "self_fusion", row)]
+    assert differing.alone(named) == ("Only a has baseline: settings of that are not compared.",)
 
 
 def test_a_setting_that_differs_alike_in_all_stages_is_one_row(tmp_path):
@@ -110,7 +121,7 @@ def test_a_setting_that_differs_alike_in_all_stages_is_one_row(tmp_path):
 def test_equal_runs_differ_in_nothing(tmp_path):
     runs = [read(tmp_path / name, synthetic.small()) for name in "ab"]
     report = several.comparison(runs)
-    assert "All settings that the runs recorded are the same." in page.to_html(report)
+    assert "All settings that are compared are the same." in page.to_html(report)
     assert len(report.summary) == 1
 
 
