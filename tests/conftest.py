@@ -1,6 +1,7 @@
 """Backend, threads and seeds of all tests; data beside the repository, a tiny prepared corpus."""
 
 import functools
+import gc
 import os
 import pathlib
 import random
@@ -43,6 +44,16 @@ def note_model(request):
     from tests import models_table
 
     return functools.partial(models_table.note, write=request.config.getoption("--write_models"))
+
+
+def pytest_collection_finish():
+    """Leaves the modules that are loaded to no later garbage collection.
+
+    A collection looks at all of their objects otherwise, and tests make many.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)

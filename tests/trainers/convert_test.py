@@ -57,6 +57,7 @@ def save(tmp_path):
     ids=["v1.1", "v1.0"],
 )
 @pytest.mark.filterwarnings("ignore:Layer '.*_attention'.*does not support masking")
+@pytest.mark.slow  # tests/interop/t5_test.py goes round
 def test_there_and_back(tmp_path, save, config, monkeypatch):
     # Making one of KerasHub's takes seconds: what the conversion loads is compared below.
     monkeypatch.setattr(presets, "load_preset", functools.cache(presets.load_preset))

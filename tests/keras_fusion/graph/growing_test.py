@@ -134,7 +134,7 @@ def test_layers_grow_and_the_function_stays(build, factors, changed):
     ("build", "factors"),
     [
         (perceptron, {"mlp": 3}),
-        (transformer, {"heads": 2, "mlp": 2}),
+        pytest.param(transformer, {"heads": 2, "mlp": 2}, marks=pytest.mark.one_backend),
         pytest.param(recurrent, {"lstm": 2}, marks=pytest.mark.one_backend),
     ],
 )

@@ -63,6 +63,7 @@ class TestContract:
             mismatch=({"use_scale": True}, "use_scale: False vs True"),
         )
 
+    @pytest.mark.one_backend
     def test_a_position_bias(self, tmp_path):
         run_fusion_test(
             FusableRelativePositionBias,
@@ -271,10 +272,12 @@ class TestBuckets:
             (False, -1000, 31),
         ],
     )
+    @pytest.mark.one_backend
     def test_by_hand(self, bidirectional, ahead, bucket):
         layer = FusableRelativePositionBias(1, bidirectional=bidirectional)
         assert int(layer.buckets(ops.convert_to_tensor([ahead], "int32"))[0]) == bucket
 
+    @pytest.mark.one_backend
     def test_between_is_a_part_of_the_whole(self):
         layer = built(FusableRelativePositionBias(2), [np.zeros((1, 9, 1))])
         whole = numpy(layer.between(9, 9))

@@ -24,6 +24,7 @@ def test_parameter_counts_of_the_tables(size, count):
 
 
 @pytest.mark.parametrize("version", [tiny.V1_0, tiny.V1_1])
+@pytest.mark.one_backend
 def test_parameter_count_of_a_built_model(version):
     config = tiny.config(num_layers=1, num_heads=3, **version)
     assert T5(config).count_params() == parameter_count(config)

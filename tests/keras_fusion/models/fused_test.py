@@ -85,6 +85,7 @@ class TestFromWeights:
         inputs = tiny.batch()
         np.testing.assert_array_equal(tiny.logits(made, inputs), tiny.logits(model, inputs))
 
+    @pytest.mark.one_backend
     def test_seeds_and_names_are_those_of_a_model_that_was_initialised(self):
         usual = T5(tiny.config(num_layers=1, dropout=0.5), seed=3)
         made = T5.from_weights(usual.config, arrays(usual), seed=3, name=usual.name)

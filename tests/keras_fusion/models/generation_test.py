@@ -65,7 +65,7 @@ def test_greedy_equals_full_forward_passes(version, end_id):
 
 @pytest.mark.parametrize(
     "dtype",
-    ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.one_backend)],
+    ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)],
 )
 def test_greedy_in_mixed_precision(dtype):
     wide, half = lively(num_layers=1), lively(num_layers=1, dtype=dtype)
@@ -197,6 +197,7 @@ class TestSampling:
         # No call repeats another's draws a position later.
         assert not np.array_equal(first[:, 1:], second[:, :-1])
 
+    @pytest.mark.slow  # test_stays_among_the_likeliest draws from three
     def test_the_likeliest_of_one_is_greedy(self):
         model = tiny.model(num_layers=1)
         token_ids = tiny.batch()["encoder_token_ids"]

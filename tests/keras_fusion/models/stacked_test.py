@@ -15,6 +15,7 @@ def stack(model, copies):
     return T5.from_weights(config, weights, seed=0)
 
 
+@pytest.mark.one_backend
 def test_its_function_is_that_of_blocks_run_again_and_again():
     small, batch = tiny.model(num_layers=2), tiny.batch(padding=True)
     deep = stack(small, 3)

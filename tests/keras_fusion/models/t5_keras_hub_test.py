@@ -14,7 +14,12 @@ def peers():
 
 
 @pytest.mark.filterwarnings("ignore:Layer '.*_attention'.*does not support masking")
-@pytest.mark.parametrize("version", [tiny.V1_1, tiny.V1_0], ids=["v1.1", "v1.0"])
+@pytest.mark.parametrize(
+    "version",
+    [tiny.V1_1, pytest.param(tiny.V1_0, marks=pytest.mark.slow)],
+    ids=["v1.1", "v1.0"],
+)
+@pytest.mark.one_backend
 def test_the_same_hidden_states_and_logits(version, peers):
     model = tiny.model(num_heads=3, **version)
     peer = peers.peer_of(model)

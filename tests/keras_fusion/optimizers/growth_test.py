@@ -91,7 +91,7 @@ def adafactor(limit):
 @pytest.mark.parametrize(
     ("make", "limit"),
     [
-        (lambda: keras.optimizers.AdamW(0.0), 128),
+        pytest.param(lambda: keras.optimizers.AdamW(0.0), 128, marks=pytest.mark.one_backend),
         (adafactor(128), 128),  # full v in the source and in the fused network
         # Factored in both; in the fused network only.
         *(

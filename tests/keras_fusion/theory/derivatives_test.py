@@ -53,7 +53,12 @@ class TestDerivatives:
         np.testing.assert_array_equal(model.get_weights()[0], [[0.5], [-1.0]])
 
     @pytest.mark.parametrize(
-        "kind", ["v1.1", pytest.param("v1.0", marks=pytest.mark.slow), "dense"]
+        "kind",
+        [
+            pytest.param("v1.1", marks=pytest.mark.one_backend),
+            pytest.param("v1.0", marks=pytest.mark.slow),
+            "dense",
+        ],
     )
     def test_networks_against_differences(self, kind):
         """The dense one has a layer norm, whose curvature TensorFlow's `moments` gets wrong."""

@@ -20,7 +20,10 @@ def moved(weights, direction, by):
 
 
 class TestLosses:
-    @pytest.mark.parametrize("make", [cases.fused_dense, cases.noisy_dense])
+    @pytest.mark.parametrize(
+        "make",
+        [pytest.param(cases.fused_dense, marks=pytest.mark.one_backend), cases.noisy_dense],
+    )
     def test_first_is_the_loss_of_the_mean(self, make):
         case = make()
         point = case.fields.at(case.fields.weights())
@@ -103,6 +106,7 @@ class TestTheProofsFirstLoss:
         by_hand, expected = (cases.flat(vector) for vector in (self._bracket(fields), bracket))
         np.testing.assert_allclose(by_hand, expected, atol=1e-12 * np.abs(expected).max())
 
+    @pytest.mark.one_backend
     def test_not_zero_outside_eta_for_other_sources(self):
         fields = cases.fused_dense().fields
         theta, eta = (

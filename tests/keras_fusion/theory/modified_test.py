@@ -44,7 +44,7 @@ class TestTheorem2:
         [
             (cases.fused_dense, (), 0.02),
             (cases.noisy_dense, (), 0.02),
-            (cases.self_fused, ("dense", 2, "rule"), 0.02),
+            pytest.param(cases.self_fused, ("dense", 2, "rule"), 0.02, marks=pytest.mark.slow),
             (cases.self_fused, ("dense", 3, "property"), 0.02),
             *(
                 pytest.param(cases.self_fused, options, largest, marks=pytest.mark.slow)
@@ -109,6 +109,7 @@ class TestTheorem2:
             if set(part.factors) == {1.0}:
                 np.testing.assert_allclose(array, expected, rtol=1e-12)
 
+    @pytest.mark.slow
     def test_substeps_are_enough(self):
         fields, h = cases.fused_dense().fields, 0.1
         coarse, fine = (

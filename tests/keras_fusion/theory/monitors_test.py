@@ -14,6 +14,7 @@ def monitor():
     return theory.Monitor(case.sources, case.batch, h=0.1, alpha=2.0, loss=case.loss)
 
 
+@pytest.mark.one_backend
 def test_numbers(monitor):
     case = cases.noisy_dense()
     numbers = monitor(case.fused)

@@ -68,7 +68,7 @@ def test_both_tokenizers_on_words(texts, vocabulary):
         np.testing.assert_array_equal(a, b)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.text(max_size=40), min_size=1, max_size=20))
 def test_both_tokenizers_on_any_unicode(vocabulary, texts):
     left = vocabulary.encode(texts, "tensorflow_text")

@@ -11,6 +11,7 @@ from trainers.engines.losses import loss_sums
 from trainers.engines.state import state_variables
 
 BATCH, ENCODER, DECODER = 2, 12, 5
+V1_0 = {"tie_embedding_weights": True, "use_gated_activation": False, "activation": "relu"}
 
 
 def config(**fields):
@@ -66,7 +67,7 @@ def measured(model):
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"tie_embedding_weights": True, "use_gated_activation": False, "activation": "relu"}],
+    [{}, pytest.param(V1_0, marks=pytest.mark.slow)],  # what is planned is compared with both
     ids=["v1.1", "v1.0"],
 )
 def test_counts_the_products_that_the_graph_has(fields):

@@ -116,6 +116,7 @@ def test_training_step_is_for_a_device():
     assert_is_for_a_device(function)
 
 
+@pytest.mark.slow  # compiling is most of it; the evaluation step below compiles
 def test_training_step_is_for_a_device_and_gives_the_same_weights():
     def values(steps, sums):
         weights = (v.numpy() for v in (*steps.model.weights, *steps.optimizer.variables))

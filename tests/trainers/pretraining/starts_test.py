@@ -187,6 +187,7 @@ class Killed(Exception):
     """A process that ends."""
 
 
+@pytest.mark.slow  # loop_test.py interrupts runs
 def test_a_stage_that_was_interrupted_ends_as_one_that_was_not(world, patch):
     shutil.copytree(world / "w", world / "w2")
     shutil.rmtree(world / "w2" / "kept")
