@@ -175,7 +175,7 @@ def grow(
     check=True,
     **named,
 ):
-    """Widens some layers of one network, which goes on computing what it does.
+    """Widens some layers of one network, which still computes what it did.
 
     A layer that grows has copies of its units side by side; the next layer that sums over them is
     divided by the number of copies (AVG). Nothing else changes.
@@ -266,7 +266,7 @@ def _grow_declared(model, factors, *, noise, fill, asymmetry, check, optimizer):
         model = _fuse_declared(
             [model] * factor,
             optimizer,
-            grow={name for name, own in factors.items() if own == factor},
+            grow={name for name, times in factors.items() if times == factor},
             # A norm over copies is what it is over one of them.
             norm="property" if grouped else "rule",
             noise=noise,

@@ -107,7 +107,7 @@ class Paused:
 
 
 @pytest.mark.slow  # stopping_test.py and loop_test.py have signals
-def test_sigterm_in_training_saves_and_goes_on(one_stage):
+def test_sigterm_in_training_saves_and_resumes(one_stage):
     run = Paused(one_stage, "sigterm", ENGINE, 1, "inside", 20)
     with run.waiting() as pid:
         # Meanwhile another process is refused, and a report reads what there is.
@@ -117,7 +117,7 @@ def test_sigterm_in_training_saves_and_goes_on(one_stage):
         assert reports.write_report(run.folder / "w").exists()
         os.kill(pid, signal.SIGTERM)
     assert run.ended.code == 75, run.ended.output
-    # Calls end at 2, 4, 5 and 6; the second is the one that was going on.
+    # Calls end at 2, 4, 5 and 6; the second is the one that was running.
     line = "stopped at step 4 by SIGTERM, saved; give the same command again to resume\n"
     assert run.ended.output.endswith(line)
     assert (run.folder / "w/baseline/checkpoints/step_00000004/COMMITTED").exists()

@@ -1,4 +1,4 @@
-"""A size for tests: models of width 8 and 16, tokens of a made-up language, three steps a stage."""
+"""A size for tests: widths 8 and 16, tokens of a made-up language, three steps per stage."""
 
 import contextlib
 import dataclasses

@@ -53,8 +53,8 @@ def start_of(stage: Stage, settings: StageSettings, workdir: RunState) -> Start:
     if stage.is_continued:
         return _continued(stage, workdir)
     blocks = OPTIMIZER_STATES[settings.optimizer_state or "fresh"]
-    goes_on = settings.schedule == "continue"
-    if not blocks and not goes_on:
+    continues = settings.schedule == "continue"
+    if not blocks and not continues:
         return Start()
     sources = {
         name: models.find_checkpoint(checkpoint_folder(stage, name, workdir))
@@ -68,7 +68,7 @@ def start_of(stage: Stage, settings: StageSettings, workdir: RunState) -> Start:
             "Train them alike, or give --optimizer_state=fresh --schedule=restart",
         )
     (iterations, schedule_step), *_ = counts.values()
-    start = Start(schedule_step=schedule_step if goes_on else 0)
+    start = Start(schedule_step=schedule_step if continues else 0)
     if not blocks:
         return start
     limit = getattr(OPTIMIZERS[settings.optimizer](0.1), "min_dim_size_to_factor", 128)

@@ -82,9 +82,9 @@ def fusion_graph(run):
     return Picture(
         "graph",
         "The stages, and what each is fused from.",
-        "Yellow boxes are fused models; the others start from scratch, or go on from a "
-        "model as it is; a double line is a self-fusion; a dashed box is not finished, or not in "
-        "this folder. Repeats, and stages that only vary another, are left out.",
+        "Yellow boxes are fused models; the others start from scratch, or continue a model as it "
+        "is; a double line is a self-fusion; a dashed box is not finished, or not in this folder. "
+        "Repeats, and stages that only vary another, are left out.",
         f"A graph with the links {', '.join(links) or 'none'}.",
         data,
         draw_graph,

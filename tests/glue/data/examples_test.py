@@ -76,7 +76,7 @@ def test_the_real_files(shared_dir, task, train, validation, first, last):
     assert last is None or pairs[-1] == last
 
 
-def test_missing_tasks_are_named_and_the_others_go_on(folder, tmp_path):
+def test_missing_tasks_are_named_and_the_others_are_ready(folder, tmp_path):
     layouts.write(tmp_path, ["CoLA/train.tsv", "CoLA/dev.tsv", "MNLI/train.tsv"])
     ready, missing = data.available(["mnli", "cola", "rte", "synthetic_grammar"], tmp_path)
     assert ready == ("cola", "synthetic_grammar")

@@ -5,6 +5,7 @@ import pytest
 from glue import results
 from glue.reports import table6
 from tests.glue import recorded
+from tests.glue.recorded import rows
 from tests.trainers.reports import synthetic
 from trainers.runs import history
 
@@ -16,12 +17,6 @@ from trainers.runs import history
 def pretraining(tmp_path):
     """All four plans, finished."""
     return history.read_run(synthetic.full_run(tmp_path / "w"))
-
-
-def rows(table):
-    """Cells by column key, by the text of the first cell."""
-    keys = [column.key for column in table.columns]
-    return {row[0].text: dict(zip(keys, row, strict=True)) for row in table.rows}
 
 
 def fine_tuned(folder, *pairs):
@@ -95,7 +90,7 @@ def test_the_stage_may_have_another_name_than_the_model(pretraining, tmp_path):
     assert table["small, 3,000 steps"]["total"].value == pytest.approx(90)
 
 
-def test_a_stage_that_goes_on_from_another_counts_its_own_steps(pretraining, tmp_path):
+def test_a_stage_that_continues_another_counts_its_own_steps(pretraining, tmp_path):
     facts = {"stage": "small_1", "pretrain_steps": 5000, "stage_steps": 1100}
     results.write_model(tmp_path, "s", model="small", **facts)
     results.write_result(tmp_path, "s", "rte", recorded.predictions("rte"))

@@ -205,9 +205,9 @@ def shapes(state):
 
 
 def test_one_of_another_model_is_named_and_passed_over(tmp_path):
-    other = make_state(2) | {"model/head": np.ones(5, np.float32), "model/more": np.ones(1)}
+    unlike = make_state(2) | {"model/head": np.ones(5, np.float32), "model/more": np.ones(1)}
     checkpoints.save(tmp_path, 1, make_state(1), {})
-    checkpoints.save(tmp_path, 2, other, {})
+    checkpoints.save(tmp_path, 2, unlike, {})
     assert checkpoints.latest(tmp_path).step == 2
     with pytest.warns(checkpoints.CheckpointWarning, match="unknown model/more .*expected") as seen:
         checkpoint = checkpoints.latest(tmp_path, shapes(make_state()))
@@ -223,7 +223,7 @@ def test_only_ones_of_another_model_are_an_error(tmp_path):
 
 
 def test_one_that_is_removed_while_it_is_read_was_not_damaged(tmp_path, monkeypatch):
-    """Another process reads while the run goes on: it saves 2 and removes 1."""
+    """Another process reads while the run continues: it saves 2 and removes 1."""
     checkpoints.save(tmp_path, 1, make_state(1), {})
     load, calls = reading.load, []
 

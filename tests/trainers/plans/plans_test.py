@@ -50,7 +50,7 @@ def test_table1_is_four_plans_and_the_baseline_past_its_end():
     assert table1.points == {name: {"row": name} for name in rows}
 
 
-def test_the_baseline_goes_on_until_it_meets_self_fusion():
+def test_the_baseline_continues_until_it_meets_self_fusion():
     stage = by_name("baseline_longer")["baseline_longer"]
     assert (stage.init, stage.sources, stage.until) == ("continued", ("baseline",), "self_fusion")
     again = {s.name: s for s in repeated(plans.stages_of(["baseline_longer"]), 2)}

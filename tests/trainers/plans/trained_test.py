@@ -28,11 +28,9 @@ PLAN = {
 
 
 @pytest.fixture(scope="module")
-def patch():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        nano.define_with_large(monkeypatch)
-        nano.share_steps(monkeypatch)
-        yield monkeypatch
+def patch(sharing_patch):
+    nano.define_with_large(sharing_patch)
+    return sharing_patch
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +117,7 @@ def test_fusing_once_more_keeps_what_the_model_computes(world):
 
 
 @pytest.mark.slow
-def test_generated_plans_go_on_from_what_is_there(world):
+def test_generated_plans_resume_from_what_is_there(world):
     how = ("--steps=S:6,M:2", "--checkpoint_every=1", "--noise=0.1", "--dropout=0.1")
     pretrain.pretrain(asked(world, "--plan=self_fusion", *how, workdir="one_by_one"))
     before = nano.content(world / "one_by_one" / "small_0" / "checkpoints")

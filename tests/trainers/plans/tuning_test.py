@@ -48,7 +48,7 @@ def test_candidates_are_multiples_of_the_arms_own():
     assert pairs == [(600, 2.0), (1800, 2.0)]
 
 
-def test_what_goes_on_is_the_best_third():
+def test_the_best_third_continues():
     plan = plans.get_plan(
         "tune", basis(tune_arms=("small_0",), tune_warmups=tuple(range(1, 11)), tune_steps=1)
     )

@@ -1,12 +1,11 @@
 """Stages that continue another one: as if it had been longer, to a goal, or not at all."""
 
-import contextlib
 import json
 
 import numpy as np
 import pytest
 
-from tests.trainers import nano
+from tests.trainers import killing, nano
 from trainers import checkpoints, pretrain
 from trainers.errors import UserError
 from trainers.files import read_json
@@ -74,7 +73,7 @@ def assert_same_state(left, right):
         np.testing.assert_array_equal(value, right[name], err_msg=name)
 
 
-def test_parts_that_go_on_end_where_one_run_ends(world):
+def test_parts_that_continue_end_where_one_run_ends(world):
     assert_same_state(world / "w" / "whole", world / "w" / "last")
 
 
@@ -89,28 +88,10 @@ def test_a_part_counts_its_own_steps_and_costs(world):
     assert parts[2]["source_steps"] == {"then": 2}
 
 
-class Killed(Exception):
-    """A process that ends."""
-
-
 @pytest.mark.slow  # loop_test.py interrupts runs
-def test_a_part_that_was_interrupted_goes_on_exactly(world, sharing_patch):
+def test_a_part_that_was_interrupted_resumes_exactly(world, sharing_patch):
     config = asked(world, workdir="w2", plan="parts")
-    save = checkpoints.Writer.save
-
-    def save_and_end(writer, step, *arguments):
-        save(writer, step, *arguments)
-        writer.wait()
-        raise Killed
-
-    kills = 0
-    with sharing_patch.context() as killing:
-        killing.setattr(checkpoints.Writer, "save", save_and_end)
-        while RunState(world / "w2").record("last") is None:
-            with contextlib.suppress(Killed):
-                pretrain.pretrain(config)
-            kills += 1
-    assert kills > 3
+    assert killing.train_through_kills(sharing_patch, config, "last") > 3
     assert_same_state(world / "w" / "last", world / "w2" / "last")
 
 
@@ -123,7 +104,7 @@ def test_it_ends_at_the_goal(world):
     assert not any(reached[:-1])
 
 
-def test_only_the_best_rival_goes_on(world):
+def test_only_the_best_rival_continues(world):
     workdir = RunState(world / "w")
     losses = {name: workdir.record(name)["loss_per_token"] for name in ("other", "whole")}
     best, worst = sorted(losses, key=losses.get)

@@ -154,11 +154,11 @@ def test_noise_and_seed_reach_the_fusion(run, tmp_path):
 
     head, query = kernel(noise="0.1", seed="1")
     same_head, same_query = kernel(noise="0.1", seed="1")
-    _, other = kernel(noise="0.1", seed="2")
+    _, reseeded = kernel(noise="0.1", seed="2")
     np.testing.assert_array_equal(query, same_query)
     np.testing.assert_array_equal(head, same_head)
-    np.testing.assert_array_equal(query[:8, :8], other[:8, :8])
-    assert (query[:8, 8:] != other[:8, 8:]).all()
+    np.testing.assert_array_equal(query[:8, :8], reseeded[:8, :8])
+    assert (query[:8, 8:] != reseeded[:8, 8:]).all()
     scale = np.sqrt(np.mean(query[:8, :8] ** 2))
     assert np.std(query[:8, 8:]) == pytest.approx(0.1 * scale, rel=0.3)
 
@@ -229,7 +229,7 @@ def test_stages_on_two_devices_are_those_on_one(tmp_path):
         timeout=300,
     )
     for name in ("small_0", "small_1", "fusion_property"):
-        two, one = (RunState(tmp_path / s).record(name) for s in ("mirrored", "one_device"))
-        assert (two["devices"], one["devices"]) == (2, 1)
-        losses = [[point["loss"] for point in record["curve"]] for record in (two, one)]
+        records = [RunState(tmp_path / s).record(name) for s in ("mirrored", "one_device")]
+        assert [record["devices"] for record in records] == [2, 1]
+        losses = [[point["loss"] for point in record["curve"]] for record in records]
         np.testing.assert_allclose(*losses, rtol=1e-4)

@@ -1,6 +1,5 @@
 """Stages after a fusion: optimizer state, schedule, blocks, growing axes, depth; as trained."""
 
-import contextlib
 import dataclasses
 import json
 import shutil
@@ -10,8 +9,8 @@ import pytest
 
 import keras_fusion as kf
 from keras_fusion.schedules import InverseSquareRoot
-from tests.trainers import nano
-from trainers import checkpoints, pretrain
+from tests.trainers import killing, nano
+from trainers import pretrain
 from trainers.checkpoints import models
 from trainers.engines.state import state_variables
 from trainers.errors import UserError
@@ -23,7 +22,7 @@ from trainers.runs.state import RunState
 from trainers.training.optimizers import OPTIMIZERS
 
 RATE = {"warmup_steps": 2, "learning_rate_scale": 0.1, "noise": 0}
-GOES_ON = {"optimizer_state": "grown", "schedule": "continue"}
+CONTINUES = {"optimizer_state": "grown", "schedule": "continue"}
 UNEQUAL = {"fill": "copies", "asymmetry": 0.2}
 
 
@@ -36,9 +35,9 @@ PLAN = {
     "name": "mine",
     "stages": [
         {"name": "small", "size": "S", "settings": {"steps": 4, **RATE}},
-        fused("kept", "small", "M", **GOES_ON, rewarmup_steps=2, dropout=0.1, **UNEQUAL),
-        fused("mlp", "small", "S", grow="mlp", **GOES_ON),
-        fused("rest", "mlp", "M", grow="hidden+heads", **GOES_ON),
+        fused("kept", "small", "M", **CONTINUES, rewarmup_steps=2, dropout=0.1, **UNEQUAL),
+        fused("mlp", "small", "S", grow="mlp", **CONTINUES),
+        fused("rest", "mlp", "M", grow="hidden+heads", **CONTINUES),
         fused("stacked", "small", "M", init="stacked", schedule="continue"),
     ],
 }
@@ -109,11 +108,11 @@ def test_the_optimizer_keeps_its_step_count(world):
     ("source", "fixed", "iterations", "position"),
     [
         ("small", {}, 0, 0),
-        ("small", GOES_ON, 4, 4),
+        ("small", CONTINUES, 4, 4),
         ("small", {"schedule": "continue"}, 0, 4),
         ("small", {"optimizer_state": "grown_first"}, 4, 0),
-        ("small", GOES_ON | {"learning_rate_offset": 3}, 4, 7),
-        ("rest", GOES_ON, 10, 10),
+        ("small", CONTINUES | {"learning_rate_offset": 3}, 4, 7),
+        ("rest", CONTINUES, 10, 10),
         # A source with a fresh optimizer whose own schedule continues another one.
         ("stacked", {"schedule": "continue"}, 0, 7),
     ],
@@ -129,7 +128,7 @@ def test_the_learning_rate_is_that_of_the_source_or_of_a_new_run(
 
 
 def test_the_learning_rate_rises_onto_the_continued_schedule(world):
-    start, resolved = start_of(world, rewarmup_steps=2, **GOES_ON)
+    start, resolved = start_of(world, rewarmup_steps=2, **CONTINUES)
     rate = starts.learning_rate(resolved, start)
     expected = [plain(4) / 2, plain(5), plain(6)]
     assert [float(rate(4 + step)) for step in range(3)] == pytest.approx(expected)
@@ -142,9 +141,9 @@ def test_the_learning_rate_rises_onto_the_continued_schedule(world):
 def test_only_blocks_that_are_kept_have_state(world):
     start, _ = start_of(world, optimizer_state="grown_first")
     name = "optimizer/encoder/block_0/self_attention/query/kernel/v"
-    own = models.find_checkpoint(world / "w" / "small").training[name]
-    rows, columns = own.shape
-    np.testing.assert_allclose(start.state[name][:rows, :columns], own / 4)
+    slots = models.find_checkpoint(world / "w" / "small").training[name]
+    rows, columns = slots.shape
+    np.testing.assert_allclose(start.state[name][:rows, :columns], slots / 4)
     assert not start.state[name][rows:].any() and not start.state[name][:, columns:].any()
 
 
@@ -183,30 +182,12 @@ def test_models_between_the_sizes(world):
     assert workdir.stage("mlp")["identity"]["model.intermediate_dim"] == 32
 
 
-class Killed(Exception):
-    """A process that ends."""
-
-
 @pytest.mark.slow  # loop_test.py interrupts runs
 def test_a_stage_that_was_interrupted_ends_as_one_that_was_not(world, patch):
     shutil.copytree(world / "w", world / "w2")
     shutil.rmtree(world / "w2" / "kept")
     config = asked(world, "--stage=kept", workdir="w2")
-    save = checkpoints.Writer.save
-
-    def save_and_end(writer, step, *arguments):
-        save(writer, step, *arguments)
-        writer.wait()
-        raise Killed
-
-    kills = 0
-    with patch.context() as killing:
-        killing.setattr(checkpoints.Writer, "save", save_and_end)
-        while RunState(world / "w2").record("kept") is None:
-            with contextlib.suppress(Killed):
-                pretrain.pretrain(config)
-            kills += 1
-    assert kills > 1
+    assert killing.train_through_kills(patch, config, "kept") > 1
     left, right = (models.find_checkpoint(world / w / "kept").state() for w in ("w", "w2"))
     assert left.keys() == right.keys()
     for path, value in left.items():

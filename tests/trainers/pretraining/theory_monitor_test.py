@@ -9,8 +9,8 @@ import pytest
 
 import keras_fusion as kf
 from keras_fusion.theory.monitors import NAMES
-from tests.trainers import nano
-from trainers import checkpoints, pretrain
+from tests.trainers import killing, nano
+from trainers import pretrain
 from trainers.checkpoints.models import load_model
 from trainers.data.batches import PretrainingBatches
 from trainers.errors import UserError
@@ -80,23 +80,10 @@ def test_numbers_are_those_of_the_models_that_were_saved(world):
             assert line[name] == pytest.approx(expected[name], rel=1e-4), name
 
 
-class Killed(Exception):
-    """A process that ends."""
-
-
 @pytest.mark.slow  # measurements_test.py kills runs with measurements
 def test_a_stage_that_was_killed_has_the_same_lines(world, patch):
-    save = checkpoints.Writer.save
-
-    def save_and_end(writer, step, *arguments):
-        save(writer, step, *arguments)
-        writer.wait()
-        if step == 2:
-            raise Killed
-
     shutil.copytree(world / "w", world / "w2", ignore=shutil.ignore_patterns("self_fusion"))
-    with patch.context() as killing, pytest.raises(Killed):
-        killing.setattr(checkpoints.Writer, "save", save_and_end)
+    with killing.killed_after_saving(patch, step=2), pytest.raises(killing.Killed):
         pretrain.pretrain(asked(world, workdir="w2"))
     pretrain.pretrain(asked(world, workdir="w2"))
     resumed, expected = (lines_of(world / w / "self_fusion") for w in ("w2", "w"))

@@ -139,7 +139,7 @@ def test_guards_withhold_the_ratio_of_a_baseline_that_ran_on(tmp_path):
     assert words in caption(small, others[0], others[1], longer)
 
 
-def test_what_goes_on_is_no_arm(run):
+def test_a_stage_that_continues_is_no_arm(run):
     assert [c.plan for c in comparisons.compare(run)] == ["self_fusion", "self_fusion_r2"]
 
 
@@ -179,7 +179,7 @@ def test_what_varies_a_stage_is_no_arm(tmp_path):
     assert shown == {"small_0", "baseline", "self_fusion", "baseline_longer"}
 
 
-def test_what_goes_on_is_drawn_behind_its_start(run):
+def test_a_stage_that_continues_is_drawn_behind_its_start(run):
     lines = figures.curves(run, "steps", comparisons.compare(run))["series"]
     longer = next(line for line in lines if line["stage"] == "baseline_longer")
     assert longer["x"][:2] == [1000, 1100]

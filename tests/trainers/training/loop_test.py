@@ -200,11 +200,11 @@ def test_only_the_chief_writes_and_all_ask_alike(tmp_path, whole):
 
 
 def test_device_seconds_count_every_device(tmp_path):
-    one, _ = support.run(tmp_path / "one", steps=10, engine=Hosts(True))
+    result, _ = support.run(tmp_path / "one", steps=10, engine=Hosts(True))
     lines = read_metrics(tmp_path / "one" / "metrics.jsonl")
     line = next(line for line in lines if line["kind"] == "train")
     seconds = 10 * support.COSTS.tokens_per_step / line["tokens_per_second"]
-    assert one.device_seconds == pytest.approx(8 * seconds)
+    assert result.device_seconds == pytest.approx(8 * seconds)
 
 
 def test_which_checkpoints_stay(tmp_path):
@@ -278,7 +278,7 @@ def test_damaged_newest_checkpoint(tmp_path, whole):
         assert checkpoints.latest(tmp_path / "checkpoints").step == 40
 
 
-def test_a_longer_run_goes_on(tmp_path):
+def test_a_longer_run_resumes(tmp_path):
     support.run(tmp_path, steps=10)
     result, _ = support.run(tmp_path, steps=20)
     assert [point["step"] for point in result.curve] == [0, 10, 20]
