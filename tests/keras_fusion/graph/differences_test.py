@@ -8,39 +8,7 @@ from keras import layers, ops
 import keras_fusion as kf
 from keras_fusion.layers import FusableMultiHeadAttention
 from tests.keras_fusion.fusion_contract import numpy
-
-RNG = np.random.default_rng(0)
-
-
-def randomised(model, seed):
-    rng = np.random.default_rng(seed)
-    model.set_weights([rng.normal(0.2, 0.5, weight.shape) for weight in model.get_weights()])
-    return model
-
-
-def stacked(*stack, inputs=(6,), seed=0):
-    return randomised(keras.Sequential([keras.Input(inputs), *stack]), seed)
-
-
-def graph(function, *shapes, seed=0):
-    inputs = [keras.Input(shape) for shape in shapes]
-    return randomised(keras.Model(inputs, function(*inputs)), seed)
-
-
-def check_mean(sources, atol=1e-5, **options):
-    """Fuses, and compares the outputs with the sources' mean on random inputs."""
-    fused = kf.fuse(sources, **options)
-    # Two rows, as in the check of a fusion: JAX then compiles every operation once.
-    batch = [
-        RNG.normal(size=(2, *(size or 4 for size in tensor.shape[1:]))).astype("float32")
-        for tensor in sources[0].inputs
-    ]
-    batch = batch if len(batch) > 1 else batch[0]
-    outputs = [keras.tree.flatten(model(batch, training=False)) for model in (fused, *sources)]
-    for result, *expected in zip(*outputs, strict=True):
-        mean = np.mean([numpy(output) for output in expected], 0)
-        np.testing.assert_allclose(numpy(result), mean, atol=atol)
-    return fused
+from tests.keras_fusion.graph.networks import check_mean, graph, randomised, stacked
 
 
 @pytest.mark.one_backend

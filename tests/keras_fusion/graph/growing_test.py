@@ -8,16 +8,9 @@ from keras import layers
 import keras_fusion as kf
 from keras_fusion.errors import FusionError, SymmetryWarning
 from tests.keras_fusion.fusion_contract import EAGERLY, numpy, random_inputs
+from tests.keras_fusion.graph.networks import randomised
 
 pytestmark = pytest.mark.filterwarnings("ignore::keras_fusion.errors.SymmetryWarning")
-
-
-def randomised(model):
-    rng = np.random.default_rng(0)
-    for variable in model.weights:
-        value = rng.normal(0.0, 0.5, variable.shape)
-        variable.assign(np.abs(value) + 0.1 if "variance" in variable.path else value)
-    return model
 
 
 def perceptron():

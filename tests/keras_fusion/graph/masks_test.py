@@ -7,7 +7,7 @@ from keras import layers, ops
 
 import keras_fusion as kf
 from tests.keras_fusion.fusion_contract import numpy
-from tests.keras_fusion.graph.differences_test import randomised
+from tests.keras_fusion.graph.networks import randomised
 
 pytestmark = [
     pytest.mark.one_backend,

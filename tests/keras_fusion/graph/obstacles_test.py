@@ -8,8 +8,7 @@ import pytest
 from keras import layers, ops
 
 import keras_fusion as kf
-from tests.keras_fusion.graph.differences_test import check_mean, graph
-from tests.keras_fusion.graph.edge_cases_test import pair
+from tests.keras_fusion.graph.networks import check_mean, graph, pair
 
 pytestmark = pytest.mark.one_backend
 

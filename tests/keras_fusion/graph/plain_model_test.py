@@ -7,7 +7,7 @@ from keras import layers
 
 import keras_fusion as kf
 from tests.keras_fusion.fusion_contract import numpy, random_inputs
-from tests.keras_fusion.graph.differences_test import randomised
+from tests.keras_fusion.graph.networks import randomised
 
 IMAGES = random_inputs([(8, 6, 6, 1)])[0]
 LABELS = np.arange(8) % 3
