@@ -155,6 +155,15 @@ def views(file: BinaryIO):
     return arrays
 
 
+def sync(path):
+    """Makes a folder's entries outlive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _parse(text):
     """A header's JSON, in which a name stands once: the package does not refuse others."""
 

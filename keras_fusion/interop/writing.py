@@ -63,9 +63,9 @@ def new_folder(path):
     try:
         beside.mkdir(parents=True)
         yield beside
-        _sync(beside)
+        tensors.sync(beside)
         beside.rename(path)
-        _sync(path.absolute().parent)
+        tensors.sync(path.absolute().parent)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         for parent in parents:
@@ -142,12 +142,3 @@ def write_text(path, text):
 def nbytes(array):
     """Bytes of an array, also of one that is computed when it is read."""
     return math.prod(array.shape) * array.dtype.itemsize
-
-
-def _sync(path):
-    """Makes a folder's entries outlive a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -134,15 +134,6 @@ def damaged(path: pathlib.Path, fault: str) -> UserError:
     return UserError("a whole checkpoint", f"{path} with {fault}", "Use another checkpoint")
 
 
-def sync(path: str | os.PathLike) -> None:
-    """Makes a folder's entries outlive a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 # Asked for at every checkpoint, and every package's metadata is a file.
 _versions = functools.cache(installed_versions)
 

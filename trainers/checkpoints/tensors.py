@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_fusion.errors import FusionError
 from keras_fusion.interop.tensors import Digest as Digest
+from keras_fusion.interop.tensors import sync as sync
 from keras_fusion.interop.tensors import views
 from keras_fusion.interop.tensors import write as write
 from trainers import files

@@ -28,7 +28,6 @@ from trainers.checkpoints.format import (
     Manifest,
     step_folder,
     step_folders,
-    sync,
     write_manifest,
 )
 from trainers.checkpoints.keep import Keep, good_scores
@@ -78,7 +77,7 @@ def _write_files(
         of_files[file][name.removeprefix(MODEL_PREFIX)] = value
     digests = {name: tensors.write(beside / name, arrays) for name, arrays in of_files.items()}
     write_manifest(beside, Manifest(step, dict(config), digests, _finite(score)))
-    sync(beside)
+    tensors.sync(beside)
 
 
 def _put_in_place(beside: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
@@ -86,7 +85,7 @@ def _put_in_place(beside: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
     if os.path.lexists(target):
         os.rename(target, target.with_name(_aside(target.name + REPLACED)))
     os.rename(beside, target)
-    sync(target.parent)
+    tensors.sync(target.parent)
     for _, path in step_folders(target.parent):
         if path.name.startswith(target.name + REPLACED):
             _remove(path)
@@ -197,7 +196,7 @@ def _make_folder(folder: pathlib.Path) -> None:
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        sync(folder.parent)
+        tensors.sync(folder.parent)
 
 
 def _aside(name: str) -> str:

@@ -12,12 +12,6 @@ from keras_fusion import interop
 from keras_fusion.interop import verifying
 from tests.keras_fusion.interop import tiny_folders as tiny
 
-
-@pytest.fixture
-def gpt2(tmp_path):
-    return tiny.write(tmp_path / "gpt2", tiny.GPT2, tiny.gpt2())
-
-
 CONFIGURATIONS = {
     "quantised": ({"quantization_config": "gptq"}, "quantised by some method"),
     "a list": ({"hidden_size": [6]}, r"positive integer.*hidden_size=\[6\]"),

@@ -1,4 +1,4 @@
-"""Folders of transformers fused from file to file: values, files, and what is refused."""
+"""Folders of transformers fused from file to file: values and files."""
 
 import hashlib
 import json
@@ -17,25 +17,6 @@ TOKENS = [3, 0, 6, 2]
 ATTENTION = "model.layers.0.self_attn"
 
 
-@pytest.fixture
-def gpt2(tmp_path):
-    return tiny.write(tmp_path / "gpt2", tiny.GPT2, tiny.gpt2())
-
-
-@pytest.fixture
-def llamas(tmp_path):
-    return [
-        tiny.write(tmp_path / name, tiny.LLAMA, tiny.llama(seed)) for seed, name in enumerate("ab")
-    ]
-
-
-def fused(tmp_path, sources, name="fused", **options):
-    """Configuration and weights of the written fusion."""
-    written = {key: options.pop(key) for key in ("max_shard_size", "check") if key in options}
-    interop.plan_fusion(sources, **options).write(tmp_path / name, **written)
-    return tiny.read(tmp_path / name)
-
-
 def block_diagonal(*arrays):
     rows = [np.zeros((len(a), sum(b.shape[1] for b in arrays)), a.dtype) for a in arrays]
     start = 0
@@ -50,7 +31,7 @@ def block_diagonal(*arrays):
 def test_a_gpt2_fused_with_itself_computes_what_it_did(tmp_path, prefix, copies):
     source = tiny.gpt2(prefix=prefix)
     folder = tiny.write(tmp_path / "a", tiny.GPT2, source)
-    config, arrays = fused(tmp_path, [folder] * copies)
+    config, arrays = tiny.fused(tmp_path, [folder] * copies)
     assert config["n_embd"] == copies * tiny.HIDDEN and config["n_head"] == copies * tiny.HEADS
     assert config["n_inner"] == copies * 4 * tiny.HIDDEN
     expected = tiny.gpt2_logits(source, tiny.HEADS, TOKENS)
@@ -59,7 +40,7 @@ def test_a_gpt2_fused_with_itself_computes_what_it_did(tmp_path, prefix, copies)
 
 
 def test_only_the_mlps_grow(tmp_path, gpt2):
-    config, arrays = fused(tmp_path, [gpt2], grow={"mlp": 3})
+    config, arrays = tiny.fused(tmp_path, [gpt2], grow={"mlp": 3})
     assert config["n_inner"] == 12 * tiny.HIDDEN and config["n_embd"] == tiny.HIDDEN
     expected = tiny.gpt2_logits(tiny.gpt2(), tiny.HEADS, TOKENS)
     logits = tiny.gpt2_logits(arrays, tiny.HEADS, TOKENS)
@@ -67,7 +48,7 @@ def test_only_the_mlps_grow(tmp_path, gpt2):
 
 
 def test_by_the_rule_the_weights_are_those_of_the_paper(tmp_path, llamas):
-    config, arrays = fused(tmp_path, llamas, norm="rule")
+    config, arrays = tiny.fused(tmp_path, llamas, norm="rule")
     sizes = {"hidden_size": 12, "num_attention_heads": 8, "num_key_value_heads": 4}
     assert config == tiny.LLAMA | sizes | {"intermediate_size": 20}
     a, b = tiny.llama(0), tiny.llama(1)
@@ -83,15 +64,15 @@ def test_by_the_rule_the_weights_are_those_of_the_paper(tmp_path, llamas):
 
 def test_sources_may_have_other_widths_and_weights(tmp_path, llamas):
     wide = tiny.LLAMA | {"hidden_size": 9, "num_attention_heads": 6, "num_key_value_heads": 3}
-    other = tiny.write(tmp_path / "c", wide, tiny.llama(2, wide))
-    config, arrays = fused(tmp_path, [llamas[0], other], norm="rule", weights=(0.25, 0.75))
+    wider = tiny.write(tmp_path / "c", wide, tiny.llama(2, wide))
+    config, arrays = tiny.fused(tmp_path, [llamas[0], wider], norm="rule", weights=(0.25, 0.75))
     assert config["hidden_size"] == 15 and config["num_attention_heads"] == 10
     heads = tiny.llama(0)["lm_head.weight"] / 4, tiny.llama(2, wide)["lm_head.weight"] * 0.75
     np.testing.assert_allclose(arrays["lm_head.weight"], np.concatenate(heads, -1), rtol=1e-6)
 
 
 def test_the_head_that_is_the_embedding_keeps_its_scale_in_the_last_norm(tmp_path, gpt2):
-    _, arrays = fused(tmp_path, [gpt2, gpt2])
+    _, arrays = tiny.fused(tmp_path, [gpt2, gpt2])
     source = tiny.gpt2()
     for kind in ("weight", "bias"):
         name = f"transformer.ln_f.{kind}"
@@ -100,16 +81,16 @@ def test_the_head_that_is_the_embedding_keeps_its_scale_in_the_last_norm(tmp_pat
 
 def test_t5_of_both_versions(tmp_path):
     first = tiny.write(tmp_path / "v1_0", tiny.T5, tiny.t5())
-    config, arrays = fused(tmp_path, [first, first], "wide_v1_0")
+    config, arrays = tiny.fused(tmp_path, [first, first], "wide_v1_0")
     norm = "decoder.final_layer_norm.weight"
     # Logits are multiplied with 1/√hidden, and the hidden size doubles.
     expected = np.tile(tiny.t5()[norm], 2) * 2**0.5 / 2
     np.testing.assert_allclose(arrays[norm], expected, rtol=1e-6)
     assert config["scale_decoder_outputs"] is True and "lm_head.weight" not in arrays
 
-    own = tiny.T5 | {"tie_word_embeddings": False}
-    second = tiny.write(tmp_path / "v1_1", own, tiny.t5(has_head=True))
-    config, arrays = fused(tmp_path, [second, second], "wide_v1_1")
+    untied = tiny.T5 | {"tie_word_embeddings": False}
+    second = tiny.write(tmp_path / "v1_1", untied, tiny.t5(has_head=True))
+    config, arrays = tiny.fused(tmp_path, [second, second], "wide_v1_1")
     source = tiny.t5(has_head=True)
     np.testing.assert_array_equal(arrays[norm], np.tile(source[norm], 2))
     np.testing.assert_array_equal(
@@ -123,7 +104,7 @@ def test_gemmas_norms_scale_by_one_more_than_their_weight(tmp_path):
     source = tiny.llama()
     del source["lm_head.weight"]
     folder = tiny.write(tmp_path / "a", config, source)
-    _, arrays = fused(tmp_path, [folder, folder])
+    _, arrays = tiny.fused(tmp_path, [folder, folder])
     name = "model.norm.weight"
     expected = (1 + np.tile(source[name], 2)) * 2**0.5 / 2 - 1
     np.testing.assert_allclose(arrays[name], expected, rtol=1e-6, atol=1e-6)
@@ -135,8 +116,8 @@ def test_gemmas_norms_scale_by_one_more_than_their_weight(tmp_path):
 def test_shards_come_and_go(tmp_path, shards):
     source = tiny.llama()
     folder = tiny.write(tmp_path / "a", tiny.LLAMA, source, shards=shards)
-    _, whole = fused(tmp_path, [folder, folder], "whole")
-    _, arrays = fused(tmp_path, [folder, folder], "parts", max_shard_size=2000)
+    _, whole = tiny.fused(tmp_path, [folder, folder], "whole")
+    _, arrays = tiny.fused(tmp_path, [folder, folder], "parts", max_shard_size=2000)
     assert (tmp_path / "whole" / "model.safetensors").exists()
     files = sorted(path.name for path in (tmp_path / "parts").glob("*.safetensors"))
     assert len(files) > 1 and files[0] == f"model-00001-of-{len(files):05d}.safetensors"
@@ -163,7 +144,7 @@ def test_names_of_old_files(tmp_path):
         "embeddings.LayerNorm.beta": np.arange(6, dtype="float32"),
     }
     folder = tiny.write(tmp_path / "a", config, arrays)
-    _, wide = fused(tmp_path, [folder, folder])
+    _, wide = tiny.fused(tmp_path, [folder, folder])
     name = "embeddings.LayerNorm.weight"
     np.testing.assert_array_equal(wide[name], np.tile(np.arange(6), 2))
     assert "embeddings.LayerNorm.bias" in wide and len(wide) == 3
@@ -173,7 +154,7 @@ def test_a_copy_of_the_embedding_is_no_head_of_its_own(tmp_path):
     source = tiny.gpt2()
     copy = source | {"lm_head.weight": source["transformer.wte.weight"].copy()}
     folder = tiny.write(tmp_path / "a", tiny.GPT2, copy)
-    config, arrays = fused(tmp_path, [folder, folder])
+    config, arrays = tiny.fused(tmp_path, [folder, folder])
     assert "lm_head.weight" not in arrays and "tie_word_embeddings" not in config
     norm = "transformer.ln_f.weight"
     np.testing.assert_array_equal(arrays[norm], np.tile(source[norm], 2) / 2)
@@ -181,8 +162,8 @@ def test_a_copy_of_the_embedding_is_no_head_of_its_own(tmp_path):
     stale = tiny.write(tmp_path / "b", tiny.GPT2, copy)
     with pytest.raises(kf.FusionError, match="ties `lm_head.weight` to the embedding"):
         interop.plan_fusion([stale, stale])
-    own = tiny.write(tmp_path / "c", tiny.GPT2 | {"tie_word_embeddings": False}, copy)
-    config, arrays = fused(tmp_path, [own, own], "own")
+    untied = tiny.write(tmp_path / "c", tiny.GPT2 | {"tie_word_embeddings": False}, copy)
+    config, arrays = tiny.fused(tmp_path, [untied, untied], "own")
     assert config["tie_word_embeddings"] is False
     np.testing.assert_array_equal(arrays["lm_head.weight"], np.tile(copy["lm_head.weight"], 2) / 2)
     np.testing.assert_array_equal(arrays[norm], np.tile(source[norm], 2))
@@ -237,7 +218,7 @@ def test_balanced_noise_of_copies_is_exact_and_the_card_says_so(tmp_path, gpt2):
 
 
 def test_the_card_says_what_is_not_exact(tmp_path, llamas):
-    fused(tmp_path, llamas, norm="rule")
+    tiny.fused(tmp_path, llamas, norm="rule")
     card = (tmp_path / "fused" / "README.md").read_text()
     assert "It is not exact" in card and "vocabularies were not compared" in card
 
@@ -273,10 +254,10 @@ def test_what_a_killed_fusion_left_is_replaced(tmp_path, gpt2):
     left = tmp_path / ".fused.partial"
     left.mkdir()
     (left / "model.safetensors").write_bytes(b"half")
-    fused(tmp_path, [gpt2, gpt2])
+    tiny.fused(tmp_path, [gpt2, gpt2])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fused", "gpt2"]
     with pytest.raises(kf.FusionError, match="new or empty folder"):
-        fused(tmp_path, [gpt2, gpt2])
+        tiny.fused(tmp_path, [gpt2, gpt2])
 
 
 _KILLED = """
@@ -301,158 +282,5 @@ def test_a_killed_fusion_leaves_nothing_that_looks_finished(tmp_path, gpt2):
         process.kill()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".fused.partial", "gpt2"]
     assert not interop.is_folder(tmp_path / "fused")
-    fused(tmp_path, [gpt2, gpt2])
+    tiny.fused(tmp_path, [gpt2, gpt2])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fused", "gpt2"]
-
-
-def test_vocabularies_are_compared_piece_by_piece(tmp_path):
-    def folder(name, **files):
-        return tiny.write(tmp_path / name, tiny.LLAMA, tiny.llama(), files=files)
-
-    def tokenizer(pieces, **more):
-        return json.dumps({"model": {"vocab": pieces}, **more})
-
-    a = folder("a", **{"tokenizer.json": tokenizer({"x": 0, "y": 1})})
-    same = folder("b", **{"tokenizer.json": tokenizer({"y": 1, "x": 0}, version="2")})
-    other = folder("c", **{"tokenizer.json": tokenizer({"x": 0, "z": 1})})
-    pairs = folder("d", **{"tokenizer.json": tokenizer([["x", -1.0], ["z", -2.0]])})
-    assert "not compared" not in interop.plan_fusion([a, same], norm="rule").describe()
-    for wrong in (other, pairs):
-        with pytest.raises(kf.FusionError, match="piece 1 is 'y' in .*, 'z' in"):
-            interop.plan_fusion([a, wrong], norm="rule")
-    lines = folder("e", **{"vocab.txt": "x\ny\n"}), folder("f", **{"vocab.txt": "x\nq\n"})
-    with pytest.raises(kf.FusionError, match="piece 1 is 'y' in .*, 'q' in"):
-        interop.plan_fusion(lines, norm="rule")
-    assert "not compared" in interop.plan_fusion([a, lines[0]], norm="rule").describe()
-
-
-def test_different_models_need_the_rule(llamas):
-    with pytest.raises(kf.FusionError, match="norm='property'; give norm='rule'"):
-        interop.plan_fusion(llamas)
-
-
-def test_float16_does_not_overflow_in_silence(tmp_path):
-    sources = []
-    for name, value in (("a", 60000), ("b", 1)):
-        arrays = {key: array.astype("float16") for key, array in tiny.t5().items()}
-        arrays["decoder.final_layer_norm.weight"][:] = value
-        sources.append(tiny.write(tmp_path / name, tiny.T5, arrays))
-    # The last norm is multiplied with √2 and the source's weight.
-    small, large = ((0.4, 0.6), (0.9, 0.1))
-    _, arrays = fused(tmp_path, sources, norm="rule", weights=small)
-    norm = arrays["decoder.final_layer_norm.weight"]
-    np.testing.assert_allclose(norm[[0, -1]], [60000 * 0.4 * 2**0.5, 0.6 * 2**0.5], rtol=1e-3)
-    with pytest.raises(
-        kf.FusionError, match="`decoder.final_layer_norm.weight` .* too large for float16"
-    ):
-        fused(tmp_path, sources, "large", norm="rule", weights=large)
-    assert not (tmp_path / "large").exists()
-
-
-REFUSED = {
-    "quantised": ({"quantization_config": {"quant_method": "awq"}}, {}, "quantised by awq"),
-    "no class": ({"architectures": None}, {}, "architectures=None"),
-    "unknown class": ({"architectures": ["XForY"]}, {}, "class XForY.*Give one of .*BartModel"),
-    "another size": ({"hidden_size": 8}, {}, "which config.json does not say"),
-    "no size": ({"hidden_size": None}, {}, "lacks hidden_size"),
-    "adapter": ({}, {"adapter_config.json": "{}"}, "with an adapter.*merge_and_unload"),
-    "no JSON": ({}, {"config.json": "{"}, "config.json"),
-    "damaged": ({}, {"model.safetensors": "x" * 20}, "Expected a safetensors file"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_refused_folders(tmp_path, case):
-    fields, files, message = REFUSED[case]
-    folder = tiny.write(tmp_path / "a", tiny.LLAMA | fields, tiny.llama())
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    with pytest.raises(kf.FusionError, match=message):
-        interop.plan_fusion([folder, folder])
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        ({"model.layers.0.self_attn.q_proj.lora_A.weight": (2, 6)}, "Merge the adapter"),
-        ({"model.layers.0.self_attn.gate.weight": (2, 6)}, "gate.weight` of .* not in the table"),
-    ],
-)
-def test_weights_that_no_table_names_are_refused(tmp_path, names, message):
-    more = {name: np.zeros(shape, "float32") for name, shape in names.items()}
-    folder = tiny.write(tmp_path / "a", tiny.LLAMA, tiny.llama() | more)
-    with pytest.raises(kf.FusionError, match=message):
-        interop.plan_fusion([folder, folder])
-
-
-def test_pickled_weights_are_not_opened(tmp_path):
-    folder = tiny.write(tmp_path / "a", tiny.LLAMA, tiny.llama())
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(kf.FusionError, match="pytorch_model.bin.*save_pretrained"):
-        interop.plan_fusion([folder, folder])
-
-
-MISMATCHES = {
-    "vocabulary": ({"vocab_size": 8}, "vocab_size: 7 vs 8"),
-    "size of a head": ({"head_dim": 6, "num_key_value_heads": 1, "num_attention_heads": 2}, "3 vs"),
-    "key heads": ({"num_key_value_heads": 4}, "query heads of each key head: 2 vs 1"),
-    "epsilon": ({"rms_norm_eps": 1e-5}, "rms_norm_eps: 1e-06 vs 1e-05"),
-    "rotary": ({"rope_theta": 1e6}, "rope_theta: None vs 1000000.0"),
-}
-
-
-@pytest.mark.parametrize("case", MISMATCHES)
-def test_sources_that_differ_are_refused_with_both_values(tmp_path, llamas, case):
-    fields, message = MISMATCHES[case]
-    config = tiny.LLAMA | fields
-    arrays = tiny.llama(1, config)
-    for name in ("lm_head.weight", "model.embed_tokens.weight"):
-        arrays[name] = np.zeros((config["vocab_size"], tiny.HIDDEN), "float32")
-    other = tiny.write(tmp_path / "c", config, arrays)
-    with pytest.raises(kf.FusionError, match=message):
-        interop.plan_fusion([llamas[0], other], norm="rule")
-
-
-def test_sources_of_other_classes_weights_and_types_are_refused(tmp_path, llamas):
-    mistral = tiny.LLAMA | {"architectures": ["MistralForCausalLM"]}
-    others = {
-        "of one class": (mistral, tiny.llama()),
-        "has `model.norm.bias`|has `.*`, .* lacks it": (
-            tiny.LLAMA,
-            {n: a for n, a in tiny.llama().items() if n != f"{ATTENTION}.q_proj.weight"},
-        ),
-        "of one dtype": (tiny.LLAMA, tiny.llama(dtype="float16")),
-    }
-    for number, (message, (config, arrays)) in enumerate(others.items()):
-        other = tiny.write(tmp_path / str(number), config, arrays)
-        with pytest.raises(kf.FusionError, match=message):
-            interop.plan_fusion([llamas[0], other], norm="rule")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"grow": {"heads": 2}}, "heads and hidden of .* grow together"),
-        ({"grow": {"width": 2}}, "axis `width` is none of"),
-        ({"grow": {"mlp": 1}}, "at least 2"),
-        ({"grow": {"mlp": 2}, "noise": 0.1}, "no noise"),
-        ({}, "at least two sources"),
-    ],
-)
-def test_growths_that_are_refused(gpt2, options, message):
-    with pytest.raises(kf.FusionError, match=message):
-        interop.plan_fusion([gpt2], **options)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"weights": [0.7, 0.7]}, "weights must add up to 1"),
-        ({"weights": [1.0]}, "weights must be 2 numbers"),
-        ({"norm": "batch"}, "norm must be one of"),
-        ({"noise": -1}, "noise must be a finite number"),
-    ],
-)
-def test_options_are_those_of_every_fusion(gpt2, options, message):
-    with pytest.raises(kf.FusionError, match=message):
-        interop.plan_fusion([gpt2, gpt2], **options)

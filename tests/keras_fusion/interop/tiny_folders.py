@@ -6,6 +6,8 @@ import math
 import numpy as np
 import safetensors.numpy
 
+from keras_fusion import interop
+
 VOCABULARY, HIDDEN, HEADS, HEAD, MLP, LAYERS = 7, 6, 3, 2, 10, 2
 
 GPT2 = {
@@ -176,3 +178,10 @@ def read(folder):
     for file in folder.glob("*.safetensors"):
         arrays |= safetensors.numpy.load_file(file)
     return json.loads((folder / "config.json").read_text()), arrays
+
+
+def fused(tmp_path, sources, name="fused", **options):
+    """Configuration and weights of the written fusion."""
+    written = {key: options.pop(key) for key in ("max_shard_size", "check") if key in options}
+    interop.plan_fusion(sources, **options).write(tmp_path / name, **written)
+    return read(tmp_path / name)

@@ -193,13 +193,13 @@ def test_what_is_no_regular_file_is_neither_followed_nor_waited_for(path, name, 
 
 @pytest.mark.parametrize("kind", ["fifo", "file", "dangling link", "link to itself"])
 def test_what_is_called_like_a_checkpoint_and_is_no_folder(path, kind):
-    other = path.parent / "step_00000009"
+    newer = path.parent / "step_00000009"
     if kind == "fifo":
-        os.mkfifo(other)
+        os.mkfifo(newer)
     elif kind == "file":
-        other.write_bytes(b"{}")
+        newer.write_bytes(b"{}")
     else:
-        other.symlink_to(other if kind == "link to itself" else "nowhere")
+        newer.symlink_to(newer if kind == "link to itself" else "nowhere")
     with pytest.warns(checkpoints.CheckpointWarning, match="step_00000009"):
         assert checkpoints.latest(path.parent).step == 5
 
