@@ -20,13 +20,13 @@ BERT = register(
         transformers=Names(
             ("BertModel", "BertForMaskedLM", "BertForSequenceClassification"),
             weights=common.ENCODER
-            | {
-                "cls.predictions.transform.dense.weight": "hidden' +hidden",
-                "cls.predictions.transform.dense.bias": "hidden'",
-                "cls.predictions.bias": "vocabulary",
-                "cls.predictions.decoder.weight": "vocabulary +hidden",
-                "cls.predictions.decoder.bias": "vocabulary",
-            },
+            | {"cls.predictions.bias": "vocabulary"}
+            | common.dense(
+                {
+                    "cls.predictions.transform.dense.": "hidden' +hidden",
+                    "cls.predictions.decoder.": "vocabulary +hidden",
+                }
+            ),
             sizes=common.ENCODER_SIZES,
             head=("cls.predictions.decoder.weight",),
             readout=("cls.predictions.transform.LayerNorm.*",),
@@ -41,19 +41,16 @@ ROBERTA = register(
         transformers=Names(
             ("RobertaModel", "RobertaForMaskedLM", "RobertaForSequenceClassification"),
             weights=common.ENCODER
-            | {
-                "lm_head.dense.weight": "hidden' +hidden",
-                "lm_head.dense.bias": "hidden'",
-                "lm_head.layer_norm.weight": "norm: hidden",
-                "lm_head.layer_norm.bias": "norm: hidden",
-                "lm_head.bias": "vocabulary",
-                "lm_head.decoder.weight": "vocabulary +hidden",
-                "lm_head.decoder.bias": "vocabulary",
-                "classifier.dense.weight": "hidden' +hidden",
-                "classifier.dense.bias": "hidden'",
-                "classifier.out_proj.weight": "classes +hidden",
-                "classifier.out_proj.bias": "classes",
-            },
+            | {"lm_head.bias": "vocabulary"}
+            | common.dense(
+                {
+                    "lm_head.dense.": "hidden' +hidden",
+                    "lm_head.layer_norm.": "norm: hidden",
+                    "lm_head.decoder.": "vocabulary +hidden",
+                    "classifier.dense.": "hidden' +hidden",
+                    "classifier.out_proj.": "classes +hidden",
+                }
+            ),
             sizes=common.ENCODER_SIZES,
             head=("lm_head.decoder.weight",),
             readout=("lm_head.layer_norm.*",),
@@ -73,28 +70,20 @@ DISTILBERT = register(
                 "**embeddings.position_ids": "kept",
                 "**LayerNorm.*": "norm: hidden",
                 "**layer_norm.*": "norm: hidden",
-                **{
-                    f"**attention.{name}_lin.{kind}": line
-                    for name in "qkv"
-                    for kind, line in (
-                        ("weight", "heads*head_dim +hidden"),
-                        ("bias", "heads*head_dim"),
-                    )
-                },
-                "**attention.out_lin.weight": "hidden +heads*head_dim",
-                "**attention.out_lin.bias": "hidden",
-                "**ffn.lin1.weight": "mlp +hidden",
-                "**ffn.lin1.bias": "mlp",
-                "**ffn.lin2.weight": "hidden +mlp",
-                "**ffn.lin2.bias": "hidden",
-                "vocab_transform.weight": "hidden' +hidden",
-                "vocab_transform.bias": "hidden'",
-                "vocab_projector.weight": "vocabulary +hidden",
-                "vocab_projector.bias": "vocabulary",
-                "pre_classifier.weight": "hidden' +hidden",
-                "pre_classifier.bias": "hidden'",
-                "classifier.weight": "classes +hidden",
-                "classifier.bias": "classes",
+                **common.dense(
+                    {
+                        "**attention.q_lin.": "heads*head_dim +hidden",
+                        "**attention.k_lin.": "heads*head_dim +hidden",
+                        "**attention.v_lin.": "heads*head_dim +hidden",
+                        "**attention.out_lin.": "hidden +heads*head_dim",
+                        "**ffn.lin1.": "mlp +hidden",
+                        "**ffn.lin2.": "hidden +mlp",
+                        "vocab_transform.": "hidden' +hidden",
+                        "vocab_projector.": "vocabulary +hidden",
+                        "pre_classifier.": "hidden' +hidden",
+                        "classifier.": "classes +hidden",
+                    }
+                ),
             },
             sizes={"hidden": ("dim",), "heads": ("n_heads",), "mlp": ("hidden_dim",)},
             head=("vocab_projector.weight",),

@@ -61,7 +61,7 @@ def vocabulary_mismatches(tokenizers):
     Args:
         tokenizers: Tokenizer of each source; None where it has none.
     """
-    tokenizers = {index: one for index, one in enumerate(tokenizers) if one is not None}
+    tokenizers = {index: t for index, t in enumerate(tokenizers) if t is not None}
     messages = []
     if len(set(map(id, tokenizers.values()))) < 2:
         return messages

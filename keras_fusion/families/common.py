@@ -1,30 +1,39 @@
 """Names that several families share."""
 
+
+def dense(layers, weight="weight"):
+    """Weights and biases of layers: a bias has the axes over which its layer does not sum.
+
+    Args:
+        layers: `{pattern: axes}` of their weights, the pattern with the separator at its end.
+        weight: Name of a weight.
+
+    Examples:
+        >>> dense({"**.fc1.": "mlp +hidden"})
+        {'**.fc1.weight': 'mlp +hidden', '**.fc1.bias': 'mlp'}
+    """
+    rows = {f"{pattern}{weight}": axes for pattern, axes in layers.items()}
+    for pattern, axes in layers.items():
+        rows[f"{pattern}bias"] = " ".join(a for a in axes.split() if not a.startswith("+"))
+    return rows
+
+
 # KerasHub's TransformerEncoder and TransformerDecoder, and what else calls its parts so.
-ATTENTION = {
-    "**/query/kernel": "+hidden heads head_dim",
-    "**/key/kernel": "+hidden heads head_dim",
-    "**/value/kernel": "+hidden heads head_dim",
-    "**/query/bias": "heads head_dim",
-    "**/key/bias": "heads head_dim",
-    "**/value/bias": "heads head_dim",
-    "**/attention_output/kernel": "+heads +head_dim hidden",
-    "**/attention_output/bias": "hidden",
-    "**seed_generator_state": "kept",
-}
-GROUPED_ATTENTION = ATTENTION | {
-    "**/key/kernel": "+hidden key_heads head_dim",
-    "**/value/kernel": "+hidden key_heads head_dim",
-    "**/key/bias": "key_heads head_dim",
-    "**/value/bias": "key_heads head_dim",
-}
-FEEDFORWARD = {
-    "**/feedforward_intermediate_dense/kernel": "+hidden mlp",
-    "**/feedforward_intermediate_dense/bias": "mlp",
-    "**/feedforward_gate_dense/kernel": "+hidden mlp",
-    "**/feedforward_output_dense/kernel": "+mlp hidden",
-    "**/feedforward_output_dense/bias": "hidden",
-}
+ATTENTION = {"**seed_generator_state": "kept"} | dense(
+    {f"**/{name}/": "+hidden heads head_dim" for name in ("query", "key", "value")}
+    | {"**/attention_output/": "+heads +head_dim hidden"},
+    "kernel",
+)
+GROUPED_ATTENTION = ATTENTION | dense(
+    {f"**/{name}/": "+hidden key_heads head_dim" for name in ("key", "value")}, "kernel"
+)
+FEEDFORWARD = {"**/feedforward_gate_dense/kernel": "+hidden mlp"} | dense(
+    {
+        "**/feedforward_intermediate_dense/": "+hidden mlp",
+        "**/feedforward_output_dense/": "+mlp hidden",
+    },
+    "kernel",
+)
 TRANSFORMER = (
     ATTENTION
     | FEEDFORWARD
@@ -35,17 +44,10 @@ TRANSFORMER = (
         "**position_embedding/embeddings": "positions hidden",
     }
 )
-MASKED_LM = {
-    "mlm_head/intermediate_dense/kernel": "+hidden hidden'",
-    "mlm_head/intermediate_dense/bias": "hidden'",
-    "mlm_head/output_bias": "vocabulary",
-}
-CLASSIFIER = {
-    "pooled_dense/kernel": "+hidden hidden'",
-    "pooled_dense/bias": "hidden'",
-    "logits/kernel": "+hidden classes",
-    "logits/bias": "classes",
-}
+MASKED_LM = {"mlm_head/output_bias": "vocabulary"} | dense(
+    {"mlm_head/intermediate_dense/": "+hidden hidden'"}, "kernel"
+)
+CLASSIFIER = dense({"pooled_dense/": "+hidden hidden'", "logits/": "+hidden classes"}, "kernel")
 MLM_READOUT = ("mlm_head/intermediate_layer_norm/*",)
 KERAS_SIZES = {"hidden": ("hidden_dim",), "heads": ("num_heads",), "mlp": ("intermediate_dim",)}
 KERAS_GROUPED_SIZES = {
@@ -69,20 +71,17 @@ KERAS_DECODER = (
 KERAS_HEAD = ("token_embedding/reverse_embeddings",)
 DECODER = {
     "**embed_tokens.weight": "vocabulary hidden",
-    "**.self_attn.q_proj.weight": "heads*head_dim +hidden",
-    "**.self_attn.q_proj.bias": "heads*head_dim",
-    "**.self_attn.k_proj.weight": "key_heads*head_dim +hidden",
-    "**.self_attn.k_proj.bias": "key_heads*head_dim",
-    "**.self_attn.v_proj.weight": "key_heads*head_dim +hidden",
-    "**.self_attn.v_proj.bias": "key_heads*head_dim",
-    "**.self_attn.o_proj.weight": "hidden +heads*head_dim",
-    "**.self_attn.o_proj.bias": "hidden",
-    "**.mlp.gate_proj.weight": "mlp +hidden",
-    "**.mlp.gate_proj.bias": "mlp",
-    "**.mlp.up_proj.weight": "mlp +hidden",
-    "**.mlp.up_proj.bias": "mlp",
-    "**.mlp.down_proj.weight": "hidden +mlp",
-    "**.mlp.down_proj.bias": "hidden",
+    **dense(
+        {
+            "**.self_attn.q_proj.": "heads*head_dim +hidden",
+            "**.self_attn.k_proj.": "key_heads*head_dim +hidden",
+            "**.self_attn.v_proj.": "key_heads*head_dim +hidden",
+            "**.self_attn.o_proj.": "hidden +heads*head_dim",
+            "**.mlp.gate_proj.": "mlp +hidden",
+            "**.mlp.up_proj.": "mlp +hidden",
+            "**.mlp.down_proj.": "hidden +mlp",
+        }
+    ),
     "**layernorm.weight": "norm: hidden",
     "model.norm.weight": "norm: hidden",
     "norm.weight": "norm: hidden",
@@ -108,25 +107,20 @@ ENCODER = {
     "**embeddings.position_embeddings.weight": "positions hidden",
     "**embeddings.token_type_embeddings.weight": "segments hidden",
     "**embeddings.position_ids": "kept",
-    "**LayerNorm.weight": "norm: hidden",
-    "**LayerNorm.bias": "norm: hidden",
-    **{
-        f"**attention.*.{name}.{kind}": line
-        for name in ("query", "key", "value")
-        for kind, line in (("weight", "heads*head_dim +hidden"), ("bias", "heads*head_dim"))
-    },
-    "**attention.output.dense.weight": "hidden +heads*head_dim",
-    "**attention.output.dense.bias": "hidden",
-    "**intermediate.dense.weight": "mlp +hidden",
-    "**intermediate.dense.bias": "mlp",
-    "**layer.*.output.dense.weight": "hidden +mlp",
-    "**layer.*.output.dense.bias": "hidden",
-    "**pooler.dense.weight": "hidden' +hidden",
-    "**pooler.dense.bias": "hidden'",
-    "classifier.weight": "classes +hidden",
-    "classifier.bias": "classes",
-    "qa_outputs.weight": "classes +hidden",
-    "qa_outputs.bias": "classes",
+    **dense(
+        {
+            "**LayerNorm.": "norm: hidden",
+            "**attention.*.query.": "heads*head_dim +hidden",
+            "**attention.*.key.": "heads*head_dim +hidden",
+            "**attention.*.value.": "heads*head_dim +hidden",
+            "**attention.output.dense.": "hidden +heads*head_dim",
+            "**intermediate.dense.": "mlp +hidden",
+            "**layer.*.output.dense.": "hidden +mlp",
+            "**pooler.dense.": "hidden' +hidden",
+            "classifier.": "classes +hidden",
+            "qa_outputs.": "classes +hidden",
+        }
+    ),
 }
 ENCODER_SIZES = {
     "hidden": ("hidden_size",),
@@ -135,19 +129,17 @@ ENCODER_SIZES = {
 }
 # Attention and feed-forward parts of transformers' BART, OPT and Whisper.
 SEQUENCE = {
-    **{
-        f"**attn.{name}_proj.{kind}": line
-        for name in ("q", "k", "v")
-        for kind, line in (("weight", "heads*head_dim +hidden"), ("bias", "heads*head_dim"))
-    },
-    "**attn.out_proj.weight": "hidden +heads*head_dim",
-    "**attn.out_proj.bias": "hidden",
-    "**.fc1.weight": "mlp +hidden",
-    "**.fc1.bias": "mlp",
-    "**.fc2.weight": "hidden +mlp",
-    "**.fc2.bias": "hidden",
-    "**layer_norm.weight": "norm: hidden",
-    "**layer_norm.bias": "norm: hidden",
+    **dense(
+        {
+            "**attn.q_proj.": "heads*head_dim +hidden",
+            "**attn.k_proj.": "heads*head_dim +hidden",
+            "**attn.v_proj.": "heads*head_dim +hidden",
+            "**attn.out_proj.": "hidden +heads*head_dim",
+            "**.fc1.": "mlp +hidden",
+            "**.fc2.": "hidden +mlp",
+            "**layer_norm.": "norm: hidden",
+        }
+    ),
     "**embed_positions.weight": "positions hidden",
 }
 SEQUENCE_SIZES = {

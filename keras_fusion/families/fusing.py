@@ -65,7 +65,7 @@ def growths_by(names, factors, options=BlockOptions()):  # noqa: B008 - it is fr
     if any(type(factor) is not int or factor < 2 for factor in factors.values()):
         raise FusionError(f"axes grow by integers of at least 2. Received: {factors}")
     for factor in dict.fromkeys(factors.values()):
-        axes = {axis for axis, own in factors.items() if own == factor}
+        axes = {axis for axis, times in factors.items() if times == factor}
         if "heads" in axes and "key_heads" in names.sizes:
             axes.add("key_heads")
         weights = (1 / factor,) * factor

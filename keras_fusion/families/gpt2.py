@@ -18,18 +18,17 @@ GPT2 = register(
             weights={
                 "**wte.weight": "vocabulary hidden",
                 "**wpe.weight": "positions hidden",
-                "**.attn.c_attn.weight": "+hidden 3*heads*head_dim",
-                "**.attn.c_attn.bias": "3*heads*head_dim",
-                "**.attn.c_proj.weight": "+heads*head_dim hidden",
-                "**.attn.c_proj.bias": "hidden",
+                **common.dense(
+                    {
+                        "**.attn.c_attn.": "+hidden 3*heads*head_dim",
+                        "**.attn.c_proj.": "+heads*head_dim hidden",
+                        "**.mlp.c_fc.": "+hidden mlp",
+                        "**.mlp.c_proj.": "+mlp hidden",
+                        "**ln_*.": "norm: hidden",
+                    }
+                ),
                 "**.attn.bias": "kept",
                 "**.attn.masked_bias": "kept",
-                "**.mlp.c_fc.weight": "+hidden mlp",
-                "**.mlp.c_fc.bias": "mlp",
-                "**.mlp.c_proj.weight": "+mlp hidden",
-                "**.mlp.c_proj.bias": "hidden",
-                "**ln_*.weight": "norm: hidden",
-                "**ln_*.bias": "norm: hidden",
                 "lm_head.weight": "vocabulary +hidden",
                 "score.weight": "classes +hidden",
             },
