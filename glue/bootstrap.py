@@ -78,11 +78,11 @@ def paired_bootstrap(
     )
 
     def difference(weights):
-        one, other = (
+        first_scores, second_scores = (
             np.mean([metric(targets[kinds], run[kinds], weights) for run in model], axis=0)
             for model in models
         )
-        return one - other
+        return first_scores - second_scores
 
     observed = float(difference(counts[None].astype(np.float64))[0])
     drawn = np.concatenate([difference(weights) for weights in _draws(counts, samples, seed)])

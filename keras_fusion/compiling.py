@@ -46,8 +46,8 @@ def declared_growths(fused, sources, options):
         averages = axes.averages_here(options.grow)
         weight = FusedWeight(path, made[path], axes, (), averages)
         scales = [1.0 if averages else share for share in options.weights]
-        own = factors.get(path, [1.0] * len(sources))
-        scales = [scale / factor for scale, factor in zip(scales, own, strict=True)]
+        divisors = factors.get(path, [1.0] * len(sources))
+        scales = [scale / divisor for scale, divisor in zip(scales, divisors, strict=True)]
         origins = tuple(variables[path] for variables in given)
         growths.append(SlotGrowth(weight, options.grow, origins, scales))
     return growths

@@ -23,7 +23,7 @@ FOLDERS = [*PACKAGES, "benchmarks", "examples", "tests"]
 IN_FUNCTIONS = ("interop", "jax", "tensorflow", "torch")
 # How docstrings do not start, and names that say nothing of what they hold: CONTRIBUTING.md.
 QUESTIONS = r"(?:What|Which|Whether|How|Where|By how much)\b"
-VAGUE_NAMES = {"found", "each", "known", "what"}
+VAGUE_NAMES = {"each", "found", "it", "known", "thing", "what"}
 # What is left of an old habit. It goes down to 0, not up.
 PRIVATE_PATCHES = 2
 BACKENDS = {"jax", "tensorflow", "tensorflow_datasets", "tensorflow_text", "torch"}

@@ -39,8 +39,8 @@ def find(checkpoint: Checkpoint, rows: int, given: str | None = None) -> Vocabul
     run = next((path for path in parents if (path / RUN_FILE).is_file()), None)
     settings = read_json(run / RUN_FILE).get("settings", {}) if run else {}
     # What pretraining, conversion and fusion write into a checkpoint says it as well.
-    own = checkpoint.config.get("settings", {}).get("vocabulary")
-    sha256 = str(settings.get(manifest.VOCABULARY) or own or "")[:_DIGITS]
+    recorded = checkpoint.config.get("settings", {}).get("vocabulary")
+    sha256 = str(settings.get(manifest.VOCABULARY) or recorded or "")[:_DIGITS]
     if given:
         path, vocabulary = _open(pathlib.Path(given), rows)
     elif run:

@@ -203,16 +203,16 @@ class Builder:
                     _keras.initialize(variable, ArrayInitializer(to_numpy(origin)))
             return []
         entries = []
-        arrays = zip(*(own.values() for own in sources), strict=True)
+        arrays = zip(*(arrays_of_source.values() for arrays_of_source in sources), strict=True)
         fused = own_weights_inside(plan.made)
         for (path, variable), source_path, variables in zip(
             fused.items(), sources[0], arrays, strict=True
         ):
             axes = plan.declaration.weights[source_path]
             # One array for a source that stands there several times, which need not be compared.
-            values = {id(own): to_numpy(own) for own in variables}
+            values = {id(v): to_numpy(v) for v in variables}
             array = FusedArray(
-                [values[id(own)] for own in variables],
+                [values[id(v)] for v in variables],
                 axes,
                 plan.layouts,
                 noise=self._noise,

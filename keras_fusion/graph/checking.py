@@ -45,7 +45,8 @@ def check(graphs, pairs, planner, builder, fused, options):
             inputs = _inputs(graphs, length, options.inputs == "shared")
             try:
                 sources = [
-                    _evaluated(graph, own) for graph, own in zip(graphs, inputs, strict=True)
+                    _evaluated(graph, tensors)
+                    for graph, tensors in zip(graphs, inputs, strict=True)
                 ]
                 break
             except Exception as error:  # noqa: BLE001 - a source may refuse random inputs
@@ -58,7 +59,7 @@ def check(graphs, pairs, planner, builder, fused, options):
             )
             return
         together = [
-            planner.values[id(tensor)].assemble([own[index] for own in inputs])
+            planner.values[id(tensor)].assemble([arrays[index] for arrays in inputs])
             for index, tensor in enumerate(graphs[0].inputs)
         ]
         results = _evaluated(target, together)
@@ -111,7 +112,7 @@ class _Comparison:
             self._compare("an output", self._mean(arrays), result)
 
     def _arrays(self, tensors):
-        return [own[id(tensor)] for own, tensor in zip(self.sources, tensors, strict=True)]
+        return [values[id(tensor)] for values, tensor in zip(self.sources, tensors, strict=True)]
 
     def _mean(self, arrays):
         if arrays[0].dtype.kind not in "fV":

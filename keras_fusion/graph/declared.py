@@ -138,11 +138,11 @@ class DeclaredCall:
     def _agreed(self, layout, places):
         changes = {}
         for number, dim in places:
-            own = self.inputs[number].dims.get(dim)
-            if own == layout:
+            present = self.inputs[number].dims.get(dim)
+            if present == layout:
                 continue
             sizes = tuple(call.leaves[number].spec.shape[dim] for call in self.calls)
-            before = own or Layout.whole(sizes[0], len(self.layers))
+            before = present or Layout.whole(sizes[0], len(self.layers))
             changes[number] = {dim: (before, layout)}
         return changes
 
@@ -215,7 +215,9 @@ class DeclaredCall:
         weights = [list(own_weights_inside(layer).values()) for layer in self.layers]
         for index, path in enumerate(paths):
             axes = self.declaration.weights.get(path)
-            shapes = [tuple(own[index].shape) for own in weights if index < len(own)]
+            shapes = [
+                tuple(variables[index].shape) for variables in weights if index < len(variables)
+            ]
             if axes is None or any(len(shape) != len(axes.dims) for shape in shapes):
                 continue
             sizes |= axes.widths(shapes, set(axes.names))
@@ -225,7 +227,7 @@ class DeclaredCall:
         """Returns messages on weights that cannot be fused."""
         layers, declared = self.layers, self.declaration.weights
         weights = [own_weights_inside(layer) for layer in layers]
-        if len({len(own) for own in weights}) > 1:
+        if len({len(variables) for variables in weights}) > 1:
             return ["it has other weights in another source"]
         problems = [
             f"weight `{path}` declares no axes; merge adapters and quantised weights first"
@@ -235,7 +237,9 @@ class DeclaredCall:
         if problems:
             return problems
         for path, variables in zip(
-            weights[0], zip(*(own.values() for own in weights), strict=True), strict=True
+            weights[0],
+            zip(*(variables.values() for variables in weights), strict=True),
+            strict=True,
         ):
             axes = declared[path]
             shapes = [tuple(variable.shape) for variable in variables]
@@ -254,9 +258,11 @@ class DeclaredCall:
                 problems.append(
                     f"weight `{path}` has no axis that grows, so it must be equal in every source"
                 )
-        for layer, own in {id(a): (a, b) for a, b in zip(layers, weights, strict=True)}.values():
+        for layer, of_layer in {
+            id(a): (a, b) for a, b in zip(layers, weights, strict=True)
+        }.values():
             problems += unusable_values(
-                {path: to_numpy(variable) for path, variable in own.items()}, layer.name
+                {path: to_numpy(variable) for path, variable in of_layer.items()}, layer.name
             )
         return problems
 
@@ -352,6 +358,6 @@ def have_equal_values(variables):
 def have_equal_weights(layers):
     """Returns whether layers have the same weights."""
     weights = [list(own_weights_inside(layer).values()) for layer in layers]
-    return len({len(own) for own in weights}) == 1 and all(
+    return len({len(variables) for variables in weights}) == 1 and all(
         have_equal_values(variables) for variables in zip(*weights, strict=True)
     )

@@ -40,7 +40,7 @@ def grow_graph(model, factors, *, noise, fill, asymmetry, check, optimizer):
     checks.raise_mismatches(compile_mismatches([model], optimizer))
     _axes_of(graph, factors)  # So that a wrong name is told before anything is built.
     for factor in dict.fromkeys(factors.values()):
-        names = [name for name, own in factors.items() if own == factor]
+        names = [name for name, times in factors.items() if times == factor]
         graph = trace(model)
         options = GraphOptions(
             weights=(1 / factor,) * factor, noise=noise, fill=fill, asymmetry=asymmetry
@@ -168,13 +168,13 @@ def _axes_of(graph, names):
     layers, axes, unknown = _every_layer(graph), {}, []
     paths = _paths(graph)
     for name in names:
-        chosen = {key: own for key, own in layers.items() if name in paths[key]}
+        chosen = {key: axes_of_layer for key, axes_of_layer in layers.items() if name in paths[key]}
         if not chosen:
             chosen = _group(graph, name)
         if not chosen:
             unknown.append(name)
-        for key, own in chosen.items():
-            axes[key] = axes.get(key, frozenset()) | own
+        for key, axes_of_layer in chosen.items():
+            axes[key] = axes.get(key, frozenset()) | axes_of_layer
     if unknown:
         inside = {axis for call in graph.calls for axis in _declared(call).alone}
         raise FusionError(
@@ -219,7 +219,7 @@ def _growing_together(graph, axes, joins_sums=True):
         faults = planner.faults & axes.keys()
         if not faults:
             break
-        axes = {key: own for key, own in axes.items() if key not in faults}
+        axes = {key: axes_of_layer for key, axes_of_layer in axes.items() if key not in faults}
     return set(axes)
 
 

@@ -34,13 +34,13 @@ def concatenation(calls, inputs, settings):
         parts.append(value.dims.get(axis) or Layout.whole(shapes[0][axis], len(calls)))
     for number, value in inputs.items():
         for dim, layout in dims.items():
-            own = value.dims.get(dim)
-            if own == layout:
+            present = value.dims.get(dim)
+            if present == layout:
                 continue
             sizes = tuple(leaf[number].spec.shape[dim] for leaf in leaves)
             if sizes != layout.sizes:
                 return None
-            before = own or Layout.whole(sizes[0], len(calls))
+            before = present or Layout.whole(sizes[0], len(calls))
             changes.setdefault(number, {})[dim] = (before, layout)
     value = grown(dims | {axis: Layout.stacked(parts)})
     return Step([value], lambda: copied(calls[0].operation), changes)

@@ -293,14 +293,18 @@ class Planner:
                 dim = rank + place
                 if dim < 0:
                     continue
-                own = value.dims.get(dim)
+                present = value.dims.get(dim)
                 sizes = tuple(shape[dim] for shape in shapes[number])
-                ones = set(sizes) == {1}
-                if own == layout or (own is None and ones) or (sizes != layout.sizes and not ones):
+                is_broadcast = set(sizes) == {1}
+                if (
+                    present == layout
+                    or (present is None and is_broadcast)
+                    or (sizes != layout.sizes and not is_broadcast)
+                ):
                     continue
-                if ones and any(layout.shared):
+                if is_broadcast and any(layout.shared):
                     continue
-                before = own or Layout.whole(sizes[0], self.num_sources)
+                before = present or Layout.whole(sizes[0], self.num_sources)
                 changes.setdefault(number, {})[dim] = (before, layout)
         return [changes, {}] if changes else [{}]
 

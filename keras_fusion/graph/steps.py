@@ -121,11 +121,11 @@ def computed_apart(calls, inputs, join):
     def apply(leaves):
         results = []
         for source, call in enumerate(calls):
-            own = [
+            arguments = [
                 part(leaf, inputs[number], source) if number in inputs else leaf
                 for number, leaf in enumerate(leaves)
             ]
-            args, kwargs = call.with_leaves(own)
+            args, kwargs = call.with_leaves(arguments)
             operation = copied(calls[source].operation, suffix=f"_{source}")
             kwargs = kwargs | masks_of(operation, args, kwargs)
             results.append(keras.tree.flatten(operation(*args, **kwargs)))
@@ -204,9 +204,9 @@ def remade(layer, kind, config=None, linear=False):
     """
     config = _unbuilt(layer.get_config() if config is None else config)
     for name, value in config.items():
-        own = getattr(layer, name, None)
-        if isinstance(value, str | dict) and callable(own) and not _is_plain(own):
-            config[name] = own
+        attribute = getattr(layer, name, None)
+        if isinstance(value, str | dict) and callable(attribute) and not _is_plain(attribute):
+            config[name] = attribute
     if linear:
         config["activation"] = None
     with keras.saving.CustomObjectScope(_functions(layer)):

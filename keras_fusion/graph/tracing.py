@@ -120,12 +120,12 @@ def trace(model):
 
 def _open(graph, model, inputs, place, settings):
     """Adds the calls inside a model, and returns its output tensors."""
-    own = {id(spec): tensor for spec, tensor in zip(model.inputs, inputs, strict=True)}
+    tensors = {id(spec): tensor for spec, tensor in zip(model.inputs, inputs, strict=True)}
     for node in _keras.nodes(model):
         if node.is_input:
             continue
         args, kwargs = keras.tree.map_structure(
-            lambda leaf, own=own: own.get(id(leaf), leaf),
+            lambda leaf, tensors=tensors: tensors.get(id(leaf), leaf),
             (node.arguments.args, node.arguments.kwargs),
         )
         if _keras.is_functional(node.operation):
@@ -138,9 +138,11 @@ def _open(graph, model, inputs, place, settings):
                 Tensor(spec, call, index) for index, spec in enumerate(node.outputs)
             ]
             graph.calls.append(call)
-        own |= {id(spec): tensor for spec, tensor in zip(node.outputs, outputs, strict=True)}
-    graph.tensors |= {(tuple(map(id, place)), identity): tensor for identity, tensor in own.items()}
-    return [own[id(spec)] for spec in model.outputs]
+        tensors |= {id(spec): tensor for spec, tensor in zip(node.outputs, outputs, strict=True)}
+    graph.tensors |= {
+        (tuple(map(id, place)), identity): tensor for identity, tensor in tensors.items()
+    }
+    return [tensors[id(spec)] for spec in model.outputs]
 
 
 def _tensors_in(kwargs):

@@ -154,11 +154,11 @@ def declaration_of(layer):
 
 def _blocks(layer, layouts):
     """Widths that a fusable layer writes down, under the names that it gives its axes."""
-    own = dict(zip(layer.default_axes, layer.axes, strict=True))
+    names = dict(zip(layer.default_axes, layer.axes, strict=True))
     return {
-        own.get(axis, axis): layout.widths
+        names.get(axis, axis): layout.widths
         for axis, layout in layouts.items()
-        if layout.is_blocks and (axis in own or not own)
+        if layout.is_blocks and (axis in names or not names)
     }
 
 

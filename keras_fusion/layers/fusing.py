@@ -73,8 +73,13 @@ def mismatches(sources, options, weights=None):
         messages = _weight_mismatches([leaves(source) for source in sources], values, options)
     if weights is None:
         # By identity: layers of two models may have one name, and a source may stand there twice.
-        names = {id(own): (own, source.name) for own, source in zip(values, sources, strict=True)}
-        messages += [text for own, name in names.values() for text in unusable_values(own, name)]
+        names = {
+            id(variables): (variables, source.name)
+            for variables, source in zip(values, sources, strict=True)
+        }
+        messages += [
+            text for variables, name in names.values() for text in unusable_values(variables, name)
+        ]
     return messages
 
 
@@ -190,17 +195,17 @@ def _weight_mismatches(grouped, values, options):
             continue
         declared = declared_axes(grouped[0][path])
         weights = [own_weights(group[path]) for group in grouped]
-        for name in dict.fromkeys(name for own in weights for name in own):
+        for name in dict.fromkeys(name for variables in weights for name in variables):
             where = join(path, name)
             if name not in declared:
                 messages.append(
                     f"weight `{where}` of {type(grouped[0][path]).__name__} declares no axes"
                 )
-            elif not all(name in own for own in weights):
+            elif not all(name in variables for variables in weights):
                 messages.append(f"weight `{where}` is not in every source")
             else:
                 axes = declared[name]
-                shapes = [tuple(own[name].shape) for own in weights]
+                shapes = [tuple(variables[name].shape) for variables in weights]
                 messages += _shape_mismatch(where, shapes, values, axes, options.grow)
                 if options.noise.scale and options.noise.kind == "balanced":
                     uneven |= uneven_inputs(axes.widths(shapes, options.grow), axes)

@@ -26,9 +26,9 @@ def attention(layer, units, **options):
         source = "query" if name == "gate" else name
         weights[f"{name}/kernel"] = Axes((source, *made), sums=(source,))
         weights[f"{name}/bias"] = Axes(made)
-    own = own_weights_inside(layer)
+    paths = own_weights_inside(layer)
     return Declaration(
-        {path: axes for path, axes in weights.items() if path in own},
+        {path: axes for path, axes in weights.items() if path in paths},
         inputs=_INPUTS,
         outputs=({-1: "output"}, {1: "heads"}),
         **options,

@@ -318,8 +318,8 @@ def parameter_count(config):
         1138316800
     """
     # All blocks of a stack are alike, so two depths suffice: a file may claim any number of them.
-    one, two = (
+    one_layer, two_layers = (
         T5.skeleton(dataclasses.replace(config, num_layers=depth)).count_params()
         for depth in (1, 2)
     )
-    return one + (config.num_layers - 1) * (two - one)
+    return one_layer + (config.num_layers - 1) * (two_layers - one_layer)

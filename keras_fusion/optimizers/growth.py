@@ -186,20 +186,23 @@ def _grow_array(arrays, axes, grow, off_diagonal, is_grown):
     for choice in itertools.product(*keys):
         of_dim = dict(zip(dims, choice, strict=True))
         block = _index(layouts, of_dim, None)
-        own = {dim: source for dim, source in of_dim.items() if source != _SHARED}
-        if not own:
+        source_of_dim = {dim: source for dim, source in of_dim.items() if source != _SHARED}
+        if not source_of_dim:
             parts = [array[_index(layouts, of_dim, i)] for i, array in enumerate(arrays)]
             fused[block] = np.mean(parts, axis=0, dtype=np.float64)
             continue
-        if not is_grown(own.values()):
+        if not is_grown(source_of_dim.values()):
             fused[block] = 0
             continue
         # A source's part: along every dimension that grew its own entries, or the shared ones.
-        parts = [arrays[source][_index(layouts, of_dim, source, source)] for source in own.values()]
+        parts = [
+            arrays[source][_index(layouts, of_dim, source, source)]
+            for source in source_of_dim.values()
+        ]
         if all(_same(parts[0], part) for part in parts[1:]):
             fused[block] = parts[0]
         else:
-            fused[block] = off_diagonal(parts, tuple(own))
+            fused[block] = off_diagonal(parts, tuple(source_of_dim))
     return fused
 
 

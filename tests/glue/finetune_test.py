@@ -330,10 +330,10 @@ def test_a_vocabulary_is_found_by_hash_or_compared(world, tmp_path):
     (folder,) = (world / "w" / "data").glob("text-*/")
     for given in (folder, folder / "vocabulary.model"):
         assert vocabularies.find(checkpoint, 128, str(given)).sha256 == trained.sha256
-    other = tmp_path / "other.model"
-    other.write_bytes(vocabulary.train(["to be or not to be that is", "the question"], 17))
+    unrelated = tmp_path / "other.model"
+    unrelated.write_bytes(vocabulary.train(["to be or not to be that is", "the question"], 17))
     with pytest.raises(UserError, match=r"vocabulary='.*other.model' \(.*\), another one than"):
-        vocabularies.find(checkpoint, 128, str(other))
+        vocabularies.find(checkpoint, 128, str(unrelated))
     with pytest.raises(UserError, match="of 512 ids.* of 128"):
         vocabularies.find(checkpoint, 512)
 

@@ -48,8 +48,8 @@ def test_scores_are_those_of_scikit_learn_and_scipy(name, size):
             for draw in weights
         ]
         np.testing.assert_allclose(metric(targets, predictions, weights), expected, atol=1e-9)
-        one = metric(targets, predictions, weights[0])
-        assert one == pytest.approx(expected[0], abs=1e-9, nan_ok=True)
+        value = metric(targets, predictions, weights[0])
+        assert value == pytest.approx(expected[0], abs=1e-9, nan_ok=True)
         whole = metric(targets, predictions)
         assert whole == pytest.approx(100 * ORACLES[name](targets, predictions), nan_ok=True)
 

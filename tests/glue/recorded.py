@@ -57,3 +57,9 @@ def write_paper(workdir):
     for number, row in enumerate(published.TABLE_7):
         scores = dict(zip(COLUMNS, map(float, row.scores), strict=True))
         write_scores(workdir, row.model, steps[row.model], number % 3, scores)
+
+
+def rows(table):
+    """Cells of each row by column key, by the text of its first cell."""
+    keys = [column.key for column in table.columns]
+    return {row[0].text: dict(zip(keys, row, strict=True)) for row in table.rows}

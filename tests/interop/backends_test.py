@@ -36,8 +36,8 @@ def test_sources_of_another_backend_fuse_to_the_same_weights(folder, kind):
     fused = kf.fuse(sources, **OPTIONS[kind])
     expected = keras.saving.load_model(folder / f"{kind}.keras")
     assert fused.count_params() > max(source.count_params() for source in sources)
-    for weight, other in zip(fused.get_weights(), expected.get_weights(), strict=True):
-        np.testing.assert_array_equal(weight, other)
+    for weight, reference in zip(fused.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, reference)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="about torch's parameters")

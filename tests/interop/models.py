@@ -120,8 +120,8 @@ def save(name, folder, seed=0, dtype="float32", **fields):
         dtype: Their type.
         **fields: Further fields of the configuration.
     """
-    class_name, config_name, own = CASES[name]
-    config = getattr(transformers, config_name)(**own | fields)
+    class_name, config_name, sizes = CASES[name]
+    config = getattr(transformers, config_name)(**sizes | fields)
     generator = torch.Generator().manual_seed(seed)
     model = getattr(transformers, class_name)(config)
     for parameter in model.parameters():

@@ -119,8 +119,8 @@ class TestLayouts:
         blocks = np.concatenate([self.values(source) for source in range(3)])
         expected = np.concatenate([blocks, inputs, blocks + 1_000])
         for source in range(3):
-            own = self.values(source)
-            values = np.concatenate([own, inputs, own + 1_000])
+            units = self.values(source)
+            values = np.concatenate([units, inputs, units + 1_000])
             np.testing.assert_array_equal(expected[layout.indices(source)], values)
             assert sum(run.length for run in layout.own[source]) == 2 * self.WIDTHS[source]
             assert layout.shared[source] == (Run(6, self.WIDTHS[source], 4),)

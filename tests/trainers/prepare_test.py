@@ -55,7 +55,7 @@ def test_all_flags_reach_the_settings(monkeypatch):
     call("--packages=numpy,python", "--vocabulary=v.model", *flags_of_all)
     text = {"corpus": "text", "corpus_path": "a.txt", "document": "line"}
     docs = {"packages": ("numpy", "python"), "vocabulary_path": "v.model"}
-    assert asked == [prepare.DataConfig(root="d", **common, **one) for one in (text, docs)]
+    assert asked == [prepare.DataConfig(root="d", **common, **corpus) for corpus in (text, docs)]
 
 
 @pytest.mark.parametrize(

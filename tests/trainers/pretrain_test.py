@@ -115,6 +115,6 @@ def test_a_sweep_is_claimed_for_its_own_settings_only(monkeypatch):
 
 def test_wanted_stages():
     whole = nano.config_of(pretrain, "--plan=fusion_rule", "--workdir=w")
-    one = nano.config_of(pretrain, "--plan=fusion_rule", "--workdir=w", "--stage=small_1")
+    single = nano.config_of(pretrain, "--plan=fusion_rule", "--workdir=w", "--stage=small_1")
     assert [stage.name for stage in whole.wanted] == ["small_0", "small_1", "fusion_rule"]
-    assert [stage.name for stage in one.wanted] == ["small_1"]
+    assert [stage.name for stage in single.wanted] == ["small_1"]

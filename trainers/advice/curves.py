@@ -70,9 +70,9 @@ def _curve(run, stage, unit):
     points = _points(stage, unit)
     costs, _, steps = points
     points = points[:, (steps > 0) & (costs > np.maximum.accumulate([0.0, *costs])[:-1])]
-    source, one = None, run.stages.get(stage.sources[0]) if len(stage.sources) == 1 else None
-    if one and (before := _points(one, unit)).size:
-        step = stage.source_steps.get(one.name, one.steps)
+    source, previous = None, run.stages.get(stage.sources[0]) if len(stage.sources) == 1 else None
+    if previous and (before := _points(previous, unit)).size:
+        step = stage.source_steps.get(previous.name, previous.steps)
         source = tuple(float(np.interp(step, before[2], before[row])) for row in (1, 0))
     rate = tuple(sorted((key, str(value)) for key, value in (stage.learning_rate or {}).items()))
     return Curve(name, stage.size, *points, stage.sources, source, rate)

@@ -47,9 +47,9 @@ class Vocabulary:
     def __init__(self, model: bytes, num_sentinels: int = 100, source: str = "model"):
         self.model = model
         self._processor = _load(model, source)
-        own = _own_sentinels(self._processor, source)
-        self.num_sentinels = own or num_sentinels
-        self.num_pieces = self._processor.get_piece_size() - own
+        own_sentinels = _own_sentinels(self._processor, source)
+        self.num_sentinels = own_sentinels or num_sentinels
+        self.num_pieces = self._processor.get_piece_size() - own_sentinels
 
     @classmethod
     def from_file(cls, path: str | pathlib.Path, num_sentinels: int = 100) -> "Vocabulary":

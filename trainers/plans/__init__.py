@@ -43,7 +43,7 @@ def get_plan(name: str, basis: Basis | None = None) -> Plan:
     return PLANS[name]
 
 
-def stages_of(plan_names: Sequence[str], basis: Basis | None = None) -> tuple[Stage, ...]:
+def stages_of(plan_names: Sequence[str]) -> tuple[Stage, ...]:
     """Returns the stages of the plans as one graph, sources first, each stage once.
 
     Raises:
@@ -54,4 +54,4 @@ def stages_of(plan_names: Sequence[str], basis: Basis | None = None) -> tuple[St
         raise UserError(
             f"--plan to name at least one of {', '.join(NAMES)}", "plan=''", "Choose among these"
         )
-    return merge(get_plan(name, basis) for name in plan_names)
+    return merge(map(get_plan, plan_names))

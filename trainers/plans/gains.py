@@ -144,11 +144,11 @@ class _Maker:
     def candidates(self, name: str, arm: Arm, budget: int) -> Candidates:
         """Stages and point of each candidate of an arm, by the name of its last stage."""
         options = self.basis.options
-        own = self.basis.settings_of(BASELINE if arm.kind == REFERENCE else SELF_FUSION)
-        scale = own.learning_rate_scale
-        if arm.optimizer not in (None, own.optimizer):
+        tuned = self.basis.settings_of(BASELINE if arm.kind == REFERENCE else SELF_FUSION)
+        scale = tuned.learning_rate_scale
+        if arm.optimizer not in (None, tuned.optimizer):
             scale = OPTIMIZER_SCALES[arm.optimizer]
-        warmups = [max(1, round(own.warmup_steps * f)) for f in options.gains_warmups or _WARMUPS]
+        warmups = [max(1, round(tuned.warmup_steps * f)) for f in options.gains_warmups or _WARMUPS]
         scales = [scale * f for f in options.gains_scales or _SCALES]
         made: Candidates = {}
         for rate in itertools.product(dict.fromkeys(warmups), dict.fromkeys(scales)):
@@ -211,8 +211,8 @@ class _Maker:
     def _layers(self) -> int:
         """Number of stacked small models that has M's parameters most nearly."""
         count = self.basis.parameters
-        one, two = count("S"), count("S", times={"num_layers": 2})
-        return max(2, round(1 + (count("M") - one) / (two - one)))
+        one_layer, two_layers = count("S"), count("S", times={"num_layers": 2})
+        return max(2, round(1 + (count("M") - one_layer) / (two_layers - one_layer)))
 
     def _periods(self, steps: float) -> dict:
         steps = max(1, round(steps))

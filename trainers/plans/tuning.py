@@ -72,9 +72,9 @@ def tune(basis: Basis) -> Plan:
 def _halving(arm: Stage, steps: int, basis: Basis) -> list[tuple[Stage, dict]]:
     """All candidates of an arm, rung after rung, each with its point."""
     options = basis.options
-    own = settings.resolve(arm, basis.size, basis.flags)
-    warmups = [max(1, round(own.warmup_steps * f)) for f in options.tune_warmups or _WARMUPS]
-    scales = [own.learning_rate_scale * f for f in options.tune_scales or _SCALES]
+    defaults = settings.resolve(arm, basis.size, basis.flags)
+    warmups = [max(1, round(defaults.warmup_steps * f)) for f in options.tune_warmups or _WARMUPS]
+    scales = [defaults.learning_rate_scale * f for f in options.tune_scales or _SCALES]
     candidates = list(itertools.product(dict.fromkeys(warmups), dict.fromkeys(scales)))
     stages: list[tuple[Stage, dict]] = []
     before: list[Stage] = []

@@ -131,8 +131,8 @@ class PretrainConfig:
         file = self.plan_options.plan_file
         if not self.plan and not file:
             stages_of(())
-        own = (read_plan(file),) if file else ()
-        return (*(get_plan(name, self._basis) for name in self.plan), *own)
+        from_file = (read_plan(file),) if file else ()
+        return (*(get_plan(name, self._basis) for name in self.plan), *from_file)
 
     @property
     def _basis(self) -> Basis:
@@ -203,11 +203,13 @@ class PretrainConfig:
         size = sizes.get_size(self.size)
         resolved = {}
         for stage in self.stages:
-            own = settings.resolve(stage, size, self.stage_flags, self.tuned)
+            stage_settings = settings.resolve(stage, size, self.stage_flags, self.tuned)
             if stage.is_continued:
-                periods = {name: getattr(own, name) for name in StageSettings.OF_CONTINUED}
-                own = dataclasses.replace(resolved[stage.sources[0]], **periods)
-            resolved[stage.name] = own
+                periods = {
+                    name: getattr(stage_settings, name) for name in StageSettings.OF_CONTINUED
+                }
+                stage_settings = dataclasses.replace(resolved[stage.sources[0]], **periods)
+            resolved[stage.name] = stage_settings
         return resolved
 
     @functools.cached_property
@@ -215,7 +217,7 @@ class PretrainConfig:
         """Stage to the axes along which it grows, where these are not all."""
         fused = [stage.name for stage in self.stages if stage.is_fused]
         grown = {name: self.settings[name] for name in fused}
-        return {name: own.growing for name, own in grown.items() if own.grow not in (None, "all")}
+        return {name: s.growing for name, s in grown.items() if s.grow not in (None, "all")}
 
     @property
     def halved(self) -> set[str]:
@@ -297,26 +299,26 @@ def _check_continued(config: PretrainConfig):
 def _check_grown(config: PretrainConfig):
     """Refuses optimizer state of another optimizer, and theory of what it is not about."""
     for stage in config.stages:
-        own = config.settings[stage.name]
+        own_settings = config.settings[stage.name]
         if (
             config.theory_every
             and stage.is_fused
-            and (own.fill == "copies" or own.grow not in (None, "all"))
+            and (own_settings.fill == "copies" or own_settings.grow not in (None, "all"))
         ):
             raise UserError(
                 "--theory_every with blocks on the diagonal, along all axes",
-                f"stage={stage.name!r} with fill={own.fill!r}, grow={own.grow!r}",
+                f"stage={stage.name!r} with fill={own_settings.fill!r}, grow={own_settings.grow!r}",
                 "Leave out --theory_every, or that stage",
             )
-        if (own.optimizer_state or "fresh") == "fresh" or stage.is_continued:
+        if (own_settings.optimizer_state or "fresh") == "fresh" or stage.is_continued:
             continue
         for source in stage.sources:
-            other = config.settings[source].optimizer
-            if other != own.optimizer:
+            source_optimizer = config.settings[source].optimizer
+            if source_optimizer != own_settings.optimizer:
                 raise UserError(
                     f"one optimizer of stage {stage.name!r}, whose optimizer state is grown, and "
                     "of its sources",
-                    f"optimizer={own.optimizer!r}, and {other!r} of {source!r}",
+                    f"optimizer={own_settings.optimizer!r}, and {source_optimizer!r} of {source!r}",
                     "Give --optimizer_state=fresh, or one --optimizer",
                 )
 

@@ -154,10 +154,10 @@ def meetings(run, fused, baseline=BASELINE):
         arm = arms.get(stage.repeat)
         if first is None or arm is None or first.base != baseline:
             continue
-        before, own = cost_before(run, arm.name), own_cost(arm)
-        if before is None or own is None or arm.accuracy is None or own_cost(first) is None:
+        before, after = cost_before(run, arm.name), own_cost(arm)
+        if before is None or after is None or arm.accuracy is None or own_cost(first) is None:
             continue
-        fused, whole = before + own, run.from_its_start(stage)
+        fused, whole = before + after, run.from_its_start(stage)
         ends = [find(whole.curve, arm.accuracy) for find in _FINDS.values()]
         ratios = [fused.flops / end.cost.flops if end and end.cost.flops else None for end in ends]
         struck = _guards(run, arm, whole.curve, arm.accuracy, ratios)

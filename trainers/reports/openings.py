@@ -1,16 +1,8 @@
 """The pictures that a report begins with: accuracy over compute, and the ratio over accuracy."""
 
-from trainers.reports import figures
+from trainers.reports import figures, pictures
 from trainers.reports.comparisons import LARGE_BASELINE, compare
 from trainers.reports.crossings import COSTS
-from trainers.reports.pictures import (
-    WIDTH,
-    Picture,
-    draw_line,
-    draw_panels,
-    label_axes,
-    line_styles,
-)
 from trainers.reports.ratio_curves import ratio_curves
 
 # The highest ratio that is drawn: at the accuracies where a plan begins, it may be many times more.
@@ -35,7 +27,7 @@ def _accuracy(run, panels):
     names = ", ".join(dict.fromkeys(line["stage"] for panel in panels for line in panel["series"]))
     goal = " Horizontal: the baseline's final accuracy; circles: where an arm reaches it."
     repeated = " Thin and pale: further seeds." if run.repeat_count > 1 else ""
-    return Picture(
+    return pictures.Picture(
         "accuracy_over_compute",
         "Accuracy over compute.",
         "A fused model begins at the cost of all that it comes from."
@@ -47,19 +39,21 @@ def _accuracy(run, panels):
 
 
 def _draw_accuracy(data, theme):
-    styles = line_styles([line for panel in data["panels"] for line in panel["series"]], theme)
+    styles = pictures.line_styles(
+        [line for panel in data["panels"] for line in panel["series"]], theme
+    )
 
     def draw(axes, panel):
         figures.draw_panel(axes, panel, "accuracy", styles, theme)
 
-    return draw_panels(data["panels"], draw, (WIDTH, 4.2))
+    return pictures.draw_panels(data["panels"], draw, (pictures.WIDTH, 4.2))
 
 
 def _ratio(curves):
     seeds = max(curve["seeds"] for curve in curves)
     band = f" Bands: one standard deviation over {seeds} seeds to either side." if seeds > 1 else ""
     names = ", ".join(curve["stage"] for curve in curves)
-    return Picture(
+    return pictures.Picture(
         "ratio_over_accuracy",
         "What an accuracy costs, over what it costs from scratch.",
         "For every accuracy that both arms reached: the compute of the plan, all its stages "
@@ -72,16 +66,16 @@ def _ratio(curves):
 
 
 def _draw_ratio(data, theme):
-    styles = line_styles(data["curves"], theme)
+    styles = pictures.line_styles(data["curves"], theme)
 
     def draw(axes, field):
-        label_axes(axes, "Accuracy reached, %", f"{_MEASURES[field]}, plan over baseline")
+        pictures.label_axes(axes, "Accuracy reached, %", f"{_MEASURES[field]}, plan over baseline")
         axes.axhline(1, color=theme.muted, linewidth=0.8, zorder=1)
         highest = 1.2
         for curve in data["curves"]:
             style, ratios = styles[curve["stage"]], curve[field]
             accuracies, means = curve["accuracy"], ratios["mean"]
-            draw_line(axes, accuracies, means, curve["stage"], styles)
+            pictures.draw_line(axes, accuracies, means, curve["stage"], styles)
             if curve["seeds"] > 1:
                 _draw_band(axes, accuracies, ratios, style["color"])
             if curve["sources"] is not None and accuracies[0] < curve["sources"] < accuracies[-1]:
@@ -89,7 +83,7 @@ def _draw_ratio(data, theme):
             highest = max([highest, *(mean for mean in means if mean is not None)])
         axes.set_ylim(0, min(_HIGHEST, 1.05 * highest))
 
-    return draw_panels(COSTS, draw, (WIDTH, 3.6))
+    return pictures.draw_panels(COSTS, draw, (pictures.WIDTH, 3.6))
 
 
 def _draw_band(axes, accuracies, ratios, color):

@@ -135,11 +135,11 @@ def _cost(run, stages, field, style):
     """A sum: the cost of each source, as far as it was fused, and the stage's own cost."""
     sums = []
     for stage in stages:
-        shares, own = comparisons.shares(run, stage.name), own_cost(stage)
-        if own is None or cost_before(run, stage.name) is None:
+        shares, after = comparisons.shares(run, stage.name), own_cost(stage)
+        if after is None or cost_before(run, stage.name) is None:
             return tables.missing(_UNKNOWN_SOURCE)
         before = [own_cost(run.stages[name]) * share for name, share in shares.items()]
-        sums.append([getattr(cost, field) for cost in (*before, own)])
+        sums.append([getattr(cost, field) for cost in (*before, after)])
     terms = [statistics.fmean(values) for values in zip(*sums, strict=True)]
     totals = [sum(values) for values in sums]
     text = numbers.terms(terms, style, numbers.spread(totals, style))
@@ -255,8 +255,8 @@ def _cells(arms, why="not recorded"):
     fusion_steps, before, ends, accuracies = zip(*arms, strict=True)
     if None in before:
         return [tables.missing(_UNKNOWN_SOURCE)] * 7
-    own = [end and end.cost for end in ends]
-    totals = [cost and start + cost for start, cost in zip(before, own, strict=True)]
+    after = [end and end.cost for end in ends]
+    totals = [cost and start + cost for start, cost in zip(before, after, strict=True)]
 
     def mean(costs, field, style):
         return tables.mean([cost and getattr(cost, field) for cost in costs], style, why)
@@ -268,7 +268,7 @@ def _cells(arms, why="not recorded"):
     return [
         *fusion,
         tables.mean([end and end.step for end in ends], numbers.steps, why),
-        mean(own, "device_seconds", numbers.seconds),
+        mean(after, "device_seconds", numbers.seconds),
         mean(totals, "device_seconds", numbers.seconds),
         mean(totals, "flops", numbers.scientific),
         tables.mean(accuracies, numbers.percent),

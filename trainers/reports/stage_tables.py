@@ -64,9 +64,9 @@ def comparison_table(run, comparisons):
 
 def _values(comparison):
     """The fields of a comparison, and the costs at which its arms reach the accuracy."""
-    values, own = dict(vars(comparison)), comparison.crossing
+    values, crossing = dict(vars(comparison)), comparison.crossing
     baseline = comparison.baseline_crossing and comparison.baseline_crossing.cost
-    plan = own and comparison.before and comparison.before + own.cost
+    plan = crossing and comparison.before and comparison.before + crossing.cost
     for arm, cost in (("plan", plan), ("baseline", baseline)):
         values |= {f"{arm}_{field}": cost and getattr(cost, field) for field in COSTS}
     return values

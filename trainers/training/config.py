@@ -69,8 +69,8 @@ class TrainConfig:
         Boundaries are multiples counted from 0, so a resumed run has those of the one that ran
         through.
         """
-        own = (self.eval_every, self.checkpoint_every, self.log_every, self.steps_per_call)
-        return min(self.steps, *((step // period + 1) * period for period in (*own, *more)))
+        periods = (self.eval_every, self.checkpoint_every, self.log_every, self.steps_per_call)
+        return min(self.steps, *((step // period + 1) * period for period in (*periods, *more)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,8 +54,8 @@ def test_labels_that_could_never_be_generated_are_refused(words, label, length, 
 
 
 def test_a_step_alone_decides_its_batch(examples):
-    def same(one, other):
-        return all(np.array_equal(one[name], other[name]) for name in one)
+    def same(left, right):
+        return all(np.array_equal(left[name], right[name]) for name in left)
 
     first = batches.TrainingBatches(examples, 3, seed=1)
     again = batches.TrainingBatches(examples, 3, seed=1)

@@ -74,8 +74,8 @@ def test_seed_and_step_decide_the_batches(examples):
         rows = packing.pack(examples, seed=pack_seed)
         return TrainingBatches(rows, rows.batch_size(12), seed)
 
-    def same(one, other):
-        return all(np.array_equal(one[name], other[name]) for name in one)
+    def same(left, right):
+        return all(np.array_equal(left[name], right[name]) for name in left)
 
     first, again = batches(0), batches(0)
     assert not same(first.batch(0), batches(7).batch(0))

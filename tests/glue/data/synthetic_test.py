@@ -57,23 +57,23 @@ def test_paraphrase_and_similarity_compare_the_statements():
     for texts, label in synthetic.examples("synthetic_paraphrase", "train"):
         assert label == int(_statement(texts["sentence1"]) == _statement(texts["sentence2"]))
     for texts, label in synthetic.examples("synthetic_similarity", "train"):
-        one, other = (_statement(texts[field]) for field in ("sentence1", "sentence2"))
-        assert label == sum(a == b for a, b in zip(one, other, strict=True))
+        first, second = (_statement(texts[field]) for field in ("sentence1", "sentence2"))
+        assert label == sum(a == b for a, b in zip(first, second, strict=True))
 
 
 def _statement(sentence):
     """Adjective, subject, verb, object and place, read back from a sentence."""
     words = sentence.split()
     place = " ".join(words[-4:-1])
-    adjectives = {other: word for word, other in synthetic.SYNONYMS.items()}
+    adjectives = {synonym: word for word, synonym in synthetic.SYNONYMS.items()}
     verbs = {form: forms[0] for forms in synthetic.VERBS for form in forms}
     nouns = {form: forms[0] for forms in synthetic.NOUNS for form in forms}
     if "by" in words:
-        _, other, _, verb, _, _, adjective, subject = words[:8]
+        _, object_, _, verb, _, _, adjective, subject = words[:8]
     else:
-        _, adjective, subject, verb, _, other = words[:6]
+        _, adjective, subject, verb, _, object_ = words[:6]
     adjective = adjectives.get(adjective, adjective)
-    return adjective, nouns[subject], verbs[verb], nouns[other], place
+    return adjective, nouns[subject], verbs[verb], nouns[object_], place
 
 
 def test_an_unknown_split_is_refused():

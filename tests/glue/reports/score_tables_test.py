@@ -8,14 +8,9 @@ import pytest
 from glue import results, tasks
 from glue.reports import averages, published, score_tables
 from tests.glue import recorded
+from tests.glue.recorded import rows
 
 ALL = {key: 50.0 for key in recorded.COLUMNS}
-
-
-def rows(table):
-    """Texts of each row by column key, by the text of its first cell."""
-    keys = [column.key for column in table.columns]
-    return {row[0].text: dict(zip(keys, row, strict=True)) for row in table.rows}
 
 
 @pytest.fixture

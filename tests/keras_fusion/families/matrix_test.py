@@ -60,9 +60,9 @@ def measure_property(case):
     feeds = stock.inputs(a)
     if case.shares_norms:
         # What differs between networks that were trained apart.
-        other = stock.make(case, seed=1)
-        stock.randomize(other, seed=1)
-        return kf.fuse([a, other])
+        apart = stock.make(case, seed=1)
+        stock.randomize(apart, seed=1)
+        return kf.fuse([a, apart])
     gaps = []
     for models, weights in (([a, b], [0.7, 0.3]), ([a, b, c], [0.5, 0.2, 0.3])):
         fused = kf.fuse(models, weights=weights, check=False)

@@ -158,21 +158,21 @@ class TestErrors:
 
     def test_every_misfit_of_the_weights(self):
         a = tiny.model(num_layers=1)
-        other = arrays(a)
-        other["head/kernel"] = other["head/kernel"][:, 1:]
-        del other["decoder/final_norm/scale"]
+        changed = arrays(a)
+        changed["head/kernel"] = changed["head/kernel"][:, 1:]
+        del changed["decoder/final_norm/scale"]
         with pytest.raises(FusionError) as error:
-            fused_weights([a.config, a.config], [arrays(a), other])
+            fused_weights([a.config, a.config], [arrays(a), changed])
         assert "source 1: missing `decoder/final_norm/scale` (8,)" in str(error.value)
         assert "source 1: `head/kernel` expected (8, 23), got (8, 22)" in str(error.value)
         assert "source 0" not in str(error.value)
 
     def test_dtypes_that_differ(self):
         a = tiny.model(num_layers=1)
-        other = arrays(a)
-        other["head/kernel"] = other["head/kernel"].astype(ml_dtypes.bfloat16)
+        changed = arrays(a)
+        changed["head/kernel"] = changed["head/kernel"].astype(ml_dtypes.bfloat16)
         with pytest.raises(FusionError, match="`head/kernel`: dtype float32 vs bfloat16"):
-            fused_weights([a.config, a.config], [arrays(a), other])
+            fused_weights([a.config, a.config], [arrays(a), changed])
 
     def test_balanced_noise_over_unequal_widths(self):
         a, b = tiny.model(num_layers=1), tiny.model(num_layers=1, hidden_dim=6)
@@ -183,9 +183,9 @@ class TestErrors:
 
     def test_values_that_are_not_finite_are_named_when_they_are_read(self):
         a, b = tiny.model(0, num_layers=1), tiny.model(1, num_layers=1)
-        other = arrays(b)
-        other["head/kernel"][3, 4] = np.inf
-        config, weights = fused_weights([a.config, b.config], [arrays(a), other])
+        changed = arrays(b)
+        changed["head/kernel"][3, 4] = np.inf
+        config, weights = fused_weights([a.config, b.config], [arrays(a), changed])
         assert np.isfinite(weights["head/kernel"][:11]).all()
         with pytest.raises(FusionError, match="`head/kernel` of source 1 holds 1 NaN or infinite"):
             T5.from_weights(config, weights)

@@ -88,8 +88,8 @@ def test_greedy_in_mixed_precision(dtype):
 @pytest.mark.one_backend
 def test_greedy_with_a_fused_model(version, norm):
     small = lively(num_layers=1, **version)
-    other = tiny.model(1, num_layers=1, hidden_dim=6, **version)
-    model = small.fuse(other, norm=norm, noise=0.1)
+    narrow = tiny.model(1, num_layers=1, hidden_dim=6, **version)
+    model = small.fuse(narrow, norm=norm, noise=0.1)
     token_ids = tiny.batch()["encoder_token_ids"]
     tokens = model.generate(token_ids, max_length=6)
     np.testing.assert_array_equal(tokens, by_forward_passes(model, token_ids, None, 6))

@@ -41,10 +41,10 @@ class TestLosses:
         case = cases.noisy_dense()
         partition, weights = case.fields.partition, case.fields.weights()
         along = partition.eta(cases.random_like(weights))
-        point, other = case.fields.at(weights), case.fields.at(moved(weights, along, 0.5))
-        assert other.first_loss == point.first_loss
+        point, moved_point = case.fields.at(weights), case.fields.at(moved(weights, along, 0.5))
+        assert moved_point.first_loss == point.first_loss
         assert not cases.flat(partition.eta(point.first)).any()
-        assert abs(other.second_loss - point.second_loss) > 1e-3
+        assert abs(moved_point.second_loss - point.second_loss) > 1e-3
 
 
 class TestProducts:

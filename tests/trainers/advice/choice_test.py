@@ -203,7 +203,7 @@ def test_runs_of_one_source_do_not_help_each_other(groups):
         for seed in (0, 1)
     ]
     alone, beside = (backtest(groups, slow[:count], ())[-1] for count in (1, 2))
-    other = truth.fused(truth.SMALL, truth.BIG, 4000.0, 20000.0, speed=0.3)
-    helped = backtest(groups, [*slow, other], ())[-1]
+    fast = truth.fused(truth.SMALL, truth.BIG, 4000.0, 20000.0, speed=0.3)
+    helped = backtest(groups, [*slow, fast], ())[-1]
     assert abs(beside["bias"]) == pytest.approx(abs(alone["bias"]), rel=0.2)
     assert abs(helped["bias"]) < 0.9 * abs(beside["bias"])

@@ -108,10 +108,10 @@ def test_copies_and_beginnings_of_a_stage_count_once(tmp_path):
 
 
 def test_runs_that_do_not_compare(tmp_path):
-    one = synthetic.write_run(tmp_path / "a", synthetic.small())
-    other = synthetic.write_run(tmp_path / "b", synthetic.small(), size="table8")
+    first = synthetic.write_run(tmp_path / "a", synthetic.small())
+    second = synthetic.write_run(tmp_path / "b", synthetic.small(), size="table8")
     with pytest.raises(UserError, match="size='tiny'.*size='table8'"):
-        read(one, other)
+        read(first, second)
 
 
 def test_of_several_learning_rates_the_best_is_taken(tmp_path):

@@ -73,8 +73,8 @@ def test_the_order_of_asking_does_not_matter(batches):
 
 
 def test_seeds_and_steps_differ(batches, prepared_dir):
-    other = PretrainingBatches(prepared_dir, "train", 4, 64, seed=4)
-    assert not same(batches.batch(0), other.batch(0))
+    reseeded = PretrainingBatches(prepared_dir, "train", 4, 64, seed=4)
+    assert not same(batches.batch(0), reseeded.batch(0))
     assert not same(batches.batch(0), batches.batch(1))
 
 
@@ -104,10 +104,10 @@ def test_spans_change_from_epoch_to_epoch(prepared_dir):
 
 
 def test_validation_is_the_same_for_every_run(prepared_dir, batches):
-    one, two = (PretrainingBatches(prepared_dir, "validation", 2, 64, seed) for seed in (0, 9))
-    assert one.num_batches >= 3
-    assert all(same(one.batch(i), two.batch(i)) for i in range(one.num_batches))
-    rows = [row for i in range(one.num_batches) for row in raw_examples(one.batch(i))]
+    first, second = (PretrainingBatches(prepared_dir, "validation", 2, 64, seed) for seed in (0, 9))
+    assert first.num_batches >= 3
+    assert all(same(first.batch(i), second.batch(i)) for i in range(first.num_batches))
+    rows = [row for i in range(first.num_batches) for row in raw_examples(first.batch(i))]
     assert len(np.unique(rows, axis=0)) == len(rows)
 
 
@@ -120,8 +120,8 @@ def test_decoded_batches_are_the_text(prepared_dir, words_file):
 
 
 def test_the_fingerprint_is_of_the_contents(prepared_dir, batches):
-    other = PretrainingBatches(prepared_dir, "validation", 1, 32, seed=8)
-    assert batches.fingerprint == other.fingerprint
+    second = PretrainingBatches(prepared_dir, "validation", 1, 32, seed=8)
+    assert batches.fingerprint == second.fingerprint
     assert len(batches.fingerprint) == 64
 
 

@@ -19,8 +19,8 @@ def test_the_split_takes_its_share_and_follows_the_content():
     splits = [split_of(f"document {i}", config) for i in range(5000)]
     assert 0.18 < splits.count(VALIDATION) / len(splits) < 0.22
     assert splits == [split_of(f"  document\n{i} ", config) for i in range(5000)]
-    other = dataclasses.replace(config, seed=1)
-    assert splits != [split_of(f"document {i}", other) for i in range(5000)]
+    reseeded = dataclasses.replace(config, seed=1)
+    assert splits != [split_of(f"document {i}", reseeded) for i in range(5000)]
 
 
 def test_a_bigger_share_keeps_the_validation_documents():

@@ -137,8 +137,8 @@ def test_the_text_of_the_pinned_packages_has_the_hash_that_is_recorded():
 def test_the_hash_of_a_text_depends_on_its_words_and_their_order():
     sha256 = docstrings.text_sha256(["one two", "three"])
     assert sha256 == docstrings.text_sha256([" one\n two ", "three\n"])
-    others = (["one two three"], ["three", "one two"], ["one two"], ["onetwo", "three"])
-    assert sha256 not in map(docstrings.text_sha256, others)
+    variants = (["one two three"], ["three", "one two"], ["one two"], ["onetwo", "three"])
+    assert sha256 not in map(docstrings.text_sha256, variants)
 
 
 @pytest.mark.parametrize(

@@ -94,9 +94,9 @@ def test_other_settings_make_another_folder(config, words_file, tmp_path):
     names = {prepare(config).name}
     names.add(prepare(dataclasses.replace(config, seed=1)).name)
     names.add(prepare(dataclasses.replace(config, num_sentinels=16)).name)
-    other = tmp_path / "other.txt"
-    other.write_text(words_file.read_text() + "\n\nA new paragraph.")
-    names.add(prepare(dataclasses.replace(config, corpus_path=str(other))).name)
+    longer = tmp_path / "other.txt"
+    longer.write_text(words_file.read_text() + "\n\nA new paragraph.")
+    names.add(prepare(dataclasses.replace(config, corpus_path=str(longer))).name)
     assert len(names) == 4
 
 
@@ -203,10 +203,10 @@ def test_unknown_tokens_are_counted_and_warned_of(config, prepared_dir, tmp_path
     path = tmp_path / "other.txt"
     path.write_text("\n\n".join(f"ξ{chr(0x4E00 + n)} ba" for n in range(400)), "utf-8")
     given = str(prepared_dir / manifest.VOCABULARY)
-    other = dataclasses.replace(config, corpus_path=str(path), vocabulary_path=given)
+    with_vocabulary = dataclasses.replace(config, corpus_path=str(path), vocabulary_path=given)
     warnings = []
     monkeypatch.setattr(logging, "warning", lambda text, *values: warnings.append(text % values))
-    folder = prepare(dataclasses.replace(other, root=str(tmp_path / "d")))
+    folder = prepare(dataclasses.replace(with_vocabulary, root=str(tmp_path / "d")))
     share = manifest.unknown_share(manifest.read(folder))
     assert 0.1 < share < 0.6
     assert any(f"{100 * share:.3g} % of the tokens are unknown" in text for text in warnings)
@@ -256,9 +256,9 @@ def test_damage_is_named(folder, name, damage, words):
 
 def test_another_vocabulary_is_named(folder, words_file):
     model = (folder / "vocabulary.model").read_bytes()
-    other = vocabulary.train([words_file.read_text()[:30_000]], 96)
+    foreign = vocabulary.train([words_file.read_text()[:30_000]], 96)
     # The same size, as it may be: only the hash tells.
-    (folder / "vocabulary.model").write_bytes(other[: len(model)].ljust(len(model), b"\0"))
+    (folder / "vocabulary.model").write_bytes(foreign[: len(model)].ljust(len(model), b"\0"))
     with pytest.raises(UserError, match="another vocabulary than the tokens"):
         PretrainingBatches(folder, "train", 4, 64)
 

@@ -37,9 +37,9 @@ def test_sizes_and_special_ids(vocabulary):
     [(32_000, 100, 32_100, 32_128), (480, 32, 512, 512), (481, 32, 513, 640)],
 )
 def test_padding(vocabulary, pieces, sentinels, size, padded):
-    other = Vocabulary(vocabulary.model, sentinels)
-    other.num_pieces = pieces
-    assert (other.size, other.padded_size, other.first_sentinel) == (size, padded, size - 1)
+    resized = Vocabulary(vocabulary.model, sentinels)
+    resized.num_pieces = pieces
+    assert (resized.size, resized.padded_size, resized.first_sentinel) == (size, padded, size - 1)
 
 
 def test_training_is_deterministic(texts, vocabulary):
@@ -168,10 +168,10 @@ def test_sentinels_of_a_models_own(tmp_path):
             proto.pieces.add(piece=symbol, score=0.0, type=4)
         return proto.SerializeToString()
 
-    own = Vocabulary(model(["\u2581<extra_id_1>", "\u2581<extra_id_0>"]), 100)
-    assert (own.num_pieces, own.num_sentinels, own.size) == (18, 2, 20)
-    assert own.first_sentinel == 19
-    assert own.decode([19, 18]) == "<extra_id_0> <extra_id_1>"
+    with_sentinels = Vocabulary(model(["\u2581<extra_id_1>", "\u2581<extra_id_0>"]), 100)
+    assert (with_sentinels.num_pieces, with_sentinels.num_sentinels) == (18, 2)
+    assert (with_sentinels.size, with_sentinels.first_sentinel) == (20, 19)
+    assert with_sentinels.decode([19, 18]) == "<extra_id_0> <extra_id_1>"
     with pytest.raises(UserError, match="ends with <extra_id_1>"):
         Vocabulary(model(["<extra_id_0>", "<extra_id_1>"]), 100)
 

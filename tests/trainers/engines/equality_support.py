@@ -59,10 +59,10 @@ def resumed_bits(strategy, options) -> bool:
     through.train(feed, STEPS // 2)
     half = through.state()
     through.train(feed, STEPS - STEPS // 2)
-    other = make_engine(strategy, "adafactor", options, dropout=0.3)
-    other.load_state(half)
-    other.train(support.Batches().from_step(STEPS // 2), STEPS - STEPS // 2)
-    states = through.state(), other.state()
+    resumed = make_engine(strategy, "adafactor", options, dropout=0.3)
+    resumed.load_state(half)
+    resumed.train(support.Batches().from_step(STEPS // 2), STEPS - STEPS // 2)
+    states = through.state(), resumed.state()
     return all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
 
 

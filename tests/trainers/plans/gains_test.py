@@ -173,8 +173,8 @@ def test_growth_in_two_steps_shares_what_is_left():
 def test_arms_of_another_optimizer_have_sources_of_it():
     plan = plan_of("self_fusion_muon", gains_seeds=1)
     # A stage that continues another one has its settings.
-    own = [stage for stage in plan.stages if not stage.is_continued]
-    resolved = [settings.resolve(stage, nano.NANO, FLAGS) for stage in own]
+    stages = [stage for stage in plan.stages if not stage.is_continued]
+    resolved = [settings.resolve(stage, nano.NANO, FLAGS) for stage in stages]
     assert {of.optimizer for of in resolved} == {"muon"}
     assert [of.learning_rate_scale for of in resolved] == [0.05, 0.025, 0.05, 0.1]
 

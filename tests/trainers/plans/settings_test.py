@@ -4,12 +4,20 @@ import dataclasses
 
 import pytest
 
+from keras_fusion import noise, options
 from trainers.errors import UserError
 from trainers.plans import settings, sizes, stages_of
 from trainers.plans.graph import Stage, repeated
+from trainers.training.optimizers import OPTIMIZERS
 
 TINY = sizes.SIZES["tiny"]
 BASELINE, SMALL, FUSED = stages_of(["baseline", "self_fusion"])
+
+
+def test_choices_are_those_of_what_is_imported_with_keras_later():
+    assert (settings.NORMS, settings.NOISE_KINDS) == (options.NORMS, noise.NOISE_KINDS)
+    assert settings.OPTIMIZER_SCALES.keys() == OPTIMIZERS.keys()
+    assert set(settings.GROWING_OPTIMIZERS) < OPTIMIZERS.keys()
 
 
 def flags(**texts):

@@ -34,7 +34,7 @@ def stage(name, points, sources=(), size="M", status=history.FINISHED):
 
 
 def run_of(*stages):
-    return RunHistory(None, {one.name: one for one in stages}, {})
+    return RunHistory(None, {record.name: record for record in stages}, {})
 
 
 @pytest.mark.parametrize(

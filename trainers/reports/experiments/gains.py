@@ -143,8 +143,8 @@ def _mean(ratios):
 
 def _total(run, stage):
     """Cost of a stage and of all that it comes from."""
-    before, own = cost_before(run, stage.name), own_cost(stage)
-    return None if before is None or own is None else before + own
+    before, after = cost_before(run, stage.name), own_cost(stage)
+    return None if before is None or after is None else before + after
 
 
 def _table(run, rows, references):

@@ -131,9 +131,9 @@ def test_what_cannot_be_used_is_passed_over_with_a_word(tmp_path, model):
 
 
 def test_a_model_that_is_not_fused_or_another_one_is_passed_over(tmp_path, model):
-    other = kf.models.T5(fused_stages.fused_config((4, 2, 8), (4, 2, 8)), seed=0)
+    unlike = kf.models.T5(fused_stages.fused_config((4, 2, 8), (4, 2, 8)), seed=0)
     plain = kf.models.T5(fused_stages.config(8, 2, 16), seed=0)
-    for step, source in ((10, other), (20, model), (30, plain)):
+    for step, source in ((10, unlike), (20, model), (30, plain)):
         fused_stages.save(tmp_path, "s", source, (step,))
     by_step, faults = blocks.open_saved(tmp_path / "s")
     assert list(by_step) == [20]

@@ -146,9 +146,9 @@ def test_nothing_overlaps(shown):
         for index, (name, box) in enumerate(boxes):
             assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, (picture.key, name)
             assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, (picture.key, name)
-            for other, place in boxes[index + 1 :]:
+            for neighbour, place in boxes[index + 1 :]:
                 # Labels of both axes may touch at the corner, by a pixel.
-                assert not box.padded(-1).overlaps(place), (picture.key, name, other)
+                assert not box.padded(-1).overlaps(place), (picture.key, name, neighbour)
 
 
 def test_labels_without_room_are_left_out():
