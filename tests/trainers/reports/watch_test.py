@@ -63,8 +63,8 @@ def page_of(workdir):
 
 
 def refresh_of(workdir):
-    found = re.findall(r'<meta http-equiv="refresh" content="(\d+)">', page_of(workdir))
-    return [int(seconds) for seconds in found]
+    refreshes = re.findall(r'<meta http-equiv="refresh" content="(\d+)">', page_of(workdir))
+    return [int(seconds) for seconds in refreshes]
 
 
 def test_the_page_follows_the_run_to_its_end(tmp_path, play, capsys):
