@@ -1,4 +1,4 @@
-"""Rewrites a report while its runs are going."""
+"""Rewrites a report while its runs train."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,7 @@ from trainers.runs.state import RunState
 _SLICE = 0.2  # seconds between two looks for a signal
 
 
-def watch(workdirs, make, write, seconds, wait=None):
+def watch(workdirs, make, write, seconds):
     """Rewrites a report whenever its runs have something new, until all is trained, or a signal.
 
     While it does, the page has a browser read it again every so often, which needs no server; the
@@ -24,12 +24,10 @@ def watch(workdirs, make, write, seconds, wait=None):
         make: function from the list of `RunHistory` to the `Report`.
         write: function that writes a `Report` and returns the path of its page.
         seconds: time between two looks at the runs.
-        wait: function of `seconds` and of a `stopping.Stop`; by default it sleeps.
 
     Raises:
         UserError: a run cannot be read, or the report cannot be written.
     """
-    wait = wait or _wait
     states = [RunState(workdir) for workdir in workdirs]
     before = report = None
     # Inside, a signal waits until the report is whole; it is how a watch is to end.
@@ -50,12 +48,13 @@ def watch(workdirs, make, write, seconds, wait=None):
                     return
             elif before is None:
                 print(f"Waiting for the first stage in {empty}.", flush=True)
-            wait(seconds, stop)
+            pause(seconds, stop)
         if report is not None:
             write(report)
 
 
-def _wait(seconds, stop):
+def pause(seconds, stop):
+    """Sleeps for some seconds, or until a `stopping.Stop` is requested."""
     until = time.monotonic() + seconds
     while not stop.requested and time.monotonic() < until:
         time.sleep(_SLICE)

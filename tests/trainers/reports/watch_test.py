@@ -43,7 +43,7 @@ def play(monkeypatch):
             assert seconds == 7
             next(rest)()
 
-        monkeypatch.setattr(watch, "_wait", wait)
+        monkeypatch.setattr(watch, "pause", wait)
         write = report.write.write_files
 
         def count(made, *places):
@@ -71,7 +71,7 @@ def test_the_page_follows_the_run_to_its_end(tmp_path, play, capsys):
     workdir = going(tmp_path / "w")
 
     def nothing():
-        assert refresh_of(workdir) == [7] and "Training goes on" in page_of(workdir)
+        assert refresh_of(workdir) == [7] and "Training is running" in page_of(workdir)
 
     def first_ends():
         synthetic.write_record(workdir, synthetic.small())
@@ -83,7 +83,7 @@ def test_the_page_follows_the_run_to_its_end(tmp_path, play, capsys):
     made = play(f"--workdir={workdir}", actions=[nothing, nothing, first_ends, second_ends])
     # Nothing new, nothing written: at the start, and after each of the stages.
     assert len(made) == 3
-    assert refresh_of(workdir) == [] and "Training goes on" not in page_of(workdir)
+    assert refresh_of(workdir) == [] and "Training is running" not in page_of(workdir)
     assert "small_1" in page_of(workdir)
     assert capsys.readouterr().out == f"Report: {workdir}/report/report.html\n"
 
