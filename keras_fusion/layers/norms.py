@@ -70,7 +70,7 @@ class _GroupedNorm(Fusable):
         return set(self.axes), set(self.axes)
 
     def fused_groups(self, sources, options):
-        """The groups of the fused norm: one a source (property), or one (rule)."""
+        """The groups of the fused norm: one per source (property), or one (rule)."""
         if self.axes[0] not in options.grow:
             return self.groups
         if options.norm == "rule":

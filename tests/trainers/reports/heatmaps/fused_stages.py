@@ -13,7 +13,7 @@ QUERY = "encoder/block_0/self_attention/query/kernel"
 
 
 def config(hidden, heads, mlp):
-    """A T5 of one layer, with two values a head."""
+    """A T5 of one layer, with two values per head."""
     return kf.models.T5Config(
         vocabulary_size=16,
         num_layers=1,
