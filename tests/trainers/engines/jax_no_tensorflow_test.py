@@ -1,4 +1,4 @@
-"""The JAX path needs no TensorFlow: trained in a process where importing it fails."""
+"""The JAX path needs no TensorFlow: imported and trained in processes where importing it fails."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 """
 
-PRETRAIN = (
+IMPORTS = (
     WITHOUT
     + """
 import importlib, json, pytest
@@ -34,9 +34,14 @@ folder, data, *modules = sys.argv[1:]
 for name in modules:
     importlib.import_module(name)
 ABSENT.remove("safetensors")  # Training writes it.
-
-from tests.trainers import nano
 from trainers import pretrain
+"""
+)
+
+PRETRAIN = (
+    IMPORTS
+    + """
+from tests.trainers import nano
 
 with pytest.MonkeyPatch.context() as patch:
     nano.define(patch)
@@ -54,13 +59,10 @@ print(json.dumps({
 )
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """Results of a process that fused and trained on a mesh, and imported library and data."""
-    folder = tmp_path_factory.mktemp("no_tensorflow")
-    data = nano.write_tokens(folder)
+def run(program, *arguments):
+    """Standard output of a program that imports library and data, in a process of its own."""
     needed = [n for n in modules(*PACKAGES) if n.startswith(("keras_fusion", "trainers.data"))]
-    child = loop_support.python(PRETRAIN, folder / "w", data, *needed)
+    child = loop_support.python(program, *arguments, *needed)
     child["env"] |= {
         "KERAS_BACKEND": "jax",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4 "
@@ -68,10 +70,24 @@ def results(tmp_path_factory):
     }
     ran = subprocess.run(**child, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr[-4000:]
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Results of a process that fused and trained on a mesh, and imported library and data."""
+    folder = tmp_path_factory.mktemp("no_tensorflow")
+    data = nano.write_tokens(folder)
+    output = run(PRETRAIN, folder / "w", data)
     events = read_events(folder / "w" / "small_0" / "tensorboard")
-    return json.loads(ran.stdout.splitlines()[-1]) | {"events": events}
+    return json.loads(output.splitlines()[-1]) | {"events": events}
 
 
+def test_everything_is_imported():
+    assert run(IMPORTS + "print(sorted({n for n in sys.modules} & ABSENT))", "", "") == "[]\n"
+
+
+@pytest.mark.slow
 def test_stages_train_and_fuse_on_a_mesh(results):
     small, fused = results["records"]
     assert (small["name"], small["steps"], fused["steps"]) == ("small_0", 3, 3)
@@ -79,10 +95,12 @@ def test_stages_train_and_fuse_on_a_mesh(results):
     assert fused["loss_per_token"] > 0 and results["report"] > 1000
 
 
+@pytest.mark.slow
 def test_nothing_of_tensorflow_was_loaded(results):
     assert results["loaded"] == []
 
 
+@pytest.mark.slow
 def test_tensorboard_reads_the_logs(results):
     assert [step for step, _ in results["events"]["eval/loss"]] == [0, 2, 3]
 
