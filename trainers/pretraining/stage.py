@@ -210,7 +210,7 @@ def _monitors(model) -> dict[str, Callable]:
 
 
 def _hparams(stage: Stage, settings: StageSettings, config: PretrainConfig) -> HParams:
-    """What the stage is and how it is trained: what the identities of run and stage say."""
+    """Identity of a stage and of its run, as TensorBoard's HPARAMS page lists it."""
     of_stage = {"stage": stage.base, "init": stage.init, "model": stage.size}
     of_run = config.identity()
     types = {name: type(value) for name, value in (of_stage | of_run).items()}
