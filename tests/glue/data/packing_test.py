@@ -112,6 +112,7 @@ def engine():
 class TestAgainstPadded:
     """The same 60 examples as one batch, padded and packed."""
 
+    @pytest.mark.slow  # segments_test.py compares them without an engine
     def test_loss_and_gradient_are_the_same(self, engine, examples):
         states, sums = [], []
         before = {name: np.array(value) for name, value in engine.state().items()}

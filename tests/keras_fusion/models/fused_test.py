@@ -50,7 +50,7 @@ def assert_same(first, second):
         pytest.param(
             tiny.V1_0,
             {"noise": 0.3, "noise_kind": "balanced", "seed": 6},
-            marks=pytest.mark.one_backend,
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -229,8 +229,10 @@ def test_it_is_part_of_the_library():
     "how",
     [
         {"fill": "copies", "asymmetry": 0.2},
-        {"fill": "copies", "noise": 0.2, "noise_kind": "balanced"},
-        {"grow": ("mlp",), "noise": 0.1},
+        pytest.param(
+            {"fill": "copies", "noise": 0.2, "noise_kind": "balanced"}, marks=pytest.mark.slow
+        ),
+        pytest.param({"grow": ("mlp",), "noise": 0.1}, marks=pytest.mark.slow),
         {"grow": ("hidden", "heads"), "fill": "copies", "noise": 0.1},
     ],
 )

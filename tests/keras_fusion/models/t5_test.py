@@ -75,10 +75,21 @@ def mean_of(inputs, *models):
 class TestSelfFusion:
     """A loss-preserving growth: fusing a network with itself changes no logit (section 3.1)."""
 
-    @VERSIONS
-    @pytest.mark.parametrize("norm", ["property", "rule"])
     @pytest.mark.parametrize(
-        ("n", "noise"), [(2, 0.0), pytest.param(3, 0.3, marks=pytest.mark.one_backend)]
+        ("version", "norm", "n", "noise"),
+        [
+            pytest.param(version, norm, n, noise, marks=marks)
+            for version, norm, n, noise, marks in (
+                (tiny.V1_1, "property", 2, 0.0, ()),
+                (tiny.V1_1, "rule", 3, 0.3, ()),
+                (tiny.V1_0, "property", 3, 0.3, pytest.mark.one_backend),
+                (tiny.V1_0, "rule", 2, 0.0, pytest.mark.one_backend),
+                (tiny.V1_1, "property", 3, 0.3, pytest.mark.slow),
+                (tiny.V1_1, "rule", 2, 0.0, pytest.mark.slow),
+                (tiny.V1_0, "property", 2, 0.0, pytest.mark.slow),
+                (tiny.V1_0, "rule", 3, 0.3, pytest.mark.slow),
+            )
+        ],
     )
     def test_keeps_the_logits(self, version, norm, n, noise):
         source = tiny.model(num_layers=1, **version)
@@ -301,7 +312,7 @@ def test_mixed_precision_ends_in_float32_logits(version):
     ("version", "dtype"),
     [
         (tiny.V1_1, "bfloat16"),
-        (tiny.V1_0, "float16"),
+        pytest.param(tiny.V1_0, "float16", marks=pytest.mark.slow),
         (tiny.V1_1, "mixed_float16"),
     ],
 )

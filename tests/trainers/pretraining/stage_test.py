@@ -163,6 +163,7 @@ def test_noise_and_seed_reach_the_fusion(run, tmp_path):
     assert np.std(query[:8, 8:]) == pytest.approx(0.1 * scale, rel=0.3)
 
 
+@pytest.mark.slow  # loop_test.py stops runs
 def test_a_stage_that_was_stopped_ends_as_one_that_was_not(run, tmp_path):
     """Its folder as a kill between step 2 and step 3 would leave it."""
     twin = dataclasses.replace(run, workdir=RunState(tmp_path))

@@ -60,6 +60,7 @@ def without_clock(lines):
     return [{name: value for name, value in line.items() if name not in clock} for line in lines]
 
 
+@pytest.mark.slow
 def test_lines_of_a_fused_stage_alone(world):
     lines = lines_of(world / "w" / "self_fusion")
     assert [line["step"] for line in lines] == [0, 2, 3]
@@ -68,6 +69,7 @@ def test_lines_of_a_fused_stage_alone(world):
     assert lines_of(world / "w" / "small_0") == []
 
 
+@pytest.mark.slow  # test_sources_of_other_widths_and_kinds compares numbers
 def test_numbers_are_those_of_the_models_that_were_saved(world):
     small, _ = load_model(world / "w" / "small_0")
     fused, _ = load_model(world / "w" / "self_fusion")
@@ -160,11 +162,12 @@ def batch():
     return {name: rng.integers(1, 32, (10, length)) for name, length in lengths.items()}
 
 
-def test_several_devices_are_refused_before_anything_is_written(world, patch):
+def test_several_devices_are_refused_before_anything_is_written(tmp_path, patch):
+    nano.write_tokens(tmp_path)
     several = types.SimpleNamespace(is_local=False, is_chief=True, num_devices=8)
     with patch.context() as asking:
         asking.setattr(run, "engine_factory", lambda devices: lambda options: several)
         with pytest.raises(UserError, match=r"one device.*Received: 8 device\(s\)") as error:
-            pretrain.pretrain(asked(world, workdir="w3"))
+            pretrain.pretrain(asked(tmp_path))
     assert "\n" not in str(error.value)
-    assert not (world / "w3").exists()
+    assert not (tmp_path / "w").exists()
