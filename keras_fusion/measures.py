@@ -34,9 +34,10 @@ class FusionGap:
     logits: float
 
     def __str__(self):
-        moved = self.fused - self.mean
+        moved, count = self.fused - self.mean, len(self.sources)
+        sources = f"as the mean of {count} sources" if count > 1 else "of the source"
         return (
-            f"loss {self.mean:.4f} as the mean of {len(self.sources)} sources, {self.fused:.4f} "
+            f"loss {self.mean:.4f} {sources}, {self.fused:.4f} "
             f"fused ({moved:+.4f}, {100 * moved / self.mean:+.2f} %)"
         )
 

@@ -1,6 +1,7 @@
 """Errors that are no defects of a program, each with its exit code, and common checks."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterable, Iterator
 
@@ -84,14 +85,26 @@ def check_new_file(path: str | None) -> None:
         )
 
 
+# Remedy for an error of the file system in writing.
+_REMEDIES = {
+    errno.ENOSPC: "Make room there",
+    errno.EDQUOT: "Make room there",
+    errno.ENAMETOOLONG: "Choose a shorter name",
+    errno.ENOTDIR: "Choose a path whose parents are folders",
+    errno.EACCES: "Give write permission, or choose another folder",
+    errno.EROFS: "Give write permission, or choose another folder",
+    errno.EPERM: "Give write permission, or choose another folder",
+}
+
+
 @contextlib.contextmanager
-def os_errors(expected: str, path: object, do: str) -> Iterator[None]:
+def os_errors(expected: str, path: object, do: str = "") -> Iterator[None]:
     """Context in which an error of the file system becomes a `UserError`.
 
     Args:
         expected: what was to be done.
         path: what it was done with, such as "corpus_path=books.txt".
-        do: what to do.
+        do: what to do; by default it follows from the error.
     """
     try:
         yield
@@ -99,4 +112,5 @@ def os_errors(expected: str, path: object, do: str) -> Iterator[None]:
         fault = error.strerror or str(error)
         if error.filename and str(error.filename) not in str(path):
             fault += f": {error.filename}"
+        do = do or _REMEDIES.get(error.errno, "Choose another folder")
         raise UserError(expected, f"{path} ({fault})", do) from error

@@ -95,7 +95,8 @@ class Option:
         if isinstance(value, bool) != (self.type is bool) or not isinstance(value, kind):
             return False
         if self.type is str:
-            return not self.choices or value in self.choices
+            # No path holds a NUL.
+            return "\0" not in value and (not self.choices or value in self.choices)
         return (
             math.isfinite(value)
             and (self.at_least is None or value >= self.at_least)

@@ -24,6 +24,17 @@ BART = register(
                 "lm_head.weight": "vocabulary +hidden",
             },
             sizes=common.SEQUENCE_SIZES,
+            fixed=common.VOCABULARY,
+            required={
+                "*": (
+                    "**shared.weight|**embed_tokens.weight",
+                    *common.weights_and_biases(
+                        "**encoder.layernorm_embedding", "**decoder.layernorm_embedding"
+                    ),
+                    *common.SEQUENCE_TO_SEQUENCE,
+                )
+            },
+            stacks=common.SEQUENCE_STACKS,
             head=("lm_head.weight",),
             readout=("**decoder.layers.{last}.final_layer_norm.*",),
             layers="decoder_layers",
@@ -57,6 +68,17 @@ WHISPER = register(
                 "proj_out.weight": "vocabulary +hidden",
             },
             sizes=common.SEQUENCE_SIZES,
+            fixed=common.VOCABULARY | {"mels": "num_mel_bins"},
+            required={
+                "*": (
+                    "**decoder.embed_tokens.weight",
+                    *common.weights_and_biases(
+                        "**conv1", "**conv2", "**encoder.layer_norm", "**decoder.layer_norm"
+                    ),
+                    *common.SEQUENCE_TO_SEQUENCE,
+                )
+            },
+            stacks=common.SEQUENCE_STACKS,
             head=("proj_out.weight",),
             readout=("**decoder.layer_norm.*",),
             layers="decoder_layers",

@@ -28,6 +28,20 @@ BERT = register(
                 }
             ),
             sizes=common.ENCODER_SIZES,
+            fixed=common.ENCODER_FIXED,
+            required={
+                "*": (*common.ENCODER_EMBEDDINGS, *common.ENCODER_LAYERS),
+                "*ForMaskedLM": (
+                    *common.weights_and_biases(
+                        "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"
+                    ),
+                    "cls.predictions.bias|cls.predictions.decoder.bias",
+                ),
+                "*ForSequenceClassification": common.weights_and_biases(
+                    "**pooler.dense", "classifier"
+                ),
+            },
+            stacks=common.ENCODER_STACKS,
             head=("cls.predictions.decoder.weight",),
             readout=("cls.predictions.transform.LayerNorm.*",),
             layers="num_hidden_layers",
@@ -52,6 +66,18 @@ ROBERTA = register(
                 }
             ),
             sizes=common.ENCODER_SIZES,
+            fixed=common.ENCODER_FIXED,
+            required={
+                "*": (*common.ENCODER_EMBEDDINGS, *common.ENCODER_LAYERS),
+                "*ForMaskedLM": (
+                    *common.weights_and_biases("lm_head.dense", "lm_head.layer_norm"),
+                    "lm_head.bias|lm_head.decoder.bias",
+                ),
+                "*ForSequenceClassification": common.weights_and_biases(
+                    "classifier.dense", "classifier.out_proj"
+                ),
+            },
+            stacks=common.ENCODER_STACKS,
             head=("lm_head.decoder.weight",),
             readout=("lm_head.layer_norm.*",),
             layers="num_hidden_layers",
@@ -85,6 +111,29 @@ DISTILBERT = register(
                     }
                 ),
             },
+            fixed=common.VOCABULARY | {"positions": "max_position_embeddings"},
+            required={
+                "*": (
+                    "**embeddings.word_embeddings.weight",
+                    "**embeddings.position_embeddings.weight",
+                    *common.weights_and_biases(
+                        "**embeddings.LayerNorm",
+                        *(f"**attention.{part}_lin" for part in ("q", "k", "v", "out")),
+                        "**.sa_layer_norm",
+                        "**ffn.lin1",
+                        "**ffn.lin2",
+                        "**.output_layer_norm",
+                    ),
+                ),
+                "*ForMaskedLM": (
+                    *common.weights_and_biases("vocab_transform", "vocab_layer_norm"),
+                    "vocab_projector.bias",
+                ),
+                "*ForSequenceClassification": common.weights_and_biases(
+                    "pre_classifier", "classifier"
+                ),
+            },
+            stacks={"**transformer.layer": "n_layers"},
             sizes={"hidden": ("dim",), "heads": ("n_heads",), "mlp": ("hidden_dim",)},
             head=("vocab_projector.weight",),
             readout=("vocab_layer_norm.*",),

@@ -18,6 +18,13 @@ def dense(layers, weight="weight"):
     return rows
 
 
+def weights_and_biases(*names):
+    """Names of the weight and the bias of each layer."""
+    return tuple(f"{name}.{kind}" for name in names for kind in ("weight", "bias"))
+
+
+VOCABULARY = {"vocabulary": "vocab_size"}
+
 # KerasHub's TransformerEncoder and TransformerDecoder, and what else calls its parts so.
 ATTENTION = {"**seed_generator_state": "kept"} | dense(
     {f"**/{name}/": "+hidden heads head_dim" for name in ("query", "key", "value")}
@@ -97,6 +104,18 @@ DECODER_SIZES = {
     "key_heads": ("num_key_value_heads",),
     "mlp": ("intermediate_size",),
 }
+DECODER_STACKS = {"**layers": "num_hidden_layers"}
+DECODER_REQUIRED = {
+    "*": (
+        "**embed_tokens.weight",
+        *(f"**.self_attn.{part}_proj.weight" for part in "qkvo"),
+        *(f"**.mlp.{part}_proj.weight" for part in ("gate", "up", "down")),
+        "**.input_layernorm.weight",
+        "**.post_attention_layernorm.weight",
+        "|".join(DECODER_READOUT),
+    ),
+    "*ForSequenceClassification": ("score.weight",),
+}
 QUERY_KEY_NORMS = {
     "**.self_attn.q_norm.weight": "equal: head_dim",
     "**.self_attn.k_norm.weight": "equal: head_dim",
@@ -122,6 +141,21 @@ ENCODER = {
         }
     ),
 }
+ENCODER_FIXED = VOCABULARY | {
+    "positions": "max_position_embeddings",
+    "segments": "type_vocab_size",
+}
+ENCODER_STACKS = {"**encoder.layer": "num_hidden_layers"}
+ENCODER_LAYERS = (
+    *(f"**attention.*.{name}.weight" for name in ("query", "key", "value")),
+    "**attention.output.dense.weight",
+    "**intermediate.dense.weight",
+    "**layer.*.output.dense.weight",
+)
+ENCODER_EMBEDDINGS = (
+    *(f"**embeddings.{kind}_embeddings.weight" for kind in ("word", "position", "token_type")),
+    *weights_and_biases("**embeddings.LayerNorm", "**output.LayerNorm"),
+)
 ENCODER_SIZES = {
     "hidden": ("hidden_size",),
     "heads": ("num_attention_heads",),
@@ -142,6 +176,20 @@ SEQUENCE = {
     ),
     "**embed_positions.weight": "positions hidden",
 }
+SEQUENCE_LAYERS = (
+    *(f"**self_attn.{part}_proj.weight" for part in ("q", "k", "v", "out")),
+    "**.fc1.weight",
+    "**.fc2.weight",
+)
+_STACKS = ("encoder", "decoder")
+SEQUENCE_TO_SEQUENCE = (
+    *(f"**{stack}.embed_positions.weight" for stack in _STACKS),
+    *(f"**.encoder_attn.{part}_proj.weight" for part in ("q", "k", "v", "out")),
+    *weights_and_biases("**.encoder_attn_layer_norm", "**.self_attn_layer_norm"),
+    *weights_and_biases("**.final_layer_norm"),
+    *SEQUENCE_LAYERS,
+)
+SEQUENCE_STACKS = {"**encoder.layers": "encoder_layers", "**decoder.layers": "decoder_layers"}
 SEQUENCE_SIZES = {
     "hidden": ("d_model",),
     "heads": ("encoder_attention_heads", "decoder_attention_heads"),

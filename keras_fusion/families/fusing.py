@@ -7,6 +7,7 @@ nothing here builds or reads a model.
 import dataclasses
 import math
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -60,10 +61,14 @@ def growths_by(names, factors, options=BlockOptions()):  # noqa: B008 - it is fr
         options: `BlockOptions` of the copies.
 
     Raises:
-        FusionError: A factor that is no integer of at least 2.
+        FusionError: No axis, or a factor that is no integer of at least 2.
     """
-    if any(type(factor) is not int or factor < 2 for factor in factors.values()):
-        raise FusionError(f"axes grow by integers of at least 2. Received: {factors}")
+    is_growth = isinstance(factors, Mapping) and factors
+    if not is_growth or any(type(n) is not int or n < 2 for n in factors.values()):
+        raise FusionError(
+            "axes grow by integers of at least 2. "
+            f"Received: {factors!r}; give a dictionary such as {{'mlp': 2}}"
+        )
     for factor in dict.fromkeys(factors.values()):
         axes = {axis for axis, times in factors.items() if times == factor}
         if "heads" in axes and "key_heads" in names.sizes:

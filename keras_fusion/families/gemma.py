@@ -31,9 +31,17 @@ _KERAS = {
     "head_dim_scales": "query_head_dim_normalize",
     "logits_cap": "final_logit_soft_cap",
 }
+_SANDWICH = ("**.pre_feedforward_layernorm.weight", "**.post_feedforward_layernorm.weight")
 _TRANSFORMERS = {
     "weights": common.DECODER | common.QUERY_KEY_NORMS,
     "sizes": common.DECODER_SIZES,
+    "fixed": common.VOCABULARY,
+    "required": common.DECODER_REQUIRED
+    | {
+        "Gemma2*": _SANDWICH,
+        "Gemma3*": (*_SANDWICH, *common.QUERY_KEY_NORMS),
+    },
+    "stacks": common.DECODER_STACKS,
     "head": common.DECODER_HEAD,
     "readout": common.DECODER_READOUT,
     "layers": "num_hidden_layers",

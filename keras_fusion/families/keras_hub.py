@@ -145,7 +145,7 @@ def plan_stock(models, options, factors=None):
         for model in models
     ]
     configs = [_config(backbone, names) for backbone in backbones]
-    if not factors:
+    if factors is None:
         growth = Growth(mean_weights(options.weights, len(models)), noise=options.noise)
         return FamilyFusion(family, names, configs, arrays, growth, options.norm == "property")
     for growth in growths_by(names, factors, options):

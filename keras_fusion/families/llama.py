@@ -12,6 +12,9 @@ _KERAS = {
 _TRANSFORMERS = {
     "weights": common.DECODER,
     "sizes": common.DECODER_SIZES,
+    "fixed": common.VOCABULARY,
+    "required": common.DECODER_REQUIRED,
+    "stacks": common.DECODER_STACKS,
     "head": common.DECODER_HEAD,
     "readout": common.DECODER_READOUT,
     "layers": "num_hidden_layers",
@@ -51,7 +54,14 @@ QWEN2 = register(
     Family(
         "qwen2",
         keras_hub=Names(("QwenBackbone",), **_KERAS),
-        transformers=Names(_classes("Qwen2"), **_TRANSFORMERS),
+        transformers=Names(
+            _classes("Qwen2"),
+            **_TRANSFORMERS
+            | {
+                "required": common.DECODER_REQUIRED
+                | {"Qwen2*": tuple(f"**.self_attn.{part}_proj.bias" for part in "qkv")}
+            },
+        ),
     )
 )
 QWEN3 = register(
@@ -71,7 +81,11 @@ QWEN3 = register(
         ),
         transformers=Names(
             _classes("Qwen3"),
-            **_TRANSFORMERS | {"weights": common.DECODER | common.QUERY_KEY_NORMS},
+            **_TRANSFORMERS
+            | {
+                "weights": common.DECODER | common.QUERY_KEY_NORMS,
+                "required": common.DECODER_REQUIRED | {"Qwen3*": tuple(common.QUERY_KEY_NORMS)},
+            },
         ),
     )
 )

@@ -27,6 +27,15 @@ OPT = register(
                 "heads": ("num_attention_heads",),
                 "mlp": ("ffn_dim",),
             },
+            fixed=common.VOCABULARY,
+            required={
+                "*": (
+                    "**embed_tokens.weight",
+                    "**embed_positions.weight",
+                    *common.SEQUENCE_LAYERS,
+                )
+            },
+            stacks={"**decoder.layers": "num_hidden_layers"},
             defaults={"word_embed_proj_dim": ("hidden_size", 1)},
             head=("lm_head.weight",),
             readout=("**project_out.weight", "**decoder.final_layer_norm.*"),

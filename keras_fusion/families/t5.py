@@ -3,6 +3,20 @@
 from keras_fusion.families import common
 from keras_fusion.families.table import Family, Names, register
 
+
+def _stack(stack, *attentions):
+    """Patterns of the weights that a stack of transformers has, gated or not."""
+    kernels = [f"{kind}.{part}.weight" for kind in attentions for part in "qkvo"]
+    kernels += ["relative_attention_bias.weight", "layer_norm.weight", "DenseReluDense.wo.weight"]
+    return (
+        *(f"{stack}.block.**{name}" for name in kernels),
+        f"{stack}.block.**.wi.weight|{stack}.block.**.wi_0.weight",
+        f"{stack}.final_layer_norm.weight",
+    )
+
+
+_DECODER = _stack("decoder", "SelfAttention", "EncDecAttention")
+
 T5 = register(
     Family(
         "t5",
@@ -45,6 +59,15 @@ T5 = register(
                 "**layer_norm.weight": "norm: hidden",
                 "lm_head.weight": "vocabulary +hidden",
             },
+            fixed=common.VOCABULARY | {"buckets": "relative_attention_num_buckets"},
+            required={
+                "*": ("shared.weight|*.embed_tokens.weight", *_stack("encoder", "SelfAttention")),
+                "T5Model": _DECODER,
+                "T5ForConditionalGeneration": _DECODER,
+            },
+            stacks={"encoder.block": "num_layers", "decoder.block": "num_decoder_layers"},
+            once=("**.relative_attention_bias.weight",),
+            defaults={"num_decoder_layers": ("num_layers", 1)},
             sizes={"hidden": ("d_model",), "heads": ("num_heads",), "mlp": ("d_ff",)},
             head=("lm_head.weight",),
             readout=("decoder.final_layer_norm.weight",),

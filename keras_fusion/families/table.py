@@ -24,6 +24,12 @@ class Names:
             characters. A name must match one pattern, or patterns that say the same.
         sizes: `{axis: fields}`: fields of the configuration that are added up where the axis
             grows. These are the axes that can grow.
+        fixed: `{axis: field}` of axes that never grow and that the configuration gives the size of.
+        required: `{pattern of class names: patterns}` of weights that a folder of such a class must
+            hold, because transformers would draw them at random; `|` joins alternatives.
+        stacks: `{pattern: field}`: what stands in names of a folder before the number of a layer,
+            and the field that counts those layers, which must all be there and be alike.
+        once: Patterns of the rest of such names, after the number, in one layer of a stack alone.
         free: Patterns of fields that may differ between sources, besides those of `sizes`.
         defaults: `{field: (other field, factor)}` of fields that may be missing or None.
         head: Patterns of an output head of its own, which takes the mean. Without one the
@@ -52,6 +58,10 @@ class Names:
     classes: tuple[str, ...]
     weights: Mapping[str, str]
     sizes: Mapping[str, tuple[str, ...]]
+    fixed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    required: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    stacks: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    once: tuple[str, ...] = ()
     free: tuple[str, ...] = ()
     defaults: Mapping[str, tuple[str, float]] = dataclasses.field(default_factory=dict)
     head: tuple[str, ...] = ()
@@ -146,6 +156,24 @@ class Family:
 def matches(name, patterns):
     """Returns whether a name matches one of some patterns."""
     return any(_regex(pattern).fullmatch(name) for pattern in patterns)
+
+
+def layer_of(name, stack):
+    """Number of the layer in a weight's name and what follows it; None where it has none.
+
+    Args:
+        name: The name, whose parts are joined by dots.
+        stack: Pattern of what stands before the number.
+
+    Examples:
+        >>> layer_of("model.layers.3.mlp.up_proj.weight", "**layers")
+        (3, 'mlp.up_proj.weight')
+    """
+    parts = name.split(".")
+    for place, part in enumerate(parts):
+        if part.isdecimal() and matches(".".join(parts[:place]), (stack,)):
+            return int(part), ".".join(parts[place + 1 :])
+    return None
 
 
 @functools.cache

@@ -39,6 +39,19 @@ VIT = register(
                 "**position_embeddings": "one positions hidden",
             }
             | common.dense({"**layernorm*.": "norm: hidden", "**pooler.dense.": "pooled +hidden"}),
+            required={
+                "*": (
+                    "**cls_token",
+                    "**position_embeddings",
+                    *common.weights_and_biases(
+                        "**patch_embeddings.projection",
+                        *(f"**layernorm{place}" for place in ("", "_before", "_after")),
+                    ),
+                    *common.ENCODER_LAYERS,
+                ),
+                "*ForImageClassification": common.weights_and_biases("classifier"),
+            },
+            stacks=common.ENCODER_STACKS,
             sizes=common.ENCODER_SIZES | {"pooled": ("pooler_output_size",)},
             defaults={"pooler_output_size": ("hidden_size", 1)},
             layers="num_hidden_layers",

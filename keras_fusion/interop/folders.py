@@ -9,7 +9,6 @@ Whatever else lies there is copied (tokenizer, generation) or ignored.
 
 import dataclasses
 import json
-import math
 import pathlib
 from collections.abc import Mapping
 
@@ -19,9 +18,9 @@ from keras_fusion.errors import FusionError
 from keras_fusion.families.notation import KEPT
 from keras_fusion.families.table import Family, Names, families, family_of, matches
 from keras_fusion.interop import tensors
+from keras_fusion.interop.checking import CONFIG_FILE, axis_names, check_weights, refusal
 from keras_fusion.regions import pieces, region_of
 
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 TIED = "tie_word_embeddings"
@@ -66,12 +65,9 @@ class Folder:
 
 
 def is_folder(path):
-    """Returns whether a folder holds a model of transformers."""
-    try:
-        config = json.loads((pathlib.Path(path) / CONFIG_FILE).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(config, dict) and not {"architectures", "model_type"}.isdisjoint(config)
+    """Returns whether a folder holds files of a model of transformers, damaged or not."""
+    names = (CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE)
+    return any((pathlib.Path(path) / name).is_file() for name in names)
 
 
 def read_folder(path):
@@ -93,7 +89,7 @@ def read_folder(path):
     """
     path = pathlib.Path(path)
     if not path.is_dir():
-        raise _refusal(path, "which is no folder", "Check the path")
+        raise refusal(path, "which is no folder", "Check the path")
     config = read_json(path / CONFIG_FILE)
     _refuse_adapters(path, config)
     class_name, family, names = _class(path, config)
@@ -101,13 +97,13 @@ def read_folder(path):
     arrays = _arrays(path, files)
     adapters = [name for name in arrays if matches(name, _ADAPTER_NAMES)]
     if adapters:
-        raise _refusal(path, f"with the adapter `{adapters[0]}`", "Merge the adapter first")
+        raise refusal(path, f"with the adapter `{adapters[0]}`", "Merge the adapter first")
     for name, array in arrays.items():
         if array.dtype.kind in "iub" and names.entry(name).kind != KEPT:
             fault = f"with `{name}` of {array.dtype}, which is no floating-point type"
-            raise _refusal(path, fault, "Convert quantised weights to floating-point ones first")
+            raise refusal(path, fault, "Convert quantised weights to floating-point ones first")
     config, arrays = _tied(path, class_name, names, config, arrays)
-    _check_shapes(path, names, config, arrays)
+    check_weights(path, class_name, names, config, arrays)
     return Folder(path, class_name, family, names, config, arrays, files)
 
 
@@ -123,9 +119,9 @@ def read_json(path):
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise _refusal(path, f"({reason})", "Restore the file", "a JSON file") from None
+        raise refusal(path, f"({reason})", "Restore the file", "a JSON file") from None
     if not isinstance(content, dict):
-        raise _refusal(path, f"with a {type(content).__name__}", "Restore it", "a JSON object")
+        raise refusal(path, f"with a {type(content).__name__}", "Restore it", "a JSON object")
     return content
 
 
@@ -134,9 +130,9 @@ def _refuse_adapters(path, config):
         is_named = isinstance(quantization, dict) and "quant_method" in quantization
         method = quantization["quant_method"] if is_named else "some method"
         fault = f"with weights quantised by {method}"
-        raise _refusal(path, fault, "Convert them to floating-point ones first")
+        raise refusal(path, fault, "Convert them to floating-point ones first")
     if any((path / name).exists() for name in _ADAPTER_FILES):
-        raise _refusal(path, "with an adapter", "Merge it into the model (merge_and_unload) first")
+        raise refusal(path, "with an adapter", "Merge it into the model (merge_and_unload) first")
 
 
 def _class(path, config):
@@ -144,7 +140,7 @@ def _class(path, config):
     classes = config.get("architectures")
     if not isinstance(classes, list) or len(classes) != 1:
         fault = f"whose {CONFIG_FILE} has architectures={classes!r}"
-        raise _refusal(path, fault, "Name the model's class there")
+        raise refusal(path, fault, "Name the model's class there")
     entry = family_of(classes[0], "transformers")
     if entry is None:
         supported = sorted(
@@ -155,7 +151,7 @@ def _class(path, config):
         )
         fault = f"of the class {classes[0]}, of which no table is known"
         do = f"Give one of {', '.join(supported)}, or register its family"
-        raise _refusal(path, fault, do)
+        raise refusal(path, fault, do)
     return classes[0], *entry
 
 
@@ -166,11 +162,11 @@ def _weight_files(path):
     if (path / INDEX_FILE).exists():
         shards = read_json(path / INDEX_FILE).get("weight_map")
         if not isinstance(shards, dict) or not all(map(_is_file_name, shards.values())):
-            raise _refusal(path / INDEX_FILE, "without names of shards", "Restore it", "an index")
+            raise refusal(path / INDEX_FILE, "without names of shards", "Restore it", "an index")
         files = [path / name for name in sorted(set(shards.values()))]
         missing = [file.name for file in files if not file.exists()]
         if missing:
-            raise _refusal(path, f"without the shards {', '.join(missing)}", "Restore them")
+            raise refusal(path, f"without the shards {', '.join(missing)}", "Restore them")
         return tuple(files)
     pickled = sorted(file.name for file in path.glob("*.bin"))
     if pickled:
@@ -178,8 +174,8 @@ def _weight_files(path):
             "Convert them: in Python, transformers.AutoModel.from_pretrained(FOLDER)"
             ".save_pretrained(NEW_FOLDER), with the class that config.json names"
         )
-        raise _refusal(path, f"with pickled weights alone ({pickled[0]})", do)
-    raise _refusal(path, f"without {WEIGHTS_FILE}", "Download the weights")
+        raise refusal(path, f"with pickled weights alone ({pickled[0]})", do)
+    raise refusal(path, f"without {WEIGHTS_FILE}", "Download the weights")
 
 
 def _is_file_name(name):
@@ -196,7 +192,7 @@ def _open(file):
         fault = f"that cannot be read ({error.strerror or error})"
     except ValueError as error:
         fault = str(error)
-    raise _refusal(file, fault, "It is damaged: use another file", "a safetensors file")
+    raise refusal(file, fault, "It is damaged: use another file", "a safetensors file")
 
 
 def _arrays(path, files):
@@ -207,13 +203,13 @@ def _arrays(path, files):
         arrays |= {_renamed(name): array for name, array in tensors_of_file.items()}
         if len({_renamed(name) for name in tensors_of_file}) < len(tensors_of_file):
             fault = f"with a weight by both of its names in {file.name} ({', '.join(_OLD_NAMES)})"
-            raise _refusal(path, fault, "Load and save it with transformers")
+            raise refusal(path, fault, "Load and save it with transformers")
     if not arrays:
-        raise _refusal(path, "without any weight", "Download the weights")
+        raise refusal(path, "without any weight", "Download the weights")
     if files[0].name != WEIGHTS_FILE:
         names = {_renamed(name) for name in read_json(path / INDEX_FILE)["weight_map"]}
         if missing := sorted(names - set(arrays)):
-            raise _refusal(path, f"without the weight `{missing[0]}`", "Restore its shard")
+            raise refusal(path, f"without the weight `{missing[0]}`", "Restore its shard")
     return arrays
 
 
@@ -229,13 +225,13 @@ def _tied(path, class_name, names, config, arrays):
     if names.logits_flag:
         config.setdefault(names.logits_flag, flag is not False)
     heads = [name for name in arrays if matches(name, names.head)]
-    heads = [name for name in heads if "vocabulary" in _axis_names(names, name)]
+    heads = [name for name in heads if "vocabulary" in axis_names(names, name)]
     says_tied = names.ties if flag is None else flag
     if not heads:
         if names.head and not says_tied and class_name.endswith(_WITH_LOGITS):
             fault = f"without the head of a {class_name}, which {CONFIG_FILE} does not tie"
             do = f"Restore its weights, or set {TIED} in {CONFIG_FILE} to true"
-            raise _refusal(path, fault, do)
+            raise refusal(path, fault, do)
         return config, arrays
     (head,) = heads
     embedding = _embedding(names, head, arrays)
@@ -245,17 +241,13 @@ def _tied(path, class_name, names, config, arrays):
     if says_tied and not is_equal:
         fault = f"that ties `{head}` to the embedding, and holds another one"
         do = f"Set {TIED} in {CONFIG_FILE} to false if the head is one of its own"
-        raise _refusal(path, fault, do)
+        raise refusal(path, fault, do)
     if says_tied:
         return config, {name: array for name, array in arrays.items() if name != head}
     if names.logits_flag and config[names.logits_flag]:
         fault = f"that scales the logits of a head of its own ({names.logits_flag}=true)"
-        raise _refusal(path, fault, "Multiply that into the head, and set the field to false")
+        raise refusal(path, fault, "Multiply that into the head, and set the field to false")
     return config | {TIED: False}, arrays
-
-
-def _axis_names(names, name):
-    return {factor for dim in names.entry(name).dims for factor in dim}
 
 
 def _embedding(names, head, arrays):
@@ -272,73 +264,3 @@ def _equal(a, b):
     return all(
         np.array_equal(a[piece], b[piece]) for piece in pieces(region_of(..., a.shape), _PIECE)
     )
-
-
-def _check_shapes(path, names, config, arrays):
-    """Refuses weights that are not of the sizes in the configuration."""
-    fields = {field for fields in names.sizes.values() for field in fields}
-    for field in sorted(fields | {names.head_dim} - {None}):
-        _check_size(path, field, names.value(config, field))
-    sizes = {
-        axis: {names.value(config, field) for field in fields}
-        for axis, fields in names.sizes.items()
-    }
-    missing = [axis for axis, values in sizes.items() if None in values]
-    if missing:
-        fields = ", ".join(names.sizes[missing[0]])
-        raise _refusal(path, f"whose {CONFIG_FILE} lacks {fields}", "Restore the file")
-    _check_layers(path, names, config, arrays)
-    for name, array in arrays.items():
-        entry = names.entry(name)
-        if entry.kind == KEPT:
-            continue
-        expected = [_dim_sizes(dim, names, config, sizes) for dim in entry.dims]
-        fits = len(expected) == array.ndim and all(
-            values is None or size in values
-            for size, values in zip(array.shape, expected, strict=True)
-        )
-        if not fits:
-            fault = f"with `{name}` of shape {array.shape}, which {CONFIG_FILE} does not say"
-            raise _refusal(path, fault, "Restore the configuration or the weights")
-
-
-def _check_size(path, field, value):
-    """Refuses what is no positive integer; None stands for a default."""
-    if value is not None and not (type(value) is int and value > 0):
-        fault = f"whose {CONFIG_FILE} has {field}={value!r:.80}"
-        raise _refusal(path, fault, "Restore the file", "a positive integer for every size")
-
-
-def _check_layers(path, names, config, arrays):
-    """Refuses a number of layers that is none, or beyond those that the weights have."""
-    layers = names.value(config, names.layers)
-    _check_size(path, names.layers, layers)
-    numbers = [int(number) for name in arrays if (number := _first_number(name))]
-    if layers is not None and numbers and layers > max(numbers) + 1:
-        fault = f"with the weights of {max(numbers) + 1} layers, and {names.layers}={layers}"
-        raise _refusal(path, fault, f"Restore the weights or {CONFIG_FILE}")
-
-
-def _first_number(name):
-    return next((part for part in name.split(".") if part.isdecimal()), None)
-
-
-def _dim_sizes(factors, names, config, sizes):
-    """Sizes that a dimension may have; None where the configuration does not say."""
-    options = {1}
-    for factor in factors:
-        factor = factor.rstrip("'")
-        if factor.isdigit():
-            values = {int(factor)}
-        elif factor == "head_dim":
-            values = {names.heads_size(config)}
-        elif factor in sizes:
-            values = sizes[factor]
-        else:
-            return None
-        options = {math.prod(pair) for option in options for pair in [(option, v) for v in values]}
-    return options
-
-
-def _refusal(path, fault, do, expected="a folder of transformers"):
-    return FusionError(f"Expected {expected}. Received: {str(path)!r} {fault}. {do}.")

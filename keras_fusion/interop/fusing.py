@@ -15,7 +15,14 @@ import numpy as np
 from keras_fusion.errors import FusionError
 from keras_fusion.families.fusing import FamilyFusion, Growth, growths_by
 from keras_fusion.interop import vocabularies
-from keras_fusion.interop.cards import Facts, card, sha256
+from keras_fusion.interop.cards import (
+    Facts,
+    Promise,
+    card,
+    fusion_summary,
+    growth_summary,
+    sha256,
+)
 from keras_fusion.interop.folders import Folder, read_folder
 from keras_fusion.interop.writing import (
     CARD_FILE,
@@ -42,7 +49,7 @@ class Plan:
         config: Configuration of the result.
         arrays: Name to array of the result, computed where it is read.
         weights: Weight of each source in the mean.
-        is_exact: Whether the result computes that mean.
+        promise: `Promise` of what the result computes.
         summary: What is done, in words.
         notes: Sentences for the model card.
         factors: Numbers that the hidden units of each source are multiplied by where a head that is
@@ -53,10 +60,15 @@ class Plan:
     config: dict
     arrays: Mapping[str, np.ndarray]
     weights: tuple[float, ...]
-    is_exact: bool
+    promise: Promise
     summary: str
     notes: tuple[str, ...] = ()
     factors: tuple[float, ...] = (1.0,)
+
+    @property
+    def is_exact(self):
+        """True where the result computes the weighted mean of its sources, up to rounding."""
+        return self.promise.is_exact
 
     @property
     def folders(self):
@@ -106,7 +118,8 @@ class Plan:
                 nothing behind.
 
         Raises:
-            FusionError: A weight holds NaN or infinite values, or would overflow float16.
+            FusionError: A weight holds NaN or infinite values, or would overflow float16; the
+                size of shards is none; there is something at the path.
             OSError: The folder cannot be written.
         """
         files = [
@@ -131,7 +144,7 @@ class Plan:
             shares[source.path.resolve()] += weight
         name = self.sources[0].class_name
         return Facts(
-            "transformers", name, self.summary, self.parameters, self.is_exact, shares, self.notes
+            "transformers", name, self.summary, self.parameters, self.promise, shares, self.notes
         )
 
 
@@ -160,8 +173,8 @@ def plan_fusion(
     paths = [pathlib.Path(path) for path in sources]
     folders = {path: read_folder(path) for path in dict.fromkeys(paths)}
     sources = tuple(folders[path] for path in paths)
-    if grow:
-        return _grown(sources, dict(grow), noise)
+    if grow is not None:
+        return _grown(sources, grow, noise)
     if len(sources) < 2:
         raise FusionError(f"fusing takes at least two sources. Received: {len(sources)}")
     weights = mean_weights(weights, len(sources))
@@ -184,20 +197,17 @@ def plan_fusion(
         Growth(weights, noise=options.noise),
         is_exact=is_self,
     )
-    models = f"{len(sources)} copies of one model" if is_self else f"{len(sources)} models"
+    promise = Promise(is_self, noise=options.noise)
     notes = _notes(sources[0], fusion)
     if not is_compared:
-        notes.append(
-            "The folders hold no tokenizers of one kind, so the vocabularies were not compared."
-        )
-    summary = f"fusion of {models}, norm={norm}, weights={_numbers(weights)}, noise={noise}"
+        notes.append(vocabularies.NOT_COMPARED)
     return Plan(
         sources,
         _written(fusion.config),
         fusion.arrays,
         weights,
-        is_self and options.noise.keeps_copies,
-        summary,
+        promise,
+        fusion_summary(len(sources), promise, norm, weights),
         tuple(notes),
         tuple(map(fusion.readout_factor, range(len(sources)))),
     )
@@ -218,8 +228,8 @@ def _grown(sources, factors, noise):
             source.family, source.names, [config] * copies, [arrays] * copies, growth
         )
         config, arrays = fusion.config, fusion.arrays
-    summary = "growth of " + ", ".join(f"{axis} by {n}" for axis, n in factors.items())
-    return Plan(sources, _written(config), arrays, (1.0,), True, summary)
+    promise = Promise(is_self=True)
+    return Plan(sources, _written(config), arrays, (1.0,), promise, growth_summary(factors))
 
 
 def _refuse_different(folders):
@@ -272,7 +282,3 @@ def _notes(source, fusion):
 def _written(config):
     """The configuration that is written: without the place that the first source came from."""
     return {field: value for field, value in config.items() if field != "_name_or_path"}
-
-
-def _numbers(values):
-    return ", ".join(f"{value:.6g}" for value in values)

@@ -9,7 +9,15 @@ from keras_fusion.errors import FusionError
 from keras_fusion.families import checking, keras_hub
 from keras_fusion.families.fusing import FamilyFusion
 from keras_fusion.fusion import fuse, grow
-from keras_fusion.interop.cards import Facts, card, sha256
+from keras_fusion.interop import vocabularies
+from keras_fusion.interop.cards import (
+    Facts,
+    Promise,
+    card,
+    fusion_summary,
+    growth_summary,
+    sha256,
+)
 from keras_fusion.interop.writing import CARD_FILE, nbytes, new_folder, write_text
 from keras_fusion.layers import checks
 from keras_fusion.noise import Noise
@@ -67,6 +75,8 @@ class PresetFusion:
         options: Those of `kf.fuse`, or of `kf.grow`.
         class_name: Stock class of the result.
         fusion: The `FamilyFusion` of their configurations and shapes.
+        promise: `Promise` of what the result computes.
+        notes: Sentences for the model card.
     """
 
     sources: tuple[pathlib.Path, ...]
@@ -74,22 +84,17 @@ class PresetFusion:
     options: dict
     class_name: str
     fusion: FamilyFusion
-
-    @property
-    def is_grouped(self):
-        """True where the norms of the result have groups."""
-        several = len(set(self.sources)) > 1
-        return several and self.options.get("norm", "property") == "property"
+    promise: Promise
+    notes: tuple[str, ...] = ()
 
     @property
     def summary(self):
         """Words that say what is done."""
         if self.growth:
-            return "growth of " + ", ".join(f"{axis} by {n}" for axis, n in self.growth.items())
-        count = len(self.sources)
-        models = f"{count} models" if len(set(self.sources)) > 1 else f"{count} copies of one model"
-        norm, noise = self.options.get("norm", "property"), self.options.get("noise", 0.0)
-        return f"fusion of {models}, norm={norm}, noise={noise}"
+            return growth_summary(self.growth, self.promise.noise.scale)
+        norm = self.options.get("norm", "property")
+        weights = self.fusion.growth.weights
+        return fusion_summary(len(self.sources), self.promise, norm, weights)
 
     @property
     def _weights(self):
@@ -98,15 +103,13 @@ class PresetFusion:
 
     def facts(self):
         """`Facts` of the model card."""
-        several = len(set(self.sources)) > 1
-        noise = self.fusion.growth.noise
-        is_exact = not noise.scale if several else noise.keeps_copies
-        is_exact = is_exact and (self.is_grouped or not several)
         count = len(self.sources)
         shares = {path: self.sources.count(path) / count for path in self.sources}
         parameters = sum(math.prod(array.shape) for array in self._weights)
-        name = f"{self.class_name} with grouped norms" if self.is_grouped else self.class_name
-        return Facts("keras-hub", name, self.summary, parameters, is_exact, shares)
+        is_grouped = self.promise.is_grouped
+        name = f"{self.class_name} with grouped norms" if is_grouped else self.class_name
+        promise, notes = self.promise, self.notes
+        return Facts("keras-hub", name, self.summary, parameters, promise, shares, notes)
 
     def describe(self):
         """The sources, what comes out, and its configuration, in lines of text."""
@@ -122,6 +125,7 @@ class PresetFusion:
                 f"result: {facts.class_name}, {facts.parameters:,} parameters, {size:,} bytes",
                 "configuration: " + ", ".join(f"{f}={v}" for f, v in sorted(fields.items())),
                 facts.summary,
+                *facts.notes,
             ]
         )
 
@@ -186,14 +190,19 @@ def plan_presets(sources, *, growth=None, **options):
                 "kf.families.register"
             )
     models = [skeletons[path] for path in sources]
-    noise = Noise(
-        options.get("noise", 0.0), options.get("noise_kind", "gaussian"), options.get("seed", 0)
-    )
+    # The noise of a growth is balanced, see `kf.grow`.
+    kind = options.get("noise_kind", "gaussian") if growth is None else "balanced"
+    noise = Noise(options.get("noise", 0.0), kind, options.get("seed", 0))
     block = BlockOptions(norm=options.get("norm", "property"), noise=noise)
     fusion = keras_hub.plan_stock(models, block, growth)
     tokenizers = {path: _tokenizer(path) for path in skeletons}
     checks.raise_mismatches(checking.vocabulary_mismatches([tokenizers[path] for path in sources]))
-    return PresetFusion(sources, growth, options, type(models[0]).__name__, fusion)
+    is_self = len(skeletons) == 1
+    promise = Promise(is_self, not is_self and block.norm == "property", noise)
+    is_compared = is_self or None not in tokenizers.values()
+    notes = () if is_compared else (vocabularies.NOT_COMPARED,)
+    name = type(models[0]).__name__
+    return PresetFusion(sources, growth, options, name, fusion, promise, notes)
 
 
 def save_t5_tokenizer(folder, vocabulary):

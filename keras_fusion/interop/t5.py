@@ -122,7 +122,8 @@ def to_transformers(config, weights):
         "is_encoder_decoder": True,
         "num_decoder_layers": config.num_layers,
         "feed_forward_proj": names[kind],
-        "dtype": str(np.dtype(next(iter(weights.values())).dtype)),
+        # transformers casts what it loads to this one.
+        "dtype": str(np.result_type(*{np.dtype(array.dtype) for array in weights.values()})),
         TIED: config.tie_embedding_weights,
         "scale_decoder_outputs": config.tie_embedding_weights,
         **_STANDARD,
@@ -138,26 +139,29 @@ def from_keras_hub(backbone):
         backbone: The backbone.
 
     Raises:
-        FusionError: Its activation is none that `kf.models.T5` has.
+        FusionError: Its activation is none that `kf.models.T5` has, or its weights are quantised.
     """
     fields = {name: getattr(backbone, name) for name in _HUB_FIELDS}
     made = T5Config(**fields, activation=_activation_name(backbone.activation))
     arrays = {row.keras_hub: to_numpy(_variable(backbone, row.keras_hub)) for row in _rows_of(made)}
+    _check_dtypes(arrays)
     return made, _renamed(made, arrays, "keras_hub", "keras_fusion")
 
 
 def to_keras_hub(config, weights):
-    """KerasHub's `T5Backbone` with the weights of ours.
+    """KerasHub's `T5Backbone` with the weights of ours, in float32, which holds smaller ones.
 
     Args:
         config: A `T5Config`.
         weights: `{path: array}` of its weights.
 
     Raises:
-        FusionError: The network has what KerasHub's T5 has not, or keras-hub is not installed.
+        FusionError: The network has what KerasHub's T5 has not, float32 does not hold its weights,
+            or keras-hub is not installed.
     """
     keras_hub = optional("keras_hub")
     _refuse_groups(config)
+    _check_dtypes(weights)
     for field, value in _HUB_BUCKETS.items():
         if getattr(config, field) != value:
             received = f"{field}={getattr(config, field)}"
@@ -166,7 +170,9 @@ def to_keras_hub(config, weights):
     if activation == "gelu":
         activation = keras.saving.get_registered_object(_HUB_GELU)
     backbone = keras_hub.models.T5Backbone(
-        **{name: getattr(config, name) for name in _HUB_FIELDS}, activation=activation
+        **{name: getattr(config, name) for name in _HUB_FIELDS},
+        activation=activation,
+        dtype="float32",
     )
     for name, array in _renamed(config, weights, "keras_fusion", "keras_hub").items():
         _variable(backbone, name).assign(np.asarray(array))
@@ -242,6 +248,15 @@ def _activation_name(activation):
     if name not in names:
         raise _refusal(f"one of the activations {', '.join(names)}", f"activation={name!r}")
     return names[name]
+
+
+def _check_dtypes(arrays):
+    """Refuses weights that are no numbers, or more precise ones than float32."""
+    for name, array in arrays.items():
+        dtype = np.dtype(array.dtype)
+        if dtype.kind in "iub" or not np.can_cast(dtype, np.float32):
+            received = f"{name!r} of {dtype}"
+            raise _refusal("weights that float32 holds", received, "Convert them to float32 first")
 
 
 def _refuse_groups(config):

@@ -4,11 +4,14 @@ Sources whose pieces have other numbers cannot be fused: row 17 of every embeddi
 same piece.
 """
 
+import contextlib
 import json
 import pathlib
 
 from keras_fusion.errors import FusionError
 from keras_fusion.optional import optional
+
+NOT_COMPARED = "The sources hold no tokenizers of one kind, so the vocabularies were not compared."
 
 
 def check_equal(paths):
@@ -30,10 +33,16 @@ def check_equal(paths):
     for kind, read in _KINDS.items():
         if not all((path / kind).is_file() for path in paths):
             continue
-        contents = {tuple(map(_bytes, (path / kind, path / _ADDED))) for path in paths}
+        decoders = _decoders(paths)
+        contents = {
+            (_bytes(path / kind), _bytes(path / _ADDED), tuple(sorted(decoder.items())))
+            for path, decoder in zip(paths, decoders, strict=True)
+        }
         if len(contents) == 1:
             return True
-        first, *others = [_read(path, kind, read) for path in paths]
+        first, *others = [
+            _read(path, kind, read) | decoder for path, decoder in zip(paths, decoders, strict=True)
+        ]
         for path, other in zip(paths[1:], others, strict=True):
             _compare(paths[0] / kind, first, path / kind, other)
         return True
@@ -46,20 +55,40 @@ def _bytes(path):
 
 def _read(path, kind, read):
     """Pieces by their numbers; those that were added to a file that has none of its own, too."""
-    try:
+    with _damages(path / kind):
         pieces = read(path / kind)
         if kind != _TOKENIZER and (path / _ADDED).is_file():
             pieces |= _table(path / _ADDED)
         sorted(pieces)
+        return pieces
+
+
+def _decoders(paths):
+    """Pieces that the settings of each tokenizer add; of none where not all say, as old ones."""
+    decoders = [_decoder(path / _SETTINGS) for path in paths]
+    return decoders if all(decoders) else [{}] * len(paths)
+
+
+def _decoder(path):
+    if not path.is_file():
+        return {}
+    with _damages(path):
+        added = _json(path).get("added_tokens_decoder") or {}
+        return {int(number): str(token["content"]) for number, token in added.items()}
+
+
+@contextlib.contextmanager
+def _damages(path):
+    """Context in which a file that holds no vocabulary is an error that names it."""
+    try:
+        yield
     except FusionError:
         raise
     # A file may hold anything: pieces without numbers, or numbers that are texts.
     except (AttributeError, KeyError, OSError, RecursionError, RuntimeError, TypeError, ValueError):
         raise FusionError(
-            f"Expected a vocabulary. Received: {str(path / kind)!r}, which holds none. "
-            "Restore the file."
+            f"Expected a vocabulary. Received: {str(path)!r}, which holds none. Restore the file."
         ) from None
-    return pieces
 
 
 def _compare(path, pieces, other_path, others):
@@ -102,6 +131,7 @@ def _json(path):
 
 
 _ADDED = "added_tokens.json"
+_SETTINGS = "tokenizer_config.json"
 _TOKENIZER = "tokenizer.json"
 # The first kind that all folders have counts.
 _KINDS = {

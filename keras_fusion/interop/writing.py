@@ -47,9 +47,13 @@ def new_folder(path):
         The path to write to.
 
     Raises:
-        FusionError: There is something at the path.
+        FusionError: There is something at the path, or it is none.
     """
     path = pathlib.Path(path)
+    if "\0" in str(path):
+        raise FusionError(
+            f"Expected a path to write to. Received: {str(path)!r}. Leave out the NUL."
+        )
     if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
         raise FusionError(
             f"Expected a new or empty folder to write to. Received: {str(path)!r}, which holds "
@@ -105,7 +109,16 @@ def write_model(folder, config, arrays, max_shard_size=MAX_SHARD_SIZE):
 
 
 def shards_of(arrays, max_shard_size=MAX_SHARD_SIZE):
-    """Names of the tensors of each file, in order."""
+    """Names of the tensors of each file, in order.
+
+    Raises:
+        FusionError: The size is no positive integer.
+    """
+    if type(max_shard_size) is not int or max_shard_size < 1:
+        raise FusionError(
+            "max_shard_size must be a number of bytes. "
+            f"Received: max_shard_size={max_shard_size!r}; give one such as 5_000_000_000"
+        )
     shards, size = [[]], 0
     for name, array in arrays.items():
         if shards[-1] and size + nbytes(array) > max_shard_size:

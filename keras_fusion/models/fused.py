@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_fusion.errors import FusionError
 from keras_fusion.layers import checks
 from keras_fusion.layers.fusing import FusedWeights, FusionOptions, mismatches
 from keras_fusion.layers.values import misfits
@@ -74,6 +75,42 @@ def fused_weights(
         checks.warn_if_never_parting(sources, weights)
     config = configs[0].fused(configs[1:], options.norm, options.grow)
     return config, dict(FusedWeights(sources, weights, options))
+
+
+def grown_weights(config, weights, factors, *, noise=0.0, seed=0, fill="diagonal", asymmetry=0.0):
+    """Returns the weights of a T5 some of whose axes grow, each region computed when it is read.
+
+    Does what `kf.grow` does, for a network that is not in memory.
+
+    Args:
+        config: The `T5Config`.
+        weights: `{path: array-like}`.
+        factors: `{axis: factor}`, axes among "hidden", "heads" and "mlp", integers of at least 2.
+        noise, seed, fill, asymmetry: As for `kf.grow`.
+
+    Returns:
+        The grown `T5Config`, and `{path: FusedArray}` for `T5.from_weights`.
+
+    Raises:
+        FusionError: An axis or a factor that is none; otherwise as `fused_weights`.
+
+    Examples:
+        >>> config, weights = grown_weights(small.config, weights_of_small, {"mlp": 2})
+    """
+    is_growth = factors and factors.keys() <= GROWING.keys()
+    if not is_growth or any(type(factor) is not int or factor < 2 for factor in factors.values()):
+        raise FusionError(
+            f"a T5 grows along {', '.join(GROWING)} by integers of at least 2. "
+            f"Received: {factors!r}; give a dictionary such as {{'mlp': 2}}"
+        )
+    # A norm over copies is what it is over one of them.
+    norm = "property" if config.norm_groups else "rule"
+    how = {"norm": norm, "noise": noise, "noise_kind": "balanced", "seed": seed}
+    how |= {"fill": fill, "asymmetry": asymmetry}
+    for factor in dict.fromkeys(factors.values()):
+        axes = {axis for axis, times in factors.items() if times == factor}
+        config, weights = fused_weights([config] * factor, [weights] * factor, **how, grow=axes)
+    return config, weights
 
 
 def _dtype_mismatches(weights):

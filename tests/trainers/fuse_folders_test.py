@@ -76,13 +76,47 @@ def test_what_cannot_be_verified_is_said(llamas, capsys, monkeypatch):
         ("a", "--norm=rule", "at least two folders"),
         ("ac", "--norm=rule", "sources of one library.*trainers.convert"),
         ("cc", "--grow=mlp:2", "two folders|one folder"),
-        ("c", "--grow=mlp:2", "Convert the checkpoint"),
     ],
 )
 def test_flags_that_are_refused(llamas, sources, flag, message):
     (llamas / "c").mkdir()
     with pytest.raises(UserError, match=message):
         run(llamas, sources, flag)
+
+
+DAMAGED = {
+    "missing": (None, r"config.json' \(No such file"),
+    "empty": (b"", "config.json' .*Restore the file"),
+    "broken": (b"{", "config.json' .*Restore the file"),
+    "latin-1": ('{"a": "ä"}'.encode("latin-1"), "config.json' .*Restore the file"),
+    "with a BOM": (b"\xef\xbb\xbf{}", "BOM"),
+    "of no class": (b"{}", "architectures=None"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_configuration_is_said_to_be_that(llamas, case):
+    content, message = DAMAGED[case]
+    (llamas / "a" / "config.json").unlink()
+    if content is not None:
+        (llamas / "a" / "config.json").write_bytes(content)
+    with pytest.raises(kf.FusionError, match=message):
+        run(llamas, "aa")
+
+
+OUTPUTS = {
+    "under a file": ("a/config.json/fused", "Choose a path whose parents are folders"),
+    "long": ("x" * 300, "Choose a shorter name"),
+    "with a NUL": ("x\0y", "Correct --output"),
+}
+
+
+@pytest.mark.parametrize("case", OUTPUTS)
+def test_outputs_that_cannot_be_written(llamas, case):
+    output, message = OUTPUTS[case]
+    with pytest.raises(UserError, match=message):
+        run(llamas, "aa", output=output)
+    assert sorted(path.name for path in llamas.iterdir()) == ["a", "b"]
 
 
 @pytest.mark.parametrize(("text", "size"), [("7", 7), ("2kb", 2000), ("1.5GB", 15 * 10**8)])
@@ -145,6 +179,31 @@ def test_presets_of_keras_hub(tmp_path, capsys):
     parameters = keras_hub.models.Backbone.from_preset(str(tmp_path / "both")).count_params()
     assert f"{parameters:,} parameters" in planned
     assert not (tmp_path / "dry").exists()
+
+
+def test_the_card_of_a_preset_says_what_is_exact(tmp_path, capsys):
+    keras_hub = pytest.importorskip("keras_hub")
+    sizes = {"num_layers": 1, "num_heads": 1, "hidden_dim": 2, "intermediate_dim": 2}
+    for name in "ab":
+        backbone = keras_hub.models.GPT2Backbone(vocabulary_size=5, max_sequence_length=3, **sizes)
+        backbone.save_to_preset(str(tmp_path / name))
+    a, b = tmp_path / "a", tmp_path / "b"
+    balanced = {"noise": 0.1, "noise_kind": "balanced"}
+
+    def statement(*sources, **options):
+        return interop.plan_presets(sources, **options).facts().promise.statement
+
+    assert statement(a, a, **balanced).startswith("It computes what the source computes")
+    # A growth's noise is balanced.
+    assert statement(a, growth={"mlp": 2}, noise=0.1) == statement(a, a)
+    assert statement(a, a, noise=0.1).startswith("Noise stands")
+    assert statement(a, b).startswith("It computes the weighted mean")
+    assert statement(a, b).endswith("keras_fusion.families.load_preset.")
+    for options in ({"noise": 0.1}, balanced):
+        assert statement(a, b, **options).startswith("Noise stands")
+        assert statement(a, b, norm="rule", **options).startswith("It is not exact")
+    run(tmp_path, "ab", "--dry_run")
+    assert "vocabularies were not compared" in capsys.readouterr().out
 
 
 def test_backbones_keep_their_tokenizer_and_have_the_same(tmp_path):

@@ -1,5 +1,6 @@
 """The fusing binary: what it writes, that it can be a source again, and what it prints."""
 
+import dataclasses
 import json
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 import keras_fusion as kf
+from keras_fusion.layers.tree import values_of
 from tests.trainers import nano
 from trainers import fuse
 from trainers.checkpoints import models
@@ -104,6 +106,40 @@ def test_a_fused_model_is_a_source_again(sources, tmp_path):
 def test_named_twice_is_fused_with_itself(sources, tmp_path):
     run(sources, "aa", tmp_path / "c", "--norm=rule", "--noise=0.1", "--noise_kind=balanced")
     np.testing.assert_allclose(logits(tmp_path / "c"), logits(sources / "a"), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "growth", [{"mlp": 3}, {"hidden": 2, "heads": 3}], ids=lambda growth: "_".join(growth)
+)
+def test_some_axes_of_a_checkpoint_grow(sources, tmp_path, growth):
+    flag = ",".join(f"{axis}:{factor}" for axis, factor in growth.items())
+    written = run(sources, "a", tmp_path / "c", f"--grow={flag}", "--noise=0.2", "--seed=7")
+    np.testing.assert_allclose(logits(tmp_path / "c"), logits(sources / "a"), atol=1e-4)
+    small = models.load_model(sources / "a")[0]
+    grown = kf.grow(small, growth, noise=0.2, seed=7)
+    checkpoint = models.find_checkpoint(tmp_path / "c")
+    assert models.read_config(checkpoint) == grown.config
+    for name, array in values_of([grown])[0].items():
+        np.testing.assert_array_equal(checkpoint.weights[name], array, err_msg=name)
+    settings = json.loads((written / "manifest.json").read_text())["config"]["settings"]
+    assert settings["fusion"]["grow"] == growth
+
+
+def test_a_checkpoint_with_grouped_norms_grows(sources, tmp_path):
+    run(sources, "ab", tmp_path / "c")
+    run(tmp_path, "c", tmp_path / "d", "--grow=hidden:2", "--noise=0.1")
+    assert models.load_model(tmp_path / "d")[0].config.norm_groups == (8, 8) * 2
+    np.testing.assert_allclose(logits(tmp_path / "d"), logits(tmp_path / "c"), atol=1e-4)
+
+
+def test_a_growth_that_is_checked(sources, tmp_path, capsys):
+    data_dir = nano.write_tokens(tmp_path / "tokens")
+    check = (f"--check_data_dir={data_dir}", "--batch_size=2", "--input_length=16")
+    run(sources, "a", tmp_path / "c", "--grow=mlp:2", "--noise=0.1", *check)
+    output = capsys.readouterr().out
+    size = kf.models.parameter_count(dataclasses.replace(SMALL, intermediate_dim=32))
+    assert f"growth of mlp by 2, noise=0.1: {size:,} parameters" in output
+    assert "of the source, " in output and "0.0000" in output.split("validation batch")[1]
 
 
 def test_says_where_it_comes_from(sources, tmp_path):

@@ -89,6 +89,19 @@ def fused_weights(
     return kf.models.fused_weights(configs, [checkpoint.weights for checkpoint in sources], **how)
 
 
+def grown_weights(
+    source: checkpoints.Checkpoint, factors: Mapping[str, int], **how
+) -> tuple["kf.models.T5Config", dict]:
+    """Grows some axes of a checkpoint; returns configuration and weights as `fused_weights`.
+
+    Args:
+        source: the checkpoint.
+        factors: `{axis: factor}`.
+        **how: other arguments, as for `kf.models.grown_weights`.
+    """
+    return kf.models.grown_weights(read_config(source), source.weights, factors, **how)
+
+
 def stacked_weights(
     source: checkpoints.Checkpoint, copies: int, dropout: float | None = None
 ) -> tuple["kf.models.T5Config", dict]:

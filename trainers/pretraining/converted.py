@@ -58,7 +58,7 @@ def convert(config: ConvertConfig) -> pathlib.Path:
         KERAS_FUSION: _write_checkpoint,
     }
     write = writers[config.format]
-    with os_errors("to write a model", f"output={config.output!r}", "Make room there"):
+    with os_errors("to write a model", f"output={config.output!r}"):
         written = write(config.output, t5_config, weights, vocabulary)
     print(f"Wrote {written}, {kf.models.parameter_count(t5_config):,} parameters")
     return written

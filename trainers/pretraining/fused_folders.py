@@ -5,10 +5,13 @@ from collections.abc import Callable, Sequence
 
 from keras_fusion import interop
 from keras_fusion.interop import presets, verifying
+from trainers import checkpoints
 from trainers.errors import UserError, os_errors
 
 TRANSFORMERS, KERAS_HUB, CHECKPOINTS = "transformers", "keras_hub", "keras_fusion"
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+# The weights of a checkpoint are called as those of transformers.
+_OURS = (checkpoints.MARKER_FILE, checkpoints.MANIFEST_FILE, checkpoints.CHECKPOINT_FOLDER)
 _AXES = ("mlp", "heads", "hidden")
 
 
@@ -33,6 +36,9 @@ def _kind(folder: str) -> str:
         raise UserError("a folder that exists", f"source={folder!r}", "Check the path")
     if presets.is_preset(folder):
         return KERAS_HUB
+    if any((pathlib.Path(folder) / name).exists() for name in _OURS):
+        return CHECKPOINTS
+    # Damaged ones too: what is wrong with them is said where they are read.
     return TRANSFORMERS if interop.is_folder(folder) else CHECKPOINTS
 
 
@@ -55,7 +61,7 @@ def fuse_transformers(config) -> pathlib.Path | None:
     if config.dry_run:
         return None
     written = {"max_shard_size": config.max_shard_size, "command": config.command}
-    with os_errors("to write a model", f"output={config.output!r}", "Make room there"):
+    with os_errors("to write a model", f"output={config.output!r}"):
         plan.write(config.output, check=_check(plan, config.verify), **written)
     print(f"Wrote {config.output}")
     return pathlib.Path(config.output)
@@ -94,7 +100,7 @@ def fuse_presets(config) -> pathlib.Path | None:
     print(plan.describe())
     if config.dry_run:
         return None
-    with os_errors("to write a model", f"output={config.output!r}", "Make room there"):
+    with os_errors("to write a model", f"output={config.output!r}"):
         plan.write(config.output, command=config.command, check=config.verify is not False)
     print(f"Wrote {config.output}")
     return pathlib.Path(config.output)

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import keras_fusion as kf
+from keras_fusion.interop.cards import growth_summary
 from keras_fusion.interop.writing import MAX_SHARD_SIZE
 from keras_fusion.layers.fusing import unusable_values
 from keras_fusion.layers.values import deferred
@@ -39,7 +40,7 @@ class FuseConfig:
     seed: int = option(0, "Seed of the noise.", at_least=0)
     grow: dict | None = option(
         None,
-        "Axes of one source that grow in place of all, such as mlp:2; not of checkpoints.",
+        "Axes of one source that grow in place of all, such as mlp:2; noise is balanced then.",
         parse=fused_folders.read_growth,
     )
     max_shard_size: int = option(
@@ -119,12 +120,6 @@ def fuse_checkpoints(config: FuseConfig) -> pathlib.Path | None:
         UserError: a source cannot be read.
         kf.FusionError: the sources do not fit together; every mismatch is named.
     """
-    if config.grow:
-        raise UserError(
-            "--grow with a folder of transformers or a preset of KerasHub",
-            f"sources={','.join(config.sources)!r}",
-            "Convert the checkpoint with trainers.convert, or use kf.grow",
-        )
     checkpoints = {path: models.find_checkpoint(path) for path in dict.fromkeys(config.sources)}
     sources = [checkpoints[path] for path in config.sources]
     if config.check_data_dir:
@@ -134,11 +129,15 @@ def fuse_checkpoints(config: FuseConfig) -> pathlib.Path | None:
         )
         batch = batches.batch(0)
     vocabulary = _vocabulary(checkpoints)
-    given = {name: getattr(config, name) for name in ("norm", "noise", "noise_kind", "seed")}
-    fused_config, weights = models.fused_weights(sources, **given)
+    fused_config, weights, how = _computed(config, sources)
     for path, checkpoint in zip(config.sources, sources, strict=True):
         print(f"source {path}, step {checkpoint.step:,}: {_count(checkpoint.weights)} parameters")
-    print(f"fused, norm={config.norm}, noise={config.noise}: {_count(weights)} parameters")
+    summary = (
+        growth_summary(config.grow, config.noise)
+        if config.grow
+        else (f"fused, norm={config.norm}, noise={config.noise}")
+    )
+    print(f"{summary}: {_count(weights)} parameters")
     if config.dry_run:
         return None
     _check_values(checkpoints)
@@ -146,11 +145,22 @@ def fuse_checkpoints(config: FuseConfig) -> pathlib.Path | None:
         _print_losses(config.sources, checkpoints, fused_config, weights, batch)
     with deferred():
         fused = kf.models.T5.from_weights(fused_config, weights, seed=config.seed)
-    facts = {"sources": [{"checkpoint": str(s.path), "step": s.step} for s in sources], **given}
+    facts = {"sources": [{"checkpoint": str(s.path), "step": s.step} for s in sources], **how}
     settings = {"fusion": facts, **({"vocabulary": vocabulary} if vocabulary else {})}
     written = models.save_model(fused, config.output, settings)
     print(f"Wrote {written}")
     return written
+
+
+def _computed(
+    config: FuseConfig, sources: Sequence[Checkpoint]
+) -> tuple["kf.models.T5Config", Mapping, dict]:
+    """Configuration and weights of the result, computed as they are read, and how, as options."""
+    if config.grow:
+        how = {"noise": config.noise, "seed": config.seed}
+        return *models.grown_weights(sources[0], config.grow, **how), how | {"grow": config.grow}
+    how = {name: getattr(config, name) for name in ("norm", "noise", "noise_kind", "seed")}
+    return *models.fused_weights(sources, **how), how
 
 
 def _vocabulary(checkpoints: Mapping[str, Checkpoint]) -> str | None:

@@ -122,13 +122,9 @@ def test_sources_of_other_classes_weights_and_types_are_refused(tmp_path, llamas
     mistral = tiny.LLAMA | {"architectures": ["MistralForCausalLM"]}
     others = {
         "of one class": (mistral, tiny.llama()),
-        "has `model.norm.bias`|has `.*`, .* lacks it": (
+        "has `.*q_proj.bias`, .* lacks it": (
             tiny.LLAMA,
-            {
-                n: a
-                for n, a in tiny.llama().items()
-                if n != "model.layers.0.self_attn.q_proj.weight"
-            },
+            tiny.llama() | {f"{ATTENTION}.q_proj.bias": np.zeros(12, "float32")},
         ),
         "of one dtype": (tiny.LLAMA, tiny.llama(dtype="float16")),
     }

@@ -7,6 +7,7 @@ import numpy as np
 import safetensors.numpy
 
 from keras_fusion import interop
+from keras_fusion.families.table import family_of, matches
 
 VOCABULARY, HIDDEN, HEADS, HEAD, MLP, LAYERS = 7, 6, 3, 2, 10, 2
 
@@ -42,6 +43,7 @@ T5 = {
     "d_ff": MLP,
     "num_heads": HEADS,
     "num_layers": 1,
+    "relative_attention_num_buckets": 32,
     "vocab_size": VOCABULARY,
 }
 
@@ -141,6 +143,26 @@ def t5(seed=0, has_head=False):
     if has_head:
         shapes["lm_head.weight"] = (VOCABULARY, HIDDEN)
     return {name: rng.normal(size=shape).astype("float32") for name, shape in shapes.items()}
+
+
+def completed(config, arrays):
+    """Arrays, and ones for what else the class in the configuration must have, outside layers."""
+    (class_name,) = config["architectures"]
+    _, names = family_of(class_name, "transformers")
+    fields = {axis: fields[0] for axis, fields in names.sizes.items()} | names.fixed
+    sizes = {axis: config[field] for axis, field in fields.items() if field in config}
+    sizes["head_dim"] = names.heads_size(config)
+
+    def size(factor):
+        return int(factor) if factor.isdigit() else sizes.get(factor.rstrip("'"), 1)
+
+    for classes, patterns in names.required.items():
+        for pattern in patterns if matches(class_name, (classes,)) else ():
+            if not any(matches(name, pattern.split("|")) for name in arrays):
+                name = pattern.split("|")[0].replace("**", "a.").replace("*", "a")
+                shape = [math.prod(map(size, dim)) for dim in names.entry(name).dims]
+                arrays = arrays | {name: np.ones(shape, "float32")}
+    return arrays
 
 
 def write(folder, config, arrays, shards=1, files=None):
