@@ -21,6 +21,7 @@ from keras_fusion.regions import clipped, pieces, placed, region_of, region_shap
 # Sources are read in pieces of this many values: no second array of a weight's size is made, and
 # what was checked is still in the processor's cache when it is copied.
 _CHUNK = 1 << 18
+_NO_SIGN = np.uint16(0x7FFF)
 
 
 def fused_shape(shapes, axes, grow):
@@ -358,15 +359,21 @@ def _write(block, array, factor):
     elif array.dtype.itemsize >= 4:
         np.multiply(array, np.asarray(factor, array.dtype), out=block)
     else:
-        np.copyto(block, (array.astype(np.float32) * np.float32(factor)).astype(array.dtype))
+        with np.errstate(over="ignore"):  # What a factor above one does is checked.
+            np.copyto(block, (array.astype(np.float32) * np.float32(factor)).astype(array.dtype))
 
 
 def count_not_finite(array):
     """Number of entries of an array that are NaN or infinite.
 
     A sum is not finite where an entry is not, and one pass over the memory finds it; only then
-    the entries are counted, since a sum may also overflow.
+    the entries are counted, since a sum may also overflow. Floats of two bytes would have to be
+    converted for that: their bits say it, which are at least those of infinity, without the sign.
     """
+    if array.dtype.itemsize == 2 and array.dtype.kind not in "iu":
+        infinity = np.array(np.inf, array.dtype).view(np.uint16)
+        if np.max(array.view(np.uint16) & _NO_SIGN, initial=0) < infinity:
+            return 0
     wide = np.float64 if array.dtype.itemsize >= 8 else np.float32
     with np.errstate(over="ignore", invalid="ignore"):
         total = array.sum(dtype=wide)

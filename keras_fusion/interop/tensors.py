@@ -8,7 +8,9 @@ A file can come from anybody: its header is bounded, nothing in it can run code,
 larger than the file.
 """
 
+import collections
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import math
@@ -36,6 +38,8 @@ _METADATA = "__metadata__"
 _MAX_HEADER = 4_000_000
 # Values that are computed, hashed and written at once.
 _PIECE = 1 << 22
+# Pieces that wait to be hashed and written.
+_AHEAD = 3
 
 
 class Digest(NamedTuple):
@@ -65,18 +69,31 @@ def write(path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] |
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     header = _header({name: tensors[name] for name in order}, metadata)
     sha256 = hashlib.sha256(header)
-    # A piece is hashed and written while the next one is computed: each takes about as long.
-    with open(path, "xb") as file, concurrent.futures.ThreadPoolExecutor(2) as workers:
+    with open(path, "xb") as file:
         file.write(header)
-        jobs = []
-        for name in order:
-            for content in _contents(tensors[name]):
-                _finish(jobs)
-                jobs = [workers.submit(use, content) for use in (sha256.update, file.write)]
-        _finish(jobs)
+        contents = (content for name in order for content in _contents(tensors[name]))
+        _use_in_turn(contents, (sha256.update, file.write))
         file.flush()
         os.fsync(file.fileno())
         return Digest(sha256.hexdigest(), file.tell())
+
+
+def _use_in_turn(contents, uses):
+    """Calls functions with pieces, each in a thread, while the next pieces are computed.
+
+    Each gets all of them in order. At most `_AHEAD` pieces wait: a slow moment of the disk does
+    not stop the others.
+    """
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(concurrent.futures.ThreadPoolExecutor(1)) for _ in uses]
+        waiting = collections.deque()
+        for content in contents:
+            if len(waiting) == _AHEAD:
+                _finish(waiting.popleft())
+            pairs = zip(workers, uses, strict=True)
+            waiting.append([worker.submit(use, content) for worker, use in pairs])
+        for jobs in waiting:
+            _finish(jobs)
 
 
 def _finish(jobs):

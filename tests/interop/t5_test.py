@@ -13,10 +13,20 @@ from tests.interop.fusing_test import distance, outputs
 pytest.importorskip("keras_hub", reason="keras-hub is not installed")
 
 
-@pytest.mark.parametrize("name", ["t5", "t5_v1_1"])
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("t5", {}),
+        ("t5", {"dtype": "float16"}),
+        ("t5_v1_1", {}),
+        ("t5_v1_1", {"dtype": "bfloat16"}),
+        # 1.0 with a head of its own.
+        ("t5_v1_1", {"feed_forward_proj": "relu"}),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:Layer '.*_attention'.*does not support masking")
-def test_round_trip(tmp_path, name):
-    source = models.save(name, tmp_path / "a")
+def test_round_trip(tmp_path, name, fields):
+    source = models.save(name, tmp_path / "a", **fields)
     expected = outputs(source)
     config, weights = t5.from_transformers(interop.read_folder(source))
     ours = T5.from_weights(config, weights, seed=0)

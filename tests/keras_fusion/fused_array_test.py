@@ -213,6 +213,16 @@ class TestUnusableValues:
         with pytest.raises(FusionError, match="`enc/w` of source 1 holds 1 NaN or infinite"):
             fused[3:, 2:]
 
+    @pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16, "float32", "float64"])
+    @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+    def test_counted_in_every_dtype(self, dtype, value):
+        limits = ml_dtypes.finfo(dtype)
+        array = np.array([[-limits.max, limits.max, -0.0], [value, value, limits.eps]], dtype)
+        fused = FusedArray([array] * 2, KERNEL, {"out"})
+        np.testing.assert_array_equal(fused[:1, :3], array[:1])
+        with pytest.raises(FusionError, match="source 0 holds 2 NaN or infinite"):
+            fused[:, :3]
+
     def test_named_where_only_the_noise_reads_them(self):
         fused = FusedArray(self.sources(np.nan), KERNEL, {"in", "out"}, Noise(0.1), path="enc/w")
         with pytest.raises(FusionError, match="`enc/w` of a source holds NaN"):

@@ -4,12 +4,13 @@ import functools
 import json
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 
 import keras_fusion as kf
 from keras_fusion.families.notation import parse
-from keras_fusion.interop import presets, t5
+from keras_fusion.interop import presets, t5, tensors
 from tests.keras_fusion.interop import tiny_folders as tiny
 from tests.trainers import nano
 from trainers import convert
@@ -103,6 +104,51 @@ def test_a_folder_of_transformers(tmp_path):
         np.testing.assert_array_equal(arrays[name], array)
     assert config["tie_word_embeddings"] is False and config["d_ff"] == tiny.MLP
     assert config["architectures"] == ["T5ForConditionalGeneration"]
+
+
+@pytest.mark.parametrize(
+    "dtype", [ml_dtypes.bfloat16, pytest.param(np.float16, marks=pytest.mark.slow)]
+)
+@pytest.mark.filterwarnings("ignore:Layer '.*_attention'.*does not support masking")
+def test_an_untied_t5_1_0_of_small_floats_goes_the_longest_way(tmp_path, dtype):
+    """From transformers to ours, KerasHub's, ours, and back: every value is what it was."""
+    source = {name: array.astype(dtype) for name, array in tiny.t5(has_head=True).items()}
+    limits = ml_dtypes.finfo(dtype)
+    source["lm_head.weight"][0, :3] = limits.max, limits.smallest_subnormal, -limits.eps
+    folder = tiny.write(tmp_path / "hf", tiny.T5 | {"tie_word_embeddings": False}, {})
+    (folder / "model.safetensors").unlink()
+    tensors.write(folder / "model.safetensors", source, {"format": "pt"})
+    run(folder, tmp_path / "ours", "keras_fusion")
+    kernel = models.find_checkpoint(tmp_path / "ours").weights["head/kernel"]
+    assert kernel.dtype == dtype
+    run(tmp_path / "ours", tmp_path / "hub", "keras_hub")
+    run(tmp_path / "hub", tmp_path / "again", "keras_fusion")
+    run(tmp_path / "again", tmp_path / "back", "huggingface")
+    config, arrays = tiny.read(tmp_path / "back")
+    assert config["tie_word_embeddings"] is False and config["feed_forward_proj"] == "relu"
+    assert config["dtype"] == "float32" and arrays.keys() == source.keys()
+    for name, array in source.items():
+        np.testing.assert_array_equal(arrays[name].astype(dtype), array, err_msg=name)
+        np.testing.assert_array_equal(arrays[name], array.astype("float32"), err_msg=name)
+
+
+def test_the_widest_dtype_is_that_of_the_configuration(tmp_path):
+    """transformers casts to it what it loads."""
+    source = tiny.t5()
+    norm = "encoder.final_layer_norm.weight"
+    small = {
+        name: array if name == norm else array.astype("float16") for name, array in source.items()
+    }
+    run(tiny.write(tmp_path / "a", tiny.T5, small), tmp_path / "b", "huggingface")
+    config, arrays = tiny.read(tmp_path / "b")
+    assert config["dtype"] == "float32" and arrays[norm].dtype == "float32"
+
+
+def test_weights_that_keras_hub_would_round_are_refused(tmp_path):
+    source = {name: array.astype("float64") for name, array in tiny.t5().items()}
+    folder = tiny.write(tmp_path / "a", tiny.T5, source)
+    with pytest.raises(kf.FusionError, match="of float64. Convert them to float32 first"):
+        run(folder, tmp_path / "b", "keras_hub")
 
 
 def test_a_tied_head_without_scaled_logits_becomes_one_of_its_own(tmp_path):

@@ -124,7 +124,7 @@ def test_sources_of_other_classes_weights_and_types_are_refused(tmp_path, llamas
         "of one class": (mistral, tiny.llama()),
         "has `.*q_proj.bias`, .* lacks it": (
             tiny.LLAMA,
-            tiny.llama() | {f"{ATTENTION}.q_proj.bias": np.zeros(12, "float32")},
+            tiny.llama() | {"model.layers.0.self_attn.q_proj.bias": np.zeros(12, "float32")},
         ),
         "of one dtype": (tiny.LLAMA, tiny.llama(dtype="float16")),
     }

@@ -20,8 +20,9 @@ from trainers.errors import UserError
 KILLED = """
 import os, pathlib, shutil, signal, sys, threading, warnings
 import numpy as np
+from keras_fusion.interop import tensors
 from trainers import checkpoints
-from trainers.checkpoints import format, reading, tensors, writer
+from trainers.checkpoints import format, reading, writer
 warnings.simplefilter("error")
 stride, lines = int(sys.argv[2]), 0
 modules = (format, reading, tensors, writer, shutil)

@@ -93,6 +93,28 @@ def test_the_digest_is_that_of_the_file(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "x", digest)["a"], np.arange(100.0))
 
 
+def test_pieces_are_written_and_hashed_in_their_order(tmp_path):
+    """Files of many pieces, which two threads use while the next ones are computed."""
+    array = np.arange(6 << 22, dtype="uint32").view("uint8").reshape(-1, 1 << 20)[:24]
+    digest = write(tmp_path / "x", {"a": array, "b": array[::-1]})
+    content = (tmp_path / "x").read_bytes()
+    assert digest.sha256 == hashlib.sha256(content).hexdigest()
+    assert content.endswith(array.tobytes() + array[::-1].tobytes())
+
+
+def test_what_an_array_raises_comes_through(tmp_path):
+    class Broken:
+        shape, dtype = (2, 1 << 22), np.dtype("uint8")
+
+        def __getitem__(self, region):
+            if region[0].start:
+                raise ValueError("no second row")
+            return np.zeros((1, 1 << 22), "uint8")
+
+    with pytest.raises(ValueError, match="no second row"):
+        write(tmp_path / "x", {"a": Broken()})
+
+
 @pytest.mark.parametrize(
     ("wrong", "received"),
     [({"sha256": "0" * 64}, "with changed bytes"), ({"bytes": 8}, "of 88 bytes, not 8")],
