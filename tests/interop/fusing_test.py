@@ -141,6 +141,25 @@ def reason(error):
     return re.sub(r"\b[A-Z]\w+(Model|LM|Generation|Classification)\b", "these classes", text)
 
 
+CLASSES = [
+    name
+    for family in kf.families.families().values()
+    if family.transformers
+    for name in family.transformers.class_names
+]
+
+
+@pytest.mark.parametrize("class_name", CLASSES)
+def test_what_transformers_saves_is_complete(tmp_path, class_name):
+    """Of every class in the tables: nothing that a folder must hold is asked for in vain."""
+    model = getattr(transformers, class_name)
+    config_name = model.config_class.__name__
+    fields = next(own for _, name, own in models.CASES.values() if name == config_name)
+    model(model.config_class(**fields)).save_pretrained(tmp_path / "a")
+    plan = interop.plan_fusion([tmp_path / "a"] * 2)
+    assert plan.sources[0].class_name == class_name and plan.parameters > 0
+
+
 @pytest.mark.parametrize("name", models.CASES)
 def test_three_copies(name, sources, tmp_path):
     (source, _), (expected, _) = sources(name)
