@@ -7,6 +7,7 @@ import pytest
 
 from tests.trainers import nano
 from trainers import pretrain
+from trainers.errors import UserError
 from trainers.plans import sizes
 from trainers.runs.state import RunState
 
@@ -44,9 +45,22 @@ def test_plans_end_with_the_report_and_train_nothing_twice(world, capsys):
     report = pretrain.pretrain(asked(world, "--plan=baseline,self_fusion"))
     output = capsys.readouterr().out
     header, _, small = [line.split() for line in output.splitlines()[1:4]]
-    assert header == ["stage", "size", "model", "parameters", "steps", "starts", "from"]
-    parameters = RunState(world / "w").record("small_0")["parameters"]
-    assert small[:5] == ["small_0", "S", "nano_s", f"{parameters:,}", "3"]
+    assert header == ["stage", "size", "model", "parameters", "steps", "FLOPs", "starts", "from"]
+    records = {name: RunState(world / "w").record(name) for name in nano.records(world / "w")}
+    parameters, flops = (records["small_0"][name] for name in ("parameters", "flops"))
+    assert small[:6] == ["small_0", "S", "nano_s", f"{parameters:,}", "3", f"{flops:.4g}"]
+    left = records["self_fusion"]["flops"] + records["baseline"]["flops"]
+    assert output.startswith(
+        "Plan baseline, self_fusion at size nano: 2 of 3 stages to train, "
+        f"{left:.4g} FLOPs; the time is measured after the first call. Tokens from "
+    )
+    measured = [line for line in output.splitlines() if " left in all, measured on " in line]
+    assert len(measured) == 1 and measured[0].startswith("About ")
+    assert measured[0].endswith("measured on baseline.")
+    overview = (world / "w" / "baseline" / "parameters.txt").read_text()
+    assert f"{records['small_0']['parameters']:,}" not in overview
+    count = RunState(world / "w").record("baseline")["parameters"]
+    assert f"baseline: {count:,} parameters in " in output and f"{count:,}" in overview
     assert report == world / "w" / "report" / "report.html"
     assert report.read_text().startswith("<!DOCTYPE html>")
     assert (world / "w" / "small_0" / "record.json").stat().st_mtime_ns == before
@@ -111,6 +125,25 @@ def test_a_sweep_is_claimed_for_its_own_settings_only(monkeypatch):
     assert tuned_by("--warmup_steps=7", "--tuning=mine") == "mine"
     monkeypatch.setitem(sizes.SIZES, "tiny", dataclasses.replace(swept, tuning=""))
     assert tuned_by() == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "received"),
+    [
+        (["--profile=2:5"], "within the 3 steps of stage 'small_0'.*ends at step 7"),
+        (["--profile=2"], "Received: profile='2'"),
+        (["--profile=0:2", "--steps=M:1"], "within the 1 steps of stage 'self_fusion'"),
+        (["--profile=0:2", "--parallel_stages"], "one stage at a time"),
+    ],
+)
+def test_a_profile_that_cannot_be_had_is_refused(arguments, received):
+    with pytest.raises(UserError, match=received):
+        config("--plan=self_fusion", "--workdir=w", *arguments)
+
+
+def test_a_profile_is_of_the_wanted_stages_alone():
+    arguments = ["--plan=self_fusion", "--workdir=w", "--profile=0:2", "--steps=M:1"]
+    assert str(config(*arguments, "--stage=small_0").profile) == "0:2"
 
 
 def test_wanted_stages():

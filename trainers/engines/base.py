@@ -3,6 +3,7 @@
 import abc
 import contextlib
 import dataclasses
+import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import keras
@@ -182,6 +183,19 @@ class Engine(abc.ABC):
         for name in names:
             self.write(name, state[name])
 
+    # ---- what is shown of a run ----
+
+    def splits(self, name: str) -> tuple[str | None, ...]:
+        """Returns the dimension of the mesh along which each dimension of a variable is split.
+
+        Empty where every device holds all of it.
+        """
+        return ()
+
+    def parts(self, name: str) -> int:
+        """Returns the number of parts that a variable is split into, each on other devices."""
+        return 1
+
     # ---- what an engine adds ----
 
     def check(self, model, optimizer) -> None:  # noqa: B027 (most need none)
@@ -201,6 +215,14 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def run_evaluation(self, arrays: dict[str, np.ndarray], num_batches: int) -> Sequence[float]:
         """Evaluates on such arrays; returns as `run_steps`."""
+
+    @abc.abstractmethod
+    def start_profile(self, folder: pathlib.Path) -> None:
+        """Starts the backend's profiler; the process has one. TensorBoard reads the folder."""
+
+    @abc.abstractmethod
+    def stop_profile(self) -> None:
+        """Ends it, and writes what it recorded."""
 
     @abc.abstractmethod
     def read(self, name: str) -> np.ndarray:

@@ -5,6 +5,8 @@ than this machine: `JaxEngine.lower` compiles its step all the same. No TensorFl
 """
 
 import contextlib
+import math
+import pathlib
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -169,6 +171,18 @@ class JaxEngine(Engine):
             for name, v in self.variables.items()
         }
         return self._by_group(shapes)
+
+    def splits(self, name: str) -> tuple[str | None, ...]:
+        return tuple(self.shardings[name].spec)
+
+    def parts(self, name: str) -> int:
+        return math.prod(map(self.mesh_shape.along, self.splits(name)))
+
+    def start_profile(self, folder: pathlib.Path) -> None:
+        jax.profiler.start_trace(folder)
+
+    def stop_profile(self) -> None:
+        jax.profiler.stop_trace()
 
     # ---- state ----
 

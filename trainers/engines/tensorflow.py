@@ -4,6 +4,7 @@ Each precaution below was measured; the comments say against what.
 """
 
 import contextlib
+import pathlib
 
 import keras
 import numpy as np
@@ -172,6 +173,12 @@ class TensorFlowEngine(Engine):
         """Runs a step on all replicas; returns its values, which are the same on each."""
         local = self.strategy.experimental_local_results
         return tf.nest.map_structure(lambda v: local(v)[0], self.strategy.run(step, arguments))
+
+    def start_profile(self, folder: pathlib.Path) -> None:
+        tf.profiler.experimental.start(str(folder))
+
+    def stop_profile(self) -> None:
+        tf.profiler.experimental.stop()
 
     def read(self, name: str) -> np.ndarray:
         return np.array(keras.ops.convert_to_numpy(self.variables[name].value))

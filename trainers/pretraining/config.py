@@ -31,6 +31,7 @@ from trainers.programs import check_options, option, options
 from trainers.runs import screening
 from trainers.runs.state import RunState
 from trainers.training.config import ON_NAN
+from trainers.training.profile import ProfileWindow
 
 # Fields that are those of the size where they are None.
 _SIZES = ("batch_size", "input_length", "eval_batches")
@@ -86,6 +87,11 @@ class PretrainConfig:
     max_seconds: float | None = option(
         None, "Save and end with code 75 after so many seconds, in time for a limit.", above=0
     )
+    profile: ProfileWindow | None = option(
+        None,
+        "STEP:COUNT: profile so many steps after that step of each stage, for TensorBoard.",
+        parse=ProfileWindow.parse,
+    )
     theory_every: int | None = option(
         None,
         "Log the bracket and the modified loss of section 4 every N steps of fused stages.",
@@ -124,6 +130,7 @@ class PretrainConfig:
         _check_continued(self)
         _check_grown(self)
         _check_fused_steps(self)
+        _check_profile(self)
 
     @functools.cached_property
     def plans(self) -> tuple[Plan, ...]:
@@ -335,6 +342,27 @@ def _check_fused_steps(config: PretrainConfig):
                     f"step={step}",
                     f"Change the step, or give --checkpoint_every={name}:STEPS",
                 )
+
+
+def _check_profile(config: PretrainConfig):
+    """Refuses a window that a stage does not have, or that several stages have at a time."""
+    window = config.profile
+    if window is None:
+        return
+    if config.devices.parallel_stages:
+        raise UserError(
+            "--profile with one stage at a time, since a process has one profiler",
+            f"profile={window}, parallel_stages=True",
+            "Leave out --parallel_stages",
+        )
+    for stage in config.wanted:
+        steps = config.settings[stage.name].steps
+        if window.end > steps:
+            raise UserError(
+                f"--profile=STEP:COUNT within the {steps} steps of stage {stage.name!r}",
+                f"profile={window}, which ends at step {window.end}",
+                "Take an earlier step, or profile one stage alone with --stage=NAME",
+            )
 
 
 def _check_files(config: PretrainConfig):

@@ -14,6 +14,7 @@ from trainers.engines.devices import EngineFactory, MeshEngines
 from trainers.errors import UserError
 from trainers.plans import tuning
 from trainers.plans.graph import Stage
+from trainers.pretraining.outlook import duration
 from trainers.pretraining.stage import Run, run_stage
 from trainers.runs import planned, sweep
 
@@ -111,13 +112,18 @@ def train(wanted: Sequence[Stage], run: Run) -> None:
 def _train(stage: Stage, run: Run):
     if not planned.is_promoted(stage, run.workdir):
         print(f"{stage.name} is left out: others did better.", flush=True)
+        run.outlook.end(stage.name)
         return
     finished = run.workdir.record(stage.name) is not None
     began = time.monotonic()
     record = run_stage(stage, run.config.settings[stage.name], run)
+    run.outlook.end(stage.name)
+    left = run.outlook.seconds()
+    rest = f" About {duration(left)} left in all." if left else ""
     state = "was finished" if finished else f"took {time.monotonic() - began:.0f} s"
     print(
         f"{stage.name} {state}: {record['steps']:,} steps, accuracy {record['accuracy']:.2f} %, "
-        f"loss {record['loss_per_token']:.4f} per token, {record['flops']:.3g} FLOPs.",
+        f"loss {record['loss_per_token']:.4f} per token, {record['flops']:.3g} FLOPs."
+        f"{rest}",
         flush=True,
     )

@@ -15,12 +15,13 @@ from trainers.errors import UserError
 from trainers.files import read_json
 from trainers.plans import sizes
 from trainers.plans.widths import check_widths
-from trainers.pretraining import order, theory_monitor
+from trainers.pretraining import order, outlook, theory_monitor
 from trainers.pretraining.config import PretrainConfig
 from trainers.pretraining.stage import Run, identity, model_config
 from trainers.runs import locks, planned, sources, sweep
 from trainers.runs.state import RunState
 from trainers.runs.workdir import DATA_FOLDER, RUN_FILE, Workdir
+from trainers.training.columns import aligned
 from trainers.versions import installed_versions
 
 
@@ -167,6 +168,11 @@ def _run(
 ) -> Run:
     vocabulary_size = manifest.read(data_dir)["vocabulary"]["padded_size"]
     run = Run(config, workdir, data_dir, vocabulary_size, engines)
+    lengths = config.task.lengths(config.task.raw_length(config.input_length))
+    works = outlook.works(
+        config.wanted, config.settings, run.stage_config, workdir, config.batch_size, lengths
+    )
+    run = dataclasses.replace(run, outlook=outlook.Outlook(works))
     for split in ("train", "validation"):
         # Faults are found now, and not when the first stage is trained or evaluated.
         run.batches(split, seed=0)
@@ -174,17 +180,17 @@ def _run(
 
 
 def _print_plan(config: PretrainConfig, run: Run):
-    """Prints one line per stage: what it is, what it comes from, how long it trains."""
-    rows = [("stage", "size", "model", "parameters", "steps", "starts from")]
+    """Prints what the command costs, and one line per stage: what it is, and comes from."""
+    rows = [("stage", "size", "model", "parameters", "steps", "FLOPs", "starts from")]
     models = sizes.get_size(config.size).models
     for stage in config.wanted:
         parameters = kf.models.parameter_count(run.stage_config(stage))
         steps = config.settings[stage.name].steps
         source = " + ".join(map(stage.written, stage.parents)) or "random weights"
         model = (stage.name, stage.size, models[stage.size])
-        rows.append((*model, f"{parameters:,}", f"{steps:,}", source))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        flops = f"{run.outlook.works[stage.name].flops:.4g}"
+        rows.append((*model, f"{parameters:,}", f"{steps:,}", flops, source))
     names = ", ".join(plan.name for plan in config.plans)
-    print(f"Plan {names} at size {config.size}, tokens from {run.data_dir}:")
-    for row in rows:
-        print("  " + "  ".join(map(str.ljust, row, widths)).rstrip(), flush=True)
+    print(f"Plan {names} at size {config.size}: {run.outlook.cost} Tokens from {run.data_dir}.")
+    for line in aligned(rows):
+        print(f"  {line}", flush=True)

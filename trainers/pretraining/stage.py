@@ -6,6 +6,7 @@ started one resumes, and one with other settings is refused.
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from trainers.checkpoints.models import (
     stacked_weights,
 )
 from trainers.data.batches import PretrainingBatches
-from trainers.engines.base import StepOptions
+from trainers.engines.base import Engine, StepOptions
 from trainers.engines.devices import EngineFactory
 from trainers.engines.flops import step_flops
 from trainers.plans import sizes
@@ -30,11 +31,13 @@ from trainers.plans.sizes import Size
 from trainers.plans.widths import model_fields
 from trainers.pretraining import starts, theory_monitor
 from trainers.pretraining.config import PretrainConfig
+from trainers.pretraining.outlook import Outlook
 from trainers.programs import options_of
 from trainers.runs import record as records
 from trainers.runs.sources import check_sources, checkpoint_folder
 from trainers.runs.state import RunState
-from trainers.training import loop, optimizers
+from trainers.runs.workdir import PARAMETERS_FILE
+from trainers.training import loop, optimizers, parameters
 from trainers.training.config import Measurement, StageJob, StepCosts, TrainConfig, Watch
 from trainers.training.hparams import HParams
 
@@ -51,6 +54,7 @@ class Run:
     data_dir: pathlib.Path  # of the prepared tokens
     vocabulary_size: int  # rows of the embedding
     make_engine: EngineFactory
+    outlook: Outlook | None = None  # of all stages of the command
 
     def model_config(self, letter: str, dropout: float = 0.0) -> "kf.models.T5Config":
         """Configuration of the model under a letter of the size, before any fusion."""
@@ -141,13 +145,16 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         initial=start.state,
         initial_is_partial=start.is_partial,
     )
+    folder = run.workdir.stage_dir(stage.name)
     watch = Watch(
         monitors=_monitors(model),
         measurements=_measurements(stage, settings, run, optimizer),
         progress=run.config.progress,
         hparams=_hparams(stage, settings, run.config),
+        profile=run.config.profile,
+        started=functools.partial(_show_parameters, stage, model, engine, folder),
+        time_left=run.outlook and functools.partial(run.outlook.took, stage.name),
     )
-    folder = run.workdir.stage_dir(stage.name)
     result = loop.train(job, _train_config(stage, settings, run), folder, watch)
     if engine.is_chief:
         run.workdir.write_record(stage.name, facts | records.reached(result, engine))
@@ -207,6 +214,11 @@ def _monitors(model) -> dict[str, Callable]:
     blocks = model.config.blocks or {}
     alike = blocks and all(len(set(widths)) == 1 for widths in blocks.values())
     return {"symmetry": kf.symmetry} if alike else {}
+
+
+def _show_parameters(stage: Stage, model, engine: Engine, folder: pathlib.Path):
+    summary = parameters.write(folder / PARAMETERS_FILE, model, engine)
+    print(f"{stage.name}: {summary} ({PARAMETERS_FILE}).", flush=True)
 
 
 def _hparams(stage: Stage, settings: StageSettings, config: PretrainConfig) -> HParams:

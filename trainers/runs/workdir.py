@@ -6,6 +6,7 @@
     W/STAGE/stage.json       what the stage is: its node of the plan, settings, model
     W/STAGE/checkpoints/     see trainers/checkpoints/format.py
     W/STAGE/metrics.jsonl    see trainers/training/logs.py, as for tensorboard/
+    W/STAGE/parameters.txt   see trainers/training/parameters.py
     W/STAGE/record.json      written last: what the finished stage reached and cost
     W/.locks/                see trainers/runs/locks.py
     W/report/                report.html, report.md, results.json: see trainers/reports
@@ -31,6 +32,7 @@ STAGE_FILE = "stage.json"
 RECORD_FILE = "record.json"
 TUNING_FILE = "tuning.json"
 METRICS_FILE = "metrics.jsonl"
+PARAMETERS_FILE = "parameters.txt"
 REPORT_FILE = "report.html"
 MARKDOWN_FILE = "report.md"
 RESULTS_FILE = "results.json"

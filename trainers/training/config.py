@@ -10,6 +10,7 @@ from trainers.checkpoints import Keep
 from trainers.engines.base import Engine
 from trainers.programs import check_options, option
 from trainers.training.hparams import HParams
+from trainers.training.profile import ProfileWindow
 
 ON_NAN = ("stop", "skip")
 
@@ -97,6 +98,11 @@ class Watch:
     label: str = ""  # of the progress bar; by default the folder's name
     progress: bool = True  # show the bar
     hparams: HParams | None = None  # settings for TensorBoard's HPARAMS page
+    profile: ProfileWindow | None = None  # steps whose profile goes to TensorBoard's folder
+    started: Callable[[], None] | None = None  # called once the engine has model and optimizer
+    # Function of the step that is reached, of the steps of the call, and of the wall time since the
+    # call before: the seconds that the whole command has left, and a line to print, or "".
+    time_left: Callable[[int, int, float], tuple[float, str]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

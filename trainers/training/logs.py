@@ -17,6 +17,11 @@ from trainers.files import replacing
 from trainers.runs.workdir import METRICS_FILE, TENSORBOARD_FOLDER
 from trainers.training.hparams import HParams
 
+# tqdm's own, but for the time left: the bar's is that of one stage.
+_BAR = (
+    "{{l_bar}}{{bar}}| {{n_fmt}}/{{total_fmt}} [{{elapsed}}, {left} left in all, "
+    "{{rate_fmt}}{{postfix}}]"
+)
 _EVENTS = re.compile(r"events\.out\.tfevents\.(\d+)\.(\d{6})\.")
 
 
@@ -160,8 +165,10 @@ class RunLog:
             smoothing=0.1,
         )
 
-    def advance(self, steps: int) -> None:
-        """Moves the bar on."""
+    def advance(self, steps: int, left: float | None = None) -> None:
+        """Moves the bar on; `left` are the seconds that the whole command has left, if known."""
+        if left is not None:
+            self._bar.bar_format = _BAR.format(left=tqdm.format_interval(left))
         self._bar.update(steps)
 
     def write(self, kind: str, values: Mapping) -> None:
@@ -177,8 +184,8 @@ class RunLog:
             self._board.write(kind, values["step"], values)
 
     def say(self, text: str) -> None:
-        """Prints a line without breaking the bar."""
-        if self._writes:
+        """Prints a line, if it is not empty, without breaking the bar."""
+        if self._writes and text:
             self._bar.write(text)
 
     def sync(self) -> None:

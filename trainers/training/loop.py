@@ -24,8 +24,10 @@ from trainers.checkpoints import CHECKPOINT_FOLDER, Writer
 from trainers.engines.base import Batch, StepSums
 from trainers.engines.state import state_variables
 from trainers.errors import NotFinite, UserError
+from trainers.runs.workdir import TENSORBOARD_FOLDER
 from trainers.training.config import StageJob, TrainConfig, TrainResult, Watch
 from trainers.training.logs import RunLog
+from trainers.training.profile import Profiler
 from trainers.training.progress import Progress, Window
 
 # Limit of batches skipped since the newest checkpoint: more, and it is not the data.
@@ -51,8 +53,11 @@ def train(
         Stopped: a signal came, inside `stopping.handled`; the state is saved.
         UserError: checkpoints that are all damaged, or of another model.
     """
+    watch = watch or Watch()
     job.engine.compile(job.model, job.optimizer)
-    with stopping.postponed() as stop, _Loop(job, config, folder, watch or Watch()) as loop:
+    if watch.started and job.engine.is_chief:
+        watch.started()
+    with stopping.postponed() as stop, _Loop(job, config, folder, watch) as loop:
         loop.to_end(stop)
     at = loop.at
     checkpoint = loop.saves / checkpoints.step_folder(at.step)
@@ -71,6 +76,8 @@ class _Loop(contextlib.AbstractContextManager):
         self.validation = [job.validation.batch(index) for index in range(config.eval_batches)]
         self.writer = Writer(self.saves, config.keep) if self.engine.is_chief else None
         self.at = Progress()
+        self.profiler = Profiler(watch.profile, self.engine, self.folder / TENSORBOARD_FOLDER)
+        self.called_at: float | None = None  # when the call before ended
         self.saved, self.saved_at = -1, time.perf_counter()
         self.log: RunLog | None = None
         self.feed: Iterator[Batch] | None = None
@@ -79,6 +86,7 @@ class _Loop(contextlib.AbstractContextManager):
         self.bad = -1
 
     def __exit__(self, *error) -> None:
+        self.profiler.close()
         if self.log:
             self.log.close()
         if self.writer:
@@ -160,7 +168,9 @@ class _Loop(contextlib.AbstractContextManager):
         """One call of the engine, and whatever is due at the step where it ends."""
         at, config = self.at, self.config
         periods = [measurement.every for measurement in self.watch.measurements]
-        count = config.boundary_after(at.step, *periods) - at.step
+        end = config.boundary_after(at.step, *periods)
+        count = self.profiler.end_of_call(at.step, end) - at.step
+        self.profiler.before(at.step)
         began = time.perf_counter()
         sums = self.engine.train(self.feed, count)
         seconds = time.perf_counter() - began
@@ -169,7 +179,8 @@ class _Loop(contextlib.AbstractContextManager):
         at.step += count
         at.device_seconds += seconds * self.engine.num_devices
         at.window = at.window.add(sums, seconds)
-        self.log.advance(count)
+        self.log.say(self.profiler.after(at.step))
+        self.show(count, began)
         if self.due(config.log_every):
             self.log.write("train", self.train_line())
             at.window = Window()
@@ -178,6 +189,16 @@ class _Loop(contextlib.AbstractContextManager):
         self.measure()
         if self.due(config.checkpoint_every) or self.is_late():
             self.save(sums)
+
+    def show(self, count: int, began: float) -> None:
+        """Moves the progress bar by the steps of a call, and shows what time is left in all."""
+        now, left = time.perf_counter(), None
+        if self.watch.time_left:
+            since = began if self.called_at is None else self.called_at
+            left, news = self.watch.time_left(self.at.step, count, now - since)
+            self.log.say(news)
+        self.called_at = now
+        self.log.advance(count, left)
 
     def is_late(self) -> bool:
         """True where the newest checkpoint is older than `checkpoint_minutes`, on any host."""
@@ -281,6 +302,7 @@ class _Loop(contextlib.AbstractContextManager):
         self.bad = error.step
         if self.writer:
             self.writer.wait()
+        self.profiler.close()
         # No host reads before the chief has written.
         self.engine.agree(False)
         self.restore()

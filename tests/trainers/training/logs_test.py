@@ -87,6 +87,16 @@ def test_progress_says_loss_accuracy_speed_and_time_left(tmp_path, capsys):
         assert part in shown
 
 
+def test_progress_says_the_time_left_in_all_in_place_of_the_stages(tmp_path, capsys):
+    with RunLog(tmp_path, 0, 10, "baseline", progress=True) as log:
+        log.advance(5, left=3725.0)
+        log.write("train", {"step": 5, **TRAIN})
+        log._bar.refresh()
+    shown = capsys.readouterr().err.split("\r")[-1]
+    assert "5/10 [" in shown and ", 1:02:05 left in all, " in shown and "loss 1.5000" in shown
+    assert "<" not in shown
+
+
 def test_no_progress_is_silent(tmp_path, capsys):
     with RunLog(tmp_path, 0, 10, "baseline", progress=False) as log:
         log.write("train", {"step": 5, **TRAIN})

@@ -1,0 +1,124 @@
+"""FLOPs and time that a command has left, with speeds that are known."""
+
+import pytest
+
+from tests.trainers import nano
+from trainers.plans.graph import Stage
+from trainers.plans.settings import resolve
+from trainers.pretraining.outlook import Outlook, Work, duration, works
+from trainers.runs.state import RunState
+
+
+def outlook_of(*parts):
+    """An outlook of (stage, FLOPs per step, steps, steps taken)."""
+    return Outlook({stage.name: Work(stage, *numbers) for stage, *numbers in parts})
+
+
+def rivals(count, keep, flops):
+    """A sweep: `count` candidates of ten steps, `keep` of which go on for twenty."""
+    names = tuple(f"c{index}" for index in range(count))
+    first = [(Stage(name, "S"), 1.0, 10, 0) for name in names]
+    again = [
+        (Stage(f"{n}_2", "S", "continued", (n,), rivals=names, keep=keep), each, 20, 0)
+        for n, each in zip(names, flops, strict=True)
+    ]
+    return outlook_of(*first, *again)
+
+
+SMALL, BIG = Stage("small", "S"), Stage("big", "M", "self_fusion", ("small",), copies=2)
+
+
+def test_flops_are_those_that_are_left():
+    outlook = outlook_of((SMALL, 2.0, 100, 40), (BIG, 10.0, 50, 0))
+    assert outlook.flops == 2 * 60 + 10 * 50
+    assert (
+        outlook.cost == "2 stages to train, 620 FLOPs; the time is measured after the first call."
+    )
+    outlook.end("small")
+    assert outlook.cost.startswith("1 of 2 stages to train, 500 FLOPs;")
+    outlook.end("big")
+    assert (outlook.flops, outlook.cost) == (0, "all stages are finished.")
+
+
+def test_time_left_is_that_of_all_stages_at_the_speed_measured():
+    outlook = outlook_of((SMALL, 2.0, 100, 0), (BIG, 10.0, 50, 0))
+    assert outlook.seconds() is None
+    # 10 steps of 2 FLOPs in 4 seconds: 0.2 s per FLOP, for 180 + 500 that are left.
+    assert outlook.took("small", 10, 10, 4.0) == (
+        pytest.approx(136.0),
+        "About 3 min left in all, measured on small.",
+    )
+    # Slower since: 40 FLOPs in 16 s.
+    assert outlook.took("small", 20, 10, 12.0) == (pytest.approx(0.4 * (160 + 500)), "")
+    outlook.end("small")
+    assert outlook.seconds() == pytest.approx(0.4 * 500)
+    # The big one is measured itself: 100 FLOPs in 5 s, and 400 left.
+    left, news = outlook.took("big", 10, 10, 5.0)
+    assert (left, news) == (pytest.approx(20), "About 20 s left in all, measured on big.")
+    outlook.end("big")
+    assert outlook.seconds() == 0
+
+
+def test_stages_of_one_size_are_as_fast_as_each_other():
+    outlook = outlook_of((SMALL, 1.0, 10, 0), (BIG, 1.0, 10, 0), (Stage("other", "S"), 1.0, 10, 0))
+    outlook.took("small", 10, 10, 10.0)
+    outlook.end("small")
+    outlook.took("big", 10, 10, 30.0)
+    outlook.end("big")
+    assert outlook.seconds() == pytest.approx(10)
+
+
+def test_stages_side_by_side_share_the_time():
+    outlook = outlook_of((SMALL, 1.0, 10, 0), (Stage("other", "S"), 1.0, 10, 0))
+    outlook.took("small", 5, 5, 5.0)
+    left, _ = outlook.took("other", 5, 5, 5.0)
+    assert left == pytest.approx(5)
+
+
+def test_of_rivals_those_count_that_go_on():
+    outlook = rivals(4, 2, [1.0] * 4)
+    assert outlook.flops == 4 * 10 + 2 * 20
+    assert "at most" not in outlook.cost
+    for name in ("c0", "c1", "c2", "c3", "c1_2", "c3_2"):
+        outlook.end(name)
+    outlook.end("c0_2")
+    assert outlook.flops == 20
+
+
+def test_a_cost_that_depends_on_results_is_a_bound():
+    unlike = rivals(2, 1, [1.0, 3.0])
+    assert unlike.flops == 20 + 60 and "at most 80 FLOPs" in unlike.cost
+    longer = Stage("longer", "M", "continued", ("big",), until="other")
+    assert "at most 10 FLOPs" in outlook_of((longer, 1.0, 10, 0)).cost
+
+
+def test_what_is_trained_already_is_not_left(tmp_path):
+    """FLOPs per step come from the model's configuration, steps from checkpoints and records."""
+    import keras_fusion as kf
+
+    state = RunState(tmp_path)
+    stages = [Stage(name, "S", seed=seed) for seed, name in enumerate(("done", "begun", "new"))]
+    state.write_record("done", {})
+    for step in (5, 7):
+        folder = tmp_path / "begun" / "checkpoints" / f"step_{step:08d}"
+        folder.mkdir(parents=True)
+    config = kf.models.T5Config.from_size("tiny_s", vocabulary_size=128)
+    settings = {stage.name: resolve(stage, nano.NANO) for stage in stages}
+    work = works(stages, settings, lambda stage: config, state, 2, (16, 5))
+    assert {name: (w.step, w.steps) for name, w in work.items()} == {
+        "done": (3, 3),
+        "begun": (0, 3),  # no checkpoint is whole
+        "new": (0, 3),
+    }
+    from trainers.engines.flops import step_flops
+
+    model = kf.models.T5(config)
+    assert work["new"].flops == 3 * step_flops(model, 2, 16, 5).total
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (59, "59 s"), (61, "2 min"), (5400, "1.5 h"), (200_000, "2.3 days")],
+)
+def test_times_in_words(seconds, words):
+    assert duration(seconds) == words

@@ -1,0 +1,186 @@
+"""Outlook of a command: the FLOPs that it has still to spend, and the time that they will take.
+
+FLOPs are known before the first step. The speed is measured: wall time per FLOP, evaluations and
+checkpoints included, of the stages of each size. Until a size has been trained, that of another one
+stands for it.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+import keras_fusion as kf
+from trainers import checkpoints
+from trainers.checkpoints import CHECKPOINT_FOLDER
+from trainers.engines.flops import planned_step_flops
+from trainers.plans.graph import Stage
+from trainers.plans.settings import StageSettings
+from trainers.runs.state import RunState
+
+
+@dataclasses.dataclass
+class Work:
+    """Work of one stage of a command."""
+
+    stage: Stage
+    flops_per_step: float
+    steps: int  # in all
+    step: int = 0  # that it has reached, in this command or before
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of the whole stage."""
+        return self.flops_per_step * self.steps
+
+    @property
+    def left(self) -> float:
+        """FLOPs that are left of it."""
+        return self.flops_per_step * (self.steps - self.step)
+
+
+class Outlook:
+    """Work of all stages of a command, and the speed measured so far.
+
+    Stages may be trained side by side, each in a thread of its own.
+
+    Args:
+        works: of the stages to train, by name.
+
+    Example:
+        >>> outlook = Outlook({"a": Work(Stage("a", "S"), 10.0, steps=5)})
+        >>> outlook.flops, outlook.took("a", step=1, count=1, seconds=2.0)[0]
+        (50.0, 8.0)
+    """
+
+    def __init__(self, works: Mapping[str, Work]):
+        self.works = dict(works)
+        self._spent: dict[str, tuple[float, float]] = {}  # size to FLOPs and seconds
+        self._last = ""  # size that was measured last
+        self._running: set[str] = set()
+
+    @property
+    def flops(self) -> float:
+        """FLOPs that are left; of rivals, those of as many as will go on."""
+        return self._sum(lambda work: work.left)
+
+    @property
+    def is_exact(self) -> bool:
+        """False where stages may end early, or rivals cost unlike amounts: then it is a bound."""
+        kept = self._by_rivals(lambda work: work.left).values()
+        return not any(work.stage.until and work.left for work in self.works.values()) and all(
+            math.isclose(min(costs), max(costs)) for costs in kept if min(costs)
+        )
+
+    @property
+    def cost(self) -> str:
+        """The cost of the command in words, as they are printed before the first step."""
+        stages = [work for work in self.works.values() if work.left]
+        if not stages:
+            return "all stages are finished."
+        of = "" if len(stages) == len(self.works) else f" of {len(self.works)}"
+        number = f"{len(stages)}{of} stage{'s' * (len(self.works) > 1)}"
+        bound = "" if self.is_exact else "at most "
+        return (
+            f"{number} to train, {bound}{self.flops:.4g} FLOPs; the time is measured after the "
+            "first call."
+        )
+
+    def seconds(self) -> float | None:
+        """Returns the seconds that are left at the speed measured; None before there is one."""
+        if not self._spent:
+            return None
+        return self._sum(self._seconds_of) / max(1, len(self._running))
+
+    def took(self, name: str, step: int, count: int, seconds: float) -> tuple[float, str]:
+        """Notes steps of a stage.
+
+        Args:
+            name: of the stage.
+            step: that it has reached.
+            count: steps since the note before.
+            seconds: wall time since then.
+
+        Returns:
+            The seconds that all stages have left, and a line that says so where the first stage of
+            a size was measured; else it is empty.
+        """
+        work = self.works[name]
+        size = work.stage.size
+        is_new = size not in self._spent
+        flops, spent = self._spent.get(size, (0.0, 0.0))
+        self._spent[size] = flops + count * work.flops_per_step, spent + seconds
+        self._last = size
+        self._running.add(name)
+        work.step = step
+        left = self.seconds()
+        news = f"About {duration(left)} left in all, measured on {name}." if is_new else ""
+        return left, news
+
+    def end(self, name: str) -> None:
+        """Notes that a stage is trained, or left out."""
+        self.works[name].step = self.works[name].steps
+        self._running.discard(name)
+
+    def _seconds_of(self, work: Work) -> float:
+        size = work.stage.size if work.stage.size in self._spent else self._last
+        flops, seconds = self._spent[size]
+        return work.left * seconds / flops
+
+    def _sum(self, cost: Callable[[Work], float]) -> float:
+        alone = sum(cost(work) for work in self.works.values() if not work.stage.rivals)
+        rivals = self._by_rivals(cost).items()
+        return alone + sum(sum(sorted(costs)[-keep:]) for (_, keep), costs in rivals)
+
+    def _by_rivals(self, cost: Callable[[Work], float]) -> dict[tuple, list[float]]:
+        """(rivals, how many of them go on) to the cost of what follows each of them."""
+        groups: dict[tuple, dict[frozenset, float]] = {}
+        for work in self.works.values():
+            stage = work.stage
+            if stage.rivals:
+                after = groups.setdefault((stage.rivals, stage.keep), {})
+                promoted = frozenset(stage.promoted)
+                after[promoted] = after.get(promoted, 0.0) + cost(work)
+        return {key: list(after.values()) for key, after in groups.items()}
+
+
+def works(
+    stages: Iterable[Stage],
+    settings: Mapping[str, StageSettings],
+    model_config: Callable[[Stage], "kf.models.T5Config"],
+    state: RunState,
+    batch_size: int,
+    lengths: tuple[int, int],
+) -> dict[str, Work]:
+    """Returns the work of stages, of which some may be trained already, or in part.
+
+    Args:
+        stages: the stages that the command trains.
+        settings: stage name to its settings.
+        model_config: function from a stage to the configuration of its model.
+        state: the folder of the run.
+        batch_size: sequences per batch.
+        lengths: tokens of a sequence that encoder and decoder see.
+    """
+    all_work = {}
+    for stage in stages:
+        steps = settings[stage.name].steps
+        flops = planned_step_flops(model_config(stage), batch_size, *lengths)
+        saves = checkpoints.steps(state.stage_dir(stage.name) / CHECKPOINT_FOLDER)
+        is_finished = state.record(stage.name) is not None
+        step = steps if is_finished else min(steps, max(saves, default=0))
+        all_work[stage.name] = Work(stage, flops, steps, step)
+    return all_work
+
+
+def duration(seconds: float) -> str:
+    """A time in words.
+
+    Example:
+        >>> [duration(s) for s in (8, 90, 5400, 300_000)]
+        ['8 s', '2 min', '1.5 h', '3.5 days']
+    """
+    if seconds < 60:
+        return f"{math.ceil(seconds)} s"
+    if seconds < 3600:
+        return f"{math.ceil(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
