@@ -130,7 +130,9 @@ class PretrainConfig:
         _check_continued(self)
         _check_grown(self)
         _check_fused_steps(self)
-        _check_profile(self)
+        if self.profile:
+            steps = {stage.name: self.settings[stage.name].steps for stage in self.wanted}
+            self.profile.check(steps, self.devices.parallel_stages)
 
     @functools.cached_property
     def plans(self) -> tuple[Plan, ...]:
@@ -342,27 +344,6 @@ def _check_fused_steps(config: PretrainConfig):
                     f"step={step}",
                     f"Change the step, or give --checkpoint_every={name}:STEPS",
                 )
-
-
-def _check_profile(config: PretrainConfig):
-    """Refuses a window that a stage does not have, or that several stages have at a time."""
-    window = config.profile
-    if window is None:
-        return
-    if config.devices.parallel_stages:
-        raise UserError(
-            "--profile with one stage at a time, since a process has one profiler",
-            f"profile={window}, parallel_stages=True",
-            "Leave out --parallel_stages",
-        )
-    for stage in config.wanted:
-        steps = config.settings[stage.name].steps
-        if window.end > steps:
-            raise UserError(
-                f"--profile=STEP:COUNT within the {steps} steps of stage {stage.name!r}",
-                f"profile={window}, which ends at step {window.end}",
-                "Take an earlier step, or profile one stage alone with --stage=NAME",
-            )
 
 
 def _check_files(config: PretrainConfig):

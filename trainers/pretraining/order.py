@@ -116,6 +116,7 @@ def _train(stage: Stage, run: Run):
         return
     finished = run.workdir.record(stage.name) is not None
     began = time.monotonic()
+    run.outlook.begin(stage.name)
     record = run_stage(stage, run.config.settings[stage.name], run)
     run.outlook.end(stage.name)
     left = run.outlook.seconds()

@@ -2,11 +2,13 @@
 
 FLOPs are known before the first step. The speed is measured: wall time per FLOP, evaluations and
 checkpoints included, of the stages of each size. Until a size has been trained, that of another one
-stands for it.
+stands for it. Each stage that has not begun also takes what the latest one took before its first
+step, for building and compiling.
 """
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 import keras_fusion as kf
@@ -45,18 +47,23 @@ class Outlook:
 
     Args:
         works: of the stages to train, by name.
+        clock: seconds from any point in time.
 
     Example:
         >>> outlook = Outlook({"a": Work(Stage("a", "S"), 10.0, steps=5)})
+        >>> outlook.begin("a")
         >>> outlook.flops, outlook.took("a", step=1, count=1, seconds=2.0)[0]
         (50.0, 8.0)
     """
 
-    def __init__(self, works: Mapping[str, Work]):
+    def __init__(self, works: Mapping[str, Work], clock: Callable[[], float] = time.monotonic):
         self.works = dict(works)
+        self._clock = clock
+        self._begun: dict[str, float] = {}  # stage to the time when it began
+        self._setup = 0.0  # seconds before the first step of the latest stage
         self._spent: dict[str, tuple[float, float]] = {}  # size to FLOPs and seconds
         self._last = ""  # size that was measured last
-        self._running: set[str] = set()
+        self._noted: dict[str, float] = {}  # stage that is in training to the time of its last note
 
     @property
     def flops(self) -> float:
@@ -89,7 +96,11 @@ class Outlook:
         """Returns the seconds that are left at the speed measured; None before there is one."""
         if not self._spent:
             return None
-        return self._sum(self._seconds_of) / max(1, len(self._running))
+        return self._sum(self._seconds_of) / max(1, len(self._noted))
+
+    def begin(self, name: str) -> None:
+        """Notes that a stage begins: its model is built, its steps are compiled."""
+        self._begun[name] = self._clock()
 
     def took(self, name: str, step: int, count: int, seconds: float) -> tuple[float, str]:
         """Notes steps of a stage.
@@ -98,7 +109,7 @@ class Outlook:
             name: of the stage.
             step: that it has reached.
             count: steps since the note before.
-            seconds: wall time since then.
+            seconds: that their call took. What lies between two notes is measured here.
 
         Returns:
             The seconds that all stages have left, and a line that says so where the first stage of
@@ -107,10 +118,15 @@ class Outlook:
         work = self.works[name]
         size = work.stage.size
         is_new = size not in self._spent
+        now = self._clock()
+        if name in self._noted:
+            seconds = now - self._noted[name]
+        else:
+            self._setup = now - self._begun[name] - seconds
+        self._noted[name] = now
         flops, spent = self._spent.get(size, (0.0, 0.0))
         self._spent[size] = flops + count * work.flops_per_step, spent + seconds
         self._last = size
-        self._running.add(name)
         work.step = step
         left = self.seconds()
         news = f"About {duration(left)} left in all, measured on {name}." if is_new else ""
@@ -119,12 +135,13 @@ class Outlook:
     def end(self, name: str) -> None:
         """Notes that a stage is trained, or left out."""
         self.works[name].step = self.works[name].steps
-        self._running.discard(name)
+        self._noted.pop(name, None)
 
     def _seconds_of(self, work: Work) -> float:
         size = work.stage.size if work.stage.size in self._spent else self._last
         flops, seconds = self._spent[size]
-        return work.left * seconds / flops
+        has_setup = work.left and work.stage.name not in self._begun
+        return work.left * seconds / flops + (self._setup if has_setup else 0.0)
 
     def _sum(self, cost: Callable[[Work], float]) -> float:
         alone = sum(cost(work) for work in self.works.values() if not work.stage.rivals)

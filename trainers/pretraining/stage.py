@@ -153,7 +153,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         hparams=_hparams(stage, settings, run.config),
         profile=run.config.profile,
         started=functools.partial(_show_parameters, stage, model, engine, folder),
-        time_left=run.outlook and functools.partial(run.outlook.took, stage.name),
+        outlook=run.outlook and functools.partial(run.outlook.took, stage.name),
     )
     result = loop.train(job, _train_config(stage, settings, run), folder, watch)
     if engine.is_chief:

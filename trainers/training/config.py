@@ -100,9 +100,9 @@ class Watch:
     hparams: HParams | None = None  # settings for TensorBoard's HPARAMS page
     profile: ProfileWindow | None = None  # steps whose profile goes to TensorBoard's folder
     started: Callable[[], None] | None = None  # called once the engine has model and optimizer
-    # Function of the step that is reached, of the steps of the call, and of the wall time since the
-    # call before: the seconds that the whole command has left, and a line to print, or "".
-    time_left: Callable[[int, int, float], tuple[float, str]] | None = None
+    # Called after each call of the engine with the step that is reached, and the steps and seconds
+    # of the call: returns the seconds that the whole command has left, and a line to print, or "".
+    outlook: Callable[[int, int, float], tuple[float, str]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -77,7 +77,6 @@ class _Loop(contextlib.AbstractContextManager):
         self.writer = Writer(self.saves, config.keep) if self.engine.is_chief else None
         self.at = Progress()
         self.profiler = Profiler(watch.profile, self.engine, self.folder / TENSORBOARD_FOLDER)
-        self.called_at: float | None = None  # when the call before ended
         self.saved, self.saved_at = -1, time.perf_counter()
         self.log: RunLog | None = None
         self.feed: Iterator[Batch] | None = None
@@ -180,7 +179,10 @@ class _Loop(contextlib.AbstractContextManager):
         at.device_seconds += seconds * self.engine.num_devices
         at.window = at.window.add(sums, seconds)
         self.log.say(self.profiler.after(at.step))
-        self.show(count, began)
+        outlook = self.watch.outlook
+        left, news = outlook(at.step, count, seconds) if outlook else (None, "")
+        self.log.say(news)
+        self.log.advance(count, left)
         if self.due(config.log_every):
             self.log.write("train", self.train_line())
             at.window = Window()
@@ -189,16 +191,6 @@ class _Loop(contextlib.AbstractContextManager):
         self.measure()
         if self.due(config.checkpoint_every) or self.is_late():
             self.save(sums)
-
-    def show(self, count: int, began: float) -> None:
-        """Moves the progress bar by the steps of a call, and shows what time is left in all."""
-        now, left = time.perf_counter(), None
-        if self.watch.time_left:
-            since = began if self.called_at is None else self.called_at
-            left, news = self.watch.time_left(self.at.step, count, now - since)
-            self.log.say(news)
-        self.called_at = now
-        self.log.advance(count, left)
 
     def is_late(self) -> bool:
         """True where the newest checkpoint is older than `checkpoint_minutes`, on any host."""

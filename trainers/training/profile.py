@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import re
+from collections.abc import Mapping
 
 from trainers.engines.base import Engine
 from trainers.errors import UserError
@@ -31,6 +32,27 @@ class ProfileWindow:
                 f"Write it as --{flag}=100:10, for the ten steps that follow step 100",
             )
         return cls(int(numbers[1]), int(numbers[2]))
+
+    def check(self, steps: Mapping[str, int], side_by_side: bool = False) -> None:
+        """Raises a `UserError` unless each stage has the window.
+
+        Args:
+            steps: stage name to its steps.
+            side_by_side: whether several stages may be trained at a time.
+        """
+        if side_by_side:
+            raise UserError(
+                "--profile with one stage at a time, since a process has one profiler",
+                f"profile={self}, parallel_stages=True",
+                "Leave out --parallel_stages",
+            )
+        for name, number in steps.items():
+            if self.end > number:
+                raise UserError(
+                    f"--profile=STEP:COUNT within the {number} steps of stage {name!r}",
+                    f"profile={self}, which ends at step {self.end}",
+                    "Take an earlier step, or profile one stage alone with --stage=NAME",
+                )
 
     @property
     def end(self) -> int:

@@ -2,16 +2,33 @@
 
 import pytest
 
+import keras_fusion as kf
 from tests.trainers import nano
+from trainers import checkpoints
+from trainers.checkpoints import CHECKPOINT_FOLDER
+from trainers.checkpoints.format import MARKER_FILE
+from trainers.engines.flops import step_flops
 from trainers.plans.graph import Stage
 from trainers.plans.settings import resolve
 from trainers.pretraining.outlook import Outlook, Work, duration, works
 from trainers.runs.state import RunState
 
 
+class Timed(Outlook):
+    """An outlook with a clock that moves as the steps do."""
+
+    def __init__(self, works):
+        self.now = 0.0
+        super().__init__(works, clock=lambda: self.now)
+
+    def take(self, name, step, count, seconds):
+        self.now += seconds
+        return self.took(name, step, count, seconds)
+
+
 def outlook_of(*parts):
     """An outlook of (stage, FLOPs per step, steps, steps taken)."""
-    return Outlook({stage.name: Work(stage, *numbers) for stage, *numbers in parts})
+    return Timed({stage.name: Work(stage, *numbers) for stage, *numbers in parts})
 
 
 def rivals(count, keep, flops):
@@ -43,17 +60,19 @@ def test_flops_are_those_that_are_left():
 def test_time_left_is_that_of_all_stages_at_the_speed_measured():
     outlook = outlook_of((SMALL, 2.0, 100, 0), (BIG, 10.0, 50, 0))
     assert outlook.seconds() is None
+    outlook.begin("small")
     # 10 steps of 2 FLOPs in 4 seconds: 0.2 s per FLOP, for 180 + 500 that are left.
-    assert outlook.took("small", 10, 10, 4.0) == (
+    assert outlook.take("small", 10, 10, 4.0) == (
         pytest.approx(136.0),
         "About 3 min left in all, measured on small.",
     )
     # Slower since: 40 FLOPs in 16 s.
-    assert outlook.took("small", 20, 10, 12.0) == (pytest.approx(0.4 * (160 + 500)), "")
+    assert outlook.take("small", 20, 10, 12.0) == (pytest.approx(0.4 * (160 + 500)), "")
     outlook.end("small")
     assert outlook.seconds() == pytest.approx(0.4 * 500)
     # The big one is measured itself: 100 FLOPs in 5 s, and 400 left.
-    left, news = outlook.took("big", 10, 10, 5.0)
+    outlook.begin("big")
+    left, news = outlook.take("big", 10, 10, 5.0)
     assert (left, news) == (pytest.approx(20), "About 20 s left in all, measured on big.")
     outlook.end("big")
     assert outlook.seconds() == 0
@@ -61,17 +80,32 @@ def test_time_left_is_that_of_all_stages_at_the_speed_measured():
 
 def test_stages_of_one_size_are_as_fast_as_each_other():
     outlook = outlook_of((SMALL, 1.0, 10, 0), (BIG, 1.0, 10, 0), (Stage("other", "S"), 1.0, 10, 0))
-    outlook.took("small", 10, 10, 10.0)
-    outlook.end("small")
-    outlook.took("big", 10, 10, 30.0)
-    outlook.end("big")
+    for name, seconds in (("small", 10.0), ("big", 30.0)):
+        outlook.begin(name)
+        outlook.take(name, 10, 10, seconds)
+        outlook.end(name)
     assert outlook.seconds() == pytest.approx(10)
+
+
+def test_a_stage_that_has_not_begun_also_takes_what_the_latest_took_before_its_first_step():
+    outlook = outlook_of((SMALL, 1.0, 10, 0), (BIG, 1.0, 10, 0), (Stage("other", "S"), 1.0, 10, 0))
+    outlook.begin("small")
+    outlook.now += 7
+    # A second per step: 5 of this one, then twice 7 + 10.
+    assert outlook.take("small", 5, 5, 5.0)[0] == pytest.approx(39)
+    outlook.end("small")
+    outlook.begin("big")
+    assert outlook.seconds() == pytest.approx(10 + 17)
+    outlook.now += 2
+    assert outlook.take("big", 10, 10, 10.0)[0] == pytest.approx(12)
 
 
 def test_stages_side_by_side_share_the_time():
     outlook = outlook_of((SMALL, 1.0, 10, 0), (Stage("other", "S"), 1.0, 10, 0))
-    outlook.took("small", 5, 5, 5.0)
-    left, _ = outlook.took("other", 5, 5, 5.0)
+    for name in ("small", "other"):
+        outlook.begin(name)
+    outlook.take("small", 5, 5, 5.0)
+    left, _ = outlook.take("other", 5, 5, 5.0)
     assert left == pytest.approx(5)
 
 
@@ -94,24 +128,22 @@ def test_a_cost_that_depends_on_results_is_a_bound():
 
 def test_what_is_trained_already_is_not_left(tmp_path):
     """FLOPs per step come from the model's configuration, steps from checkpoints and records."""
-    import keras_fusion as kf
-
     state = RunState(tmp_path)
     stages = [Stage(name, "S", seed=seed) for seed, name in enumerate(("done", "begun", "new"))]
     state.write_record("done", {})
-    for step in (5, 7):
-        folder = tmp_path / "begun" / "checkpoints" / f"step_{step:08d}"
+    for step in (1, 2, 3):
+        folder = tmp_path / "begun" / CHECKPOINT_FOLDER / checkpoints.step_folder(step)
         folder.mkdir(parents=True)
+        if step < 3:  # the last one is not whole
+            (folder / MARKER_FILE).write_text("")
     config = kf.models.T5Config.from_size("tiny_s", vocabulary_size=128)
     settings = {stage.name: resolve(stage, nano.NANO) for stage in stages}
     work = works(stages, settings, lambda stage: config, state, 2, (16, 5))
     assert {name: (w.step, w.steps) for name, w in work.items()} == {
         "done": (3, 3),
-        "begun": (0, 3),  # no checkpoint is whole
+        "begun": (2, 3),
         "new": (0, 3),
     }
-    from trainers.engines.flops import step_flops
-
     model = kf.models.T5(config)
     assert work["new"].flops == 3 * step_flops(model, 2, 16, 5).total
 
