@@ -97,7 +97,7 @@ def alone(named):
         for name, run in named.items()
     }
     return tuple(
-        f"Only {name} has {', '.join(names)}: settings of that are not compared."
+        f"Only {name} has {', '.join(names)}, whose settings are not compared."
         for name, names in stages.items()
         if names
     )

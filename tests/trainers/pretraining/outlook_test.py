@@ -36,8 +36,8 @@ def rivals(count, keep, flops):
     names = tuple(f"c{index}" for index in range(count))
     first = [(Stage(name, "S"), 1.0, 10, 0) for name in names]
     again = [
-        (Stage(f"{n}_2", "S", "continued", (n,), rivals=names, keep=keep), each, 20, 0)
-        for n, each in zip(names, flops, strict=True)
+        (Stage(f"{n}_2", "S", "continued", (n,), rivals=names, keep=keep), cost, 20, 0)
+        for n, cost in zip(names, flops, strict=True)
     ]
     return outlook_of(*first, *again)
 

@@ -93,8 +93,8 @@ def test_only_settings_that_differ_are_in_the_table(report):
         ("learning_rate_scale", "small_0"): ["0.5", "1.0"],
     }
     text = page.to_markdown(report).replace("\\", "")
-    assert "Only scratch has baseline: settings of that are not compared." in text
-    assert "Only fused has self_fusion: settings of that are not compared." in text
+    assert "Only scratch has baseline, whose settings are not compared." in text
+    assert "Only fused has self_fusion, whose settings are not compared." in text
 
 
 def test_a_stage_is_compared_between_the_runs_that_have_it(tmp_path):
@@ -105,7 +105,7 @@ def test_a_stage_is_compared_between_the_runs_that_have_it(tmp_path):
     named = {"a": run("a", synthetic.baseline()), "b": run("b", fused[0]), "c": run("c", fused[1])}
     row = {"a": differing.NO_STAGE, "b": 0.1, "c": 0.5}
     assert differing.settings(named) == [("noise", "self_fusion", row)]
-    assert differing.alone(named) == ("Only a has baseline: settings of that are not compared.",)
+    assert differing.alone(named) == ("Only a has baseline, whose settings are not compared.",)
 
 
 def test_a_setting_that_differs_alike_in_all_stages_is_one_row(tmp_path):
