@@ -85,7 +85,7 @@ class ReportConfig:
     def folder(self) -> Path | None:
         """Folder of the report; None for that of the run."""
         if self.output or not self.is_comparison:
-            return Path(self.output) if self.output else None
+            return Path(self.output).resolve() if self.output else None
         return Path(self.workdir[0]).resolve().parent / COMPARISON_FOLDER
 
 

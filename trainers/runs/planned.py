@@ -46,7 +46,7 @@ def is_promoted(stage: Stage, state: RunState) -> bool:
 
 
 def _begun(state: RunState) -> list[str]:
-    names = [folder.name for folder in state.path.iterdir()]
+    names = [folder.name for folder in state.path.iterdir()] if state.path.is_dir() else []
     return [n for n in names if state.stage(n) is not None and state.record(n) is None]
 
 

@@ -44,9 +44,9 @@ if int(cpus) > 1:
 nano.define(pytest.MonkeyPatch())
 advance, taken = RunLog.advance, 0
 
-def advance_and_stop(log, steps):
+def advance_and_stop(log, steps, left=None):
     global taken
-    advance(log, steps)
+    advance(log, steps, left)
     taken += steps
     if taken == int(stop):
         os.kill(os.getpid(), signal.SIGTERM)

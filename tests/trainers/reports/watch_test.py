@@ -14,6 +14,7 @@ import pytest
 from tests.trainers import nano
 from tests.trainers.reports import synthetic
 from trainers import report
+from trainers.errors import UserError
 from trainers.reports import watch
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -112,6 +113,11 @@ def test_a_run_that_has_not_begun_is_waited_for(tmp_path, play, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"Waiting for the first stage in {workdir}."
     assert lines[-1].startswith("Report: ")
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path, play):
+    with pytest.raises(UserError, match="nowhere.*which is no folder"):
+        play(f"--workdir={tmp_path}/nowhere", actions=[])
 
 
 def test_several_runs_are_watched_until_the_last_ends(tmp_path, play, capsys):
