@@ -29,7 +29,7 @@ def watch(workdirs, make, write, seconds):
         UserError: a run cannot be read, or the report cannot be written.
     """
     states = [RunState(workdir) for workdir in workdirs]
-    before = report = None
+    before, report, is_waiting = None, None, False
     # Inside, a signal waits until the report is whole; it is how a watch is to end.
     with contextlib.suppress(Stopped), stopping.postponed() as stop:
         while not stop.requested:
@@ -46,7 +46,8 @@ def watch(workdirs, make, write, seconds):
                     before = runs
                 if not is_live:
                     return
-            elif before is None:
+            elif before is None and not is_waiting:
+                is_waiting = True
                 print(f"Waiting for the first stage in {empty}.", flush=True)
             pause(seconds, stop)
         if report is not None:

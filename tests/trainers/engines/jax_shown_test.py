@@ -1,4 +1,4 @@
-"""What is shown of a run on a mesh: how its weights are split, and a profile of its steps."""
+"""Splits of the weights on a mesh as they are shown, and a profile of steps on JAX."""
 
 import keras
 import pytest

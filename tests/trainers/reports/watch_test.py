@@ -111,7 +111,7 @@ def test_a_run_that_has_not_begun_is_waited_for(tmp_path, play, capsys):
 
     play(f"--workdir={workdir}", actions=[lambda: None, begin])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"Waiting for the first stage in {workdir}."
+    assert lines[0] == f"Waiting for the first stage in {workdir}." and len(lines) == 2
     assert lines[-1].startswith("Report: ")
 
 
