@@ -11,13 +11,12 @@ import time
 
 import keras
 import keras_hub
-import numpy as np
 from absl import app, flags
 
 import keras_fusion as kf
+from benchmarks._batches import lengths, random_batches
 from benchmarks._keras_hub import backbone
 from benchmarks._rounds import in_turn, line, ratios
-from trainers.data.spans import raw_length, target_length
 from trainers.engines.tensorflow import TensorFlowEngine
 
 
@@ -42,23 +41,6 @@ class KerasHubT5(keras.Model):
         return self.head(decoded)
 
 
-def random_batches(vocabulary_size, batch_size, input_length, seed=0):
-    """An endless iterator over one random batch."""
-    rng = np.random.default_rng(seed)
-    length = target_length(raw_length(input_length))
-    batch = {
-        "encoder_token_ids": (batch_size, input_length),
-        "decoder_token_ids": (batch_size, length),
-        "targets": (batch_size, length),
-    }
-    batch = {
-        name: rng.integers(2, vocabulary_size, shape).astype("int32")
-        for name, shape in batch.items()
-    }
-    while True:
-        yield batch
-
-
 def make_step(model, batch_size, input_length):
     """Returns a function that runs n training steps of a model and returns their seconds."""
     engine = TensorFlowEngine()
@@ -78,7 +60,7 @@ def compare(config, batch_size, input_length, steps, rounds):
     """Returns the tokens per second of both models, and the ratios, round by round."""
     ours = make_step(kf.models.T5(config, seed=0), batch_size, input_length)
     peer = make_step(KerasHubT5(config), batch_size, input_length)
-    tokens = steps * batch_size * (input_length + target_length(raw_length(input_length)))
+    tokens = steps * batch_size * sum(lengths(input_length))
     return in_turn([lambda: tokens / ours(steps), lambda: tokens / peer(steps)], rounds)
 
 

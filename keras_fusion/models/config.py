@@ -7,6 +7,7 @@ from keras_fusion.options import NORMS
 
 # (hidden_dim, num_heads, key_value_dim, intermediate_dim, num_layers)
 SIZES = {
+    "t5_mini": (256, 3, 64, 512, 8),
     "t5_small": (512, 6, 64, 1024, 8),
     "t5_medium": (1024, 12, 64, 2048, 8),
     "t5_s": (512, 6, 128, 1024, 8),
@@ -135,9 +136,10 @@ class T5Config:
         """Returns the configuration of a named size, with fields overridden.
 
         Args:
-            size: `t5_small`, `t5_medium` (Table 8), `t5_s`, `t5_m`, `t5_l` (Table 9), `tiny_s`,
-                `tiny_m`, `tiny_l` (for experiments on a laptop: 512 tokens, 2 layers), or v1.1's
-                published `t5_v1_1_base`, `t5_v1_1_large`, `t5_v1_1_xl`, `t5_v1_1_xxl`.
+            size: `t5_small`, `t5_medium` (Table 8), `t5_mini` (half as wide as the first), `t5_s`,
+                `t5_m`, `t5_l` (Table 9), `tiny_s`, `tiny_m`, `tiny_l` (for experiments on a
+                laptop: 512 tokens, 2 layers), or v1.1's published `t5_v1_1_base`,
+                `t5_v1_1_large`, `t5_v1_1_xl`, `t5_v1_1_xxl`.
             **overrides: Any field.
 
         Raises:

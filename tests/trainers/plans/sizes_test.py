@@ -43,5 +43,5 @@ def test_tiny_vocabulary_is_512():
 
 
 def test_unknown_size_lists_the_known_ones():
-    with pytest.raises(UserError, match="tiny, table8, table9. Received: size='huge'"):
+    with pytest.raises(UserError, match="tiny, mini, table8, table9. Received: size='huge'"):
         sizes.get_size("huge")

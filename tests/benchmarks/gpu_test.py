@@ -1,0 +1,172 @@
+"""The benchmark of one accelerator: its arithmetic on made-up figures, and all of it when slow."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks._batches import lengths, random_batches
+from benchmarks.gpu import __main__ as program
+from benchmarks.gpu import attention, collect, device, pretraining, sizes
+from benchmarks.gpu.results import Results, aims, markdown, read
+from tests.requirements import needed_by, required
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def reference(query, key, value, bias, scale):
+    scores = np.einsum("bhtd,bhsd->bhts", query, key) * scale + bias
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    return np.einsum("bhts,bhsd->bthd", weights, value)
+
+
+def test_fused_attention_is_attention_in_float32():
+    rng = np.random.default_rng(0)
+    query = rng.standard_normal((2, 3, 4, 8), np.float32)
+    key, value = rng.standard_normal((2, 2, 3, 6, 8), np.float32)
+    bias = rng.standard_normal((1, 3, 4, 6)).astype("float32")
+    bias[..., 2:4, 4:] = -1e9
+    for scale in (1.0, 0.5):
+        attended = attention.fused(*map(jnp.asarray, (query, key, value, bias)), scale)
+        wanted = reference(query, key, value, bias, scale)
+        np.testing.assert_allclose(attended, wanted, atol=2e-6)
+
+
+def test_batches_have_the_shapes_of_span_corruption():
+    assert lengths(512) == (512, 114)
+    batch = next(random_batches(64, 2, 128))
+    assert {name: value.shape for name, value in batch.items()} == {
+        "encoder_token_ids": (2, 128),
+        "decoder_token_ids": (2, 29),
+        "targets": (2, 29),
+    }
+
+
+def test_the_longest_name_on_the_data_sheet_counts():
+    assert device.data_sheet_peak("NVIDIA H100 80GB HBM3") == 989e12
+    assert device.data_sheet_peak("NVIDIA H100 PCIe") == 756e12
+    assert device.data_sheet_peak("cpu") is None
+
+
+def test_a_part_has_its_share_of_what_is_left():
+    parts = list(program.PARTS)
+    assert program.budget("steps", parts, 100.0) == pytest.approx(30)
+    assert program.budget("fusion", parts, 50.0) == pytest.approx(10)
+    assert program.budget("pretrain", parts, 70.0) == 70
+
+
+def speed(of, model, median, **facts):
+    return {"name": of, "unit": "tokens/s", "of": of, "model": model, "median": median, **facts}
+
+
+def test_aims_compare_equal_batches_and_the_best_utilisation():
+    rows = [
+        speed("keras_fusion", "t5_m", 130.0, batch=64, utilisation=0.4),
+        speed("keras_fusion", "t5_m", 200.0, batch=128, utilisation=0.55),
+        speed("transformers", "t5_m", 100.0, batch=64),
+        speed("transformers", "t5_m", 50.0, batch=64),
+        speed("keras_fusion", "t5_l", 70.0, batch=32, utilisation=0.3),
+    ]
+    share, ratio, other = aims(rows)
+    assert share.startswith("t5_m: 55.0% of the peak")
+    assert ratio.startswith("t5_m: 1.30 × the peer's tokens/s at batch 64")
+    assert other.startswith("t5_l: 30.0% of the peak")
+    assert aims(rows[2:3]) == []
+
+
+def test_results_are_there_after_each_measurement(tmp_path):
+    results = Results(tmp_path / "new", "fusion")
+    results.add("seconds", [3.0, 1.0, 2.0], "s", device="cpu")
+    (row,) = read(results.folder)
+    assert (row["median"], row["min"], row["max"], row["device"]) == (2.0, 1.0, 3.0, "cpu")
+    results.note("memory", "left out:\n no | count")
+    table = (results.folder / "results.md").read_text("utf-8")
+    assert "| fusion | seconds | 2 | 1 – 3 | s | device cpu |" in table
+    assert "| fusion | memory |  |  |  | left out: no / count |" in table
+    assert markdown(read(results.folder)) == table
+
+
+def test_a_part_that_fails_or_hangs_ends_with_what_it_started(tmp_path):
+    log = tmp_path / "log.txt"
+    python = [sys.executable, "-c"]
+    assert program.run_part([*python, "print('done')"], 60, log) is None
+    fault = program.run_part([*python, "raise SystemExit('no device')"], 60, log)
+    assert fault == "ended with code 1: no device"
+    pid = tmp_path / "pid"
+    child = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    assert program.run_part([*python, parent], 2, log) == "stopped after its 2 s"
+    if pid.exists():  # Not before the machine was fast enough to start it.
+        for _ in range(100):
+            if not alive(int(pid.read_text())):
+                return
+            time.sleep(0.05)
+        raise AssertionError("The child of the part is still there.")
+
+
+def alive(pid):
+    path = pathlib.Path(f"/proc/{pid}/stat")
+    return path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_steps_of_the_experiment_fill_the_time():
+    size = sizes.SIZES["full"]
+    costs = {"S": 0.01, "M": 0.04, "stage": 10.0}
+    plans, steps = pretraining.plan(size, costs, 1000.0)
+    assert plans == size.plans
+    # Small models: small_0, small_1. M: the baseline 1.2, three fused ones 0.8, the baseline's
+    # continuation 1.2. Stages: seven, of which each costs 6 s besides.
+    assert steps == int((800 - 7 * 6) / (2 * 0.01 + (1.2 + 3 * 0.8 + 1.2) * 0.04))
+    alone, fewer = pretraining.plan(size, costs, 60.0)
+    assert alone == size.plans[:1]
+    assert fewer == int((48 - 3 * 6) / (0.01 + 2.0 * 0.04))
+    assert pretraining.plan(size, costs, 1.0)[1] == 10
+    assert pretraining.plan(size, costs, 1e9)[1] == size.most_steps
+    assert "--steps=S:100,M:80,baseline:120,baseline_longer:120" in pretraining.step_flags(100)
+
+
+def test_wheels_are_what_the_programs_need_besides():
+    assert len(collect.pins()) == len(collect.WHEELS) and "keras==3.15.1" in collect.pins()
+    wanted = [
+        str(requirement)
+        for name, requirement in required("trainers").items()
+        if not name.startswith("tensorflow")
+    ]
+    there = needed_by(list(collect.PRESENT))
+    assert needed_by(wanted) - there == {*collect.WHEELS}
+
+
+@pytest.mark.slow
+def test_all_parts_run_on_a_cpu(tmp_path, words_file):
+    prepared = subprocess.run(
+        [sys.executable, "-m", "trainers.prepare", "--corpus=text", f"--corpus_path={words_file}"]
+        + ["--vocabulary_pieces=80", "--num_sentinels=32", f"--data_dir={tmp_path}"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()[-1]
+    command = [sys.executable, "-m", "benchmarks.gpu", "--minutes=20", "--size=small"]
+    command += [f"--output={tmp_path / 'results'}", f"--data_dir={prepared}"]
+    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "KERAS_BACKEND": "jax"})
+    rows = read(tmp_path / "results")
+    faults = [row for row in rows if "failed" in row.get("note", "") or row["name"] == "part"]
+    assert not faults
+    speeds = {row["name"]: row for row in rows if row.get("of") == "keras_fusion"}
+    assert len(speeds) == 3 and all(row["min"] > 0 for row in speeds.values())
+    plain, fused = (
+        speeds[f"tiny_s, batch 4, {kind} attention"]["loss after a call"]
+        for kind in ("plain", "fused")
+    )
+    assert fused == pytest.approx(plain, rel=1e-2)
+    assert any(row["name"] == "fusion over writing" for row in rows)
+    curves = json.loads((tmp_path / "results" / "curves.json").read_text("utf-8"))["curves"]
+    assert {"small_0", "baseline", "self_fusion"} <= set(curves)
+    assert (tmp_path / "results" / "report.html").exists()
