@@ -1,5 +1,9 @@
 """The Python of the documents runs, each document from top to bottom in one namespace."""
 
+import ast
+import contextlib
+import functools
+import io
 import re
 import runpy
 from pathlib import Path
@@ -7,18 +11,65 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keras_fusion.errors import DOCS, PLEASE_REPORT, docs_page
 from tests import models_table
+from tests.requirements import settings
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+# Python that stands in no block of its own and is not run: the line it starts with, and why.
+NOT_RUN = {
+    ("README.md", "kf.self_fuse(model, 2, noise=0.1)"): "models that the reader has, and commands",
+}
+
+
+def blocks(path):
+    """`(language, text)` of a page's fenced blocks, and of indented ones, whose language is ""."""
+    fence = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+    text = path.read_text("utf-8")
+    indented = re.findall(r"^(?: {4}.*\n+)+", fence.sub("", text), re.M)
+    return [*fence.findall(text), *(("", block) for block in indented)]
+
+
+def python_blocks(path):
+    """The texts of a page's blocks of Python."""
+    return [text for language, text in blocks(path) if language == "python"]
+
+
+@functools.cache
+def run_file(path):
+    """Runs the Python blocks of a page; returns the names they define, and `printed`."""
+    where, printed = str(path.relative_to(ROOT)), io.StringIO()
+    names = {"__name__": where}
+    with contextlib.redirect_stdout(printed):
+        for block in python_blocks(path):
+            exec(compile(block, where, "exec"), names)
+    return names | {"printed": printed.getvalue()}
 
 
 def run(page):
-    """Runs the Python blocks of a page of docs/, and returns the names that they define."""
-    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
-    names = {"__name__": page}
-    for block in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S):
-        exec(compile(block, f"docs/{page}.md", "exec"), names)
-    return names
+    """`run_file` of a page of docs/."""
+    return run_file(ROOT / "docs" / f"{page}.md")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in PAGES if python_blocks(path)],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_the_python_of_a_page_runs(path):
+    run_file(path)
+
+
+def test_python_that_is_not_run_has_a_reason():
+    python = re.compile(r"^\s*(?:import \w|from \w+ import|kf\.|\w+ = kf\.)", re.M)
+    unmarked = {
+        (str(path.relative_to(ROOT)), re.split(r"  #|\n", text.strip())[0].strip())
+        for path in PAGES
+        for language, text in blocks(path)
+        if language != "python" and python.search(text)
+    }
+    assert unmarked == NOT_RUN.keys() and all(NOT_RUN.values())
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +82,12 @@ def test_the_first_page_fuses_two_networks_of_16_and_24_units():
     assert run("index")["big"].layers[0].units == 40
 
 
-def test_how_fusion_works_shows_the_three_shapes(capsys):
-    run("how_it_works")
-    assert "[0. 0. 2.]" in capsys.readouterr().out
+def test_the_readme_fuses_two_networks_of_16_and_24_units():
+    assert run_file(ROOT / "README.md")["big"].layers[0].units == 40
+
+
+def test_how_fusion_works_shows_the_three_shapes():
+    assert "[0. 0. 2.]" in run("how_it_works")["printed"]
 
 
 def test_stock_models_and_a_class_of_ones_own():
@@ -102,3 +156,28 @@ def test_every_page_of_the_site_is_in_its_menu():
     menu = (ROOT / "mkdocs.yml").read_text("utf-8").partition("nav:")[2]
     files = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     assert files == set(re.findall(r": (\S+\.md)$", menu, re.M))
+
+
+def sections(page):
+    """The headings of a page of docs/, as links have them."""
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    headings = [re.sub(r"[^\w\s-]", "", line) for line in re.findall(r"^#+ (.*)$", text, re.M)]
+    return {heading.strip().lower().replace(" ", "-") for heading in headings}
+
+
+def test_every_section_that_a_message_names_is_there():
+    named = {
+        tuple(argument.value for argument in call.args if isinstance(argument, ast.Constant))
+        for path in (ROOT / "keras_fusion").rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "docs_page"
+    }
+    assert {("plugin", "layers-of-your-own"), ("faq", "report-a-bug")} < named
+    for page, section in named:
+        assert section in sections(page), f"docs/{page}.md has no section {section}."
+    assert docs_page("faq", "report-a-bug") == f"{DOCS}/faq.md#report-a-bug" in PLEASE_REPORT
+
+
+def test_messages_name_the_address_of_the_documentation():
+    """The folder of the repository, as long as the project's description has no address."""
+    assert DOCS == settings()["project"].get("urls", {}).get("Documentation", "docs")

@@ -211,6 +211,24 @@ def test_ci_runs_the_tests_and_the_linters():
     assert re.findall(r"^make ([\w-]+)$", text, re.M) == ["test", "test-interop", "lint"]
 
 
+def test_workflows_run_targets_of_make_and_need_no_secret():
+    make = (ROOT / "Makefile").read_text(encoding="utf-8")
+    text = (ROOT / ".github" / "workflows" / "checks.yml").read_text(encoding="utf-8")
+    commands = re.findall(r"^ +- run: (.*)$", text, re.M)
+    targets = [re.fullmatch(r"make ([\w-]+)(?: [A-Z]+=\w+)*", command)[1] for command in commands]
+    assert targets == ["test", "lint", "check-docs", "wheel"] and "secrets." not in text
+    assert all(re.search(rf"^{target}:", make, re.M) for target in targets)
+
+
+def test_hooks_before_a_commit_need_no_network():
+    """They start what `make install` has set up, or make itself."""
+    text = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"^ +- repo: (.*)$", text, re.M) == ["local"]
+    assert set(re.findall(r"^ +language: (.*)$", text, re.M)) == {"system"}
+    programs = set(re.findall(r"^ +entry: (\S+)", text, re.M))
+    assert programs == {".venv/bin/ruff", ".venv/bin/lint-imports", "make"}
+
+
 def test_license_is_apache_2():
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert text.split()[:4] == ["Apache", "License", "Version", "2.0,"]

@@ -6,10 +6,11 @@ import numpy as np
 from keras import ops
 
 from keras_fusion import _keras
-from keras_fusion.errors import FusionError
+from keras_fusion.errors import FusionError, docs_page
 from keras_fusion.families.grouped import stock_class
 
 _BATCH, _LENGTH = 2, 6
+_ONE_TOKENIZER = f"fuse models of one tokenizer: {docs_page('models', 'what-is-refused')}"
 # Rounding errors that pile up through a network, over the spacing of its numbers.
 _ROUNDING = 1e4
 
@@ -71,14 +72,14 @@ def vocabulary_mismatches(tokenizers):
         if len(other) != len(tokens):
             messages.append(
                 f"vocabulary of source {index}: {len(other)} tokens vs {len(tokens)} of source "
-                f"{first}"
+                f"{first}; {_ONE_TOKENIZER}"
             )
         elif different:
             number = different[0]
             messages.append(
                 f"vocabulary of source {index}: {len(different)} tokens differ from those of "
                 f"source {first}, first token {number}: {other.get(number)!r} vs "
-                f"{tokens[number]!r}; fuse models of one tokenizer"
+                f"{tokens[number]!r}; {_ONE_TOKENIZER}"
             )
     return messages
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_fusion import _keras
 from keras_fusion.compiling import SlotGrowth, compile_alike, compile_mismatches
-from keras_fusion.errors import FusionError
+from keras_fusion.errors import PLEASE_REPORT, FusionError
 from keras_fusion.families import checking
 from keras_fusion.families.fusing import FamilyFusion, Growth, growths_by
 from keras_fusion.families.grouped import group_norms, stock_class
@@ -339,7 +339,7 @@ def _give_weights(fused, fusion, variables):
     if got != expected:
         raise FusionError(
             f"the wider {type(fused).__name__} has other weights than the table of its family "
-            f"says: {sorted(set(got) ^ set(expected))}; please report it"
+            f"says: {sorted(set(got) ^ set(expected))}; {PLEASE_REPORT}"
         )
     growths = []
     shares = fusion.growth.weights

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_fusion import _keras
-from keras_fusion.errors import FusionError
+from keras_fusion.errors import PLEASE_REPORT, FusionError
 from keras_fusion.graph.tracing import run, trace
 from keras_fusion.graph.values import AFTER, GROWN, MEAN
 
@@ -124,7 +124,7 @@ class _Comparison:
         if expected.shape != got.shape:
             raise FusionError(
                 f"{name}: the fused model's tensor has the shape {got.shape} where the sources' "
-                f"has {expected.shape}; the rule for this layer is wrong, please report it"
+                f"has {expected.shape}; the rule for this layer is wrong: {PLEASE_REPORT}"
             )
         if got.dtype.kind not in "fV":
             return
@@ -139,8 +139,8 @@ class _Comparison:
             raise FusionError(
                 f"{name}: on random inputs the fused model's tensor is {distance:.3g} away from "
                 f"what the sources give, of at most {scale:.3g}. What this layer computes depends "
-                "on more than its settings and weights, or the rule for it is wrong: please "
-                "report it. check=False returns the model all the same"
+                "on more than its settings and weights, or the rule for it is wrong: "
+                f"{PLEASE_REPORT}. check=False returns the model all the same"
             )
 
 

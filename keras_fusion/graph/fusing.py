@@ -4,7 +4,7 @@ import dataclasses
 
 from keras_fusion import _keras
 from keras_fusion.compiling import SlotGrowth, compile_alike, compile_mismatches
-from keras_fusion.errors import FusionError
+from keras_fusion.errors import PLEASE_REPORT, FusionError
 from keras_fusion.graph.alignment import align
 from keras_fusion.graph.building import Builder
 from keras_fusion.graph.checking import check
@@ -90,7 +90,7 @@ def build_planned(models, planner, check_result, optimizer):
         # Whatever Keras raises here, no rule has foreseen it.
         raise FusionError(
             f"cannot fuse: the fused model cannot be built: {' '.join(str(error).split())[:500]}. "
-            "No rule of fusion has foreseen this: please report it with both models' summaries"
+            f"No rule of fusion has foreseen this: {PLEASE_REPORT}"
         ) from error
     if check_result:
         check(graphs, pairs, planner, builder, fused, options)

@@ -11,7 +11,7 @@ import functools
 import keras
 
 from keras_fusion import _keras
-from keras_fusion.errors import FusionError
+from keras_fusion.errors import FusionError, docs_page
 from keras_fusion.graph import movers
 from keras_fusion.graph.alignment import setting_mismatches
 from keras_fusion.graph.averaging import averaged_calls
@@ -34,6 +34,7 @@ from keras_fusion.layouts import Layout
 
 _CONCATENATIONS = ("Concatenate", "Hstack", "Vstack")
 _RESHAPES = ("Flatten", "Reshape")
+_REGISTER = f"@kf.register_fusion ({docs_page('plugin', 'layers-of-your-own')})"
 
 
 class Planner:
@@ -333,19 +334,17 @@ class Planner:
                 f"{type(operations[0]).__name__} of its own"
             )
         if grows:
-            raise Refusal(
-                "it has weights and declares no axes; declare them with @kf.register_fusion"
-            )
+            raise Refusal(f"it has weights and declares no axes; declare them with {_REGISTER}")
         if settings:
             raise Refusal(
                 "it declares no axes, so it must be alike in every source, received "
-                f"{', '.join(settings)}; declare its axes with @kf.register_fusion, or build all "
-                "sources with one value"
+                f"{', '.join(settings)}; declare its axes with {_REGISTER}, or build all sources "
+                "with one value"
             )
         if not equal:
             raise Refusal(
                 "it declares no axes, so its weights must be equal in every source; declare them "
-                "with @kf.register_fusion, or give all sources one such layer"
+                f"with {_REGISTER}, or give all sources one such layer"
             )
         plan = self.layers.setdefault(id(operations[0]), LayerPlan(tuple(operations)))
         return Step([Value() for _ in calls[0].outputs], lambda: plan.layer)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from keras_fusion.errors import FusionError
+from keras_fusion.errors import FusionError, docs_page
 from keras_fusion.families.fusing import FamilyFusion, Growth, growths_by
 from keras_fusion.interop import vocabularies
 from keras_fusion.interop.cards import (
@@ -186,7 +186,7 @@ def plan_fusion(
             "different models fuse exactly only with norms that treat each source's units apart, "
             f"unlike those of {sources[0].class_name}. Received: norm='property'; give "
             "norm='rule', which keeps the class and is not exact, or load the models with KerasHub "
-            "and call kf.fuse"
+            f"and call kf.fuse: {docs_page('how_it_works', 'norms')}"
         )
     is_compared = vocabularies.check_equal(paths)
     fusion = FamilyFusion(

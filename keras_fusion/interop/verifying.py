@@ -8,7 +8,7 @@ import sys
 import ml_dtypes
 import numpy as np
 
-from keras_fusion.errors import FusionError
+from keras_fusion.errors import PLEASE_REPORT, FusionError
 
 _LENGTH = 6
 # Rounding errors that pile up through a network, over the spacing of its numbers.
@@ -67,7 +67,7 @@ def verify(plan, folder):
         raise FusionError(
             f"the {name} of the result are {gap:.3g} of their size away from those of its sources, "
             f"beyond the {most:.3g} that rounding explains: the table of "
-            f"{plan.sources[0].class_name} is wrong, please report it"
+            f"{plan.sources[0].class_name} is wrong: {PLEASE_REPORT}"
         )
     return (
         f"Loaded by transformers as {plan.sources[0].class_name}, its {name} on random inputs "

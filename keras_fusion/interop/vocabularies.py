@@ -8,7 +8,7 @@ import contextlib
 import json
 import pathlib
 
-from keras_fusion.errors import FusionError
+from keras_fusion.errors import FusionError, docs_page
 from keras_fusion.optional import optional
 
 NOT_COMPARED = "The sources hold no tokenizers of one kind, so the vocabularies were not compared."
@@ -97,7 +97,8 @@ def _compare(path, pieces, other_path, others):
             raise FusionError(
                 f"cannot fuse models of different vocabularies: piece {number} is "
                 f"{pieces.get(number)!r} in {str(path)!r}, {others.get(number)!r} in "
-                f"{str(other_path)!r}; give models that share one tokenizer"
+                f"{str(other_path)!r}; give models that share one tokenizer: "
+                f"{docs_page('folders', 'what-is-refused')}"
             )
 
 

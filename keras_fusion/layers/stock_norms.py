@@ -3,12 +3,14 @@
 from keras import layers
 
 from keras_fusion.axes import Axes
+from keras_fusion.errors import docs_page
 from keras_fusion.layers.declarations import Declaration, register_fusion
 from keras_fusion.layers.norms import FusableLayerNorm, FusableRMSNorm, group_widths
 from keras_fusion.layers.stock import unless_blocks
 
 # The norm of each class that normalises groups of units apart.
 _GROUPED = {layers.LayerNormalization: FusableLayerNorm, layers.RMSNormalization: FusableRMSNorm}
+_USE_RULE = f"use norm='rule': {docs_page('how_it_works', 'norms')}"
 
 
 def _unitwise(layer, names, **options):
@@ -74,9 +76,9 @@ def last_axis_norm(layer):
         if norm == "rule":
             return None
         if axes != [-1]:
-            return "norm='property' normalises groups of the last axis only; use norm='rule'"
+            return f"norm='property' normalises groups of the last axis only; {_USE_RULE}"
         if getattr(layer, "rms_scaling", False):
-            return "rms_scaling has no norm in groups; use norm='rule'"
+            return f"rms_scaling has no norm in groups; {_USE_RULE}"
         return unless_blocks(layouts["units_-1"], "its groups (norm='property')")
 
     def keeps(sources, layouts, norm):

@@ -302,7 +302,8 @@ class TestTheCheck:
                 return self.scale * x
 
         sources = [stacked(Own(name="own"), layers.Dense(2), seed=seed) for seed in range(2)]
-        with pytest.raises(kf.FusionError, match="layer `own` .*@kf.register_fusion"):
+        match = "layer `own` .*@kf.register_fusion .docs/plugin.md#layers-of-your-own"
+        with pytest.raises(kf.FusionError, match=match):
             kf.fuse(sources)
 
     def test_sizes_of_a_layer_that_declares_nothing(self):
