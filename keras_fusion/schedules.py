@@ -1,4 +1,4 @@
-"""Learning-rate schedules of T5's pretraining."""
+"""Learning-rate schedules of T5's pretraining, and ramps of any schedule."""
 
 import math
 import numbers
@@ -6,7 +6,7 @@ import numbers
 import keras
 from keras import ops
 
-__all__ = ["inverse_square_root", "InverseSquareRoot", "LinearWarmup"]
+__all__ = ["inverse_square_root", "InverseSquareRoot", "LinearDecay", "LinearWarmup"]
 
 
 def inverse_square_root(step, warmup_steps, offset=0, scale=1.0):
@@ -83,8 +83,38 @@ class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
+class _Ramp(keras.optimizers.schedules.LearningRateSchedule):
+    """Another schedule times a factor, which `_factor` gives for a float32 step."""
+
+    def __init__(self, schedule, steps, edge):
+        super().__init__()
+        if not _is_int(steps) or steps < 1 or not _is_int(edge):
+            raise ValueError(
+                f"`steps` must be an integer of at least 1, and `{self._EDGE}` an integer. "
+                f"Received: steps={steps!r}, {self._EDGE}={edge!r}"
+            )
+        self.schedule, self.steps = schedule, int(steps)
+        setattr(self, self._EDGE, int(edge))
+
+    def __call__(self, step):
+        """Returns the learning rate of `step` (int, or a scalar or array of any number type)."""
+        factor = ops.cast(self._steps_of_ramp(ops.convert_to_tensor(step)), "float32") / self.steps
+        return self.schedule(step) * ops.clip(factor, 0.0, 1.0)
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        schedule = keras.saving.serialize_keras_object(self.schedule)
+        return {"schedule": schedule, "steps": self.steps, self._EDGE: getattr(self, self._EDGE)}
+
+    @classmethod
+    def from_config(cls, config):
+        """Returns the schedule of what `get_config` returned."""
+        schedule = keras.saving.deserialize_keras_object(config["schedule"])
+        return cls(schedule, config["steps"], config[cls._EDGE])
+
+
 @keras.saving.register_keras_serializable(package="keras_fusion")
-class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
+class LinearWarmup(_Ramp):
     """Linear ramp from zero onto another schedule.
 
     `lr(n) = schedule(n) · min(1, (n - start + 1) / steps)`: `steps` steps after `start`, which is
@@ -103,30 +133,44 @@ class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
     >>> rewarmed = LinearWarmup(InverseSquareRoot(1000), steps=50, start=4000)
     """
 
+    _EDGE = "start"
+
     def __init__(self, schedule, steps, start=0):
-        super().__init__()
-        if not _is_int(steps) or steps < 1 or not _is_int(start):
-            raise ValueError(
-                "`steps` must be an integer of at least 1, and `start` an integer. "
-                f"Received: steps={steps!r}, start={start!r}"
-            )
-        self.schedule, self.steps, self.start = schedule, int(steps), int(start)
+        super().__init__(schedule, steps, start)
 
-    def __call__(self, step):
-        """Returns the learning rate of `step` (int, or a scalar or array of any number type)."""
-        taken = ops.cast(ops.convert_to_tensor(step) - self.start + 1, "float32")
-        return self.schedule(step) * ops.clip(taken / self.steps, 0.0, 1.0)
+    def _steps_of_ramp(self, step):
+        return step - self.start + 1
 
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        schedule = keras.saving.serialize_keras_object(self.schedule)
-        return {"schedule": schedule, "steps": self.steps, "start": self.start}
 
-    @classmethod
-    def from_config(cls, config):
-        """Returns the schedule of what `get_config` returned."""
-        schedule = keras.saving.deserialize_keras_object(config["schedule"])
-        return cls(schedule, config["steps"], config["start"])
+@keras.saving.register_keras_serializable(package="keras_fusion")
+class LinearDecay(_Ramp):
+    """Another schedule, and at the end a linear ramp from it towards zero.
+
+    `lr(n) = schedule(n) · min(1, (end - n) / steps)`, `n` counted from 0: the last step of all,
+    `end - 1`, has the share `1 / steps`. A run that ends without such a ramp has a higher loss
+    than one that learned as much and ends with it, so that runs of unequal learning rates can be
+    compared only with it.
+
+    Args:
+        schedule: a `LearningRateSchedule`.
+        steps: int >= 1. Steps of the ramp.
+        end: int, the optimizer's step count at which training ends.
+
+    Raises:
+        ValueError: if steps or end is no such integer.
+
+    Examples:
+
+    >>> decayed = LinearDecay(InverseSquareRoot(1000), steps=100, end=5000)
+    """
+
+    _EDGE = "end"
+
+    def __init__(self, schedule, steps, end):
+        super().__init__(schedule, steps, end)
+
+    def _steps_of_ramp(self, step):
+        return self.end - step
 
 
 # Number types that cannot hold a usual step plus a usual offset.

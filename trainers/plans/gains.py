@@ -3,7 +3,9 @@
 A budget is a whole number of times the FLOPs of the baseline's own run. At each budget every arm
 (`trainers.plans.arms`) is trained with each candidate of its learning rate, all its sources
 counted; the candidate with the lowest loss is trained with further seeds, those of repeats. So
-every arm has a sweep of the same effort. Candidates are the warm-up of the baseline, or of
+every arm has a sweep of the same effort. In the last part of a budget the learning rate of every
+arm falls to zero: without that, one whose rate is lower at the end, as after a restart with another
+scale, looks better than it is. Candidates are the warm-up of the baseline, or of
 self-fusion, and the optimizer's scale, each times some factors.
 
     --plan=gains                                                     all arms, one budget, two seeds
@@ -40,6 +42,8 @@ _SCALES = (0.5, 1.0, 2.0)
 # Budgets fuse at multiples of this share of the first one, one source or two.
 _UNIT = 1 / 8
 _EVALUATIONS = 25  # of a stage
+# Last share of a budget, in which the learning rate falls to zero.
+_DECAY = 0.2
 
 _SMALL = PLANS["fusion_rule"].stages[:2]
 
@@ -169,7 +173,7 @@ class _Maker:
         """The stages of an arm after the small models."""
         left = budget * self.budget
         if arm.kind == REFERENCE:
-            settings = common | self._periods(left / self.basis.step_cost("M"))
+            settings = common | self._periods(left, self.basis.step_cost("M"), budget)
             return [dataclasses.replace(BASELINE, name=name, settings=settings, like="baseline")]
         number = 1 if arm.init in ("self_fusion", "stacked") else 2
         units = round(arm.share * budget / _UNIT) // number
@@ -188,7 +192,9 @@ class _Maker:
                 times = times | {GROWING_FIELDS[axis]: 2 for axis in GROWTHS[growth]}
             is_big = not times or len(times) == len(GROWING_FIELDS)
             cost = self.basis.step_cost("M") if is_big else self.basis.step_cost("S", times=times)
-            settings = {**common, **arm.settings, **self._periods(left / len(arm.growth) / cost)}
+            part = budget if is_last else 0
+            periods = self._periods(left / len(arm.growth), cost, part)
+            settings = {**common, **arm.settings, **periods}
             if arm.rewarms:
                 settings["rewarmup_steps"] = max(1, round(REWARMUP * settings["steps"]))
             if growth != "all":
@@ -214,9 +220,13 @@ class _Maker:
         one_layer, two_layers = count("S"), count("S", times={"num_layers": 2})
         return max(2, round(1 + (count("M") - one_layer) / (two_layers - one_layer)))
 
-    def _periods(self, steps: float) -> dict:
-        steps = max(1, round(steps))
-        return {"steps": steps, "eval_every": -(-steps // _EVALUATIONS)}
+    def _periods(self, flops: float, cost: float, budget: int) -> dict:
+        """Steps of a cost that some FLOPs pay for, and the last ones of a budget, of the decay."""
+        steps = max(1, round(flops / cost))
+        share = self.basis.options.gains_decay
+        decay = budget * self.budget * (_DECAY if share is None else share)
+        periods = {"steps": steps, "eval_every": -(-steps // _EVALUATIONS)}
+        return periods | {"decay_steps": min(steps, round(decay / cost))}
 
     def _place(self, small: _Small, units: int) -> tuple[str, int | None]:
         """The stage in which a small model has had some units of steps, and at which step of it.

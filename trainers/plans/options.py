@@ -14,9 +14,10 @@ READERS = MappingProxyType(
     {"offsets": "offsets", "sigmas": "zero_blocks"}
     | dict.fromkeys(("fuse_at", "budgets", "step_seconds"), "when_to_fuse")
     | dict.fromkeys(("tune_arms", "tune_warmups", "tune_scales", "tune_steps"), "tune")
-    | dict.fromkeys(
-        ("gains_arms", "gains_budgets", "gains_seeds", "gains_warmups", "gains_scales"), "gains"
-    )
+    | {
+        f"gains_{name}": "gains"
+        for name in ("arms", "budgets", "seeds", "warmups", "scales", "decay")
+    }
 )
 
 
@@ -103,6 +104,13 @@ class PlanOptions:
     )
     gains_scales: tuple[float, ...] | None = option(
         None, "Plan gains: multiples of each arm's scale.", above=0, distinct=True
+    )
+    gains_decay: float | None = option(
+        None,
+        "Plan gains: last share of a budget, in which the learning rate falls to zero; without it "
+        "0.2.",
+        at_least=0,
+        below=1,
     )
 
     def __post_init__(self):

@@ -57,9 +57,9 @@ class StageSettings:
 
     `noise`, `noise_kind`, `norm` and `optimizer_state` are None where nothing is fused, `fill`,
     `asymmetry` and `grow` where no model is fused with itself, `schedule` and `rewarmup_steps`
-    where the stage neither fuses nor stacks, `depth` where it does, `clip_norm` where gradients
-    are not clipped. The dtype is Keras' policy: mixed_bfloat16 has float32 weights and bfloat16
-    products.
+    where the stage neither fuses nor stacks, `depth` where it does, `decay_steps` where it
+    continues another one, `clip_norm` where gradients are not clipped. The dtype is Keras' policy:
+    mixed_bfloat16 has float32 weights and bfloat16 products.
     """
 
     steps: int = option(help="Training steps.", at_least=1, group="Settings of stages")
@@ -70,6 +70,9 @@ class StageSettings:
         help="Offset in that schedule; a negative one holds the maximum for longer."
     )
     learning_rate_scale: float = option(help="Scale in that schedule.", above=0)
+    decay_steps: int | None = option(
+        help="Last steps of a stage, in which the learning rate falls linearly to zero.", at_least=0
+    )
     optimizer: str = option(help="Optimizer.", choices=tuple(OPTIMIZER_SCALES))
     dropout: float = option(help="Dropout rate.", at_least=0, below=1)
     noise: float | None = option(
@@ -142,7 +145,9 @@ _SELF_FUSED = (lambda stage: stage.init == "self_fusion"), "stages that fuse a m
 _FUSED = (lambda stage: stage.is_fused), "stages that are fused"
 _GROWN = (lambda stage: stage.is_fused or stage.is_stacked), "stages that are fused or stacked"
 _SCRATCH = (lambda stage: not stage.sources), "stages from random weights"
+_NOT_CONTINUED = (lambda stage: not stage.is_continued), "stages that do not continue another one"
 _OF_SOME = {
+    "decay_steps": (_NOT_CONTINUED, 0),
     "depth": (_SCRATCH, "whole"),
     "fill": (_SELF_FUSED, "diagonal"),
     "asymmetry": (_SELF_FUSED, 0.0),
@@ -265,6 +270,12 @@ def _check_together(stage: Stage, settings: StageSettings):
             "an asymmetry of copies",
             "fill",
             "Give --fill=copies, or leave out --asymmetry",
+        ),
+        (
+            (settings.decay_steps or 0) <= settings.steps,
+            f"a decay within the {settings.steps} steps",
+            "decay_steps",
+            "Shorten it",
         ),
         (
             not is_grown or settings.optimizer in GROWING_OPTIMIZERS,

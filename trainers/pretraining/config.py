@@ -37,7 +37,7 @@ from trainers.training.profile import ProfileWindow
 _SIZES = ("batch_size", "input_length", "eval_batches")
 # Other values of these settings are not those that a size's sweep was made for.
 _SWEPT = {
-    *("steps", "warmup_steps", "learning_rate_offset", "learning_rate_scale"),
+    *("steps", "warmup_steps", "learning_rate_offset", "learning_rate_scale", "decay_steps"),
     *("optimizer", "dropout"),
 }
 
@@ -291,8 +291,15 @@ def _check_plans_of_options(config: PretrainConfig):
 
 
 def _check_continued(config: PretrainConfig):
-    """Refuses settings of stages that have those of their source."""
+    """Refuses settings of stages that have those of their source, and sources with a decay."""
     for stage in filter(lambda stage: stage.is_continued, config.stages):
+        (source,) = stage.sources
+        if config.settings[source].decay_steps:
+            raise UserError(
+                f"stage {source!r} without a decay, as stage {stage.name!r} continues it",
+                f"decay_steps={config.settings[source].decay_steps}",
+                f"Give --decay_steps={source}:0 as well, or another --plan",
+            )
         flags, names = config.stage_flags.items(), {stage.name, stage.base}
         given = [setting for setting, values in flags if not names.isdisjoint(values)]
         for setting in (*given, *stage.settings):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from keras_fusion.schedules import InverseSquareRoot, LinearWarmup
+from keras_fusion.schedules import InverseSquareRoot, LinearDecay, LinearWarmup
 from trainers import checkpoints
 from trainers.checkpoints import CHECKPOINT_FOLDER, models
 from trainers.errors import UserError
@@ -86,7 +86,10 @@ def learning_rate(settings: StageSettings, start: Start):
         scale=settings.learning_rate_scale,
     )
     if settings.rewarmup_steps:
-        return LinearWarmup(schedule, settings.rewarmup_steps, start.iterations)
+        schedule = LinearWarmup(schedule, settings.rewarmup_steps, start.iterations)
+    if settings.decay_steps:
+        end = start.iterations + settings.steps
+        schedule = LinearDecay(schedule, settings.decay_steps, end)
     return schedule
 
 

@@ -20,6 +20,7 @@ import keras_fusion as kf
 from trainers.engines.base import Engine
 from trainers.errors import UserError
 from trainers.plans.graph import Stage
+from trainers.runs.record import learning_rate
 from trainers.runs.state import RunState
 from trainers.training.config import Measurement
 
@@ -73,14 +74,13 @@ def last_learning_rate(stage: Stage, workdir: RunState) -> float:
     """Learning rate of the last step that a fused stage's first source took before the fusion."""
     name = stage.sources[0]
     record = workdir.record(name)
-    steps = stage.source_steps.get(name, record["steps"])
+    taken = stage.source_steps.get(name, record["steps"])
+    steps = record["steps"]
     # The schedule of a continued stage counts the steps of those before it.
     while record["init"] == "continued":
         record = workdir.record(record["sources"][0])
-        steps += record["steps"]
-    rate = record["learning_rate"]
-    position = max(steps - 1 + rate["offset"], rate["warmup_steps"])
-    return rate["scale"] / position**0.5
+        taken, steps = taken + record["steps"], steps + record["steps"]
+    return learning_rate(record["learning_rate"], taken - 1, steps)
 
 
 def _skeleton(workdir: RunState, name: str, dtype: str) -> "kf.models.T5":

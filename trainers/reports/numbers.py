@@ -103,4 +103,6 @@ def schedule(settings):
     if steps is None:
         return ", ".join(f"{name}={value}" for name, value in settings.items())
     moved = "n" if not offset else f"n {'+' if offset > 0 else '−'} {abs(offset):g}"
-    return f"{settings.get('scale', 1.0):g}/√max({moved}, {steps:g})"
+    decay = settings.get("decay_steps")
+    falling = f", to 0 in the last {count(decay)} steps" if decay else ""
+    return f"{settings.get('scale', 1.0):g}/√max({moved}, {steps:g}){falling}"

@@ -1,10 +1,9 @@
 """Offsets of the learning rate after a fusion: Figures 4 and 7."""
 
-import math
-
 from trainers.reports import numbers, pictures, tables
 from trainers.reports.experiments import points
 from trainers.reports.tables import Section
+from trainers.runs import record
 
 PLAN = "offsets"
 _PAPER = (
@@ -56,8 +55,7 @@ def rate(stage, step):
     schedule = stage.learning_rate or {}
     if "warmup_steps" not in schedule:
         return None
-    n = max(step + schedule.get("offset", 0), schedule["warmup_steps"])
-    return schedule.get("scale", 1.0) / math.sqrt(n)
+    return record.learning_rate(schedule, step, stage.planned_steps or stage.steps)
 
 
 def dip(curve):
