@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_fusion.schedules import InverseSquareRoot, LinearWarmup
+from keras_fusion.schedules import InverseSquareRoot, LinearDecay, LinearWarmup
 
 
 def rates(schedule, steps):
@@ -104,3 +104,16 @@ def test_a_linear_ramp_ends_on_the_schedule():
     assert rates(again, [101, 200]) == rates(ramp, [101, 200])
     with pytest.raises(ValueError, match="Received: steps=0"):
         LinearWarmup(plain, steps=0)
+
+
+def test_a_decay_ends_near_zero():
+    plain = InverseSquareRoot(4)
+    decay = LinearDecay(plain, steps=4, end=100)
+    parts = {0: 1.0, 95: 1.0, 96: 1.0, 97: 0.75, 98: 0.5, 99: 0.25}
+    expected = [part * float(plain(step)) for step, part in parts.items()]
+    assert rates(decay, parts) == pytest.approx(expected, rel=1e-6)
+    assert float(decay(100)) == float(decay(200)) == 0
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(decay))
+    assert rates(again, [0, 98]) == rates(decay, [0, 98])
+    with pytest.raises(ValueError, match="`end` an integer. Received: steps=4, end=0.5"):
+        LinearDecay(plain, steps=4, end=0.5)

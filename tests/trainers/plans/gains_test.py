@@ -185,6 +185,21 @@ def test_the_ramp_is_a_share_of_the_fused_steps():
     assert stage.settings["schedule"] == "continue"
 
 
+@pytest.mark.parametrize(("decay", "share"), [(None, 0.2), (0.9, 0.5), (0.0, 0.0)])
+def test_every_arm_has_a_decay_of_as_much_compute(decay, share):
+    """A fused stage of half of the budget has none longer than itself."""
+    options = {"gains_scales": (1.0,), "gains_seeds": 1, "gains_decay": decay}
+    plan = plan_of("baseline", "self_fusion_50", **options)
+    whole, fused = last_stages(plan, "baseline"), last_stages(plan, "self_fusion_50")
+    steps = [stage.settings["decay_steps"] for stage in (*whole, *fused)]
+    budget = whole[0].settings["steps"]
+    assert steps == pytest.approx(
+        [budget * (0.2 if decay is None else decay), budget * share], abs=1
+    )
+    small = [stage for stage in plan.stages if "small" in stage.name]
+    assert small and not any("decay_steps" in stage.settings for stage in small)
+
+
 def test_only_the_best_candidate_has_further_seeds(tmp_path):
     plan = plan_of("baseline", gains_seeds=3)
     first, *_ = names = list(plan.points)  # none of them is on the way

@@ -205,7 +205,7 @@ def test_a_stage_has_the_settings_of_its_kind():
 
 
 def test_identity_names_newer_settings_only_where_they_are_not_the_default():
-    new = {*NEW, "depth"}
+    new = {*NEW, "depth", "decay_steps"}
     assert all(new.isdisjoint(settings.resolve(s, TINY).identity()) for s in (FUSED, BASELINE))
     half = settings.resolve(BASELINE, TINY, flags(depth="half"))
     assert half.identity()["depth"] == "half"
@@ -225,6 +225,10 @@ def test_identity_names_newer_settings_only_where_they_are_not_the_default():
     [
         ({"fill": "baseline:copies"}, "fuse a model with itself only. Received: fill='copies'"),
         ({"asymmetry": "0.1"}, "asymmetry of copies in stage 'self_fusion'. Received: fill="),
+        (
+            {"decay_steps": "9999"},
+            "within the 2000 steps in stage .* Received: decay_steps=9999",
+        ),
         ({"optimizer": "muon", "optimizer_state": "grown"}, "can grow .* Received: optimizer='mu"),
     ],
 )

@@ -119,6 +119,8 @@ def test_settings_are_those_of_the_source(world):
         UserError, match=r"only steps.*continues 'then' as that ended\. Received: dropout"
     ):
         asked(world, "--dropout=last:0.2")
+    with pytest.raises(UserError, match="'first' without a decay.*Received: decay_steps=1"):
+        asked(world, "--decay_steps=1")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from trainers.files import read_json
 from trainers.plans import settings
 from trainers.plans.graph import Stage
 from trainers.pretraining import starts
+from trainers.runs import record
 from trainers.runs.state import RunState
 from trainers.training.optimizers import OPTIMIZERS
 
@@ -136,6 +137,15 @@ def test_the_learning_rate_rises_onto_the_continued_schedule(world):
     trained = [line for line in map(json.loads, logged) if line["kind"] == "train"]
     assert trained[-1]["learning_rate"] == pytest.approx(plain(6))
     assert RunState(world / "w").record("kept")["learning_rate"]["offset"] == 4
+
+
+def test_the_learning_rate_falls_to_zero_at_the_end(world):
+    start, resolved = start_of(world, steps=3, decay_steps=2, **CONTINUES)
+    rate = starts.learning_rate(resolved, start)
+    expected = [plain(4), plain(5), plain(6) / 2]
+    assert [float(rate(4 + step)) for step in range(3)] == pytest.approx(expected)
+    facts = {"warmup_steps": 2, "offset": 4, "scale": 0.1, "decay_steps": 2}
+    assert [record.learning_rate(facts, step, 3) for step in range(3)] == pytest.approx(expected)
 
 
 def test_only_blocks_that_are_kept_have_state(world):
