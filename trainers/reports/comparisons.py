@@ -160,7 +160,7 @@ def meetings(run, fused, baseline=BASELINE):
         fused, whole = before + after, run.from_its_start(stage)
         ends = [find(whole.curve, arm.accuracy) for find in _FINDS.values()]
         ratios = [fused.flops / end.cost.flops if end and end.cost.flops else None for end in ends]
-        struck = _guards(run, arm, whole.curve, arm.accuracy, ratios)
+        struck = _guards(run, arm, whole, arm.accuracy, ratios)
         met.append(Meeting(arm.accuracy, fused, ends[0], whole.steps, tuple(filter(None, struck))))
     return met
 
@@ -183,7 +183,7 @@ def _compare(run, baseline, plan):
     struck = (
         guards.not_reached(plan.curve, goal, plan.finished),
         # Device-seconds wobble as FLOPs do: both are proportional to the steps of a stage.
-        *_guards(run, plan, baseline.curve, goal, [ratios.get(f"{at}flops") for at in _FINDS]),
+        *_guards(run, plan, baseline, goal, [ratios.get(f"{at}flops") for at in _FINDS]),
     )
     struck = tuple(filter(None, struck))
     named = {f"{name}_ratio": ratio for name, ratio in ratios.items() if name in _SHOWN}
@@ -193,10 +193,10 @@ def _compare(run, baseline, plan):
 
 
 def _guards(run, plan, baseline, goal, ratios):
-    """Yields what the guards say of a plan, its baseline's curve, and the ratios at `_FINDS`."""
+    """Yields what the guards say of a plan, its baseline, and the ratios at `_FINDS`."""
     sources = [run.stages[name] for name in ancestors(run, plan.name) if name in run.stages]
     yield guards.small_model(sources, goal, plan.curve)
-    yield guards.standing(baseline)
+    yield guards.standing(baseline.curve, (baseline.learning_rate or {}).get("decay_steps", 0))
     if ratios[0] is not None:
         yield guards.wobble(*ratios)
 

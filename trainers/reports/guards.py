@@ -37,7 +37,8 @@ RULES = (
     "A model that the plan was fused from reaches the goal alone, or the fused model does before "
     "it is trained.",
     f"In the last third of the baseline's steps its loss fell by less than {_STILL} of its whole "
-    "fall, as on a plateau, or by more than in the third before, as after one.",
+    "fall, as on a plateau, or by more than in the third before, as after one; a decay of the "
+    "learning rate at the end is left out.",
     "The plan did not reach the goal.",
     f"The ratio would differ by more than {_WOBBLE} at the point from which no later evaluation "
     "falls below the goal; or if the evaluation that reaches it first, where it is above both its "
@@ -75,7 +76,7 @@ def small_model(sources, goal, curve=()):
     return None
 
 
-def standing(curve):
+def standing(curve, decay_steps=0):
     """Strikes where a baseline is not trained: it stands still, or is just leaving a plateau.
 
     The loss of a model that learns falls quickly at first and ever more slowly. With L(t) as the
@@ -87,9 +88,15 @@ def standing(curve):
     - or more than L(T/3) - L(2T/3) by over `STILL` of the whole fall: what came before was a
       plateau, and the end of the run says when the baseline leaves it, not how good it gets.
 
-    A curve with fewer than two losses says nothing, and no guard strikes.
+    A curve with fewer than two losses says nothing, and no guard strikes. Steps in which the
+    learning rate falls to zero are left out: there any loss falls.
+
+    Args:
+        curve: evaluations of the baseline.
+        decay_steps: its last steps, in which the learning rate falls.
     """
     points = [point for point in curve if point.loss_per_token is not None]
+    points = [point for point in points if point.step <= points[-1].step - decay_steps]
     if len(points) < 2:
         return None
     steps = [point.step for point in points]

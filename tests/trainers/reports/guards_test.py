@@ -112,6 +112,20 @@ def test_the_thirds_of_a_run_lie_between_evaluations():
     assert guards.standing(losses(6, 5, 4, 3, 1.9)).short == "the baseline leaves a plateau"
 
 
+def test_a_decay_of_the_learning_rate_is_left_out():
+    # It learned evenly for 300 steps; any loss falls when the learning rate does.
+    decayed = losses(6, 5.3, 4.6, 3.9, 2.0)
+    assert guards.standing(decayed).short == "the baseline leaves a plateau"
+    assert guards.standing(decayed, decay_steps=100) is None
+    stood = losses(6, 3, 3, 3, 2)
+    assert guards.standing(stood, decay_steps=100).short == "the baseline stands still"
+    shown = {"learning_rate": {"decay_steps": 100}}
+    baseline = dataclasses.replace(stage("baseline", decayed), **shown)
+    run = run_of(FREE, baseline, stage("self_fusion", decayed, (FREE.name,)))
+    (comparison,) = comparisons.compare(run)
+    assert "plateau" not in " ".join(guard.short for guard in comparison.struck)
+
+
 def test_the_page_says_that_the_baseline_is_not_trained():
     words, text = told(losses(6.7, 3.3, 3.2, 2.6), curve(30, 60))
     assert words == ["the baseline leaves a plateau"]
