@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import pathlib
@@ -16,7 +17,9 @@ from absl import logging
 
 from trainers.errors import UserError, os_errors
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+# 524 is ENOTSUPP, which Linux keeps to itself, and some network file systems let through.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, 524)
+_MAKE_ROOM = "Make room or give write permission there, and give the same command again"
 
 
 def open_file(path: str | os.PathLike) -> BinaryIO:
@@ -74,18 +77,65 @@ def replacing(path: str | os.PathLike) -> Iterator[TextIO]:
 
     It is written beside `path`, always under the same name, so that the next process overwrites
     what a killed one left: one process at a time. An error in the block leaves `path` as it was.
+
+    Raises:
+        UserError: it cannot be written; no room, for instance.
     """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial")
     try:
-        with open(beside, "w", encoding="utf-8", newline="\n") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        with os_errors("to write a file", path, _MAKE_ROOM):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(beside, "w", encoding="utf-8", newline="\n") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+class AppendedFile:
+    """File that grows by pieces, each handed to the system at once.
+
+    What the system does not take stays in no buffer, so that closing the file cannot fail.
+
+    Args:
+        path: the file.
+        new: refuse one that is there.
+
+    Raises:
+        UserError: it cannot be opened or written; no room, for instance.
+    """
+
+    def __init__(self, path: str | os.PathLike, new: bool = False):
+        self._path = path
+        with self._errors():
+            pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "xb" if new else "ab", buffering=0)  # noqa: SIM115 closed by close()
+
+    def write(self, content: bytes) -> None:
+        """Appends all of it."""
+        content = memoryview(content)
+        with self._errors():
+            while content:
+                content = content[self._file.write(content) :]
+
+    def flush(self) -> None:
+        """Does nothing: nothing waits."""
+
+    def sync(self) -> None:
+        """Makes what was written outlive a loss of power."""
+        with self._errors():
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file."""
+        with self._errors():
+            self._file.close()
+
+    def _errors(self) -> contextlib.AbstractContextManager:
+        return os_errors("to write a log", self._path, _MAKE_ROOM)
 
 
 @contextlib.contextmanager
@@ -167,8 +217,14 @@ def _acquire(lock: filelock.BaseFileLock, path: pathlib.Path, wait: bool) -> str
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        logging.warning("%s has no locks: start no second process there", path.parent)
+        _warn_of_no_locks(path.parent)
     return ""
+
+
+@functools.cache
+def _warn_of_no_locks(folder: pathlib.Path) -> None:
+    """Warns once, however many locks lie in a folder."""
+    logging.warning("%s has no locks: start no second process there", folder)
 
 
 def _holder(path: pathlib.Path) -> str:

@@ -28,8 +28,6 @@ A second signal, five seconds later or more, ends the program at once with 128 p
 """
 
 import argparse
-import contextlib
-import ctypes
 import dataclasses
 import functools
 import math
@@ -41,11 +39,10 @@ from collections.abc import Callable, Collection, Sequence
 
 from absl import app, flags
 
+from trainers import process
 from trainers.errors import USER_ERROR, Stopped, UserError
 
 _WIDTH = 100
-# Of mallopt, in glibc's malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _HELP_FLAGS = {f"-{dash}{name}" for dash in ("", "-") for name in ("help", "helpshort", "helpfull")}
 _HELP_FLAGS |= {"-h", "-?"}
 _KINDS = {bool: "a yes or no", int: "a whole number", float: "a number", str: "a text"}
@@ -294,7 +291,7 @@ def run(main: Callable[[object], int | None], config_class: type) -> None:
         main: the program; gets the configuration, returns an exit code or None.
         config_class: as for `define_flags`; a field `command` gets what was typed.
     """
-    keep_freed_memory()
+    process.keep_freed_memory()
     define_flags(config_class)
     app.run(
         functools.partial(_call, main, config_class),
@@ -302,21 +299,9 @@ def run(main: Callable[[object], int | None], config_class: type) -> None:
     )
 
 
-def keep_freed_memory() -> None:
-    """Tells glibc to keep freed memory for the next tensor, in place of asking the system again.
-
-    A training step on processors allocates the same large tensors every time, and each would come
-    as pages that the system has to clear first. The process keeps the most that it ever used.
-    Other C libraries stay as they are.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.gnu_get_libc_version  # noqa: B018 - other libraries' mallopt has other numbers
-        libc.mallopt(_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-
-
 def _call(main: Callable, config_class: type, argv: Sequence[str]) -> int | None:
+    # Here, since absl has a handler of its own until it calls this.
+    process.end_at_bus_error()
     try:
         if len(argv) > 1:
             do = "Quote a pattern, so that the shell does not expand it"

@@ -11,10 +11,12 @@ larger than the file.
 import collections
 import concurrent.futures
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Mapping
 from typing import BinaryIO, NamedTuple
 
@@ -40,6 +42,8 @@ _MAX_HEADER = 4_000_000
 _PIECE = 1 << 22
 # Pieces that wait to be hashed and written.
 _AHEAD = 3
+# 524 is ENOTSUPP, which Linux keeps to itself, and some network file systems let through.
+UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, 524)
 
 
 class Digest(NamedTuple):
@@ -132,6 +136,34 @@ def _header(tensors, metadata):
     return len(text).to_bytes(8, "little") + text
 
 
+def sync(path):
+    """Makes a folder's entries outlive a loss of power.
+
+    Where the file system cannot do that for folders, one warning says so.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        OSError: Any other fault: no room, or a disk that does not answer.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, *UNSUPPORTED):
+            raise
+        # The same text for all folders: it is shown once.
+        warnings.warn(
+            "The file system does not sync folders: what was written last may be gone after a "
+            "loss of power.",
+            RuntimeWarning,
+            stacklevel=1,
+        )
+    finally:
+        os.close(descriptor)
+
+
 def views(file: BinaryIO):
     """Arrays of an open safetensors file.
 
@@ -170,15 +202,6 @@ def views(file: BinaryIO):
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"with tensor {name!r:.80} of no array ({error!r:.200})") from None
     return arrays
-
-
-def sync(path):
-    """Makes a folder's entries outlive a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _parse(text):

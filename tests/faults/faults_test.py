@@ -1,6 +1,7 @@
 """Runs of the real program that are killed or stopped; `make faults` kills many more."""
 
 import contextlib
+import fnmatch
 import os
 import select
 import signal
@@ -61,6 +62,43 @@ def test_killed_in_the_middle_of_a_fusion_and_when_the_stage_writes_what_it_is(t
         Point("trainers.pretraining.stage:make_model", 1, "inside", 3000),
         Point("file:.stage.json.partial", 0, "inside", 30),
     )
+
+
+def assert_ends_when_full(harness, site, call=0, amount=10):
+    """The disk fills while a file is written: one line names it, and then nothing is lost."""
+    pattern = site.removeprefix("file:")
+    folder = harness.new_folder(f"full_{pattern.strip('.*')}")
+    point = Point(site, call, "inside", amount, full=True)
+    ended = harness.zygote.run(folder, harness.flags, point)
+    assert ended.code == 2, ended.output
+    (line,) = [line for line in ended.output.splitlines() if line.startswith("error: ")]
+    assert "No space left on device" in line and "Make room" in line
+    assert fnmatch.fnmatch(line, f"*w*{pattern.strip('.').removesuffix('.partial')}*")
+    assert "Traceback" not in ended.output
+    ended = harness.zygote.run(folder, harness.flags)
+    assert ended.code == 0, ended.output
+    assert harness.lost(folder) == {}
+
+
+def test_a_disk_that_fills_while_a_log_is_written(one_stage):
+    assert_ends_when_full(one_stage, "file:metrics.jsonl", amount=300)
+
+
+@pytest.mark.slow  # the log above is the same path
+@pytest.mark.parametrize(
+    ("site", "call"),
+    [
+        ("file:events.out.tfevents.*", 0),
+        ("file:.run.json.partial", 0),
+        ("file:.stage.json.partial", 1),
+        ("file:.record.json.partial", 0),
+        ("file:.metrics.jsonl.partial", 1),
+        ("file:model.safetensors", 2),
+        ("file:manifest.json", 1),
+    ],
+)
+def test_a_disk_that_fills_while_another_file_is_written(two_stages, site, call):
+    assert_ends_when_full(two_stages, site, call)
 
 
 class Paused:
@@ -134,3 +172,14 @@ def test_sigint_in_a_fusion_ends_at_once(two_stages):
     assert run.ended.output.endswith("stopped by SIGINT; give the same command again to resume\n")
     assert not (run.folder / "w" / "self_fusion").exists()
     assert run.finish() == {}
+
+
+@pytest.mark.slow  # process_test.py has the signal
+def test_a_source_that_is_cut_while_it_is_fused_ends_the_run_with_its_name(two_stages):
+    run = Paused(two_stages, "cut", "trainers.checkpoints.models:fused_weights", 0, "after")
+    with run.waiting():
+        file = max(run.folder.glob("w/small_0/checkpoints/*/model.safetensors"))
+        os.truncate(file, 0)
+    assert run.ended.code == 2, run.ended.output
+    assert f"Received: {file}, which was cut" in run.ended.output
+    assert "Traceback" not in run.ended.output

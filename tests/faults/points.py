@@ -6,6 +6,8 @@ that is going to die.
 
 import builtins
 import dataclasses
+import errno
+import fnmatch
 import functools
 import importlib
 import io
@@ -54,12 +56,13 @@ class Point:
     """A moment in the life of a process.
 
     Args:
-        site: "module:name" of a function or "file:name" of a file.
+        site: "module:name" of a function or "file:pattern" of a file's name.
         call: which of its calls (or openings for writing), from 0.
         where: "before", "after" or "inside" the call; "inside" a file is after some of its bytes.
         amount: how far inside: bytes, events of the interpreter, or seconds of an engine's call.
         pause: folder with the pipes `ready` and `go`; instead of dying the process says "ready"
             and waits. None to die.
+        full: instead of dying, the disk has no more room for the file.
     """
 
     site: str
@@ -67,6 +70,7 @@ class Point:
     where: str = "before"
     amount: float = 0
     pause: str | None = None
+    full: bool = False
 
     def __str__(self):
         site = self.site.removeprefix("trainers.").removeprefix("file:")
@@ -204,7 +208,7 @@ def _wrap_open(make, name: str, call: int | None = None) -> None:
 
     def opening(file, mode="r", *args, **kwargs):
         opened = original(file, mode, *args, **kwargs)
-        if set(mode) & set("wax") and pathlib.Path(os.fspath(file)).name == name:
+        if set(mode) & set("wax") and fnmatch.fnmatch(os.path.basename(file), name):
             number = next(calls)
             return make(opened) if call in (None, number) else opened
         return opened
@@ -259,6 +263,9 @@ class _Killing(_Around):
             return self._file.write(data)
         self._file.write(data[: self._left])
         self._file.flush()
+        if self._point.full:
+            self._left = 0
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return _end(self._point)
 
     def writelines(self, lines):
@@ -267,7 +274,8 @@ class _Killing(_Around):
 
     def close(self):
         self._file.close()
-        _end(self._point)
+        if not self._point.full:
+            _end(self._point)
 
 
 def _end(point: Point) -> None:

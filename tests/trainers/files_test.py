@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from trainers import files
+from trainers.errors import UserError
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):
@@ -14,6 +15,19 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
         files.write_json(path, {"a": object()})
     assert files.read_json(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_full_disk_is_one_line_with_the_path(tmp_path):
+    # A device that is always full.
+    log = files.AppendedFile("/dev/full")
+    for _ in range(2):
+        with pytest.raises(UserError, match="/dev/full .No space left on device.. Make room"):
+            log.write(b"line\n")
+    log.close()
+    (tmp_path / ".x.json.partial").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="/x.json .No space left on device.. Make room"):
+        files.write_json(tmp_path / "x.json", {"a": 1})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_differences_name_fields_on_either_side():

@@ -249,7 +249,7 @@ def test_freed_memory_is_kept_for_the_next_array():
     script = textwrap.dedent("""
         import resource
         import numpy as np
-        from trainers.programs import keep_freed_memory
+        from trainers.process import keep_freed_memory
         keep_freed_memory()
         def faults():
             np.ones(10_000_000, np.float32)

@@ -13,7 +13,7 @@ from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
-from trainers.files import replacing
+from trainers.files import AppendedFile, replacing
 from trainers.runs.workdir import METRICS_FILE, TENSORBOARD_FOLDER
 from trainers.training.hparams import HParams
 
@@ -38,7 +38,7 @@ class MetricsFile:
         kept = [line for line in kept if line["step"] <= step]
         with replacing(self.path) as file:
             file.writelines(json.dumps(line) + "\n" for line in kept)
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 closed by close()
+        self._file = AppendedFile(self.path)
 
     def write(self, kind: str, values: Mapping) -> None:
         """Appends one line; a value that is not finite becomes null, which JSON can say."""
@@ -46,12 +46,11 @@ class MetricsFile:
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in values.items()
         }
-        self._file.write(json.dumps({"kind": kind, **finite}) + "\n")
-        self._file.flush()
+        self._file.write(json.dumps({"kind": kind, **finite}).encode() + b"\n")
 
     def sync(self) -> None:
         """Makes the lines outlive a loss of power, as the checkpoint that counts on them does."""
-        os.fsync(self._file.fileno())
+        self._file.sync()
 
     def close(self) -> None:
         self._file.close()
@@ -82,9 +81,8 @@ class TensorBoard:
 
     def __init__(self, folder: str | os.PathLike, step: int | None):
         folder = pathlib.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{_stamp(folder)}.{socket.gethostname()}.{os.getpid()}"
-        self._writer = RecordWriter(open(folder / name, "xb"))  # noqa: SIM115 closed by close()
+        self._writer = RecordWriter(AppendedFile(folder / name, new=True))
         self._write(file_version="brain.Event:2")
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         # From this step on TensorBoard drops what earlier files say.
@@ -107,7 +105,6 @@ class TensorBoard:
     def _write(self, **content) -> None:
         event = event_pb2.Event(wall_time=time.time(), **content)
         self._writer.write(event.SerializeToString())
-        self._writer.flush()
 
     def close(self) -> None:
         self._writer.close()
@@ -119,7 +116,7 @@ def _stamp(folder: pathlib.Path) -> str:
     So it comes after those that are there, also when this machine's clock is behind.
     """
     stamp = time.time_ns() // 1000
-    for path in folder.iterdir():
+    for path in folder.glob("events.*"):
         if match := _EVENTS.match(path.name):
             stamp = max(stamp, int(match[1] + match[2]) + 1)
     return f"{stamp // 10**6}.{stamp % 10**6:06d}"

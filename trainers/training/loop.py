@@ -86,10 +86,12 @@ class _Loop(contextlib.AbstractContextManager):
 
     def __exit__(self, *error) -> None:
         self.profiler.close()
-        if self.log:
-            self.log.close()
-        if self.writer:
-            self.writer.__exit__(*error)
+        try:
+            if self.log:
+                self.log.close()
+        finally:
+            if self.writer:
+                self.writer.__exit__(*error)
 
     def restore(self) -> None:
         """Loads the newest good checkpoint, if there is one, and cuts the logs back to it."""

@@ -1,7 +1,9 @@
 """Checkpoints: what comes back, which one is taken, and what damage does."""
 
+import errno
 import json
 import os
+import stat
 import tracemalloc
 import warnings
 
@@ -287,6 +289,38 @@ def test_room_that_ends_at_any_sync_leaves_the_older_one(tmp_path, monkeypatch, 
     names = ["step_00000001"] if at < 5 else ["step_00000001", "step_00000002"]
     assert sorted(os.listdir(tmp_path)) == names
     assert checkpoints.latest(tmp_path).step == len(names)
+
+
+def fail_for_folders(monkeypatch, number):
+    """Has the system refuse to sync folders."""
+    sync = os.fsync
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, 524])
+def test_a_file_system_that_syncs_no_folders_is_warned_of_once(tmp_path, monkeypatch, number):
+    fail_for_folders(monkeypatch, number)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("default")
+        for step in (1, 2):
+            checkpoints.save(tmp_path / str(number), step, make_state(step), {})
+    assert [str(warning.message)[:38] for warning in warned] == [
+        "The file system does not sync folders:"
+    ]
+    assert checkpoints.latest(tmp_path / str(number)).step == 2
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_fault_of_the_disk_is_no_missing_sync(tmp_path, monkeypatch, number):
+    fail_for_folders(monkeypatch, number)
+    with pytest.raises(UserError, match=os.strerror(number)):
+        checkpoints.save(tmp_path, 1, make_state(), {})
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

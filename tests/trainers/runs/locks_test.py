@@ -72,7 +72,7 @@ def test_the_lock_of_shared_files_is_another_one_and_given_back(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, 524])
 def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, number):
     def flock(descriptor, how):
         raise OSError(number, "no locks")
@@ -80,9 +80,19 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, number)
     warned = []
     monkeypatch.setattr(fcntl, "flock", flock)
     monkeypatch.setattr(logging, "warning", lambda text, *values: warned.append(text))
-    with locks.stages(tmp_path, ["small_0"]):
+    with locks.stages(tmp_path, ["small_0", "small_1"]), locks.run_files(tmp_path):
         pass
     assert len(warned) == 1 and "no locks" in warned[0]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_fault_of_the_disk_is_no_missing_lock(tmp_path, monkeypatch, number):
+    def flock(descriptor, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(UserError, match=os.strerror(number)), locks.stages(tmp_path, ["small_0"]):
+        pytest.fail("it got the lock")
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):

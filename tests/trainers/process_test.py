@@ -1,0 +1,45 @@
+"""A mapped file that is cut ends the process with a line: no exception could be raised."""
+
+import os
+import platform
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="Only glibc is told.")
+
+READ = {
+    "in the interpreter": "sum(content)",
+    "while the interpreter goes on": "hashlib.sha256(content)",
+    "in a thread": "threading.Thread(target=hashlib.sha256, args=(content,)).start()",
+}
+
+
+@pytest.mark.parametrize("read", READ.values(), ids=READ)
+def test_the_file_is_named_with_exit_code_2(tmp_path, read):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(bytes(100_000))
+    script = f"""
+        import hashlib, mmap, os, sys, threading
+        from trainers.process import end_at_bus_error
+        end_at_bus_error()
+        with open(sys.argv[1], "r+b") as file:
+            content = memoryview(mmap.mmap(file.fileno(), 0))
+            os.truncate(sys.argv[1], 0)
+            {read}
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), path],
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "\nerror: Expected files that stay as they are while they are read. Received: "
+        f"{path}, which was cut, or whose disk cannot be read. "
+        "Restore it and give the same command again.\n"
+    )
