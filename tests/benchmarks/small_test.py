@@ -1,9 +1,10 @@
 """The benchmarks of training steps and fusions run, at a size of seconds."""
 
+import keras
 import pytest
 
 import keras_fusion as kf
-from benchmarks import fusion
+from benchmarks import fuse_models, fusion
 
 CONFIG = kf.models.T5Config.from_size("tiny_s", num_layers=1, vocabulary_size=64)
 SIZES = {"batch_size": 2, "input_length": 8, "steps": 1, "rounds": 1}
@@ -29,3 +30,13 @@ def test_a_fusion_and_its_bound():
     assert shapes == [tuple(weight.shape) for weight in fused.weights]
     assert seconds > 0 and bound > 4 * fused.count_params()
     assert fusion.write_once(shapes) > 0
+
+
+def test_a_fusion_of_stock_models_and_its_bounds():
+    sources = [
+        keras.Sequential([keras.Input((4,)), keras.layers.Dense(width), keras.layers.Dense(2)])
+        for width in (3, 5)
+    ]
+    times = fuse_models.measure(sources)
+    assert len(times) == 1 + len(fuse_models.BOUNDS)
+    assert all(wall > 0 and processor >= 0 for wall, processor in times)
