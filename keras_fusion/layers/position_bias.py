@@ -29,6 +29,9 @@ class FusableRelativePositionBias(Fusable, keras.layers.Layer):
 
     Returns:
         Tensor (1, heads, target length, source length).
+
+    Raises:
+        ValueError: Too few buckets, or a `max_distance` that has a bucket of its own.
     """
 
     default_axes = ("buckets", "heads")
@@ -43,6 +46,14 @@ class FusableRelativePositionBias(Fusable, keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        exact = num_buckets // (4 if bidirectional else 2)
+        if exact < 1 or max_distance <= exact:
+            raise ValueError(
+                "a position bias needs at least 4 buckets, or 2 where it is not bidirectional, and "
+                f"a max_distance above its {exact} exact distances. Received: "
+                f"num_buckets={num_buckets}, max_distance={max_distance}, "
+                f"bidirectional={bidirectional}"
+            )
         self.num_heads = num_heads
         self.num_buckets = num_buckets
         self.max_distance = max_distance

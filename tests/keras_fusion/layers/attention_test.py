@@ -161,6 +161,10 @@ class TestLikeKeras:
             FusableMultiHeadAttention(2, 3, **kwargs)
         assert value
 
+    def test_inputs_of_another_rank_are_refused_when_it_is_built(self):
+        with pytest.raises(ValueError, match="kf.fuse takes that layer"):
+            FusableMultiHeadAttention(2, 3)(*[np.zeros((1, 2, 2, 4), "float32")] * 2)
+
     def test_regularizers_and_constraints_are_kept(self):
         layer = FusableMultiHeadAttention(
             1, 2, kernel_regularizer="l2", bias_constraint="non_neg", activity_regularizer="l1"
@@ -276,6 +280,23 @@ class TestBuckets:
     def test_by_hand(self, bidirectional, ahead, bucket):
         layer = FusableRelativePositionBias(1, bidirectional=bidirectional)
         assert int(layer.buckets(ops.convert_to_tensor([ahead], "int32"))[0]) == bucket
+
+    @pytest.mark.parametrize(
+        ("num_buckets", "max_distance", "bidirectional"),
+        [(1, 9, False), (3, 9, True), (8, 2, True), (8, 4, False)],
+    )
+    def test_too_few_are_refused_when_configured(self, num_buckets, max_distance, bidirectional):
+        with pytest.raises(ValueError, match=f"Received: num_buckets={num_buckets}, max_dist"):
+            FusableRelativePositionBias(1, num_buckets, max_distance, bidirectional)
+
+    @pytest.mark.parametrize(
+        ("num_buckets", "max_distance", "bidirectional"),
+        [(2, 2, False), (4, 2, True), (8, 3, True)],
+    )
+    def test_the_fewest(self, num_buckets, max_distance, bidirectional):
+        layer = FusableRelativePositionBias(1, num_buckets, max_distance, bidirectional)
+        buckets = numpy(layer.buckets(ops.arange(-9, 10)))
+        assert set(buckets) <= set(range(num_buckets)) and buckets[9] == 0
 
     @pytest.mark.one_backend
     def test_between_is_a_part_of_the_whole(self):

@@ -78,6 +78,8 @@ def test_overrides():
         ({"dropout": 1.0}, r"\[0, 1\). Received: dropout=1.0"),
         ({"layer_norm_epsilon": 0.0}, "above 0. Received: layer_norm_epsilon=0.0"),
         ({"activation": "tanh"}, "'gelu', 'relu', 'silu'.* Received: activation='tanh'"),
+        ({"relative_attention_num_buckets": 3}, "at least 4 buckets.* Received: .*num_buckets=3"),
+        ({"relative_attention_max_distance": 16}, "Received: .*max_distance=16"),
         ({"norm_groups": (3, 4)}, r"hidden_dim=8. Received: norm_groups=\(3, 4\)"),
         ({"blocks": {"hidden": (4, 5)}}, "add up.* Received: blocks="),
         ({"blocks": {"vocab": (4, 4)}}, "'hidden', 'heads', 'mlp'.* Received: blocks="),
