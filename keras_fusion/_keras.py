@@ -133,6 +133,16 @@ def is_functional(model):
     return isinstance(model, Functional) and type(model).call is Functional.call
 
 
+def class_to_make(model):
+    """Class that makes a model of a graph like this one.
+
+    It is the user's own, with a training step of its own for example, where that is constructed as
+    Keras' class is.
+    """
+    plain = keras.Sequential if isinstance(model, keras.Sequential) else Functional
+    return type(model) if type(model).__init__ is plain.__init__ else plain
+
+
 def nodes(model):
     """Nodes of a functional or sequential model in the order in which they are computed.
 

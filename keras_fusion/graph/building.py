@@ -63,7 +63,7 @@ class Builder:
         if isinstance(model, keras.Sequential) and self._is_a_chain(model, is_root):
             # A mask is computed by operations of its own, which come along with the layer.
             nodes = [n for n in self._nodes(model) if isinstance(n.operation, keras.layers.Layer)]
-            fused = keras.Sequential(
+            fused = _keras.class_to_make(model)(
                 [self._input(model.inputs[0], place), *map(self._operation, nodes)],
                 name=model.name,
             )
@@ -158,7 +158,9 @@ class Builder:
                     ends[id(end)] = _keras.operation_of(spec).name
         self._name(model, [tensors[id(spec)] for spec in model.outputs], ends)
         outputs = keras.tree.map_structure(lambda spec: tensors[id(spec)], outputs_struct)
-        return keras.Model(inputs, outputs, name=model.name)
+        sequential = isinstance(model, keras.Sequential)
+        kind = keras.Model if sequential else _keras.class_to_make(model)
+        return kind(inputs, outputs, name=model.name)
 
     def _averaged(self, tensor, output):
         """An output whose mean no layer has taken."""

@@ -25,6 +25,25 @@ def test_seed_generators():
     assert not _keras.seed_generators(keras.layers.Dense(2))
 
 
+def test_class_to_make():
+    class Own(keras.Model):
+        pass
+
+    class Sized(keras.Model):
+        def __init__(self, units):
+            inputs = keras.Input((3,))
+            super().__init__(inputs, keras.layers.Dense(units)(inputs))
+
+    inputs = keras.Input((3,))
+    outputs = keras.layers.Dense(2)(inputs)
+    stack = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    plain = _keras.class_to_make(keras.Model(inputs, outputs))
+    assert isinstance(plain(inputs, outputs, name="a"), keras.Model)
+    assert _keras.class_to_make(Own(inputs, outputs)) is Own
+    assert _keras.class_to_make(Sized(2)) is plain
+    assert _keras.class_to_make(stack) is keras.Sequential
+
+
 def test_masks_of_symbolic_tensors():
     tokens = keras.Input((3,), dtype="int32")
     x = keras.layers.Embedding(4, 2, mask_zero=True)(tokens)

@@ -127,3 +127,67 @@ def test_it_is_saved_and_loaded(build, inputs, tmp_path):
     fused.save(tmp_path / "fused.keras")
     loaded = keras.saving.load_model(tmp_path / "fused.keras", safe_mode=True)
     np.testing.assert_array_equal(numpy(loaded(inputs)), numpy(fused(inputs)))
+
+
+@pytest.mark.one_backend
+def test_keras_callbacks_and_evaluate(tmp_path):
+    fused = kf.fuse(pair(convolutional))
+    fused.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=True)
+    path = tmp_path / "best.keras"
+    callbacks = [
+        keras.callbacks.ModelCheckpoint(path, monitor="loss", save_best_only=True),
+        keras.callbacks.EarlyStopping("loss", patience=0, min_delta=1e9, restore_best_weights=True),
+    ]
+    history = fused.fit(IMAGES, LABELS, epochs=5, verbose=0, callbacks=callbacks)
+    assert len(history.history["loss"]) == 2 and path.exists()
+    loss, accuracy = fused.evaluate(IMAGES, LABELS, verbose=0)
+    assert 0 <= accuracy <= 1
+    best = keras.saving.load_model(path).evaluate(IMAGES, LABELS, verbose=0)
+    assert best[0] == pytest.approx(loss, rel=1e-4) or best[0] < loss
+
+
+@pytest.mark.one_backend
+def test_the_seed_decides_the_noise():
+    sources = pair(convolutional)
+    first, again, other = (kf.fuse(sources, noise=0.1, seed=seed) for seed in (3, 3, 4))
+    for one, two in zip(first.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    hidden = [numpy(model.get_layer("hidden").kernel) for model in (first, other)]
+    assert np.any(hidden[0] != hidden[1])
+
+
+@pytest.mark.one_backend
+def test_a_training_step_of_the_users_own_stays():
+    class Weighted(keras.Model):
+        def compute_loss(self, *args, **kwargs):
+            return 7.0 * super().compute_loss(*args, **kwargs)
+
+    def source(seed):
+        inputs = keras.Input((5,))
+        hidden = layers.Dense(3 + seed, activation="relu")(inputs)
+        return randomised(Weighted(inputs, layers.Dense(2)(hidden)), seed)
+
+    fused = kf.fuse([source(0), source(1)])
+    assert type(fused) is Weighted
+    x, y = np.ones((2, 5), "float32"), np.zeros((2, 2), "float32")
+    fused.compile("sgd", "mse", run_eagerly=True)
+    expected = 7.0 * np.mean(np.square(numpy(fused(x))))
+    assert float(fused.train_on_batch(x, y)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        lambda model: model.get_layer("hidden").enable_lora(2),
+        lambda model: model.quantize("int8"),
+    ],
+    ids=["adapter", "quantized"],
+)
+@pytest.mark.one_backend
+def test_sources_with_adapters_or_quantized_weights_are_refused(prepare):
+    sources = pair(convolutional)
+    for source in sources:
+        prepare(source)
+    match = "layer `hidden` .*merge adapters and quantised weights first"
+    with pytest.raises(kf.FusionError, match=match):
+        kf.fuse(sources)
