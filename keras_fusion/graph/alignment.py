@@ -242,7 +242,7 @@ def setting_mismatches(operations, sizes=()):
             f"its settings cannot be read ({' '.join(str(error).split())[:200]}); use functions "
             "or objects that are registered with keras.saving"
         ]
-    functions = _functions(operations[0])
+    functions = _functions(operations[0], configs[0])
     messages = checks.differing_fields(configs, (*sizes, *functions))
     if hasattr(operations[0], "get_vocabulary"):
         vocabularies = [layer.get_vocabulary() for layer in operations]
@@ -258,11 +258,11 @@ def setting_mismatches(operations, sizes=()):
     return messages
 
 
-def _functions(layer):
-    """Names of a layer's settings that are functions of the user's."""
+def _functions(layer, names):
+    """Those of a layer's settings, by name, that are functions of the user's."""
     return [
         name
-        for name in layer.get_config()
+        for name in names
         if isinstance(value := getattr(layer, name, None), types.FunctionType)
         and not value.__module__.startswith("keras.")
     ]

@@ -1,7 +1,6 @@
 """The rule of layers whose axes are declared: what grows in them, and what is wrong with that."""
 
 import dataclasses
-import inspect
 
 import keras
 import numpy as np
@@ -10,7 +9,7 @@ from keras_fusion.axes import Joined, Stacked
 from keras_fusion.errors import FusionError
 from keras_fusion.graph.alignment import setting_mismatches
 from keras_fusion.graph.steps import LayerPlan, Refusal, Step, activated_apart
-from keras_fusion.graph.tracing import Tensor
+from keras_fusion.graph.tracing import Tensor, parameters
 from keras_fusion.graph.trials import activations_of, acts_on_units_apart
 from keras_fusion.graph.values import AFTER, GROWN, MEAN, SHARED, Value, grown
 from keras_fusion.layers.declarations import names_of
@@ -336,8 +335,7 @@ def _dims_read(call, declaration):
 
 def _arguments(call):
     """`{parameter of call: numbers of the tensor leaves given for it}`."""
-    signature = inspect.signature(type(call.operation).call)
-    names = [name for name in signature.parameters if name != "self"]
+    names = parameters(type(call.operation))
     numbered = keras.tree.pack_sequence_as(
         (call.args, call.kwargs),
         [number if isinstance(leaf, Tensor) else None for number, leaf in enumerate(call.leaves)],

@@ -5,11 +5,10 @@ tensor into the sources' parts, or moves its units, the layers behind are given 
 the one that the symbolic tensors carry.
 """
 
-import inspect
-
 import keras
 
 from keras_fusion import _keras
+from keras_fusion.graph.tracing import parameters
 
 
 class MaskFlow:
@@ -76,7 +75,7 @@ def masks_of(layer, args, kwargs):
     """
     if not isinstance(layer, keras.layers.Layer):
         return {}
-    names = [name for name in inspect.signature(type(layer).call).parameters if name != "self"]
+    names = parameters(type(layer))
     given = dict(zip(names, args, strict=False)) | kwargs
     tensors = {
         name: value

@@ -203,13 +203,14 @@ def remade(layer, kind, config=None, linear=False):
         linear: Whether the activation is left out.
     """
     config = _unbuilt(layer.get_config() if config is None else config)
+    functions = _functions(layer, config)
     for name, value in config.items():
         attribute = getattr(layer, name, None)
         if isinstance(value, str | dict) and callable(attribute) and not _is_plain(attribute):
             config[name] = attribute
     if linear:
         config["activation"] = None
-    with keras.saving.CustomObjectScope(_functions(layer)):
+    with keras.saving.CustomObjectScope(functions):
         return kind.from_config(config)
 
 
@@ -227,11 +228,17 @@ def _is_plain(value):
     return isinstance(value, keras.layers.Layer | types.MethodType)
 
 
-def _functions(layer):
-    """`{name: function}` of the user's functions and classes that a layer holds."""
+def _functions(layer, settings):
+    """`{name: function}` of the user's functions and classes that a layer holds.
+
+    Args:
+        layer: The layer.
+        settings: Names of its settings.
+    """
     named = {type(layer).__name__: type(layer)}
-    for inner in (layer, *_inside(layer)):
-        for name in inner.get_config():
+    parts = [(layer, settings), *((inner, inner.get_config()) for inner in _inside(layer))]
+    for inner, names in parts:
+        for name in names:
             value = getattr(inner, name, None)
             if isinstance(value, types.FunctionType) and not value.__module__.startswith("keras."):
                 named[value.__name__] = value

@@ -1,6 +1,7 @@
 """The graph of a functional or sequential model, nested models opened, as calls of operations."""
 
 import dataclasses
+import functools
 import inspect
 
 import keras
@@ -100,9 +101,15 @@ def run(operation, args, kwargs):
 
     Layers that augment images act as in training where they are not told otherwise.
     """
-    if "training" in inspect.signature(type(operation).call).parameters:
+    if "training" in parameters(type(operation)):
         kwargs = kwargs | {"training": False}
     return keras.tree.flatten(operation(*args, **kwargs))
+
+
+@functools.lru_cache(maxsize=1024)
+def parameters(kind):
+    """Names of the arguments of `call` of a class of layers or operations."""
+    return tuple(name for name in inspect.signature(kind.call).parameters if name != "self")
 
 
 def trace(model):
