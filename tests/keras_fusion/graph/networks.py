@@ -25,14 +25,16 @@ def stacked(*stack, inputs=(6,), seed=0):
     return randomised(keras.Sequential([keras.Input(inputs), *stack]), seed)
 
 
-def graph(function, *shapes, seed=0):
-    inputs = [keras.Input(shape) for shape in shapes]
+def graph(function, *shapes, seed=0, dtype=None):
+    inputs = [keras.Input(shape, dtype=dtype) for shape in shapes]
     return randomised(keras.Model(inputs, function(*inputs)), seed)
 
 
-def pair(function, *shapes, widths=(4, 3)):
+def pair(function, *shapes, widths=(4, 3), dtype=None):
     """Two sources of unequal widths: `function` takes a width, and returns one of tensors."""
-    return [graph(function(width), *shapes, seed=seed) for seed, width in enumerate(widths)]
+    return [
+        graph(function(width), *shapes, seed=seed, dtype=dtype) for seed, width in enumerate(widths)
+    ]
 
 
 def perceptron(seed=0, width=4, activation=None, classes=3):
@@ -60,13 +62,18 @@ def residual(seed=0, width=4, norm=FusableLayerNorm):
     return randomised(keras.Model(inputs, FusableDense(3)(layers.Activation("relu")(x))), seed)
 
 
+def drawn(tensor):
+    """Random numbers for an input."""
+    shape = (2, *(size or 4 for size in tensor.shape[1:]))
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    values = RNG.integers(0, 4, shape) if "int" in dtype else RNG.normal(size=shape)
+    return values.astype(dtype)
+
+
 def check_mean(sources, atol=1e-5, **options):
     """Fuses, and compares the outputs with the sources' mean on random inputs."""
     fused = kf.fuse(sources, **options)
-    batch = [
-        RNG.normal(size=(2, *(size or 4 for size in tensor.shape[1:]))).astype("float32")
-        for tensor in sources[0].inputs
-    ]
+    batch = list(map(drawn, sources[0].inputs))
     batch = batch if len(batch) > 1 else batch[0]
     outputs = [keras.tree.flatten(model(batch, training=False)) for model in (fused, *sources)]
     for result, *expected in zip(*outputs, strict=True):
