@@ -20,7 +20,7 @@ import keras_fusion as kf
 from trainers.engines.base import Engine
 from trainers.errors import UserError
 from trainers.plans.graph import Stage
-from trainers.runs.record import learning_rate
+from trainers.runs.rates import learning_rate
 from trainers.runs.state import RunState
 from trainers.training.config import Measurement
 

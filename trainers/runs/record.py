@@ -1,8 +1,6 @@
 """Record of a finished stage: W/STAGE/record.json, which reports read."""
 
 import dataclasses
-import math
-from collections.abc import Mapping
 
 from trainers.engines.base import Engine
 from trainers.engines.flops import StepFlops
@@ -32,19 +30,6 @@ def describe(stage: Stage, settings: StageSettings, model, flops: StepFlops) -> 
         "seed": settings.seed,
         "settings": dataclasses.asdict(settings),
     }
-
-
-def learning_rate(schedule: Mapping, step: int, steps: int) -> float:
-    """Learning rate that a record's schedule has at a step of a stage of `steps` steps.
-
-    Example:
-        >>> rate = {"warmup_steps": 4, "offset": 0, "scale": 1.0, "decay_steps": 10}
-        >>> learning_rate(rate, 3, 100), learning_rate(rate, 99, 100) * 99**0.5
-        (0.5, 0.1)
-    """
-    n = max(step + schedule["offset"], schedule["warmup_steps"])
-    decay = schedule.get("decay_steps")
-    return schedule["scale"] / math.sqrt(n) * (min(1, (steps - step) / decay) if decay else 1)
 
 
 def reached(result: TrainResult, engine: Engine) -> dict:

@@ -18,7 +18,7 @@ from trainers.files import read_json
 from trainers.plans import settings
 from trainers.plans.graph import Stage
 from trainers.pretraining import starts
-from trainers.runs import record
+from trainers.runs.rates import learning_rate
 from trainers.runs.state import RunState
 from trainers.training.optimizers import OPTIMIZERS
 
@@ -145,7 +145,7 @@ def test_the_learning_rate_falls_to_zero_at_the_end(world):
     expected = [plain(4), plain(5), plain(6) / 2]
     assert [float(rate(4 + step)) for step in range(3)] == pytest.approx(expected)
     facts = {"warmup_steps": 2, "offset": 4, "scale": 0.1, "decay_steps": 2}
-    assert [record.learning_rate(facts, step, 3) for step in range(3)] == pytest.approx(expected)
+    assert [learning_rate(facts, step, 3) for step in range(3)] == pytest.approx(expected)
 
 
 def test_only_blocks_that_are_kept_have_state(world):

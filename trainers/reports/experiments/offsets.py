@@ -3,7 +3,7 @@
 from trainers.reports import numbers, pictures, tables
 from trainers.reports.experiments import points
 from trainers.reports.tables import Section
-from trainers.runs import record
+from trainers.runs.rates import learning_rate
 
 PLAN = "offsets"
 _PAPER = (
@@ -55,7 +55,7 @@ def rate(stage, step):
     schedule = stage.learning_rate or {}
     if "warmup_steps" not in schedule:
         return None
-    return record.learning_rate(schedule, step, stage.planned_steps or stage.steps)
+    return learning_rate(schedule, step, stage.planned_steps or stage.steps)
 
 
 def dip(curve):
