@@ -10,11 +10,11 @@ import keras_fusion as kf
 from benchmarks._batches import lengths, random_batches
 from benchmarks.gpu.results import PEER
 
-MODES = ("compiled", "eager")
+MODES = ("eager", "compiled")
 
 
 def run(size, results, left):
-    """Measures each model at its first batch size, compiled, then as it is.
+    """Measures each model at its first batch size, as it is, then compiled, which can take minutes.
 
     Products are in bfloat16 (autocast), weights and AdamW's slots in float32. `size`, `results`
     and `left` are as in `benchmarks.gpu.steps.run`.

@@ -2,9 +2,10 @@
 
 A trial of a few steps fills JAX's cache of compiled programs and tells how long a step and what
 surrounds a stage take. The plans then run one command after the other in one folder, each with the
-same steps; a command that the time cuts short leaves what is finished.
+same steps and its plans besides those before; one that the time cuts short leaves what is finished.
 """
 
+import itertools
 import json
 import pathlib
 import shutil
@@ -20,7 +21,7 @@ CURVES = "curves.json"
 TRIAL_STEPS = 50
 TRIAL = tuple(f"--{name}={TRIAL_STEPS}" for name in ("steps", "eval_every", "checkpoint_every"))
 # Steps of a stage, by name or size letter, over those of a small model: as the size `tiny` has it.
-STEPS = {"S": 1.0, "M": 0.8, "baseline": 1.2, "baseline_longer": 1.2}
+STEPS = {"S": 1.0, "M": 0.8, "baseline": 1.2}
 # Shares of the time that is left: for training; of what a stage cost besides its steps in the
 # trial, which compiled everything.
 _USED, _OVERHEAD = 0.8, 0.6
@@ -41,11 +42,13 @@ def run(size, results, left, data_dir=None):
         costs = trial(size, folder / "trial", flags, left)
         results.note("trial", f"{TRIAL_STEPS} steps", **costs)
         plans, steps = plan(size, costs, left())
-        for names in plans:
-            if not train(names, folder / "run", (*flags, *step_flags(steps)), left):
-                results.note(names, "stopped by the time")
-                break
-        bring_back(folder / "run", results)
+        try:
+            for names in itertools.accumulate(plans, "{},{}".format):
+                if not train(names, folder / "run", (*flags, *step_flags(steps)), left):
+                    results.note(names, "stopped by the time")
+                    break
+        finally:
+            bring_back(folder / "run", results)
 
 
 def prepare(size, folder):
@@ -132,6 +135,8 @@ def record(folder, name):
 
 def bring_back(folder, results):
     """Writes what each finished stage reached; copies the report, and all curves."""
+    if not (folder / RUN_FILE).exists():
+        return
     curves = {}
     for path in sorted(folder.glob(f"*/{RECORD_FILE}"), key=lambda path: path.stat().st_mtime):
         stage = record(folder, path.parent.name)

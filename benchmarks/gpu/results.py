@@ -33,9 +33,10 @@ class Results:
             name: what was measured.
             values: figures, round by round.
             unit: of the figures.
-            **facts: what else the table should say of it.
+            **facts: what else the table should say of it; those that are None are left out.
         """
         named = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+        facts = {key: value for key, value in facts.items() if value is not None}
         self._write({"name": name, "unit": unit, **named, **facts, "values": list(values)})
 
     def note(self, name, text, **facts):

@@ -43,6 +43,8 @@ def run(size, results, left):
             medians[model, kind] = max(median, medians.get((model, kind), 0))
         except Exception as error:
             results.note(name, f"failed: {error}")
+        jax.clear_caches()
+        gc.collect()  # models hold themselves
         longest = max(longest, time.perf_counter() - start)
         if kind == ATTENTIONS[-1] and batch == size.batches[model][0]:
             best = max(ATTENTIONS, key=lambda kind: medians.get((model, kind), 0))
@@ -54,7 +56,7 @@ def measure_peak(size, results):
     kind = device.name()
     measured = device.matmul_flops(size.matmul)
     peak = device.data_sheet_peak(kind)
-    facts = {"device": kind, "data_sheet_TFLOP/s": peak and peak / 1e12}
+    facts = {"device": kind, "data sheet TFLOP/s": peak and peak / 1e12}
     figures = [value / 1e12 for value in measured]
     results.add(f"bfloat16 product of {size.matmul}²", figures, "TFLOP/s", **facts)
     return peak or max(measured)
@@ -98,7 +100,4 @@ def measure(size, model_name, kind, batch_size, name, peak, results):
         **{"step ms": 1e3 * float(np.median(seconds)), "compiled in s": compiled},
         **{"most GB in this process so far": memory and memory / 1e9, "loss after a call": loss},
     )
-    del engine, model, optimizer
-    jax.clear_caches()
-    gc.collect()
     return float(np.median(speeds))

@@ -121,15 +121,15 @@ def test_steps_of_the_experiment_fill_the_time():
     costs = {"S": 0.01, "M": 0.04, "stage": 10.0}
     plans, steps = pretraining.plan(size, costs, 1000.0)
     assert plans == size.plans
-    # Small models: small_0, small_1. M: the baseline 1.2, three fused ones 0.8, the baseline's
-    # continuation 1.2. Stages: seven, of which each costs 6 s besides.
-    assert steps == int((800 - 7 * 6) / (2 * 0.01 + (1.2 + 3 * 0.8 + 1.2) * 0.04))
+    # Small models: small_0, small_1. M: the baseline 1.2; three fused ones and the baseline's
+    # continuation 0.8. Stages: seven, of which each costs 6 s besides.
+    assert steps == int((800 - 7 * 6) / (2 * 0.01 + (1.2 + 4 * 0.8) * 0.04))
     alone, fewer = pretraining.plan(size, costs, 60.0)
     assert alone == size.plans[:1]
     assert fewer == int((48 - 3 * 6) / (0.01 + 2.0 * 0.04))
     assert pretraining.plan(size, costs, 1.0)[1] == 10
     assert pretraining.plan(size, costs, 1e9)[1] == size.most_steps
-    assert "--steps=S:100,M:80,baseline:120,baseline_longer:120" in pretraining.step_flags(100)
+    assert "--steps=S:100,M:80,baseline:120" in pretraining.step_flags(100)
 
 
 def test_wheels_are_what_the_programs_need_besides():
