@@ -7,7 +7,8 @@
 # make test-all   the slow ones as well
 # make test-torch the library's fast tests with torch, in .venv-interop (9 GB)
 # make test-interop the same, and the tests with KerasHub and transformers
-# make faults     kill pretraining runs at 30 points, and compare what they end with
+# make faults     kill pretraining runs at 30 points, and compare what they end with; then feed
+#                 every reader of files with damaged ones for ten minutes
 # make lint       style, formatting, and the arrows between the packages
 # make docs       the site of the documentation, in site/
 # make wheel      the sdist and the wheel of the library, in dist/
@@ -71,6 +72,7 @@ ON_JAX := tests/keras_fusion tests/trainers/engines/devices_test.py \
 ON_TORCH := tests/keras_fusion
 TORCH_PYTEST = KERAS_BACKEND=torch $(INTEROP)/bin/python -m pytest $(PYTEST_OPTIONS) $(OTHER_PYTEST_ARGS)
 FAULTS_ARGS ?= --points=30 --seed=0
+FUZZ_ARGS ?= --minutes=10 --seed=0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -160,6 +162,7 @@ test-interop: $(INTEROP_INSTALLED)
 
 faults: $(INSTALLED)
 	KERAS_BACKEND=tensorflow $(BIN)/python -m tests.faults $(FAULTS_ARGS)
+	KERAS_BACKEND=tensorflow $(BIN)/python -m tests.faults.fuzz $(FUZZ_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

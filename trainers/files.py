@@ -19,6 +19,7 @@ from trainers.errors import UserError, os_errors
 
 # 524 is ENOTSUPP, which Linux keeps to itself, and some network file systems let through.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, 524)
+_MAX_DIGITS = 300
 _MAKE_ROOM = "Make room or give write permission there, and give the same command again"
 
 
@@ -54,7 +55,10 @@ def parse_json(text: bytes, constant: Callable[[str], float] | None = None) -> o
     """
     try:
         return json.loads(
-            text.decode(), object_pairs_hook=_unique, parse_constant=constant or _refuse
+            text.decode(),
+            object_pairs_hook=_unique,
+            parse_constant=constant or _refuse,
+            parse_int=_whole,
         )
     except (ValueError, RecursionError) as error:
         raise ValueError(f"with JSON that cannot be read ({error!s:.80})") from None
@@ -65,6 +69,13 @@ def _unique(pairs: list[tuple[str, object]]) -> dict:
     if len(values) != len(pairs):
         raise ValueError("a name twice")
     return values
+
+
+def _whole(text: str) -> int:
+    """A whole number that is also one of floating point, as whoever computes with it takes it."""
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
 
 
 def _refuse(text: str) -> float:
@@ -238,7 +249,8 @@ def _holder(path: pathlib.Path) -> str:
 def read_json(path: pathlib.Path) -> dict:
     """Reads a JSON object; a `UserError` where the file holds none or cannot be read."""
     try:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        # A curve may hold NaN.
+        content = parse_json(pathlib.Path(path).read_bytes(), constant=float)
         if isinstance(content, dict):
             return content
         fault = f"a {type(content).__name__}"

@@ -124,6 +124,12 @@ class PretrainingBatches:
         index = self._first + step
         rng = np.random.default_rng([self._seed, index])
         tokens = self._examples[self._indices[index]]
+        if tokens.max() > self._first_sentinel:
+            raise UserError(
+                f"ids up to {self._first_sentinel} in the tokens of {self._folder}",
+                f"{tokens.max()} in batch {index}",
+                "Prepare the text again",
+            )
         inputs, targets = self._objective.pairs(tokens, rng, self._first_sentinel)
         shifted = np.zeros_like(targets)
         shifted[:, 1:] = targets[:, :-1]

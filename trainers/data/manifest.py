@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 
 from trainers.errors import UserError
+from trainers.files import parse_json
 
 FORMAT = 1  # of the folder and of how a corpus is read: another one makes another folder
 MANIFEST = "manifest.json"
@@ -17,6 +18,9 @@ FILES = (VOCABULARY, "train.tokens", "validation.tokens")
 FULL_CHECK_BYTES = 256 << 20
 
 
+MAX_BYTES = 16_000_000  # of the manifest
+MAX_PADDING = 1 << 10  # rows of an embedding above the ids
+
 # Share of unknown tokens from which a vocabulary does not fit a text.
 MUCH_UNKNOWN = 0.01
 
@@ -26,7 +30,8 @@ def unknown_share(manifest: dict) -> float | None:
     counts = manifest["splits"].values()
     if any("unknown" not in split for split in counts):
         return None
-    return sum(split["unknown"] for split in counts) / sum(split["tokens"] for split in counts)
+    tokens = sum(split["tokens"] for split in counts)
+    return sum(split["unknown"] for split in counts) / max(tokens, 1)
 
 
 def token_file(split: str) -> str:
@@ -68,12 +73,14 @@ def read(folder: str | pathlib.Path) -> dict:
     folder = pathlib.Path(folder)
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES:,} bytes")
+        manifest = parse_json(path.read_bytes())
         if manifest["format"] != FORMAT:
             raise ValueError(f"format {manifest['format']}")
         # The names are ours: no path that stands in a file is ever opened.
         files = {name: manifest["files"][name] for name in FILES}
-        expected = {name: (int(f["bytes"]), str(f["sha256"])) for name, f in files.items()}
+        expected = {name: (f["bytes"], str(f["sha256"])) for name, f in files.items()}
         _check_counts(manifest, expected)
     except FileNotFoundError as error:
         do = "Make one with `python -m trainers.prepare`"
@@ -88,15 +95,26 @@ def read(folder: str | pathlib.Path) -> dict:
 
 def _check_counts(manifest: dict, files: dict[str, tuple[int, str]]):
     """Checks what the manifest says against itself; raises ValueError or KeyError."""
-    words = manifest["vocabulary"]
-    if (
-        words["pieces"] + words["sentinels"] != words["size"]
-        or words["size"] > words["padded_size"]
-    ):
+    words, splits = manifest["vocabulary"], manifest["splits"]
+    sizes = [words[name] for name in ("pieces", "sentinels", "size", "padded_size")]
+    numbers = [size for size, _ in files.values()]
+    numbers += [counts["tokens"] for counts in splits.values()]
+    numbers += [counts.get("unknown", 0) for counts in splits.values()]
+    if not all(type(number) is int and number >= 0 for number in (*sizes, *numbers)):
+        raise ValueError("counts that are no counts")
+    pieces, sentinels, size, padded = sizes
+    # Rows beyond the ids are padding: more would be memory that no text asks for.
+    if pieces + sentinels != size or not 0 <= padded - size <= MAX_PADDING:
         raise ValueError("sizes of the vocabulary")
+    if {*splits} != {"train", "validation"}:
+        raise ValueError("other splits")
+    if not isinstance(manifest["config"]["corpus"], str) or not all(
+        isinstance(file["name"], str) for file in manifest["corpus"].get("files", ())
+    ):
+        raise ValueError("another corpus")
     if words["sha256"] != files[VOCABULARY][1]:
         raise ValueError("two hashes of the vocabulary")
-    for split, counts in manifest["splits"].items():
+    for split, counts in splits.items():
         if counts["tokens"] * token_dtype(words["size"]).itemsize != files[token_file(split)][0]:
             raise ValueError(f"tokens of {split}")
 

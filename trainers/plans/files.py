@@ -119,7 +119,7 @@ def _stage(entry: object) -> Stage:
     for text in fields.pop("sources", ()):
         source, at, step = text.partition("@") if isinstance(text, str) else ("", "@", "")
         received = f"source={_short(text)}"
-        is_step = not at or (step.isascii() and step.isdigit())
+        is_step = not at or (step.isascii() and step.isdigit() and len(step) < 19)
         _check(is_step, f"the sources of {subject} to be STAGE or STAGE@STEP", received)
         is_other = source in sources and (at or source in steps)
         beside = f"{received} beside another of it"

@@ -5,12 +5,11 @@ evaluation lines of `metrics.jsonl` how far it has come. Nothing here interprets
 """
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 
 from trainers.errors import UserError
-from trainers.files import read_json
+from trainers.files import parse_json, read_json
 from trainers.plans.graph import SIZE_LETTERS
 from trainers.runs.workdir import METRICS_FILE, RECORD_FILE, RUN_FILE, STAGE_FILE
 
@@ -252,8 +251,8 @@ def _evaluations(path):
     for number, line in enumerate(lines[:-1], start=1):
         where = f"{path}, line {number}"
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
+            entry = parse_json(line.encode(), constant=float)
+        except ValueError:
             entry = line
         if not isinstance(entry, dict):
             raise UserError(

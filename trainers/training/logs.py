@@ -13,7 +13,7 @@ from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
-from trainers.files import AppendedFile, replacing
+from trainers.files import AppendedFile, parse_json, replacing
 from trainers.runs.workdir import METRICS_FILE, TENSORBOARD_FOLDER
 from trainers.training.hparams import HParams
 
@@ -61,9 +61,9 @@ def read_metrics(path: str | os.PathLike) -> list[dict]:
     path = pathlib.Path(path)
     lines = []
     if path.exists():
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for text in path.read_bytes().splitlines():
             try:
-                line = json.loads(text)
+                line = parse_json(text, constant=float)
             except ValueError:
                 break
             if not isinstance(line, dict) or type(line.get("step")) is not int:

@@ -85,8 +85,8 @@ class _Loop(contextlib.AbstractContextManager):
         self.bad = -1
 
     def __exit__(self, *error) -> None:
-        self.profiler.close()
         try:
+            self.profiler.close()
             if self.log:
                 self.log.close()
         finally:
@@ -106,7 +106,7 @@ class _Loop(contextlib.AbstractContextManager):
                     "Give more steps, or another folder",
                 )
             self.engine.load_state(checkpoint.state())
-            self.at = Progress.from_dict(checkpoint.step, checkpoint.config["progress"])
+            self.at = Progress.from_dict(checkpoint.step, checkpoint.config.get("progress"))
             self.saved = checkpoint.step
         elif self.job.initial is not None:
             self.engine.load_state(self.job.initial, self.job.initial_is_partial)

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
 from trainers.engines.base import Batch, StepSums
+from trainers.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +52,22 @@ class Progress:
 
     @classmethod
     def from_dict(cls, step: int, written: Mapping) -> "Progress":
-        """Returns the progress that `to_dict` described; an older checkpoint may lack some."""
-        fields = copy.deepcopy(dict(written))
-        if "window" in fields:
-            fields["window"] = Window.from_dict(fields["window"])
-        return cls(step, **fields)
+        """Returns the progress that `to_dict` described; an older checkpoint may lack some.
+
+        Raises:
+            UserError: it is that of no run.
+        """
+        try:
+            fields = copy.deepcopy(dict(written))
+            if "window" in fields:
+                fields["window"] = Window.from_dict(fields["window"])
+            progress = cls(step, **fields)
+            if not all(type(point["step"]) is int for point in progress.curve):
+                raise ValueError("a point of the curve without a step")
+            return progress
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            do = "Use another checkpoint, or start in a new folder"
+            raise UserError("the progress of a run in a checkpoint", repr(error), do) from error
 
     def skip(self, indices: Iterable[int]) -> None:
         """Takes batches out of the order of those that are still to come."""

@@ -157,6 +157,8 @@ def test_big_vocabularies(tmp_path, prepared_dir):
     manifest.write(
         tmp_path,
         {
+            "config": {"corpus": "text"},
+            "corpus": {},
             "files": files,
             "splits": {split: {"tokens": 70_000} for split in ("train", "validation")},
             "vocabulary": words | {"size": 100_000, "padded_size": 100_096},
