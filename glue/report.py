@@ -13,6 +13,7 @@ from glue.reports import glue_page
 from trainers import programs
 from trainers.programs import check_options, option
 from trainers.reports import tables
+from trainers.storage import Kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +21,14 @@ class ReportConfig:
     """The settings of `glue.report`; checks itself."""
 
     workdir: str = option(
-        "", "Folder of the fine-tunings, as given to glue.finetune.", required="FOLDER"
+        "",
+        "Folder of the fine-tunings, as given to glue.finetune.",
+        required="FOLDER",
+        place=Kind.UPDATE,
     )
-    pretrained: str | None = option(None, "Folder of the pretraining run, for Table 6.")
+    pretrained: str | None = option(
+        None, "Folder of the pretraining run, for Table 6.", place=Kind.READ
+    )
 
     def __post_init__(self):
         check_options(self)

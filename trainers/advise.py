@@ -19,6 +19,7 @@ from trainers.advice import choice, curves, laws
 from trainers.errors import UserError, check_new_file
 from trainers.programs import check_options, option, run
 from trainers.runs import history
+from trainers.storage import Kind
 
 FORMAT = 2
 """Version of the form of the JSON file."""
@@ -38,7 +39,9 @@ _PLANS = {"best": "Plan", "within": "Best within what was observed"}
 class AdviseConfig:
     """Settings of the program; checks itself."""
 
-    workdir: tuple[str, ...] = option((), "Folders of runs on the same text.", required="FOLDER")
+    workdir: tuple[str, ...] = option(
+        (), "Folders of runs on the same text.", required="FOLDER", place=Kind.READ
+    )
     budget: str = option("", "FLOPs (1e15, 1e15flops) or device time (3600s, 60m, 1h).")
     sizes: tuple[str, ...] = option(
         (), "Two or more sizes; by default all with curves.", choices=("S", "M", "L"), distinct=True

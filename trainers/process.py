@@ -1,4 +1,4 @@
-"""What the process asks of the C library: to keep freed memory, and a last word after SIGBUS."""
+"""Requests of the process to the C library: to keep freed memory, and a last word after SIGBUS."""
 
 import contextlib
 import ctypes

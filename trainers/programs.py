@@ -39,8 +39,9 @@ from collections.abc import Callable, Collection, Sequence
 
 from absl import app, flags
 
-from trainers import process
+from trainers import process, stopping
 from trainers.errors import USER_ERROR, Stopped, UserError
+from trainers.storage import Kind, Places
 
 _WIDTH = 100
 _HELP_FLAGS = {f"-{dash}{name}" for dash in ("", "-") for name in ("help", "helpshort", "helpfull")}
@@ -65,6 +66,7 @@ class Option:
     # Reads the value from the flag's name and text; by default the type says how.
     parse: Callable[[str, str], object] | None = None
     type: type = str  # of the value, or of a list's elements
+    place: Kind | None = None  # use of a folder, which may be one in object storage
     is_list: bool = False  # whether the value is a tuple, written with commas
 
     @property
@@ -302,18 +304,31 @@ def run(main: Callable[[object], int | None], config_class: type) -> None:
 def _call(main: Callable, config_class: type, argv: Sequence[str]) -> int | None:
     # Here, since absl has a handler of its own until it calls this.
     process.end_at_bus_error()
+    places = Places()
     try:
         if len(argv) > 1:
             do = "Quote a pattern, so that the shell does not expand it"
             raise UserError("flags only, as --name=value", " ".join(argv[1:4]), do)
         named = {field.name for field in dataclasses.fields(config_class)}
         computed = {"command": command()} if "command" in named else {}
-        return main(config_class(**read_flags(config_class), **computed))
+        # A signal ends the copying before and after the program as it ends the program.
+        with stopping.handled(), places:
+            _bring(config_class, places)
+            return main(config_class(**read_flags(config_class), **computed))
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return stopped.exit_code
     except _user_errors() as error:
-        return _fail(error)
+        return _fail(error, places.shown)
+
+
+def _bring(config_class: type, places: Places) -> None:
+    """Puts folders of this machine in the place of those in object storage that flags name."""
+    for _, spec, _ in _flags_of(config_class):
+        given = flags.FLAGS[spec.flag]
+        if spec.place and isinstance(given.value, str):
+            parts = given.value.split(",")
+            given.value = ",".join(places.local(part.strip(), spec.place) for part in parts)
 
 
 def _parse_flags(config_class: type, argv: Sequence[str]) -> list[str]:
@@ -334,6 +349,6 @@ def _user_errors() -> tuple[type[Exception], ...]:
     return (UserError, library.FusionError) if library else (UserError,)
 
 
-def _fail(error: object) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+def _fail(error: object, shown: Callable[[str], str] = str) -> int:
+    print(f"error: {shown(' '.join(str(error).split()))}", file=sys.stderr)
     return getattr(error, "exit_code", USER_ERROR)

@@ -27,6 +27,7 @@ from trainers.errors import UserError
 from trainers.programs import check_options, option
 from trainers.reports import page, several, watch, write
 from trainers.runs import history
+from trainers.storage import Kind, is_copy
 
 COMPARISON_FOLDER = "comparison"
 
@@ -41,11 +42,13 @@ class ReportConfig:
         distinct=True,
         required="FOLDER[,FOLDER]",
         group="Report",
+        place=Kind.UPDATE,
     )
     output: str | None = option(
         None,
         "Folder of the report; without it report/ in the folder of the run, or comparison/ beside "
         "the first of several.",
+        place=Kind.UPDATE,
     )
     watch: int | None = option(
         None,
@@ -74,6 +77,18 @@ class ReportConfig:
                 "--kernels and --heatmap_steps with one --workdir",
                 f"workdir={','.join(self.workdir)!r}",
                 "Leave them out, or name one folder",
+            )
+        if self.is_comparison and not self.output and is_copy(self.workdir[0]):
+            raise UserError(
+                "--output with several runs in object storage",
+                f"workdir={','.join(self.workdir)!r}",
+                "Add --output=FOLDER",
+            )
+        if self.watch and any(map(is_copy, self.workdir)):
+            raise UserError(
+                "--watch with folders of this machine",
+                f"workdir={','.join(self.workdir)!r}, a copy",
+                "Leave it out and give the command again from time to time",
             )
 
     @property

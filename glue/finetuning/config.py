@@ -8,6 +8,7 @@ from trainers.engines.devices import Devices
 from trainers.errors import UserError
 from trainers.plans.settings import DTYPES
 from trainers.programs import check_options, option, options
+from trainers.storage import Kind
 
 MIXTURE = "mixture"
 
@@ -37,10 +38,15 @@ class FinetuneConfig:
     """The settings of `glue.finetune`; checks itself. Fields without a flag: `command`."""
 
     checkpoint: str | None = option(
-        None, "Folder of a stage, of its checkpoints, or of one checkpoint.", group="Model"
+        None,
+        "Folder of a stage, of its checkpoints, or of one checkpoint.",
+        group="Model",
+        place=Kind.READ,
     )
     pretrained: str | None = option(
-        None, "Or folder of a run of trainers.pretrain --plan=table5: each model that it has kept."
+        None,
+        "Or folder of a run of trainers.pretrain --plan=table5: each model that it has kept.",
+        place=Kind.READ,
     )
     vocabulary: str | None = option(
         None, "SentencePiece model or folder of tokens; without it that of the checkpoint's run."
@@ -56,7 +62,9 @@ class FinetuneConfig:
         group="Tasks",
     )
     data_dir: str | None = option(
-        None, "The benchmark's files, CoLA/train.tsv, …; without it TensorFlow Datasets."
+        None,
+        "The benchmark's files, CoLA/train.tsv, …; without it TensorFlow Datasets.",
+        place=Kind.READ,
     )
     synthetic: bool = option(False, "Tasks made by rules, for which no data is needed.")
     submission: bool = option(True, "Predict the test sets, in the benchmark's format.")
@@ -65,6 +73,7 @@ class FinetuneConfig:
         "Folder of the results; several models may share it.",
         required="FOLDER",
         group="Fine-tuning",
+        place=Kind.RUN,
     )
     repeats: int = option(
         1, "Number of fine-tunings; repeat r has the seed --seed + r.", at_least=1

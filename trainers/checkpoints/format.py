@@ -23,12 +23,12 @@ from collections.abc import Mapping
 from trainers.checkpoints.tensors import Digest
 from trainers.errors import UserError
 from trainers.files import parse_json, read_file
+from trainers.storage import MARKER_FILE
 from trainers.versions import installed_versions
 
 MODEL_FILE = "model.safetensors"
 TRAINING_FILE = "training.safetensors"
 MANIFEST_FILE = "manifest.json"
-MARKER_FILE = "COMMITTED"
 # Folder of a run's checkpoints, inside the folder of the run.
 CHECKPOINT_FOLDER = "checkpoints"
 # Names in a run's state that begin so are weights of the model.

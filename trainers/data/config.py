@@ -6,6 +6,7 @@ import json
 
 from trainers.errors import UserError
 from trainers.programs import check_options, option
+from trainers.storage import Kind
 
 CORPORA = ("docs", "text", "c4")
 DOCUMENT_FORMS = ("auto", "paragraph", "line")
@@ -46,7 +47,11 @@ class DataConfig:
     vocabulary_pieces: int = option(32_000, "Pieces of the vocabulary that is trained.", at_least=4)
     num_sentinels: int = option(100, "Sentinels above the pieces, to mark spans.", at_least=1)
     root: str = option(
-        "data", "Folder in which the prepared folder is made.", flag="data_dir", group="Tokens"
+        "data",
+        "Folder in which the prepared folder is made.",
+        flag="data_dir",
+        group="Tokens",
+        place=Kind.ADD,
     )
     seed: int = option(0, "Seed of the split and of the order of docs.", at_least=0)
     validation_fraction: float = option(

@@ -30,6 +30,7 @@ from trainers.plans.settings import StageSettings
 from trainers.programs import check_options, option, options
 from trainers.runs import screening
 from trainers.runs.state import RunState
+from trainers.storage import Kind
 from trainers.training.config import ON_NAN
 from trainers.training.profile import ProfileWindow
 
@@ -56,7 +57,7 @@ class PretrainConfig:
 
     plan: tuple[str, ...] = option((), f"Plans, comma-separated: {', '.join(NAMES)}.", group="Run")
     size: str = option("tiny", "What S, M, L are.", choices=sizes.SIZES)
-    workdir: str = option("", "Folder of the run.", required="FOLDER")
+    workdir: str = option("", "Folder of the run.", required="FOLDER", place=Kind.RUN)
     stage: str | None = option(None, "Train this stage alone; needs its sources finished.")
     progress: bool = option(True, "Show progress bars.")
     plan_options: PlanOptions = options(PlanOptions)
@@ -66,7 +67,9 @@ class PretrainConfig:
         None, "SentencePiece model; without it one is trained on the corpus."
     )
     data_dir: str | None = option(
-        None, "Tokens of trainers.prepare; without them they are prepared in the workdir."
+        None,
+        "Tokens of trainers.prepare; without them they are prepared in the workdir.",
+        place=Kind.TOKENS,
     )
     batch_size: int | None = option(
         None, "Sequences per batch; without it the size's.", at_least=1, group="Training"

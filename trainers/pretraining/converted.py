@@ -14,6 +14,7 @@ from trainers.data.manifest import VOCABULARY, sha256_of
 from trainers.errors import UserError, os_errors
 from trainers.pretraining import fused_folders
 from trainers.programs import check_options, option
+from trainers.storage import Kind
 
 HUGGINGFACE, KERAS_HUB, KERAS_FUSION = "huggingface", "keras_hub", "keras_fusion"
 # What a T5's SentencePiece model is called in a folder of transformers.
@@ -28,8 +29,11 @@ class ConvertConfig:
         "",
         "Folder of a stage or checkpoint, a preset of KerasHub, or a folder of transformers.",
         required="FOLDER",
+        place=Kind.READ,
     )
-    output: str = option("", "New folder for the converted model.", required="FOLDER")
+    output: str = option(
+        "", "New folder for the converted model.", required="FOLDER", place=Kind.NEW
+    )
     format: str = option(
         HUGGINGFACE, "Library to convert to.", choices=(HUGGINGFACE, KERAS_HUB, KERAS_FUSION)
     )

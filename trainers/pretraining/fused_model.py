@@ -19,6 +19,7 @@ from trainers.data.objectives import Objective
 from trainers.errors import UserError
 from trainers.pretraining import fused_folders
 from trainers.programs import check_options, option, options
+from trainers.storage import Kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +31,9 @@ class FuseConfig:
         "Folders of stages or checkpoints, of transformers, or presets of KerasHub; two or more of "
         "one kind; one may stand twice.",
         group="Fusion",
+        place=Kind.READ,
     )
-    output: str = option("", "New folder for the fused model.")
+    output: str = option("", "New folder for the fused model.", place=Kind.NEW)
     norm: str = option("property", "Norm that is kept (section 3.2).", choices=NORMS)
     noise: float = option(0.0, "Standard deviation of the noise over the weights' RMS.", at_least=0)
     noise_kind: str = option(
@@ -57,7 +59,7 @@ class FuseConfig:
         "and transformers are installed and memory suffices.",
     )
     check_data_dir: str | None = option(
-        None, "Prepared tokens to measure the loss on; of checkpoints."
+        None, "Prepared tokens to measure the loss on; of checkpoints.", place=Kind.TOKENS
     )
     batch_size: int = option(32, "Sequences of the batch for that.", at_least=1)
     input_length: int = option(128, "Encoder tokens of its sequences.", at_least=3)

@@ -1,0 +1,171 @@
+"""A program's flags that name folders of a bucket."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import fsspec
+import pytest
+
+from tests.trainers.storage import support
+from trainers.errors import UserError
+from trainers.storage import Kind, Places, lease, places, remote
+
+URL = "memory://bucket/W"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch, tmp_path):
+    fsspec.filesystem("memory").store.clear()
+    monkeypatch.setenv("KERAS_FUSION_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(lease, "CONFIRM_SECONDS", 0.0)
+    monkeypatch.setattr(remote, "PAUSE_SECONDS", 0.0)
+
+
+def put(files, url=URL):
+    for name, content in files.items():
+        remote.Remote(url).write(name, content)
+
+
+def test_a_folder_of_this_machine_is_itself():
+    with Places() as program:
+        assert program.local("runs/W", Kind.RUN) == "runs/W"
+        assert program.local("hf://org/model", Kind.READ) == "hf://org/model"
+
+
+def test_a_run_is_brought_and_sent_and_given_free():
+    put(support.FILES)
+    with Places() as program:
+        folder = pathlib.Path(program.local(URL, Kind.RUN))
+        assert support.read(folder) == support.FILES
+        support.write(folder, support.checkpoint(6) | support.HIDDEN)
+        print(f"Wrote {folder}/x")
+    sent = support.content(URL)
+    assert b'"process": ""' in sent.pop(lease.LEASE_FILE)
+    assert sent == support.FILES | support.checkpoint(6)
+
+
+def test_what_a_run_finishes_is_sent_while_it_works(monkeypatch):
+    monkeypatch.setattr(places, "PUSH_SECONDS", 0.01)
+    with Places() as program:
+        folder = pathlib.Path(program.local(URL, Kind.RUN))
+        support.write(folder, support.checkpoint(3))
+        for _ in range(100_000):
+            if support.checkpoint(3).keys() <= support.content(URL).keys():
+                break
+        else:
+            pytest.fail("it was not sent")
+
+
+def test_paths_are_shown_as_urls(capsys):
+    with Places() as program:
+        folder = program.local(URL, Kind.ADD)
+        print(f"Wrote {folder}/a")
+        assert program.shown(f"no room in {folder}") == f"no room in {URL}"
+    assert capsys.readouterr().out == f"Wrote {URL}/a\n"
+
+
+def test_tokens_are_brought_once_for_all_urls_with_the_same_ones(monkeypatch):
+    files = {"manifest.json": b"{}", "train.tokens": b"1234"}
+    put(files)
+    put(files, "memory://other/tokens")
+    with Places() as program:
+        folder = program.local(URL, Kind.TOKENS)
+    assert support.read(pathlib.Path(folder)) == files
+    monkeypatch.setattr(remote.Remote, "download", None)
+    with Places() as program:
+        assert program.local("memory://other/tokens", Kind.TOKENS) == folder
+    put({"manifest.json": b"{1}"})
+    with Places() as program, pytest.raises(TypeError):
+        program.local(URL, Kind.TOKENS)
+
+
+def test_no_tokens_are_one_line():
+    with Places() as program, pytest.raises(UserError, match="prepared tokens with manifest.json"):
+        program.local(URL, Kind.TOKENS)
+
+
+def test_an_output_that_holds_something_is_refused():
+    put({".hidden": b""})
+    with Places() as program:
+        folder = pathlib.Path(program.local(URL, Kind.NEW))
+        assert not folder.exists()
+        support.write(folder, {"config.json": b"{}"})
+    assert support.content(URL) == {".hidden": b"", "config.json": b"{}"}
+    with Places() as program, pytest.raises(UserError, match=f"Received: {URL}, which holds conf"):
+        program.local(URL, Kind.NEW)
+
+
+def test_two_programs_of_this_machine_have_copies_of_their_own():
+    put(support.FILES)
+    with Places() as one, Places() as other:
+        folders = {program.local(URL, Kind.UPDATE) for program in (one, other)}
+    assert len(folders) == 2
+    with Places() as one:
+        assert one.local(URL, Kind.UPDATE) in folders
+
+
+def test_storage_that_fails_at_the_end_is_one_line_and_what_was_made_is_sent_later(monkeypatch):
+    write = remote.Remote.write
+
+    def fail(there, name, content):
+        raise UserError("to write in object storage", there.url, "Check")
+
+    with pytest.raises(UserError, match="to write in object storage"), Places() as program:
+        folder = pathlib.Path(program.local(URL, Kind.RUN))
+        support.write(folder, support.checkpoint(3))
+        monkeypatch.setattr(remote.Remote, "write", fail)
+    assert support.content(URL).keys() == {lease.LEASE_FILE}
+    monkeypatch.setattr(remote.Remote, "write", write)
+    with Places() as program:
+        assert program.local(URL, Kind.RUN) == str(folder)
+        assert support.read(folder) == support.checkpoint(3)
+    assert support.checkpoint(3).items() <= support.content(URL).items()
+
+
+PROGRAM = """
+import dataclasses, pathlib, sys
+from trainers import programs, stopping
+from trainers.errors import UserError
+from trainers.programs import option
+from trainers.storage import Kind, lease
+lease.CONFIRM_SECONDS = 0.0
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    workdir: str = option("", "Folder.", place=Kind.RUN)
+    say: str = option("", "What to write, or to fail with.")
+
+@stopping.handled()
+def main(config):
+    folder = pathlib.Path(config.workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    print("found", *sorted(path.name for path in folder.iterdir()))
+    (folder / config.say).write_text("x")
+    if config.say == "bad":
+        raise UserError("a word", str(folder / "bad"), "Say another one")
+    print(f"Wrote {folder / config.say}")
+
+programs.run(main, Config)
+"""
+
+
+def test_a_program_needs_to_know_nothing_of_it(tmp_path):
+    url = f"file://{tmp_path}/bucket/W"
+
+    def start(*flags):
+        return subprocess.run(
+            [sys.executable, "-c", PROGRAM, f"--workdir={url}", *flags],
+            env=os.environ | {"PYTHONPATH": os.getcwd()},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    done = start("--say=a")
+    assert (done.returncode, done.stdout) == (0, f"found\nWrote {url}/a\n"), done.stderr
+    done = start("--say=bad")
+    assert (done.returncode, done.stdout) == (2, "found a\n")
+    assert done.stderr.endswith(f"error: Expected a word. Received: {url}/bad. Say another one.\n")
+    assert sorted(os.listdir(tmp_path / "bucket/W")) == [lease.LEASE_FILE, "a", "bad"]

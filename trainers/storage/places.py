@@ -1,0 +1,209 @@
+"""Folders of this machine for the folders in object storage that a program's flags name.
+
+    CACHE/tokens-DIGEST/tokens/  prepared tokens, by the hash of their manifest, for all programs
+    CACHE/DIGEST/0/NAME/         the copy of a URL that a process works on; a second process of
+                                 this machine works on CACHE/DIGEST/1/NAME/
+
+CACHE is $KERAS_FUSION_CACHE, or keras_fusion in the user's cache folder ($XDG_CACHE_HOME).
+"""
+
+import contextlib
+import enum
+import hashlib
+import itertools
+import os
+import pathlib
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import TextIO
+
+from absl import logging
+
+from trainers.errors import UserError
+from trainers.files import locked, replacing_folder, write_text
+from trainers.storage import lease
+from trainers.storage.mirror import Mirror, whole
+from trainers.storage.remote import Remote, is_url
+
+# What a run has finished is sent so often.
+PUSH_SECONDS = 20.0
+# Storage that has not answered for so long ends the run, which saves first.
+PATIENCE_SECONDS = 600.0
+_MANIFEST = "manifest.json"
+_MAX_MANIFEST = 16_000_000
+
+
+class Kind(enum.Enum):
+    """Use of a folder that a flag names."""
+
+    READ = "read: brought whole, of checkpoints the newest"
+    TOKENS = "read: prepared tokens, which are kept by their hash"
+    RUN = "brought, and sent all the time; one process at a time"
+    UPDATE = "brought, and sent at the end"
+    NEW = "empty before, and sent at the end"
+    ADD = "not brought; what is made in it is sent at the end"
+
+
+class Places:
+    """The folders of one program; as a context manager it sends what is to be sent at its end.
+
+    Example:
+        with Places() as places:
+            folder = places.local("s3://bucket/runs/W", Kind.RUN)
+    """
+
+    def __init__(self):
+        self._urls: dict[str, str] = {}  # folder of this machine → URL
+        self._finish = contextlib.ExitStack()
+
+    def __enter__(self) -> "Places":
+        output = _Shown(sys.stdout, self.shown)
+        self._finish.enter_context(contextlib.redirect_stdout(output))
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._finish.__exit__(*error)
+
+    def local(self, text: str, kind: Kind) -> str:
+        """Returns the folder to use for a flag's text: the text itself where it is no URL.
+
+        Raises:
+            UserError: storage that cannot be reached, another writer, or no room here.
+        """
+        if not is_url(text):
+            return text
+        remote = Remote(text)
+        folder = _tokens(remote) if kind is Kind.TOKENS else self._copy(remote, kind)
+        self._urls[str(folder)] = remote.url
+        return str(folder)
+
+    def shown(self, text: str) -> str:
+        """Returns a message with URLs in the place of folders of this machine."""
+        for folder, url in self._urls.items():
+            text = text.replace(folder, url)
+        return text
+
+    def _copy(self, remote: Remote, kind: Kind) -> pathlib.Path:
+        mirror = Mirror(remote, self._folder(remote.url))
+        if kind is Kind.RUN:
+            self._follow(mirror)
+        elif kind is Kind.NEW:
+            if used := whole(remote.find()):
+                raise UserError(
+                    "a new or empty folder to write to",
+                    f"{remote.url}, which holds {min(used)}",
+                    "Choose another one; nothing is overwritten",
+                )
+            mirror.clear()
+        elif kind in (Kind.READ, Kind.UPDATE):
+            mirror.pull(newest=kind is Kind.READ)
+        if kind in (Kind.UPDATE, Kind.NEW, Kind.ADD):
+            self._finish.callback(_send, mirror)
+        return mirror.folder
+
+    def _folder(self, url: str) -> pathlib.Path:
+        """A folder for the copy of a URL that no other process of this machine uses."""
+        home = _cache() / hashlib.sha256(url.encode()).hexdigest()[:16]
+        for number in itertools.count():
+            lock = locked(home / str(number) / ".lock", wait=False)
+            if not self._finish.enter_context(lock):
+                return home / str(number) / url.rpartition("/")[2]
+
+    def _follow(self, mirror: Mirror) -> None:
+        """Brings a run's folder, and sends what the run finishes, now and then and at its end."""
+        name = mirror.folder.with_name(".name")
+        if not name.exists():
+            write_text(name, uuid.uuid4().hex)
+        right = lease.Lease(mirror.remote, name.read_text(encoding="utf-8"))
+        mirror.pull(owner=True, keep_own=right.acquire())
+        self._finish.callback(_Sender(mirror, right).finish)
+
+
+class _Shown:
+    """Standard output on which paths of copies appear as URLs."""
+
+    def __init__(self, output: TextIO, shown: Callable[[str], str]):
+        self._output, self._shown = output, shown
+
+    def __getattr__(self, name: str):
+        return getattr(self._output, name)
+
+    def write(self, text: str) -> int:
+        return self._output.write(self._shown(text))
+
+
+class _Sender:
+    """Sends what changes while the program works, and tells the storage that it is alive."""
+
+    def __init__(self, mirror: Mirror, right: lease.Lease):
+        self._mirror, self._right = mirror, right
+        self._ended = threading.Event()
+        # Apart: a large file takes longer than the time after which a silent writer is dead.
+        jobs = {
+            lambda: mirror.push(right.check): PUSH_SECONDS,
+            right.renew: lease.BEAT_SECONDS,
+        }
+        self._threads = [
+            threading.Thread(target=self._every, args=job, daemon=True, name="storage")
+            for job in jobs.items()
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _every(self, job: Callable, seconds: float) -> None:
+        answered = time.monotonic()
+        while not self._ended.wait(seconds):
+            try:
+                job()
+                answered = time.monotonic()
+            except UserError as error:
+                logging.warning("%s", error)
+                is_lost = isinstance(error, lease.Refused)
+                if is_lost or time.monotonic() - answered >= PATIENCE_SECONDS:
+                    # As a scheduler does: the run saves, and `finish` says what is the matter.
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
+
+    def finish(self) -> None:
+        """Sends the rest, and gives the folder free."""
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+        self._right.check()
+        _send(self._mirror, self._right.check)
+        self._right.release()
+
+
+def _send(mirror: Mirror, ours=lambda: None) -> None:
+    logging.info("sent %d files to %s", mirror.push(ours), mirror.remote.url)
+
+
+def _tokens(remote: Remote) -> pathlib.Path:
+    """The copy of prepared tokens, whose manifest has the hashes of the other files."""
+    manifest = remote.read(_MANIFEST)
+    if manifest is None or len(manifest) > _MAX_MANIFEST:
+        do = "Make one with `python -m trainers.prepare`"
+        raise UserError(f"prepared tokens with {_MANIFEST}", f"data_dir={remote.url}", do)
+    home = _cache() / f"tokens-{hashlib.sha256(manifest).hexdigest()[:16]}"
+    folder = home / "tokens"
+    with locked(home / ".lock"):
+        if not folder.exists():
+            with replacing_folder(folder) as unfinished:
+                for name in sorted(whole(remote.find())):
+                    remote.download(name, unfinished / name)
+    return folder
+
+
+def _cache() -> pathlib.Path:
+    given = os.environ.get("KERAS_FUSION_CACHE")
+    users = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return pathlib.Path(given or pathlib.Path(users) / "keras_fusion").expanduser().absolute()
+
+
+def is_copy(folder: str | os.PathLike) -> bool:
+    """Returns whether a folder is the copy of one in object storage."""
+    return pathlib.Path(folder).absolute().is_relative_to(_cache())
