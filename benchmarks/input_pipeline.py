@@ -42,6 +42,8 @@ def random_folder(folder: pathlib.Path, examples: int, raw_length: int) -> None:
     manifest.write(
         folder,
         {
+            "config": {"corpus": "random"},
+            "corpus": {},
             "files": files,
             "splits": {split: {"tokens": len(tokens)} for split in ("train", "validation")},
             "vocabulary": sizes | {"sha256": files[manifest.VOCABULARY]["sha256"]},

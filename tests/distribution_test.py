@@ -182,7 +182,7 @@ def test_the_wheel_needs_keras_and_numpy_and_no_backend(wheel):
 
     library = {"keras", "ml_dtypes", "numpy"}
     assert names("") == library
-    extras = {"jax", "tensorflow", "torch", "interop", "trainers", "test", "tpu"}
+    extras = {"jax", "tensorflow", "torch", "interop", "trainers", "gcs", "s3", "test", "tpu"}
     assert set(metadata.provides_extra) == extras
     for backend in ("jax", "tensorflow", "torch"):
         assert names(backend) == library | {backend}

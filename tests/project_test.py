@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ["keras_fusion", "trainers", "glue"]
 FOLDERS = [*PACKAGES, "benchmarks", "examples", "tests"]
 # Extras whose packages functions may import.
-IN_FUNCTIONS = ("interop", "jax", "tensorflow", "torch")
+IN_FUNCTIONS = ("gcs", "interop", "jax", "s3", "tensorflow", "torch")
 # How docstrings do not start, and names that say nothing of what they hold: CONTRIBUTING.md.
 QUESTIONS = r"(?:What|Which|Whether|How|Where|By how much)\b"
 VAGUE_NAMES = {"each", "found", "it", "known", "thing", "what"}

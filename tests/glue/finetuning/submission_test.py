@@ -65,7 +65,7 @@ def test_a_failure_leaves_no_half_of_a_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError):
+    with pytest.raises(UserError, match="RTE.tsv .No space left on device"):
         submission.write(tmp_path, "rte", "test", ["entailment"])
     assert os.listdir(tmp_path) == []
 

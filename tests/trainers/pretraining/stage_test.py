@@ -77,7 +77,12 @@ def test_record_of_a_stage_from_random_weights(run):
     assert record["flops"] == 3 * step_flops(model, 2, 16, 5).total
     assert "counted from the model" in record["flops_method"]
     assert record["device_seconds"] > 0
-    assert record["learning_rate"] == {"warmup_steps": 600, "offset": 0, "scale": 1.0}
+    assert record["learning_rate"] == {
+        "warmup_steps": 600,
+        "offset": 0,
+        "scale": 1.0,
+        "decay_steps": 0,
+    }
     assert record["seed"] == 0
     assert [point["step"] for point in record["curve"]] == [0, 2, 3]
     assert record["loss"] == record["curve"][-1]["loss"]
