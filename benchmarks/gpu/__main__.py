@@ -1,6 +1,7 @@
 """Measures training steps, a fusion and a short experiment on one accelerator.
 
     python -m benchmarks.gpu [--minutes=12] [--parts=steps,peer,fusion,pretrain] [--output=DIR]
+                             [--profile]
 
 The parts:
 
@@ -61,7 +62,7 @@ def budget(part, parts, left):
     return left * PARTS[part][1] / sum(PARTS[name][1] for name in waiting)
 
 
-def run_all(parts, minutes, size, output, data_dir=None):
+def run_all(parts, minutes, size, output, options=()):
     """Runs parts one after the other, each in a process, and returns the rows of all results."""
     end = time.monotonic() + 60 * minutes
     output.mkdir(parents=True, exist_ok=True)
@@ -71,7 +72,7 @@ def run_all(parts, minutes, size, output, data_dir=None):
         seconds = budget(part, parts, end - time.monotonic())
         command = [sys.executable, "-m", "benchmarks.gpu", f"--part={part}", f"--size={size}"]
         command += [f"--seconds={seconds:.0f}", f"--output={output}"]
-        command += [f"--data_dir={data_dir}"] if data_dir else []
+        command += options
         fault = run_part(command, seconds, output / LOG)
         if fault:
             Results(output, part).note("part", fault)
@@ -132,11 +133,18 @@ def main(argv):
     if values.part:
         end = time.monotonic() + values.seconds - _RESERVE
         module = importlib.import_module(PARTS[values.part][0])
-        more = {"data_dir": data_dir} if values.part == "pretrain" else {}
+        options = {"pretrain": {"data_dir": data_dir}, "steps": {"profile": values.profile}}
         results = Results(output, values.part)
-        module.run(SIZES[values.size], results, lambda: end - time.monotonic(), **more)
+        module.run(
+            SIZES[values.size],
+            results,
+            lambda: end - time.monotonic(),
+            **options.get(values.part, {}),
+        )
         return
-    rows = run_all(values.parts, values.minutes, values.size, output, data_dir)
+    flags_ = [f"--data_dir={data_dir}"] if data_dir else []
+    flags_ += ["--profile"] if values.profile else []
+    rows = run_all(values.parts, values.minutes, values.size, output, flags_)
     print(markdown(rows))
     print(f"Results: {output / TABLE}")
 
@@ -152,6 +160,7 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "data_dir", None, "Folder of trainers.prepare with the experiment's tokens."
     )
+    flags.DEFINE_bool("profile", False, "Write a trace of two steps of each model.")
     # What a process of this program is started with.
     flags.DEFINE_enum("part", None, list(PARTS), "Run this part in this process.")
     flags.DEFINE_float("seconds", 600, "Time of that part.")

@@ -26,8 +26,8 @@ def run(size, results, left):
         results.note("transformers", f"left out: {error}")
         return
     longest = 0.0
-    for mode in MODES:
-        for model, batches in size.batches.items():
+    for model, batches in size.batches.items():
+        for mode in MODES:
             name = f"transformers {transformers.__version__}, {model}, batch {batches[0]}, {mode}"
             if longest > left():
                 results.note(name, f"left out: {left():.0f} s left, the longest took {longest:.0f}")

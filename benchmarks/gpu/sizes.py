@@ -26,7 +26,7 @@ SIZES = {
         MappingProxyType({"t5_m": (64, 128), "t5_l": (32, 64)}),
         input_length=512,
         steps=10,
-        rounds=7,
+        rounds=5,
         fused="t5_m",
         matmul=8192,
         # The second half of a text after the first: short runs leave no plateau of span corruption.

@@ -1,6 +1,9 @@
 """Training steps of our T5: tokens per second, and the share of the card's peak that they reach."""
 
 import gc
+import pathlib
+import shutil
+import tempfile
 import time
 
 import jax
@@ -17,12 +20,13 @@ ATTENTIONS = ("plain", "fused")
 DTYPE = "mixed_bfloat16"
 
 
-def run(size, results, left):
+def run(size, results, left, profile=False):
     """Measures each model with both attentions, then larger batches with the faster one.
 
     Args:
         size: a `Size`.
         results: a `Results`.
+        profile: whether to write a trace of two steps of each.
         left: function that returns the seconds left; nothing begins that would take longer than
             what came before it.
     """
@@ -39,7 +43,7 @@ def run(size, results, left):
             continue
         start = time.perf_counter()
         try:
-            median = measure(size, model, kind, batch, name, peak, results)
+            median = measure(size, model, kind, batch, name, peak, results, profile)
             medians[model, kind] = max(median, medians.get((model, kind), 0))
         except Exception as error:
             results.note(name, f"failed: {error}")
@@ -62,7 +66,7 @@ def measure_peak(size, results):
     return peak or max(measured)
 
 
-def measure(size, model_name, kind, batch_size, name, peak, results):
+def measure(size, model_name, kind, batch_size, name, peak, results, profile=False):
     """Measures one model at one batch size, and returns the median of its tokens per second."""
     config = kf.models.T5Config.from_size(model_name)
     engine = JaxEngine()
@@ -100,4 +104,17 @@ def measure(size, model_name, kind, batch_size, name, peak, results):
         **{"step ms": 1e3 * float(np.median(seconds)), "compiled in s": compiled},
         **{"most GB in this process so far": memory and memory / 1e9, "loss after a call": loss},
     )
+    if profile:
+        trace(
+            lambda: engine.train(batches, 2), results.folder / f"{model_name}_{batch_size}_{kind}"
+        )
     return float(np.median(speeds))
+
+
+def trace(call, path):
+    """Writes what the device did in a call, as PATH.xplane.pb for TensorBoard or XProf."""
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            call()
+        for written in pathlib.Path(folder).rglob("*.xplane.pb"):
+            shutil.copy(written, path.with_suffix(".xplane.pb"))

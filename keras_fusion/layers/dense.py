@@ -38,6 +38,11 @@ class FusableEmbedding(Fusable, keras.layers.Embedding):
 
     default_axes = ("vocabulary", "output")
 
+    def add_weight(self, *args, **kwargs):
+        # With mixed precision rows are cast after they are chosen, so that their gradients, one for
+        # each time that a token occurs, add up in the table's dtype.
+        return super().add_weight(*args, **{"autocast": False, **kwargs})
+
     def build_fused(self, sources, options):
         del sources, options
         self.build()

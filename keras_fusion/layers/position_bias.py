@@ -63,7 +63,10 @@ class FusableRelativePositionBias(Fusable, keras.layers.Layer):
     def build(self, input_shape=None):
         del input_shape
         self.table = self.add_weight(
-            name="table", shape=(self.num_buckets, self.num_heads), initializer=self.initializer
+            name="table",
+            shape=(self.num_buckets, self.num_heads),
+            initializer=self.initializer,
+            autocast=False,  # gradients of many pairs of positions add up in its own dtype
         )
 
     def weight_axes(self):
@@ -94,8 +97,11 @@ class FusableRelativePositionBias(Fusable, keras.layers.Layer):
         ahead = ops.expand_dims(ops.arange(source_length), 0) - ops.expand_dims(
             ops.arange(target_length) + offset, 1
         )
-        bias = ops.take(self.table, self.buckets(ahead), axis=0)
-        return ops.expand_dims(ops.transpose(bias, (2, 0, 1)), 0)
+        # A product, not a gather: that one's gradient adds up millions of numbers in a few cells,
+        # one after the other.
+        chosen = ops.one_hot(self.buckets(ahead), self.num_buckets, dtype=self.variable_dtype)
+        bias = ops.einsum("tsb,bh->hts", chosen, self.table)
+        return ops.cast(ops.expand_dims(bias, 0), self.compute_dtype)
 
     def buckets(self, ahead):
         """Returns the buckets of relative positions (source less target, an integer tensor)."""

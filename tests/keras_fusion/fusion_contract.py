@@ -204,6 +204,19 @@ def check_training(layer, inputs, vocabulary):
     layer.set_weights(before)
 
 
+def gradients_of_the_sum(layer, inputs):
+    """Gradients of the sum of a layer's outputs, by its trainable weights, as arrays."""
+    model = keras.Sequential([keras.Input(inputs.shape[1:], dtype=inputs.dtype), layer])
+    model.compile(
+        keras.optimizers.SGD(1.0), lambda target, output: ops.sum(ops.cast(output, "float32"))
+    )
+    before = [numpy(weight) for weight in layer.trainable_weights]
+    model.train_on_batch(inputs, np.zeros(len(inputs)))
+    return [
+        old - numpy(weight) for old, weight in zip(before, layer.trainable_weights, strict=True)
+    ]
+
+
 def check_mixed_precision(layer_class, kwargs, inputs):
     """Weights stay float32, outputs are bfloat16, and a fusion keeps the policy."""
     layer = layer_class(**kwargs | {"dtype": "mixed_bfloat16"})

@@ -9,7 +9,13 @@ from keras import ops
 
 from keras_fusion.errors import FusionError
 from keras_fusion.layers import FusableMultiHeadAttention, FusableRelativePositionBias
-from tests.keras_fusion.fusion_contract import built, numpy, random_inputs, run_fusion_test
+from tests.keras_fusion.fusion_contract import (
+    built,
+    gradients_of_the_sum,
+    numpy,
+    random_inputs,
+    run_fusion_test,
+)
 
 
 def to_keras(heads, key_dim, value_dim=None, bias=True):
@@ -243,6 +249,13 @@ class TestBuckets:
             return first + distance
         share = math.log(distance / exact) / math.log(maximum / exact)
         return first + min(exact + int(share * (count - exact) + 1e-9), count - 1)
+
+    @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+    def test_a_bucket_s_gradient_is_that_of_all_its_pairs(self, dtype):
+        layer = FusableRelativePositionBias(2, 4, 3, dtype=dtype, initializer="zeros")
+        (gradient,) = gradients_of_the_sum(layer, np.zeros((1, 64, 1), "float32"))
+        # Itself; what is before it; none is ahead by 0; what is ahead.
+        np.testing.assert_array_equal(gradient, np.stack([[64, 2016, 0, 2016]] * 2, 1))
 
     @pytest.mark.parametrize("bidirectional", [True, False])
     def test_all_distances(self, bidirectional):

@@ -6,7 +6,13 @@ import pytest
 
 from keras_fusion.errors import FusionError
 from keras_fusion.layers import FusableDense, FusableEinsumDense, FusableEmbedding
-from tests.keras_fusion.fusion_contract import built, numpy, random_inputs, run_fusion_test
+from tests.keras_fusion.fusion_contract import (
+    built,
+    gradients_of_the_sum,
+    numpy,
+    random_inputs,
+    run_fusion_test,
+)
 
 
 class TestDense:
@@ -191,3 +197,12 @@ class TestEmbedding:
             keras_class=keras.layers.Embedding,
             mismatch=({"input_dim": 9, "mask_zero": False}, "input_dim: 7 vs 9.*mask_zero: True"),
         )
+
+    def test_gradients_of_a_frequent_token_add_up_with_mixed_precision(self):
+        """Added up in bfloat16 they end at 256: one more is less than its last digit."""
+        layer = FusableEmbedding(
+            3, 2, dtype="mixed_bfloat16", embeddings_initializer="zeros", name="table"
+        )
+        tokens = np.array([[1] * 1000 + [2]], "int32")
+        (gradient,) = gradients_of_the_sum(layer, tokens)
+        np.testing.assert_array_equal(gradient, [[0, 0], [1000, 1000], [1, 1]])
