@@ -28,13 +28,15 @@ and what was started resumes exactly. In the end only the best checkpoints stay.
 from glue.finetuning import run
 from glue.finetuning.config import FinetuneConfig
 from trainers import programs, stopping
+from trainers.engines import hosts
 
 
 @stopping.handled()
 def main(config: FinetuneConfig) -> None:
     """Fine-tunes."""
     stopping.limit(config.max_seconds)
-    run.finetune(config)
+    with hosts.joined(config.devices):
+        run.finetune(config)
 
 
 if __name__ == "__main__":

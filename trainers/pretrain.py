@@ -22,12 +22,14 @@ Settings of stages are written NAME:VALUE[,NAME:VALUE], NAME a stage or a size:
 `--steps=S:3000,M:4000 --learning_rate_offset=self_fusion:-500`.
 
 Devices: with TensorFlow `--strategy` (GPUs, hosts, TPUs; data parallel), with KERAS_BACKEND=jax
-`--mesh_shape` and `--layout` (model parallel). docs/scaling.md has the commands.
+`--mesh_shape` and `--layout` (model parallel), on several hosts with `--coordinator` (or a
+scheduler that says where they are). docs/scaling.md has the commands.
 """
 
 import pathlib
 
 from trainers import programs, reports, stopping
+from trainers.engines import hosts
 from trainers.pretraining import run
 from trainers.pretraining.config import PretrainConfig
 from trainers.runs.workdir import REPORT_FILE, REPORT_FOLDER, Workdir
@@ -47,7 +49,8 @@ def pretrain(config: PretrainConfig) -> pathlib.Path:
 def main(config: PretrainConfig) -> None:
     """Trains."""
     stopping.limit(config.max_seconds)
-    pretrain(config)
+    with hosts.joined(config.devices):
+        pretrain(config)
 
 
 if __name__ == "__main__":

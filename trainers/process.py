@@ -1,4 +1,4 @@
-"""Requests of the process to the C library: to keep freed memory, and a last word after SIGBUS."""
+"""Requests of the process to the C library: to keep freed memory, and to say a last word."""
 
 import contextlib
 import ctypes
@@ -7,7 +7,7 @@ import platform
 import signal
 import sys
 
-from trainers.errors import USER_ERROR, UserError
+from trainers.errors import STOPPED, USER_ERROR, UserError
 
 # Of mallopt, in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -49,9 +49,39 @@ def end_at_bus_error() -> None:
     go on, so that no exception can be raised. Python's own handlers run later, which is too late:
     the C library is given one. On other systems than Linux with glibc nothing is changed.
     """
+    _handle(signal.SIGBUS, _on_bus_error)
+
+
+def end_at_abort(line: str) -> None:
+    """Has abort() end the process with a line and the exit code that says: give it again.
+
+    JAX ends a process so, with a trace of its own, when it can no longer reach the other hosts of
+    a run; no exception is raised there either.
+
+    Args:
+        line: what is said; it takes the place of that of an earlier call.
+    """
+    global _abort_line
+    _abort_line = line
+    _handle(signal.SIGABRT, _on_abort)
+
+
+_abort_line = ""
+
+
+def _handle(number: int, handler) -> None:
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc" and sys.maxsize > 1 << 32:
-        action = _Action(_on_bus_error, flags=_SA_SIGINFO | _SA_NODEFER)
-        ctypes.CDLL(None).sigaction(signal.SIGBUS, ctypes.byref(action), None)
+        action = _Action(handler, flags=_SA_SIGINFO | _SA_NODEFER)
+        ctypes.CDLL(None).sigaction(number, ctypes.byref(action), None)
+
+
+@_HANDLER
+def _on_abort(number, info, context):
+    del number, info, context
+    try:
+        os.write(2, f"\n{_abort_line}\n".encode())
+    finally:
+        os._exit(STOPPED)
 
 
 @_HANDLER

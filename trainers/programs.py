@@ -21,7 +21,8 @@ A flag that is not given leaves the field its default.
     0     done
     2     the user asked for something impossible, or named a file that cannot be used
     3     the loss became infinite or NaN; the newest checkpoint is from before that
-    75    stopped by a signal, nothing lost: the same command resumes (EX_TEMPFAIL of sysexits.h)
+    75    stopped by a signal, nothing lost: the same command resumes (EX_TEMPFAIL of sysexits.h);
+          or another host of the run ended: it resumes from the newest checkpoint
 
 A second signal, five seconds later or more, ends the program at once with 128 plus its number (130,
 143), as a shell says it.
@@ -35,7 +36,7 @@ import shlex
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from absl import app, flags
 
@@ -204,6 +205,18 @@ def check_options(config: object) -> None:
             raise spec.error(value)
 
 
+def flag_values(config: object) -> dict[str, object]:
+    """Returns the value that each flag of a configuration stands for, folders aside."""
+    values = {}
+    for path, spec, _ in _flags_of(type(config)):
+        value = config
+        for name in path:
+            value = value.get(name) if isinstance(value, Mapping) else getattr(value, name)
+        if spec.place is None:
+            values[spec.flag] = value
+    return values
+
+
 def define_flags(config_class: type, values: flags.FlagValues = flags.FLAGS) -> None:
     """Declares the flags of a dataclass whose fields are made by `option` and `options`."""
     for _, spec, _ in _flags_of(config_class):
@@ -315,11 +328,8 @@ def _call(main: Callable, config_class: type, argv: Sequence[str]) -> int | None
         with stopping.handled(), places:
             _bring(config_class, places)
             return main(config_class(**read_flags(config_class), **computed))
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return stopped.exit_code
-    except _user_errors() as error:
-        return _fail(error, places.shown)
+    except (Stopped, *_user_errors()) as error:
+        return told(error, places.shown)
 
 
 def _bring(config_class: type, places: Places) -> None:
@@ -340,6 +350,19 @@ def _parse_flags(config_class: type, argv: Sequence[str]) -> list[str]:
         return flags.FLAGS(argv)
     except flags.Error as error:
         sys.exit(_fail(f"{error} See --help."))
+
+
+def told(error: BaseException, shown: Callable[[str], str] = str) -> int | None:
+    """Prints what is no defect of the program as a line, and returns its exit code, or None.
+
+    Args:
+        error: what ends the program.
+        shown: changes the line, such as the names of folders in it.
+    """
+    if isinstance(error, Stopped):
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return _fail(error, shown) if isinstance(error, _user_errors()) else None
 
 
 def _user_errors() -> tuple[type[Exception], ...]:

@@ -1,7 +1,10 @@
 """Versions of what a run was made with, for manifests and reports."""
 
 import contextlib
+import hashlib
 import importlib.metadata
+import importlib.util
+import pathlib
 import platform
 
 PACKAGES = (
@@ -23,3 +26,14 @@ def installed_versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
+
+
+def code_version() -> str:
+    """Returns the first digits of a hash of the project's own source files."""
+    root = pathlib.Path(__file__).parents[1]
+    library = pathlib.Path(importlib.util.find_spec("keras_fusion").origin).parent
+    digest = hashlib.sha256()
+    for package in (library, root / "trainers", root / "glue"):
+        for path in sorted(package.rglob("*.py")):
+            digest.update(f"{path.relative_to(package.parent)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]

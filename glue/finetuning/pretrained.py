@@ -8,7 +8,6 @@ import keras_fusion as kf
 from glue.finetuning import vocabularies
 from trainers.checkpoints import (
     CHECKPOINT_FOLDER,
-    MODEL_FILE,
     Checkpoint,
     read_manifest,
     step_folder,
@@ -46,7 +45,7 @@ class Pretrained:
     @property
     def identity(self) -> dict[str, str]:
         """First digits of the hashes of weights and vocabulary."""
-        weights = read_manifest(self.checkpoint.path).files[MODEL_FILE].sha256
+        weights = read_manifest(self.checkpoint.path).weights_sha256
         return {"weights": weights[:12], "vocabulary": self.vocabulary.sha256[:12]}
 
     def build(self, seed: int, dtype: str = "float32") -> "kf.models.T5":

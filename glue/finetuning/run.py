@@ -15,11 +15,12 @@ from glue.finetuning.units import Unit
 from keras_fusion.optimizers import Adafactor
 from trainers import checkpoints
 from trainers.checkpoints import Keep
+from trainers.engines import hosts
 from trainers.engines.base import StepOptions
 from trainers.engines.devices import EngineFactory, engine_factory
 from trainers.engines.flops import step_flops
 from trainers.files import read_json
-from trainers.runs import locks
+from trainers.runs import locks, shared
 from trainers.runs.state import RunState
 from trainers.runs.workdir import Workdir
 from trainers.training import loop
@@ -191,8 +192,11 @@ def finetune(config: FinetuneConfig) -> None:
     for repeat, unit in parts:
         repeat.check(unit)
     tuning = _Finetuning(config, engine_factory(config.devices))
-    is_chief = tuning.engines(StepOptions()).is_chief
+    engine = tuning.engines(StepOptions())
+    is_chief = engine.is_chief
+    hosts.check_command(engine, config)
     with _locked(config, parts) if is_chief else contextlib.nullcontext():
+        shared.check_folder(engine, workdir.path)
         if is_chief:
             with locks.run_files(workdir.path):
                 workdir.open(_SETTINGS, command=config.command, versions=installed_versions())

@@ -63,6 +63,7 @@ class Point:
         pause: folder with the pipes `ready` and `go`; instead of dying the process says "ready"
             and waits. None to die.
         full: instead of dying, the disk has no more room for the file.
+        signal: that the process sends itself.
     """
 
     site: str
@@ -71,6 +72,7 @@ class Point:
     amount: float = 0
     pause: str | None = None
     full: bool = False
+    signal: int = signal.SIGKILL
 
     def __str__(self):
         site = self.site.removeprefix("trainers.").removeprefix("file:")
@@ -280,7 +282,8 @@ class _Killing(_Around):
 
 def _end(point: Point) -> None:
     if point.pause is None:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), point.signal)
+        return
     for name, how, act in (
         ("ready", os.O_WRONLY, lambda pipe: os.write(pipe, b".")),
         ("go", os.O_RDONLY, lambda pipe: os.read(pipe, 1)),

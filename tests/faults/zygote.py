@@ -1,7 +1,7 @@
 """A process that has imported everything and used nothing: each job is a fork of it.
 
-Importing TensorFlow takes longer than training at this size. Forking is safe as long as nothing of
-TensorFlow ran. Jobs come as JSON lines on the standard input, answers go to the standard output.
+Importing a backend takes longer than training at this size. Forking is safe as long as nothing of
+it ran. Jobs come as JSON lines on the standard input, answers go to the standard output.
 """
 
 import dataclasses
@@ -33,20 +33,22 @@ class Zygote:
 
     Args:
         eager: their steps run one operation after the other: tracing takes longer than training.
+        backend: of Keras.
 
     Example:
         with Zygote() as zygote:
             ended = zygote.run(folder, ["--plan=baseline", …], Point("trainers.training.loop:…", 3))
     """
 
-    def __init__(self, eager: bool = False):
+    def __init__(self, eager: bool = False, backend: str = "tensorflow"):
         self._arguments = ["eager"] if eager else []
+        self._backend = backend
 
     def __enter__(self) -> "Zygote":
         environment = dict(
             os.environ,
             PYTHONPATH=str(ROOT),
-            KERAS_BACKEND="tensorflow",
+            KERAS_BACKEND=self._backend,
             TF_CPP_MIN_LOG_LEVEL="3",
             # Small models gain nothing from more threads, and sums come out the same.
             TF_NUM_INTRAOP_THREADS="1",
@@ -64,13 +66,14 @@ class Zygote:
         self._process.wait(timeout=60)
         self._process.stdout.close()
 
-    def start(self, folder, flags, point=None, record=None) -> int:
+    def start(self, folder, flags, point=None, record=None, environment=None) -> int:
         """Starts a run in a folder and returns its process number; `end` has to follow."""
         job = {
             "folder": str(folder),
             "flags": list(flags),
             "point": dataclasses.asdict(point) if point else None,
             "record": str(record) if record else None,
+            "environment": environment or {},
         }
         return self._ask(job)["pid"]
 
@@ -116,9 +119,13 @@ def _import() -> None:
     import pytest
 
     import trainers.engines.devices
-    import trainers.engines.strategies
-    import trainers.engines.tensorflow
-    import trainers.pretraining.stage  # noqa: F401
+    import trainers.pretraining.stage
+
+    if os.environ["KERAS_BACKEND"] == "jax":
+        import trainers.engines.jax
+    else:
+        import trainers.engines.strategies
+        import trainers.engines.tensorflow  # noqa: F401
     import trainers.reports
     from tests.trainers import nano
 
@@ -135,6 +142,7 @@ def _child(job: dict, log: pathlib.Path) -> None:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.chdir(job["folder"])
+        os.environ |= job["environment"]
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.argv = ["pretrain", *job["flags"]]
         if job["record"]:

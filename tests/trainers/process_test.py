@@ -1,4 +1,4 @@
-"""A mapped file that is cut ends the process with a line: no exception could be raised."""
+"""What no exception can be raised for ends the process with a line: a cut file, an abort."""
 
 import os
 import platform
@@ -43,3 +43,26 @@ def test_the_file_is_named_with_exit_code_2(tmp_path, read):
         f"{path}, which was cut, or whose disk cannot be read. "
         "Restore it and give the same command again.\n"
     )
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_an_abort_ends_the_process_with_the_line_and_exit_code_75(in_thread):
+    call = "abort()"
+    if in_thread:
+        call = "threading.Thread(target=abort).start(); threading.Event().wait()"
+    script = f"""
+        import ctypes, threading
+        from trainers.process import end_at_abort
+        end_at_abort("an earlier line")
+        end_at_abort("stopped: the others are gone")
+        abort = ctypes.CDLL(None).abort
+        {call}
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (75, "\nstopped: the others are gone\n")

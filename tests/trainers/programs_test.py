@@ -15,6 +15,7 @@ from absl import flags
 from trainers import programs
 from trainers.errors import UserError
 from trainers.programs import option, options
+from trainers.storage import Kind
 
 PROGRAMS = (
     *("trainers.prepare", "trainers.pretrain", "trainers.fuse", "trainers.report"),
@@ -241,6 +242,29 @@ def test_every_program_lists_its_flags(name):
     listed = {name.replace("[no]", "").removesuffix("[=VALUE]") for name in listed}
     assert {f"--{flag}" for flag in values} <= listed
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_values_of_all_flags_but_folders():
+    @dataclasses.dataclass(frozen=True)
+    class Inner:
+        size: int = programs.option(3)
+
+    @dataclasses.dataclass(frozen=True)
+    class Stage:
+        steps: int = programs.option(1)
+        seed: int = programs.option(0)
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        workdir: str = programs.option("", place=Kind.RUN)
+        names: tuple[str, ...] = programs.option(())
+        inner: Inner = programs.options(Inner)
+        of_stages: dict = programs.options(Stage, parse=lambda name, text: text)
+        computed: int = 0
+
+    config = Config("w", ("a", "b"), Inner(4), {"steps": {"S": 2}})
+    expected = {"names": ("a", "b"), "size": 4, "steps": {"S": 2}, "seed": None}
+    assert programs.flag_values(config) == expected
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="Only glibc is told.")

@@ -18,5 +18,6 @@ from trainers.checkpoints.reading import Checkpoint as Checkpoint
 from trainers.checkpoints.reading import latest as latest
 from trainers.checkpoints.reading import load as load
 from trainers.checkpoints.reading import steps as steps
+from trainers.checkpoints.writer import Part as Part
 from trainers.checkpoints.writer import Writer as Writer
 from trainers.checkpoints.writer import save as save

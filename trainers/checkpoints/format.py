@@ -6,6 +6,10 @@
       manifest.json          step, score, configuration, versions, SHA-256 and size of both files
       COMMITTED              SHA-256 of manifest.json; written last
 
+Where several hosts each wrote their part of the arrays, every host i of n has two files of its own
+in place of the first two, model-0000i-of-0000n.safetensors and training-…: names in them say where
+a part begins (`trainers.checkpoints.parts`). No value is in two files.
+
 The folder is written as `.partial_…` and renamed, so that `step_…` is there whole or not at all,
 and `step_….replaced_…` only for the moment in which another one takes its place.
 """
@@ -38,6 +42,8 @@ PARTIAL = ".partial_"
 REPLACED = ".replaced_"
 
 _FORMAT = 1
+# More hosts than anybody has, and fewer than would take long to count.
+_MAX_HOSTS = 10_000
 _STEP_FOLDER = re.compile(rf"step_([0-9]{{8,18}})(?:{re.escape(REPLACED)}[0-9a-f]+)?")
 # Forty thousand evaluations.
 MAX_MANIFEST = 16_000_000
@@ -53,8 +59,25 @@ class Manifest:
 
     step: int  # steps that had been taken
     config: dict  # configuration that `save` was given
-    files: Mapping[str, Digest]  # file name → hash and size of the file
+    # File name → hash and size of the file, in the order of `file_names` for each host.
+    files: Mapping[str, Digest]
     score: float | None = None  # of the validation, lower is better; None if not measured
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the file of weights, or of the hashes where there are several."""
+        digests = [digest.sha256 for digest in list(self.files.values())[::2]]
+        if len(digests) == 1:
+            return digests[0]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def file_names(host: int = 0, num_hosts: int = 1) -> tuple[str, str]:
+    """Names of the files of weights and of training state that a host writes, of so many."""
+    if num_hosts == 1:
+        return MODEL_FILE, TRAINING_FILE
+    part = f"-{host + 1:05d}-of-{num_hosts:05d}."
+    return MODEL_FILE.replace(".", part), TRAINING_FILE.replace(".", part)
 
 
 def step_folder(step: int) -> str:
@@ -115,7 +138,12 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
 def _parse(content: bytes) -> Manifest:
     # A curve may hold NaN.
     fields = parse_json(content, constant=float)
-    files = {name: Digest(**fields["files"][name]) for name in (MODEL_FILE, TRAINING_FILE)}
+    # No path is taken from the file: the number of names says which they have to be.
+    num_hosts = len(fields["files"]) // 2
+    if not 1 <= num_hosts <= _MAX_HOSTS:
+        raise ValueError("another number of files")
+    names = [name for host in range(num_hosts) for name in file_names(host, num_hosts)]
+    files = {name: Digest(**fields["files"][name]) for name in names}
     manifest = Manifest(fields["step"], fields["config"], files, fields.get("score"))
     if not (
         fields["format"] == _FORMAT

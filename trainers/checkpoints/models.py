@@ -22,6 +22,7 @@ from keras_fusion.layers.values import array_of
 from keras_fusion.optimizers.growth import grow_state
 from trainers import checkpoints
 from trainers.checkpoints import CHECKPOINT_FOLDER
+from trainers.engines.base import Engine
 from trainers.engines.state import state_variables
 from trainers.errors import UserError
 
@@ -32,8 +33,12 @@ ITERATIONS = OPTIMIZER_PREFIX + "iteration"
 _ADAM_SLOTS = {"m": "momentum", "v": "velocity"}
 
 
-def find_checkpoint(path: str | os.PathLike) -> checkpoints.Checkpoint:
+def find_checkpoint(path: str | os.PathLike, hosts: Engine | None = None) -> checkpoints.Checkpoint:
     """Opens the newest good checkpoint of a folder of a stage, of checkpoints, or of one of them.
+
+    Args:
+        path: the folder.
+        hosts: as for `trainers.checkpoints.latest`.
 
     Raises:
         UserError: there is no such folder, no checkpoint in it, or no good one.
@@ -45,7 +50,7 @@ def find_checkpoint(path: str | os.PathLike) -> checkpoints.Checkpoint:
     if (path / checkpoints.MARKER_FILE).exists() or (path / checkpoints.MANIFEST_FILE).exists():
         return checkpoints.load(path)
     inside = path / CHECKPOINT_FOLDER
-    checkpoint = checkpoints.latest(inside if inside.is_dir() else path)
+    checkpoint = checkpoints.latest(inside if inside.is_dir() else path, hosts=hosts)
     if checkpoint is None:
         raise UserError(
             f"a checkpoint in the folder or in its {CHECKPOINT_FOLDER}/",

@@ -12,11 +12,11 @@ import dataclasses
 import os
 import pathlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from trainers.checkpoints import tensors
+from trainers.checkpoints import parts, tensors
 from trainers.checkpoints.format import (
     MARKER_FILE,
     MODEL_PREFIX,
@@ -26,6 +26,7 @@ from trainers.checkpoints.format import (
     read_manifest,
     step_folders,
 )
+from trainers.engines.base import Engine
 from trainers.engines.state import check_state
 from trainers.errors import UserError
 
@@ -54,8 +55,13 @@ class Checkpoint:
         return {name: value.shape for name, value in self.state().items()}
 
 
-def load(path: str | os.PathLike) -> Checkpoint:
+def load(path: str | os.PathLike, share: tuple[int, int] = (0, 1)) -> Checkpoint:
     """Opens one checkpoint after checking every hash; a `UserError` names what is damaged.
+
+    Args:
+        path: its folder.
+        share: (i, n) on host i of n that open it together: each checks every nth hash, and of the
+            other files the sizes, so that no host reads what it does not need.
 
     Example:
         checkpoint = load("W/small_0/checkpoints/step_00003000")
@@ -63,10 +69,23 @@ def load(path: str | os.PathLike) -> Checkpoint:
     """
     path = pathlib.Path(path)
     manifest = read_manifest(path)
-    weights, training = (tensors.read(path / name, d) for name, d in manifest.files.items())
+    host, num_hosts = share
+    files = [
+        tensors.read(path / name, digest, is_hashed=number % num_hosts == host)
+        for number, (name, digest) in enumerate(manifest.files.items())
+    ]
+    weights, training = files if len(files) == 2 else _joined(path, files)
     if any(name.startswith(MODEL_PREFIX) for name in training):
         raise damaged(path, f"weights in {TRAINING_FILE}")
     return Checkpoint(path, manifest.step, manifest.config, weights, training, manifest.score)
+
+
+def _joined(path: pathlib.Path, files: Sequence[Mapping]) -> list[dict[str, np.ndarray]]:
+    """Weights and training state in the files of several hosts."""
+    try:
+        return [parts.joined(files[first::2]) for first in (0, 1)]
+    except ValueError as error:
+        raise damaged(path, str(error)) from None
 
 
 def steps(folder: str | os.PathLike) -> list[int]:
@@ -77,7 +96,9 @@ def steps(folder: str | os.PathLike) -> list[int]:
 
 
 def latest(
-    folder: str | os.PathLike, shapes: Mapping[str, tuple[int, ...]] | None = None
+    folder: str | os.PathLike,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    hosts: Engine | None = None,
 ) -> Checkpoint | None:
     """Opens the newest good checkpoint of a folder.
 
@@ -88,29 +109,36 @@ def latest(
         folder: where the checkpoints of a run lie.
         shapes: name → shape of the state that is to be set, under the names that `save` was given;
             a checkpoint of another model is passed over like a damaged one. None takes any.
+        hosts: an engine, all of whose hosts call this; they share the checking, and take the same
+            checkpoint. None where this process is alone.
 
     Returns:
         None where there is no checkpoint at all. Where there are some and none is good, a
         `UserError` is raised: training must not silently begin anew.
     """
     faults = []
+    share = (hosts.host, hosts.num_hosts) if hosts else (0, 1)
     for _, path in reversed(step_folders(folder)):
+        fault = ""
         try:
-            checkpoint = load(path)
+            checkpoint = load(path, share)
             if shapes is not None:
                 check_state(shapes, checkpoint.shapes(), str(path))
-            return checkpoint
         except UserError as error:
-            if not os.path.lexists(path):
-                # Removed by the run that writes here: a newer one has come meanwhile.
-                return latest(folder, shapes)
-            warnings.warn(f"{error} It is passed over.", CheckpointWarning, stacklevel=2)
-            faults.append((path, error))
+            fault = str(error)
+        fault = next(filter(None, hosts.gather(fault) if hosts else [fault]), "")
+        if not fault:
+            return checkpoint
+        if not os.path.lexists(path):
+            # Removed by the run that writes here: a newer one has come meanwhile.
+            return latest(folder, shapes, hosts)
+        warnings.warn(f"{fault} It is passed over.", CheckpointWarning, stacklevel=2)
+        faults.append((path, fault))
     if faults:
-        path, error = faults[0]
+        path, fault = faults[0]
         raise UserError(
             f"a good checkpoint in {folder}",
-            f"{len(faults)} damaged ones, the newest {path.name} ({str(error).rstrip('.')})",
+            f"{len(faults)} damaged ones, the newest {path.name} ({fault.rstrip('.')})",
             "Restore one, or move the folder away to start anew",
         )
     return None

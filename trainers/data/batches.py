@@ -40,6 +40,7 @@ class PretrainingBatches:
         seed: of the order and of the spans.
         first: number of batches that others took before; step 0 takes the one after them.
         objective: the task; default T5's span corruption.
+        rows: rows of each batch that are made; the others are not read. None for all.
 
     Raises:
         UserError: a damaged folder, too few sentinels for the length, or less text than a batch.
@@ -59,6 +60,7 @@ class PretrainingBatches:
         seed: int = 0,
         first: int = 0,
         objective: Objective = Objective(),  # noqa: B008 - it is frozen
+        rows: slice | None = None,
     ):
         check_choice((TRAIN, VALIDATION), split=split)
         self._folder = folder = pathlib.Path(data_dir)
@@ -66,6 +68,7 @@ class PretrainingBatches:
         facts = self.manifest["vocabulary"]
         self.batch_size = batch_size
         self._objective = objective
+        self._rows = rows or slice(0, batch_size)
         self.raw_length = objective.raw_length(input_length)
         self.input_length, self.target_length = objective.lengths(self.raw_length)
         self.vocabulary_size = facts["padded_size"]
@@ -123,14 +126,15 @@ class PretrainingBatches:
         """Returns the batch of a step, whatever was asked for before."""
         index = self._first + step
         rng = np.random.default_rng([self._seed, index])
-        tokens = self._examples[self._indices[index]]
+        tokens = self._examples[self._indices[index][self._rows]]
         if tokens.max() > self._first_sentinel:
             raise UserError(
                 f"ids up to {self._first_sentinel} in the tokens of {self._folder}",
                 f"{tokens.max()} in batch {index}",
                 "Prepare the text again",
             )
-        inputs, targets = self._objective.pairs(tokens, rng, self._first_sentinel)
+        rows_of = (self._rows, self.batch_size)
+        inputs, targets = self._objective.pairs(tokens, rng, self._first_sentinel, rows_of)
         shifted = np.zeros_like(targets)
         shifted[:, 1:] = targets[:, :-1]
         return {"encoder_token_ids": inputs, "decoder_token_ids": shifted, "targets": targets}

@@ -75,7 +75,11 @@ class Objective:
         return 0 if self.objective == PREFIX_LM else spans.span_counts(length, self._shares)[1]
 
     def pairs(
-        self, tokens: np.ndarray, rng: np.random.Generator, first_sentinel: int
+        self,
+        tokens: np.ndarray,
+        rng: np.random.Generator,
+        first_sentinel: int,
+        rows_of: tuple[slice, int] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns the int32 inputs and targets of a batch.
 
@@ -83,9 +87,10 @@ class Objective:
             tokens: integer array (batch, L).
             rng: the source of randomness; prefix LM takes nothing from it.
             first_sentinel: id of the first sentinel; the next ones are the ids below.
+            rows_of: which rows of a batch of how many the tokens are; None for all of it.
         """
         if self.objective == PREFIX_LM:
             inputs, rest = np.split(tokens.astype(np.int32), [tokens.shape[1] // 2], axis=1)
             eos = np.full((len(tokens), 1), EOS_ID, np.int32)
             return inputs, np.concatenate([rest, eos], axis=1)
-        return spans.corrupt_batch(tokens, rng, first_sentinel, self._shares)
+        return spans.corrupt_batch(tokens, rng, first_sentinel, self._shares, rows_of)

@@ -72,15 +72,18 @@ def raw_length(inputs: int, shares: tuple[float, float] = DEFAULT) -> int:
     return length
 
 
-def random_segmentation(items: int, segments: int, rows: int, rng: np.random.Generator):
+def random_segmentation(
+    items: int, segments: int, rows: int, rng: np.random.Generator, wanted: slice = slice(None)
+):
     """Cuts `items` things into `segments` non-empty runs, each way of doing so equally likely.
 
     Returns an int64 array (rows, segments) of lengths; each row is a cut and adds up to `items`.
+    Of `rows` rows those that are `wanted` are returned, the same as if all were.
     """
     if segments == 1:
-        return np.full((rows, 1), items, np.int64)
+        return np.full((rows, 1), items, np.int64)[wanted]
     # The gaps with the smallest random numbers are cut: a uniform choice without replacement.
-    gaps = rng.random((rows, items - 1))
+    gaps = rng.random((rows, items - 1))[wanted]
     chosen = np.argpartition(gaps, segments - 2, axis=1)[:, : segments - 1]
     return np.diff(np.sort(chosen + 1, axis=1), axis=1, prepend=0, append=items)
 
@@ -90,6 +93,7 @@ def corrupt_batch(
     rng: np.random.Generator,
     first_sentinel: int,
     shares: tuple[float, float] = DEFAULT,
+    rows_of: tuple[slice, int] | None = None,
 ):
     """Corrupts every row of `tokens`.
 
@@ -98,14 +102,16 @@ def corrupt_batch(
         rng: the source of randomness; the same state gives the same spans.
         first_sentinel: id of the first sentinel; the next ones are the ids below.
         shares: share of noise, and mean tokens of a span.
+        rows_of: which rows of a batch of how many the tokens are; None for all of it.
 
     Returns:
         (inputs, targets): int32 arrays (batch, L - n + s + 1) and (batch, n + s + 1).
     """
     batch, length = tokens.shape
     noise, spans = span_counts(length, shares)
-    kept_runs = random_segmentation(length - noise, spans, batch, rng)
-    noise_runs = random_segmentation(noise, spans, batch, rng)
+    wanted, whole = rows_of or (slice(None), batch)
+    kept_runs = random_segmentation(length - noise, spans, whole, rng, wanted)
+    noise_runs = random_segmentation(noise, spans, whole, rng, wanted)
     # Runs alternate and the first one is kept, so that a sentinel never opens the inputs.
     noise_starts = np.cumsum(kept_runs, axis=1)
     noise_starts[:, 1:] += np.cumsum(noise_runs, axis=1)[:, :-1]

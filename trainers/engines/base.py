@@ -98,6 +98,10 @@ class Engine(abc.ABC):
     # holds them, which this process drives itself.
     is_local: bool
     is_chief: bool = True  # whether this process is the one that writes files
+    num_hosts: int = 1  # processes that run the engine together
+    host: int = 0  # number of this one
+    # Whether each host saves what `shards` gives it; if not, the chief saves all.
+    saves_shards: bool = False
 
     def __init__(self, options: StepOptions | None = None):
         self.options = options or StepOptions()
@@ -109,6 +113,17 @@ class Engine(abc.ABC):
     def agree(self, flag: bool) -> bool:
         """Returns whether `flag` is set on any host; every host has to call it, and waits."""
         return flag
+
+    def gather(self, text: str) -> list[str]:
+        """Returns the texts of all hosts, by number; every host has to call it, and waits."""
+        return [text]
+
+    def rows(self, batch_size: int) -> slice:
+        """Returns the rows of a batch that this host needs.
+
+        From now on `train` and `evaluate` take batches of these rows alone.
+        """
+        return slice(0, batch_size)
 
     @abc.abstractmethod
     def scope(self) -> contextlib.AbstractContextManager:
@@ -140,7 +155,7 @@ class Engine(abc.ABC):
 
         Args:
             batches: iterator of dicts of int arrays (global batch, length), with "targets"; on
-                several hosts the same on each.
+                several hosts the same on each, or the `rows` that it was told of.
             num_steps: how many; more than in any call before means a new compilation.
         """
         self._length = max(self._length, num_steps)
@@ -165,6 +180,14 @@ class Engine(abc.ABC):
         Of several hosts each has to call it, and gets all of it.
         """
         return {name: self.read(name) for name in self.variables}
+
+    def shards(self) -> dict[str, np.ndarray]:
+        """Copies what this host has to save: its own parts, or what `state` returns.
+
+        The names of parts say where they begin (`trainers.engines.state.part_name`), also where the
+        part is all of the array.
+        """
+        return self.state()
 
     def load_state(self, state: Mapping[str, np.ndarray], partial: bool = False) -> None:
         """Sets what `state` returned, on any engine and any number of devices.

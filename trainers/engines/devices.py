@@ -39,6 +39,13 @@ class Devices:
     parallel_stages: bool = option(
         False, "JAX: train stages that do not need each other side by side."
     )
+    coordinator: str | None = option(
+        None,
+        "JAX on several hosts: host:port of the first, the same on all; Cloud TPU, Slurm and Open "
+        "MPI say it themselves.",
+    )
+    num_processes: int | None = option(None, "JAX: how many hosts there are.", at_least=1)
+    process_id: int | None = option(None, "JAX: number of this host, from 0.", at_least=0)
 
     def __post_init__(self):
         check_options(self)
@@ -48,9 +55,28 @@ class Devices:
                 f"tpu={self.tpu!r}, strategy={self.strategy!r}",
                 "Leave out one of them",
             )
+        self._check_hosts()
         # The syntax, before anything is read.
         self.shape()
         self.rules()
+
+    def _check_hosts(self):
+        names = ("coordinator", "num_processes", "process_id")
+        flags = {name: getattr(self, name) for name in names}
+        received = ", ".join(f"{name}={value!r}" for name, value in flags.items())
+        if None in flags.values():
+            if any(value is not None for value in flags.values()):
+                missing = ", ".join(f"--{name}" for name, value in flags.items() if value is None)
+                expected = "--coordinator, --num_processes and --process_id together, or none"
+                raise UserError(expected, received, f"Add {missing}")
+            return
+        _, _, port = self.coordinator.rpartition(":")
+        if self.process_id >= self.num_processes or not port.isdecimal():
+            raise UserError(
+                "--coordinator=HOST:PORT, and a --process_id below --num_processes",
+                received,
+                "Give the hosts the numbers 0, 1, …, and all of them the address of number 0",
+            )
 
     def shape(self) -> MeshShape | None:
         """Returns the mesh that was asked for."""
@@ -67,6 +93,9 @@ class Devices:
         if backend not in ("tensorflow", "jax"):
             do = "Set KERAS_BACKEND to one of them"
             raise UserError("Keras on its tensorflow or jax backend for training", received, do)
+        if backend == "tensorflow" and self.coordinator:
+            expected = "the JAX backend for --coordinator"
+            raise UserError(expected, received, "Set KERAS_BACKEND=jax, or TF_CONFIG in its place")
         for name in ("mesh_shape", "layout", "parallel_stages"):
             if backend == "tensorflow" and getattr(self, name):
                 raise UserError(
@@ -96,7 +125,25 @@ def engine_factory(devices: Devices) -> EngineFactory:
     available = jax.devices()[:1] if devices.strategy == "one_device" else jax.devices()
     shape = devices.shape() or MeshShape(((BATCH, len(available)),))
     check_devices(shape, len(available))
-    return MeshEngines(shape, devices.rules(), tuple(available[: shape.size]))
+    used = tuple(available[: shape.size])
+    if jax.process_count() > 1:
+        _check_mesh_of_hosts(devices, shape, {device.process_index for device in used})
+    return MeshEngines(shape, devices.rules(), used)
+
+
+def _check_mesh_of_hosts(devices: Devices, shape: MeshShape, hosts: set[int]) -> None:
+    import jax
+
+    count = jax.process_count()
+    if devices.parallel_stages:
+        expected = "one host for --parallel_stages"
+        raise UserError(expected, f"{count} hosts", "Leave it out: each stage takes all hosts")
+    if len(hosts) < count:
+        raise UserError(
+            f"a mesh that has devices of all {count} hosts",
+            f"mesh_shape={str(shape)!r}, which has {len(hosts)}",
+            f"Take a mesh of all {jax.device_count()} devices, or fewer hosts",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

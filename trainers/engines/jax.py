@@ -18,9 +18,10 @@ from keras_fusion import _keras
 from trainers.engines import sharding
 from trainers.engines.base import Engine, StepOptions, check_backend
 from trainers.engines.jax_steps import State, Steps
-from trainers.engines.jax_variables import initialize, place
+from trainers.engines.jax_variables import Window, initialize, place
 from trainers.engines.losses import Totals
-from trainers.engines.mesh import BATCH, Layout, MeshShape, check_devices
+from trainers.engines.mesh import BATCH, T5_LAYOUT, Layout, MeshShape, check_devices
+from trainers.engines.state import part_name
 
 
 class JaxEngine(Engine):
@@ -51,6 +52,8 @@ class JaxEngine(Engine):
         self._given_layout = _parsed(Layout, layout)
         devices = list(jax.devices() if devices is None else devices)
         check_devices(self.mesh_shape, len(devices))
+        # Of each batch the rows that are given, and how many it has; None for all.
+        self._rows: tuple[slice, int] | None = None
         self.mesh = jax.make_mesh(
             self.mesh_shape.sizes,
             self.mesh_shape.names,
@@ -70,10 +73,32 @@ class JaxEngine(Engine):
     def is_chief(self) -> bool:
         return jax.process_index() == 0
 
+    @property
+    def num_hosts(self) -> int:
+        return jax.process_count()
+
+    @property
+    def host(self) -> int:
+        return jax.process_index()
+
+    @property
+    def saves_shards(self) -> bool:
+        return self.num_hosts > 1
+
     def agree(self, flag: bool) -> bool:
-        if jax.process_count() == 1:
+        if self.num_hosts == 1:
             return flag
         return bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+    def gather(self, text: str) -> list[str]:
+        if self.num_hosts == 1:
+            return [text]
+        content = np.frombuffer(text.encode(), np.uint8)
+        sizes = multihost_utils.process_allgather(np.array(content.size))
+        padded = np.zeros(sizes.max(), np.uint8)
+        padded[: content.size] = content
+        rows = multihost_utils.process_allgather(padded)
+        return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
     def scope(self) -> contextlib.AbstractContextManager:
         """Context in which model and optimizer are built, without memory for their values."""
@@ -128,11 +153,24 @@ class JaxEngine(Engine):
     def _distribute(self, arrays: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """Puts (steps, rows, length) arrays on the mesh, as `Steps` wants them."""
         batch_sharding = self._batch_sharding()
-        shaped = {
-            name: value.reshape(self._batch_shape(value.shape)).swapaxes(1, 2)
-            for name, value in arrays.items()
-        }
-        return {name: place(value, value.dtype, batch_sharding) for name, value in shaped.items()}
+        placed = {}
+        for name, value in arrays.items():
+            steps, given, *rest = value.shape
+            rows = self._rows or (slice(0, given), given)
+            shape = self._batch_shape((steps, rows[1], *rest))
+            parts = shape[2]
+            local = value.reshape(steps, given // parts, parts, *rest).swapaxes(1, 2)
+            whole = Window(local, (shape[0], parts, shape[1], *rest), 2, rows[0].start // parts)
+            placed[name] = place(whole, value.dtype, batch_sharding)
+        return placed
+
+    def rows(self, batch_size: int) -> slice:
+        sharding.check_batch(batch_size, self.mesh_shape, self._given_layout or T5_LAYOUT)
+        here = self._batch_sharding().addressable_devices_indices_map((1, 1, batch_size))
+        parts = [index[2].indices(batch_size) for index in here.values()]
+        rows = slice(min(part[0] for part in parts), max(part[1] for part in parts))
+        self._rows = (rows, batch_size)
+        return rows
 
     def _batch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """(steps, rows of a microbatch, microbatches, length) from (steps, rows, length)."""
@@ -142,7 +180,8 @@ class JaxEngine(Engine):
         return (steps, rows // parts, parts, *rest)
 
     def _batch_sharding(self) -> NamedSharding:
-        dim = self.layout.restricted(dims=self.mesh_shape.names).dim(BATCH)
+        layout = self._given_layout or T5_LAYOUT
+        dim = layout.restricted(dims=self.mesh_shape.names).dim(BATCH)
         return NamedSharding(self.mesh, PartitionSpec(None, None, dim))
 
     def lower(self, batch_shapes: Mapping[str, tuple[int, ...]], num_steps: int = 1):
@@ -196,6 +235,18 @@ class JaxEngine(Engine):
     def state(self) -> dict[str, np.ndarray]:
         self._values()
         return super().state()
+
+    def shards(self) -> dict[str, np.ndarray]:
+        if not self.saves_shards:
+            return self.state()
+        self._values()
+        return {
+            part_name(name, [part.start or 0 for part in shard.index]): np.array(shard.data)
+            for name, variable in self.variables.items()
+            for shard in _keras.value_of(variable).addressable_shards
+            # Of equal copies on several devices one is saved.
+            if shard.replica_id == 0
+        }
 
     def read(self, name: str) -> np.ndarray:
         value = _keras.value_of(self.variables[name])

@@ -22,7 +22,10 @@ def place(value, dtype, sharding: jax.sharding.Sharding) -> jax.Array:
         sharding: where each slice goes. At most one slice is held besides.
     """
     if isinstance(value, jax.Array):
-        return jax.device_put(value.astype(dtype), sharding)
+        if sharding.is_fully_addressable or not value.is_fully_addressable:
+            return jax.device_put(value.astype(dtype), sharding)
+        # Every host has all of it; JAX would compare them, and then give no shard out.
+        value = np.asarray(value)
     shape = tuple(value.shape)
     holders: dict[tuple, tuple] = {}
     for device, index in sharding.addressable_devices_indices_map(shape).items():
@@ -35,6 +38,26 @@ def place(value, dtype, sharding: jax.sharding.Sharding) -> jax.Array:
         shards += [jax.device_put(part, device, may_alias=False) for device in devices]
         jax.block_until_ready(shards)
     return jax.make_array_from_single_device_arrays(shape, sharding, shards)
+
+
+class Window:
+    """An array of which one run of an axis is at hand, to be sliced as if it were whole.
+
+    Args:
+        array: what is at hand.
+        shape: of the whole.
+        axis: the axis.
+        start: where the run begins on it.
+    """
+
+    def __init__(self, array: np.ndarray, shape: tuple[int, ...], axis: int, start: int):
+        self.shape = shape
+        self._array, self._axis, self._start = array, axis, start
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        first, last, _ = index[self._axis].indices(self.shape[self._axis])
+        inside = slice(first - self._start, last - self._start)
+        return self._array[(*index[: self._axis], inside, *index[self._axis + 1 :])]
 
 
 def initialize(pairs: Iterable[tuple]) -> None:
@@ -64,7 +87,7 @@ def _draw(compiled: dict, variable, sharding) -> jax.Array:
     seed = getattr(initializer, "seed", 0)
     if not isinstance(initializer, keras.initializers.Initializer) or not isinstance(seed, int):
         # A function, as that of a seed generator, or one that draws from a generator's state.
-        return jax.device_put(initializer(shape, dtype=dtype), sharding)
+        return place(initializer(shape, dtype=dtype), dtype, sharding)
 
     def draw(key):
         seeded = copy.copy(initializer)

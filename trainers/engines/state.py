@@ -1,12 +1,14 @@
 """The names under which the state of a run is kept: weights, optimizer slots, seeds."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 
 from keras_fusion import _keras
 from trainers.errors import UserError
+
+_PART = re.compile(r"(.*)\[((?:[0-9]{1,15},)*[0-9]{1,15}|)\]")
 
 
 def state_variables(model, optimizer=None) -> dict[str, keras.Variable]:
@@ -43,6 +45,19 @@ def state_variables(model, optimizer=None) -> dict[str, keras.Variable]:
     if optimizer is not None:
         _name_optimizer(names, optimizer)
     return names
+
+
+def part_name(name: str, starts: Sequence[int]) -> str:
+    """Name of a part of an array, of which it says where it begins: kernel[0,128]."""
+    return f"{name}[{','.join(map(str, starts))}]"
+
+
+def parse_part_name(text: str) -> tuple[str, tuple[int, ...]]:
+    """Returns name and beginnings; a `ValueError` where the text is not of that form."""
+    match = _PART.fullmatch(text)
+    if not match:
+        raise ValueError(f"{text!r:.80} for the name of a part")
+    return match[1], tuple(map(int, match[2].split(","))) if match[2] else ()
 
 
 def _put(names: dict, name: str, variable) -> None:

@@ -54,7 +54,7 @@ class TensorFlowEngine(Engine):
         self._replicas = self.strategy.num_replicas_in_sync
         # Each worker is a process; a TPU's hosts all do what one process says.
         self._of_workers = isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy)
-        self._any_worker = tf.function(self._sum_over_replicas)
+        self._sum = tf.function(self._sum_over_replicas)
 
     @property
     def num_devices(self) -> int:
@@ -68,15 +68,44 @@ class TensorFlowEngine(Engine):
     def is_chief(self) -> bool:
         if not self._of_workers:
             return True
+        return self.host == 0
+
+    @property
+    def num_hosts(self) -> int:
+        if not self._of_workers:
+            return 1
+        cluster = self.strategy.cluster_resolver.cluster_spec()
+        return sum(map(cluster.num_tasks, cluster.jobs))
+
+    @property
+    def host(self) -> int:
+        if not self._of_workers:
+            return 0
         # The worker named chief, else the first one.
         resolver = self.strategy.cluster_resolver
         chiefs = "chief" in resolver.cluster_spec().jobs
-        return not resolver.task_id and (resolver.task_type == "chief" or not chiefs)
+        return resolver.task_id + (chiefs and resolver.task_type != "chief")
 
     def agree(self, flag: bool) -> bool:
         if not self._of_workers:
             return flag
-        return bool(self._any_worker(tf.constant(float(flag))) > 0)
+        return bool(self._sum(tf.constant(float(flag))) > 0)
+
+    def gather(self, text: str) -> list[str]:
+        if not self._of_workers:
+            return [text]
+        content = np.frombuffer(text.encode(), np.uint8)
+        sizes = self._rows_of_hosts(np.array([content.size]))[:, 0]
+        rows = self._rows_of_hosts(np.pad(content, (0, sizes.max() - content.size)))
+        return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
+
+    def _rows_of_hosts(self, row: np.ndarray) -> np.ndarray:
+        """The rows of small integers that all hosts have, one of each, all of one length."""
+        rows = np.zeros((self.num_hosts, row.size), np.float32)
+        rows[self.host] = row
+        # Every replica of a host adds its row.
+        replicas = self._replicas // self.num_hosts
+        return (self._sum(tf.constant(rows)).numpy() / replicas).astype(row.dtype)
 
     def _sum_over_replicas(self, value):
         values = self.strategy.run(tf.identity, (value,))

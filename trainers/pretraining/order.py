@@ -65,7 +65,7 @@ def train_side_by_side(
                 stage.result()
 
 
-def tune(run: Run, is_chief: bool) -> tuple[Run, list[Stage]]:
+def tune(run: Run) -> tuple[Run, list[Stage]]:
     """Trains the sweep, if it was asked for, arm by arm.
 
     Returns:
@@ -89,7 +89,7 @@ def tune(run: Run, is_chief: bool) -> tuple[Run, list[Stage]]:
                     "Train the stages of the sweep first, or leave out the plan",
                 )
             break
-        if is_chief:
+        if run.is_chief:
             sweep.write(run.workdir, winners)
         tuned = dataclasses.replace(run.config, tuned=tuning.settings_of(winners))
         run = dataclasses.replace(run, config=tuned)
@@ -111,7 +111,7 @@ def train(wanted: Sequence[Stage], run: Run) -> None:
 
 def _train(stage: Stage, run: Run):
     if not planned.is_promoted(stage, run.workdir):
-        print(f"{stage.name} is left out: others did better.", flush=True)
+        _print(run, f"{stage.name} is left out: others did better.")
         run.outlook.end(stage.name)
         return
     finished = run.workdir.record(stage.name) is not None
@@ -122,9 +122,14 @@ def _train(stage: Stage, run: Run):
     left = run.outlook.seconds()
     rest = f" About {duration(left)} left in all." if left else ""
     state = "was finished" if finished else f"took {time.monotonic() - began:.0f} s"
-    print(
+    _print(
+        run,
         f"{stage.name} {state}: {record['steps']:,} steps, accuracy {record['accuracy']:.2f} %, "
         f"loss {record['loss_per_token']:.4f} per token, {record['flops']:.3g} FLOPs."
         f"{rest}",
-        flush=True,
     )
+
+
+def _print(run: Run, line: str):
+    if run.is_chief:
+        print(line, flush=True)

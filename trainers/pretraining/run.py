@@ -9,7 +9,8 @@ import keras_fusion as kf
 from trainers.data import manifest
 from trainers.data.config import DataConfig
 from trainers.data.preparation import prepare, tell_other_text
-from trainers.engines.base import StepOptions
+from trainers.engines import hosts
+from trainers.engines.base import Engine, StepOptions
 from trainers.engines.devices import EngineFactory, MeshEngines, engine_factory
 from trainers.errors import UserError
 from trainers.files import read_json
@@ -18,7 +19,7 @@ from trainers.plans.widths import check_widths
 from trainers.pretraining import order, outlook, theory_monitor
 from trainers.pretraining.config import PretrainConfig
 from trainers.pretraining.stage import Run, identity, model_config
-from trainers.runs import locks, planned, sources, sweep
+from trainers.runs import locks, planned, shared, sources, sweep
 from trainers.runs.state import RunState
 from trainers.runs.workdir import DATA_FOLDER, RUN_FILE, Workdir
 from trainers.training.columns import aligned
@@ -44,29 +45,32 @@ def train(config: PretrainConfig) -> bool:
     engine = engines(StepOptions())
     if config.theory_every:
         theory_monitor.check_engine(engine)
-    is_chief = engine.is_chief
+    hosts.check_command(engine, config)
     # No other process trains these at the same time.
     names = [stage.name for stage in config.wanted if workdir.record(stage.name) is None]
-    with locks.stages(workdir.path, names) if is_chief else contextlib.nullcontext():
-        _train(config, workdir, engines, is_chief)
-    return is_chief
+    with locks.stages(workdir.path, names) if engine.is_chief else contextlib.nullcontext():
+        shared.check_folder(engine, workdir.path)
+        _train(config, workdir, engines, engine)
+    return engine.is_chief
 
 
 def _train(
-    config: PretrainConfig, workdir: RunState, engines: EngineFactory, is_chief: bool
+    config: PretrainConfig, workdir: RunState, engines: EngineFactory, engine: Engine
 ) -> None:
     data_dir = _data(config)
-    run = _run(config, workdir, data_dir, engines)
+    do = "Give all hosts the same --data_dir"
+    hosts.check_same(engine, fingerprints(data_dir), "the same tokens on all hosts", do)
+    run = _run(config, workdir, data_dir, engines, engine.is_chief)
     if isinstance(engines, MeshEngines):
         letters = dict.fromkeys(stage.size for stage in config.wanted)
         engines.check(map(run.model_config, letters), config.batch_size)
     for stage in config.wanted:
         workdir.check_stage(stage.name, identity(stage, config.settings[stage.name], run))
-    if is_chief:
+    if run.is_chief:
         _open(config, workdir, data_dir)
         _print_plan(config, run)
-    run, rest = order.tune(run, is_chief)
-    if is_chief:
+    run, rest = order.tune(run)
+    if run.is_chief:
         _open(run.config, workdir, data_dir)
     order.train(rest, run)
 
@@ -164,10 +168,14 @@ def _corpus(data_dir: pathlib.Path) -> dict[str, str | float]:
 
 
 def _run(
-    config: PretrainConfig, workdir: RunState, data_dir: pathlib.Path, engines: EngineFactory
+    config: PretrainConfig,
+    workdir: RunState,
+    data_dir: pathlib.Path,
+    engines: EngineFactory,
+    is_chief: bool,
 ) -> Run:
     vocabulary_size = manifest.read(data_dir)["vocabulary"]["padded_size"]
-    run = Run(config, workdir, data_dir, vocabulary_size, engines)
+    run = Run(config, workdir, data_dir, vocabulary_size, engines, is_chief)
     lengths = config.task.lengths(config.task.raw_length(config.input_length))
     works = outlook.works(
         config.wanted, config.settings, run.stage_config, workdir, config.batch_size, lengths

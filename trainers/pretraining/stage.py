@@ -54,6 +54,7 @@ class Run:
     data_dir: pathlib.Path  # of the prepared tokens
     vocabulary_size: int  # rows of the embedding
     make_engine: EngineFactory
+    is_chief: bool = True  # whether this process is the one that writes and prints
     outlook: Outlook | None = None  # of all stages of the command
 
     def model_config(self, letter: str, dropout: float = 0.0) -> "kf.models.T5Config":
@@ -70,12 +71,13 @@ class Run:
         fields = model_fields(stage, stages, configs, *between)
         return kf.models.T5Config.from_dict(fields)
 
-    def batches(self, split: str, seed: int, first: int = 0) -> PretrainingBatches:
-        """The batches of a split, from the one with index `first`."""
+    def batches(
+        self, split: str, seed: int, first: int = 0, rows: slice | None = None
+    ) -> PretrainingBatches:
+        """The batches of a split, from the one with index `first`; of each these rows, or all."""
         lengths = (self.config.batch_size, self.config.input_length)
-        return PretrainingBatches(
-            self.data_dir, split, *lengths, seed=seed, first=first, objective=self.config.task
-        )
+        how = {"seed": seed, "first": first, "objective": self.config.task, "rows": rows}
+        return PretrainingBatches(self.data_dir, split, *lengths, **how)
 
 
 def model_config(
@@ -120,9 +122,10 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
     engine = run.make_engine(StepOptions(settings.clip_norm, run.config.devices.microbatches))
     start = starts.start_of(stage, settings, run.workdir)
     with engine.scope():
-        model, source_steps = make_model(stage, settings, run)
+        model, source_steps = make_model(stage, settings, run, engine)
         optimizer = optimizers.OPTIMIZERS[settings.optimizer](starts.learning_rate(settings, start))
-    batches = run.batches("train", settings.seed, start.first_batch)
+    rows = engine.rows(run.config.batch_size)
+    batches = run.batches("train", settings.seed, start.first_batch, rows)
     flops = step_flops(model, run.config.batch_size, batches.input_length, batches.target_length)
     facts = records.describe(stage, settings, model, flops)
     facts |= {"source_steps": source_steps, **start.to_dict()}
@@ -135,7 +138,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         model=model,
         optimizer=optimizer,
         batches=batches,
-        validation=run.batches("validation", VALIDATION_SEED),
+        validation=run.batches("validation", VALIDATION_SEED, rows=rows),
         costs=StepCosts(batches.tokens_per_batch, flops.total),
         settings={
             "model": model.config.to_dict(),
@@ -147,7 +150,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
     )
     folder = run.workdir.stage_dir(stage.name)
     watch = Watch(
-        monitors=_monitors(model),
+        monitors=_monitors(model, engine),
         measurements=_measurements(stage, settings, run, optimizer),
         progress=run.config.progress,
         hparams=_hparams(stage, settings, run.config),
@@ -164,14 +167,14 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
 
 
 def make_model(
-    stage: Stage, settings: StageSettings, run: Run
+    stage: Stage, settings: StageSettings, run: Run, hosts: Engine | None = None
 ) -> tuple["kf.models.T5", dict[str, int]]:
     """Builds a stage's model: from random weights, or from its sources' checkpoints.
 
     No source's model is built: a fused weight is computed from the files when it is made, and on
     engines that place weights on a mesh, no more of it than each device holds.
     A stage that has checkpoints, or continues its source, is only built: the loop sets its
-    weights.
+    weights. `hosts` is as for `trainers.checkpoints.latest`.
 
     Returns:
         The model, and for each source the step of the checkpoint that it comes from.
@@ -185,7 +188,8 @@ def make_model(
     if not stage.sources:
         return kf.models.T5(run.stage_config(stage, settings.dropout), **built), {}
     sources = {
-        name: find_checkpoint(checkpoint_folder(stage, name, run.workdir)) for name in stage.sources
+        name: find_checkpoint(checkpoint_folder(stage, name, run.workdir), hosts)
+        for name in stage.sources
     }
     steps = {name: checkpoint.step for name, checkpoint in sources.items()}
     if stage.is_continued:
@@ -209,8 +213,10 @@ def _how_fused(settings: StageSettings) -> dict:
     return how | {"grow": settings.growing}
 
 
-def _monitors(model) -> dict[str, Callable]:
+def _monitors(model, engine: Engine) -> dict[str, Callable]:
     """Measures of a fused model that evaluations log: how much its copies differ."""
+    if engine.saves_shards:
+        return {}  # No host has all of a weight.
     blocks = model.config.blocks or {}
     alike = blocks and all(len(set(widths)) == 1 for widths in blocks.values())
     return {"symmetry": kf.symmetry} if alike else {}

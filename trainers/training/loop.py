@@ -6,7 +6,8 @@ checkpoint as if it had not.
 
 On several hosts each runs this loop and takes the same decisions: all numbers that it sees are
 global, and what only one host knows (a signal) they agree on after each call of the engine. Every
-host reads checkpoints; one, the chief, writes files.
+host reads checkpoints, and writes its part of them where the engine says so; one, the chief, writes
+everything else.
 """
 
 import contextlib
@@ -15,12 +16,14 @@ import math
 import os
 import pathlib
 import time
+import uuid
 from collections.abc import Iterator
 
 import numpy as np
 
 from trainers import checkpoints, stopping
 from trainers.checkpoints import CHECKPOINT_FOLDER, Writer
+from trainers.engines import hosts
 from trainers.engines.base import Batch, StepSums
 from trainers.engines.state import state_variables
 from trainers.errors import NotFinite, UserError
@@ -74,7 +77,7 @@ class _Loop(contextlib.AbstractContextManager):
         self.saves = self.folder / CHECKPOINT_FOLDER
         # Pure functions of their index: made once, used in every evaluation.
         self.validation = [job.validation.batch(index) for index in range(config.eval_batches)]
-        self.writer = Writer(self.saves, config.keep) if self.engine.is_chief else None
+        self.writer = self.make_writer()
         self.at = Progress()
         self.profiler = Profiler(watch.profile, self.engine, self.folder / TENSORBOARD_FOLDER)
         self.saved, self.saved_at = -1, time.perf_counter()
@@ -93,11 +96,32 @@ class _Loop(contextlib.AbstractContextManager):
             if self.writer:
                 self.writer.__exit__(*error)
 
+    def make_writer(self) -> Writer | None:
+        """The writer of what this host saves; None where that is nothing."""
+        if self.engine.saves_shards:
+            part = checkpoints.Part(self.engine.host, self.engine.num_hosts)
+            return Writer(self.saves, self.config.keep, part)
+        return Writer(self.saves, self.config.keep) if self.engine.is_chief else None
+
+    def meet(self) -> None:
+        """Has all hosts see the same checkpoints, and know this start by one text."""
+        newest = max(checkpoints.steps(self.saves), default=None)
+        hosts.check_same(
+            self.engine,
+            {f"newest step of {self.folder.name}": newest},
+            "all hosts to see the same checkpoints",
+            "Give all hosts one --workdir, on a file system that they share",
+        )
+        if self.engine.saves_shards:
+            token = self.engine.gather(uuid.uuid4().hex[:12])[0]
+            self.writer.part = dataclasses.replace(self.writer.part, token=token)
+
     def restore(self) -> None:
         """Loads the newest good checkpoint, if there is one, and cuts the logs back to it."""
         variables = state_variables(self.job.model, self.job.optimizer)
         shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
-        checkpoint = checkpoints.latest(self.saves, shapes)
+        self.meet()
+        checkpoint = checkpoints.latest(self.saves, shapes, self.engine)
         if checkpoint is not None:
             if checkpoint.step > self.config.steps:
                 raise UserError(
@@ -112,7 +136,7 @@ class _Loop(contextlib.AbstractContextManager):
             self.engine.load_state(self.job.initial, self.job.initial_is_partial)
         # Nobody writes or removes before all hosts have read.
         self.engine.agree(False)
-        if self.writer and checkpoint is not None:
+        if self.engine.is_chief and checkpoint is not None:
             self.writer.tidy(checkpoint.step)
         if self.log:
             self.log.close()
@@ -163,6 +187,8 @@ class _Loop(contextlib.AbstractContextManager):
                 self.save()
             if self.writer:
                 self.writer.wait()
+            # A host that ended would end those that are still writing.
+            self.engine.agree(False)
             raise stop.stopped_at(self.at.step)
 
     def advance(self) -> None:
@@ -250,7 +276,7 @@ class _Loop(contextlib.AbstractContextManager):
         """Hands a checkpoint of this step to the writer, which removes those that are too old."""
         if self.writer:
             self.writer.wait()  # or the host would hold two copies
-        state = self.engine.state()
+        state = self.engine.shards()
         # The last update may have made weights infinite, which no loss has shown yet.
         if self.engine.agree(not all(_is_finite(value) for value in state.values())):
             raise self.not_finite("weights that are not finite", self.at.step - 1, trained)

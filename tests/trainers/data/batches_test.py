@@ -72,6 +72,20 @@ def test_the_order_of_asking_does_not_matter(batches):
     assert all(same(forward[step], results[step]) for step in range(6))
 
 
+@pytest.mark.parametrize("task", [Objective(), Objective("prefix_lm")], ids=lambda t: t.objective)
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_some_rows_are_those_of_the_whole_batch(prepared_dir, task, split):
+    whole, first, last = (
+        PretrainingBatches(prepared_dir, split, 6, 64, seed=3, objective=task, rows=rows)
+        for rows in (None, slice(0, 2), slice(2, 6))
+    )
+    assert whole.tokens_per_batch == last.tokens_per_batch
+    for step in (0, 11):
+        parts = first.batch(step), last.batch(step)
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in NAMES}
+        assert same(joined, whole.batch(step))
+
+
 def test_seeds_and_steps_differ(batches, prepared_dir):
     reseeded = PretrainingBatches(prepared_dir, "train", 4, 64, seed=4)
     assert not same(batches.batch(0), reseeded.batch(0))

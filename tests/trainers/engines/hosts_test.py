@@ -1,0 +1,139 @@
+"""Hosts that differ are refused, each difference named; how a process finds the others."""
+
+import dataclasses
+
+import keras
+import pytest
+
+from tests.trainers import nano
+from tests.trainers.engines.hosts_support import on_hosts
+from trainers import pretrain
+from trainers.engines import hosts
+from trainers.engines.devices import Devices
+from trainers.errors import UserError
+
+
+def config_of(*flags):
+    return nano.config_of(pretrain, "--plan=baseline", "--workdir=w", *flags)
+
+
+def messages(ended):
+    assert all(isinstance(error, UserError) for error in ended), ended
+    return {str(error) for error in ended}
+
+
+def test_hosts_with_the_same_command_agree():
+    places = [("--process_id=0", "--noprogress"), ("--process_id=1", "--workdir=elsewhere")]
+    several = ("--coordinator=host0:2222", "--num_processes=2", "--steps=S:3,M:4")
+    configs = [config_of(*several, *place) for place in places]
+    assert on_hosts(lambda host: hosts.check_command(host, configs[host.host])) == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("flag", "received"),
+    [
+        ("--batch_size=8", "--batch_size=32 on host 0, 8 on host 1"),
+        ("--steps=S:3", '--steps=null on host 0, {"S": 3} on host 1'),
+        ("--mesh_shape=batch:2", '--mesh_shape=null on host 0, "batch:2" on host 1'),
+    ],
+)
+def test_another_flag_is_named_on_every_host(flag, received):
+    configs = [config_of(), config_of(flag)]
+    (message,) = messages(on_hosts(lambda host: hosts.check_command(host, configs[host.host])))
+    expected = (
+        "Expected the same flags on all hosts. Received: {}. Give all hosts the same command."
+    )
+    assert message == expected.format(received)
+
+
+def test_other_code_is_refused(monkeypatch):
+    versions = iter(("aaaa", "bbbb"))
+    monkeypatch.setattr(hosts, "code_version", lambda: next(versions))
+    config = config_of()
+    (message,) = messages(on_hosts(lambda host: hosts.check_command(host, config)))
+    assert "code=" in message and '"aaaa" on host' in message and '"bbbb" on host' in message
+    assert "use the same sources" in message
+
+
+def test_every_difference_of_three_hosts_is_named():
+    steps = [{"newest step of small_0": step} for step in (4, 2, None)]
+    ended = on_hosts(lambda host: hosts.check_same(host, steps[host.host], "one", "Do"), 3)
+    (message,) = messages(ended)
+    assert message == (
+        "Expected one. Received: newest step of small_0=4 on host 0, 2 on host 1; "
+        "newest step of small_0=4 on host 0, null on host 2. Do."
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "do"),
+    [
+        ({"coordinator": "host0:2222"}, "Add --num_processes, --process_id"),
+        ({"num_processes": 2, "process_id": 0}, "Add --coordinator"),
+        ({"coordinator": "host0", "num_processes": 2, "process_id": 0}, "--coordinator=HOST:PORT"),
+        ({"coordinator": "h:1", "num_processes": 2, "process_id": 2}, "below --num_processes"),
+        ({"coordinator": "h:1", "num_processes": 0, "process_id": 0}, "num_processes=0"),
+    ],
+)
+def test_flags_that_name_no_place_are_refused(flags, do):
+    with pytest.raises(UserError, match=do):
+        Devices(**flags)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="what TensorFlow cannot do")
+def test_tensorflow_has_another_way_to_name_hosts():
+    devices = Devices(coordinator="h:1", num_processes=2, process_id=0)
+    with pytest.raises(UserError, match="Set KERAS_BACKEND=jax, or TF_CONFIG"):
+        devices.check_backend()
+
+
+SLURM = {
+    "SLURM_JOB_ID": "12",
+    "SLURM_STEP_NODELIST": "node[001-002]",
+    "SLURM_PROCID": "1",
+    "SLURM_LOCALID": "0",
+}
+OPEN_MPI = {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1:34911"}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX finds the hosts")
+@pytest.mark.parametrize(
+    ("environment", "joins"),
+    [
+        ({}, False),
+        (SLURM | {"SLURM_NTASKS": "1"}, False),
+        (SLURM | {"SLURM_NTASKS": "2"}, True),
+        # The script of a job, before srun has started its tasks.
+        ({"SLURM_JOB_ID": "12", "SLURM_NTASKS": "2"}, False),
+        (OPEN_MPI | {"OMPI_COMM_WORLD_SIZE": "1"}, False),
+        (OPEN_MPI | {"OMPI_COMM_WORLD_SIZE": "4"}, True),
+    ],
+)
+def test_a_scheduler_that_started_several_processes_is_asked(monkeypatch, environment, joins):
+    import jax
+
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *place, **how: calls.append(place))
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: calls.append("left"))
+    monkeypatch.setattr(hosts.process, "end_at_abort", lambda line: None)
+    monkeypatch.setattr(jax.config, "update", lambda name, value: None)
+    for name in (*SLURM, *OPEN_MPI, "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with hosts.joined(Devices()):
+        pass
+    assert calls == ([(None, None, None), "left"] if joins else [])
+
+
+def test_what_ends_a_run_on_one_host_is_raised():
+    with pytest.raises(UserError, match="^wrong$"), hosts.joined(Devices()):
+        raise UserError("wrong")
+
+
+def test_settings_of_hosts_are_no_settings_of_a_run():
+    config = config_of()
+    moved = dataclasses.replace(
+        config, devices=Devices("auto", None, None, None, 1, False, "h:1", 2, 1)
+    )
+    assert moved.identity() == config.identity()

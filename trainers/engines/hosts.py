@@ -1,0 +1,159 @@
+"""Several hosts, a process on each: how they find each other, agree on what they do, and end.
+
+What the hosts of a run have to have in common is compared before anything is written: one host with
+another flag, another version or another folder would wait for the others for ever, or train
+something else than they do.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+
+import keras
+
+from trainers import process, programs
+from trainers.engines.base import Engine
+from trainers.engines.devices import Devices
+from trainers.errors import STOPPED, Stopped, UserError
+from trainers.versions import code_version, installed_versions
+
+# A host that is not heard of for so long is lost; the others end within twice the time.
+HEARTBEAT_SECONDS = 25
+# What JAX can find by itself: its names of schedulers that say how many processes there are.
+_SCHEDULERS = ("slurm", "ompi", "gcetpu", "gketpu")
+# Flags whose values may differ between the hosts of a run.
+_OF_A_HOST = ("coordinator", "process_id", "progress")
+# Hosts that end for one reason end within this time.
+_TOGETHER_SECONDS = 10
+_A_DAY = 86_400
+_LOST = re.compile(r"gloo|nccl|coordination service|collective ops is aborted", re.IGNORECASE)
+_AGAIN = "give the same command again on all hosts to resume"
+_LOST_LINE = f"stopped: another host ended, or cannot be reached any more; {_AGAIN}"
+
+
+@contextlib.contextmanager
+def joined(devices: Devices) -> Iterator[None]:
+    """Context in which JAX has the devices of all hosts, where there are several.
+
+    What ends one host ends all: where a host is lost, the others end with a line and the exit code
+    of a run that can be resumed. On TensorFlow `TF_CONFIG` names the hosts, and the strategy joins
+    them.
+
+    Args:
+        devices: has the flags that name the hosts; without them JAX asks the scheduler, if any.
+    """
+    is_joining = keras.backend.backend() == "jax" and (devices.coordinator or _is_scheduled())
+    if is_joining:
+        _join(devices)
+    try:
+        yield
+    except BaseException as error:
+        if _LOST.search(str(error)) and not isinstance(error, UserError | Stopped):
+            print(_first_line(error), _LOST_LINE, sep="\n", file=sys.stderr, flush=True)
+            # Whatever asks the other hosts at the end would wait for them.
+            _end(STOPPED)
+        if is_joining:
+            _leave_after(error)
+        raise
+    if is_joining:
+        _leave()
+
+
+def _is_scheduled() -> bool:
+    """Whether a scheduler has started several processes; asks nobody outside of Cloud TPU."""
+    # `initialize` finds out by itself, but also joins a single process, or raises.
+    from jax._src.clusters import ClusterEnv
+
+    kinds = [kind for kind in ClusterEnv._cluster_types if kind.name in _SCHEDULERS]
+    return any(kind.get_process_count() > 1 for kind in kinds if kind.is_env_present())
+
+
+def _join(devices: Devices) -> None:
+    import jax
+
+    # It reports, as information, each step of what follows.
+    logging.getLogger("jax._src.distributed").setLevel(logging.WARNING)
+    process.end_at_abort(f"stopped: not all hosts came, or reached the first one; {_AGAIN}")
+    # It would take SIGTERM away from `trainers.stopping`.
+    jax.config.update("jax_enable_preemption_service", False)
+    place = (devices.coordinator, devices.num_processes, devices.process_id)
+    # At the end one host writes the report, and the others wait for it.
+    seconds = {"heartbeat_timeout_seconds": HEARTBEAT_SECONDS, "shutdown_timeout_seconds": _A_DAY}
+    try:
+        jax.distributed.initialize(*place, **seconds)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(
+            "hosts that JAX can join",
+            f"coordinator={place[0]!r}, process_id={place[2]!r}: {_first_line(error)}",
+            "Give all hosts the address of number 0, with a port that is free there",
+        ) from error
+    process.end_at_abort(_LOST_LINE)
+
+
+def _leave() -> None:
+    import jax
+
+    jax.distributed.shutdown()
+
+
+def _leave_after(error: BaseException) -> None:
+    """Waits for the others, which may end for the same reason; if they do not, ends at once."""
+    leaving = threading.Thread(target=_leave, daemon=True)
+    leaving.start()
+    leaving.join(_TOGETHER_SECONDS)
+    if leaving.is_alive():
+        code = programs.told(error)
+        if code is None:
+            traceback.print_exception(error)
+        _end(1 if code is None else code)
+
+
+def _end(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def check_same(engine: Engine, facts: Mapping[str, object], expected: str, do: str) -> None:
+    """Raises a `UserError`, on every host, where a fact is not the same on all of them.
+
+    Args:
+        engine: asks the hosts; each has to call this.
+        facts: what is compared, by name.
+        expected: what has to be the same, for the message.
+        do: what to do where it is not.
+    """
+    texts = {name: json.dumps(value, default=str) for name, value in facts.items()}
+    first, *others = map(json.loads, engine.gather(json.dumps(texts)))
+    differing = [
+        f"{name}={first.get(name)} on host 0, {other.get(name)} on host {host}"
+        for host, other in enumerate(others, 1)
+        for name in dict.fromkeys((*first, *other))
+        if first.get(name) != other.get(name)
+    ]
+    if differing:
+        raise UserError(expected, "; ".join(differing), do)
+
+
+def check_command(engine: Engine, config: object) -> None:
+    """Compares the flags of a program on all hosts, and the versions of what it runs.
+
+    Folders may have another name on each host; `trainers.runs.shared` compares what they are.
+    """
+    flags = programs.flag_values(config)
+    flags = {f"--{name}": flags[name] for name in flags if name not in _OF_A_HOST}
+    do = "Give all hosts the same command"
+    check_same(engine, flags, "the same flags on all hosts", do)
+    versions = installed_versions() | {"code": code_version()}
+    do = "Install the same versions, and use the same sources, on all hosts"
+    check_same(engine, versions, "the same versions on all hosts", do)

@@ -1,0 +1,48 @@
+"""One folder for all hosts of a run: they meet in it, or the run is refused."""
+
+import json
+import os
+import pathlib
+import uuid
+
+from trainers import checkpoints
+from trainers.checkpoints import CHECKPOINT_FOLDER
+from trainers.engines.base import Engine
+from trainers.errors import UserError
+from trainers.runs.workdir import LOCK_FOLDER
+
+
+def check_folder(engine: Engine, workdir: str | os.PathLike) -> None:
+    """Raises a `UserError`, on every host, unless all of them see one folder.
+
+    The chief writes a file there for a moment; it holds the locks of the run.
+    """
+    if engine.num_hosts == 1:
+        return
+    # Of the chief alone, and a name that no host can have looked for before.
+    name = "".join(engine.gather(f"hosts.{uuid.uuid4().hex}" if engine.is_chief else ""))
+    folder = pathlib.Path(workdir) / LOCK_FOLDER
+    if engine.is_chief:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    engine.agree(False)
+    # Network file systems ask the server for a folder that is listed, not for a name.
+    is_seen = folder.is_dir() and name in os.listdir(folder)
+    answers = engine.gather(json.dumps([is_seen, _described(pathlib.Path(workdir))]))
+    if engine.is_chief:
+        (folder / name).unlink()
+    answers = [json.loads(answer) for answer in answers]
+    if not all(is_seen for is_seen, _ in answers):
+        seen = (f"on host {host} {text}" for host, (_, text) in enumerate(answers))
+        do = "Put it on a file system that they share"
+        raise UserError("one --workdir that all hosts see", "; ".join(seen), do)
+
+
+def _described(workdir: pathlib.Path) -> str:
+    """A folder, and how far its stages are, in words."""
+    newest = {
+        path.parent.name: max(checkpoints.steps(path), default=None)
+        for path in sorted(workdir.glob(f"*/{CHECKPOINT_FOLDER}"))
+    }
+    steps = ", ".join(f"{name} at step {step}" for name, step in newest.items())
+    return f"{str(workdir)!r} with {steps or 'no checkpoint'}"
