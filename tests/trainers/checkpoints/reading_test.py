@@ -229,12 +229,12 @@ def test_one_that_is_removed_while_it_is_read_was_not_damaged(tmp_path, monkeypa
     checkpoints.save(tmp_path, 1, make_state(1), {})
     load, calls = reading.load, []
 
-    def slow_load(path):
+    def slow_load(path, share):
         if not calls:
             with checkpoints.Writer(tmp_path, checkpoints.Keep(newest=1)) as writer:
                 writer.save(2, make_state(2), {})
         calls.append(path.name)
-        return load(path)
+        return load(path, share)
 
     monkeypatch.setattr(reading, "load", slow_load)
     with warnings.catch_warnings():
