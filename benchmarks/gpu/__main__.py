@@ -6,10 +6,10 @@
 The parts:
 
     steps     tokens/s of training steps of t5_m and t5_l, 512 + 114 tokens, products in bfloat16,
-              and their share of the card's peak; attention as the layer has it, and fused
+              and their share of the card's peak; attention as plain operations, and cuDNN's
     peer      the same of Hugging Face's T5, with torch.compile; left out where there is no torch
     fusion    two t5_m fused on the device: seconds, memory
-    pretrain  plan table1 at hidden 256 to 512 and 8 layers, as many steps as fit
+    pretrain  arms of the plan gains at hidden 256 to 512 and 8 layers, side by side
 
 It runs unattended on Keras' JAX backend: each part is a process of its own with a share of the
 minutes, what a part leaves over goes to the next ones, and one that fails or takes too long leaves
@@ -109,6 +109,8 @@ def environment():
     return {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92",
+        # With Triton's among the candidates, it takes minutes to choose the products of a step.
+        "XLA_FLAGS": "--xla_gpu_enable_triton_gemm=false",
         "TF_CPP_MIN_LOG_LEVEL": "2",
         **os.environ,
         "KERAS_BACKEND": "jax",
@@ -129,7 +131,7 @@ def main(argv):
     del argv
     values = flags.FLAGS
     output = pathlib.Path(values.output or os.environ.get("OUT") or "gpu_results")
-    data_dir = values.data_dir or (values.size == "full" and collect.tokens()) or None
+    data_dir = values.data_dir or (collect.TOKENS if collect.TOKENS.exists() else None)
     if values.part:
         end = time.monotonic() + values.seconds - _RESERVE
         module = importlib.import_module(PARTS[values.part][0])
@@ -158,7 +160,7 @@ if __name__ == "__main__":
     flags.DEFINE_enum("size", "full", list(SIZES), "Sizes of what is measured.")
     flags.DEFINE_string("output", None, "Folder of the results.")
     flags.DEFINE_string(
-        "data_dir", None, "Folder of trainers.prepare with the experiment's tokens."
+        "data_dir", None, "Folder with tiny/ and mini/, each the --data_dir of a trainers.prepare."
     )
     flags.DEFINE_bool("profile", False, "Write a trace of two steps of each model.")
     # What a process of this program is started with.

@@ -23,6 +23,7 @@ from benchmarks.gpu.sizes import SIZES
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "carried"
+TOKENS = FOLDER / "tokens"
 # What the programs need and no wheel here brings; with it what it needs itself.
 PRESENT = (
     *(
@@ -60,16 +61,11 @@ def download(folder, python):
 
 
 def prepare_tokens():
-    """Prepares the tokens of the experiment on an accelerator; returns their folder."""
+    """Prepares the tokens of the experiments on an accelerator."""
     from benchmarks.gpu import pretraining
 
-    return pathlib.Path(pretraining.prepare(SIZES["full"], FOLDER))
-
-
-def tokens():
-    """Returns the folder of the tokens that were gathered, or None."""
-    folders = [path for path in (FOLDER / "tokens").glob("docs-*") if path.is_dir()]
-    return str(max(folders, key=lambda path: path.stat().st_mtime)) if folders else None
+    for experiment in SIZES["full"].experiments:
+        pretraining.prepare(experiment, TOKENS)
 
 
 def main(argv):

@@ -1,151 +1,140 @@
-"""A short experiment: plans of `trainers.pretrain`, as many steps as fit the time.
+"""A short experiment: arms of the plan `gains`, side by side on one accelerator.
 
-A trial of a few steps fills JAX's cache of compiled programs and tells how long a step and what
-surrounds a stage take. The plans then run one command after the other in one folder, each with the
-same steps and its plans besides those before; one that the time cuts short leaves what is finished.
+Steps of models as small as these leave most of an accelerator idle, so each command of
+`Size.experiments` is a process of its own, in a folder of its own, at the same time as the others;
+NVIDIA's multi-process service, where there is one, lets their kernels run at once. A command that
+the time cuts short leaves the stages that it has finished.
 """
 
-import itertools
+import contextlib
 import json
+import os
 import pathlib
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 
-from trainers.plans import sizes, stages_of
+from trainers.data.manifest import MANIFEST
+from trainers.plans import sizes
 from trainers.runs.workdir import RECORD_FILE, REPORT_FILE, REPORT_FOLDER, RUN_FILE
 
 CURVES = "curves.json"
-TRIAL_STEPS = 50
-TRIAL = tuple(f"--{name}={TRIAL_STEPS}" for name in ("steps", "eval_every", "checkpoint_every"))
-# Steps of a stage, by name or size letter, over those of a small model: as the size `tiny` has it.
-STEPS = {"S": 1.0, "M": 0.8, "baseline": 1.2}
-# Shares of the time that is left: for training; of what a stage cost besides its steps in the
-# trial, which compiled everything.
-_USED, _OVERHEAD = 0.8, 0.6
-_STOPPED = 75
+# Seconds that a command has to save after its `--max_seconds`, and the report afterwards.
+_LAST = 15
+_MPS = "nvidia-cuda-mps-control"
 
 
 def run(size, results, left, data_dir=None):
-    """Trains the plans of a size and writes what each stage reached, curves and report.
+    """Trains the arms of a size and writes what each stage reached, curves and report.
 
     Args:
         size, results, left: as in `benchmarks.gpu.steps.run`.
-        data_dir: folder of prepared tokens; without it they are prepared first.
+        data_dir: folder with the tokens of each experiment, in folders of their sizes; where one is
+            missing, they are prepared first.
     """
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        data_dir = data_dir or prepare(size, folder)
-        flags = (*size.pretrain, f"--data_dir={data_dir}")
-        costs = trial(size, folder / "trial", flags, left)
-        results.note("trial", f"{TRIAL_STEPS} steps", **costs)
-        plans, steps = plan(size, costs, left())
-        try:
-            for names in itertools.accumulate(plans, "{},{}".format):
-                if not train(names, folder / "run", (*flags, *step_flags(steps)), left):
-                    results.note(names, "stopped by the time")
-                    break
-        finally:
-            bring_back(folder / "run", results)
+        commands = {}
+        for experiment in size.experiments:
+            manifests = sorted(
+                pathlib.Path(data_dir or folder).glob(f"{experiment.size}/*/{MANIFEST}")
+            )
+            tokens = manifests[-1].parent if manifests else prepare(experiment, folder)
+            for name, flags in experiment.commands().items():
+                commands[name] = (*flags, f"--data_dir={tokens}")
+        with shared_device(folder / "mps") as is_shared:
+            results.note("experiment", f"{'with' if is_shared else 'without'} {_MPS}")
+            processes = {
+                name: start(folder / name, flags, left() - 2 * _LAST)
+                for name, flags in commands.items()
+            }
+            try:
+                for name, process in processes.items():
+                    code = process.wait(max(0, left() - _LAST))
+                    if code:
+                        results.note(name, f"ended with code {code}")
+            except subprocess.TimeoutExpired:
+                results.note("experiment", "stopped by the time")
+            finally:
+                for process in processes.values():
+                    process.kill()
+                bring_back([folder / name for name in processes], results)
 
 
-def prepare(size, folder):
-    """Prepares the tokens of the corpus `docs`, and returns their folder."""
-    named = dict(flag.removeprefix("--").split("=") for flag in size.pretrain)
-    chosen = sizes.get_size(named["size"])
+def prepare(experiment, folder):
+    """Prepares the tokens of `docs` for an experiment, in FOLDER/SIZE; returns their folder."""
+    size = sizes.get_size(experiment.size)
     flags = [
-        f"--vocabulary_pieces={chosen.vocabulary_pieces}",
-        f"--num_sentinels={chosen.num_sentinels}",
-        f"--data_dir={folder / 'tokens'}",
+        f"--vocabulary_pieces={size.vocabulary_pieces}",
+        f"--num_sentinels={size.num_sentinels}",
+        f"--data_dir={folder / experiment.size}",
     ]
-    printed = _call("trainers.prepare", flags, stdout=subprocess.PIPE).stdout
-    return printed.decode().splitlines()[-1]
+    command = [sys.executable, "-m", "trainers.prepare", *flags]
+    return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.decode().split()[-1]
 
 
-def trial(size, folder, flags, left):
-    """Trains a small and a fused model for a few steps.
+def start(folder, flags, seconds):
+    """Starts `trainers.pretrain`, with its output in FOLDER.txt; returns the process."""
+    command = [sys.executable, "-m", "trainers.pretrain", f"--workdir={folder}"]
+    command += [f"--max_seconds={max(1, seconds):.0f}", "--progress=false", *flags]
+    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    with open(folder.with_suffix(".txt"), "w", encoding="utf-8") as log:
+        print(*command, file=log, flush=True)
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
-    Returns:
-        Seconds of a step of each size letter, and of a stage besides its steps.
+
+@contextlib.contextmanager
+def shared_device(folder):
+    """Context in which kernels of several processes run at once, where NVIDIA's service can.
+
+    Yields:
+        Whether they do.
     """
-    start = time.perf_counter()
-    if not train("self_fusion", folder, (*flags, *TRIAL), left):
-        raise TimeoutError("expected a trial that ends in time. Give more --minutes")
-    seconds = time.perf_counter() - start
-    records = [record(folder, name) for name in ("small_0", "self_fusion")]
-    steps = {r["size"]: r["device_seconds"] / r["steps"] for r in records}
-    trained = sum(r["device_seconds"] for r in records)
-    return {**steps, "stage": (seconds - trained) / len(records)}
-
-
-def plan(size, costs, seconds):
-    """Returns the commands' plans that fit the seconds, and the steps of a small model.
-
-    The first command is always among them; the others are where that leaves it at least a third of
-    the steps that it could have alone.
-    """
-    alone = _fitting(size.plans[:1], costs, seconds)
-    together = _fitting(size.plans, costs, seconds)
-    plans, steps = (size.plans, together) if together >= alone / 3 else (size.plans[:1], alone)
-    return plans, max(10, min(size.most_steps, int(steps)))
-
-
-def _fitting(plans, costs, seconds):
-    """Steps of a small model with which the stages of plans take so many seconds."""
-    stages = stages_of(",".join(plans).split(","))
-    overhead = _OVERHEAD * costs["stage"] * len(stages)
-    per_step = sum(_share(stage.name, stage.size) * costs[stage.size] for stage in stages)
-    return (_USED * seconds - overhead) / per_step
-
-
-def _share(name, letter):
-    return STEPS.get(name, STEPS[letter])
-
-
-def step_flags(steps):
-    """Returns the flags of a run in which a small model has so many steps."""
-    counts = {name: max(1, round(share * steps)) for name, share in STEPS.items()}
-    named = ",".join(f"{name}:{count}" for name, count in counts.items())
-    every = max(1, steps // 10)
-    return (f"--steps={named}", f"--eval_every={every}", f"--checkpoint_every={2 * steps}")
-
-
-def train(plans, folder, flags, left):
-    """Runs `trainers.pretrain`; returns whether it ended in time."""
-    seconds = max(1, left() - 10)
-    flags = [f"--plan={plans}", f"--workdir={folder}", f"--max_seconds={seconds:.0f}", *flags]
-    return _call("trainers.pretrain", [*flags, "--progress=false"]).returncode != _STOPPED
-
-
-def _call(program, flags, **options):
-    command = [sys.executable, "-m", program, *flags]
-    print(" ".join(command), flush=True)
-    process = subprocess.run(command, **options)
-    if process.returncode not in (0, _STOPPED):
-        raise ChildProcessError(f"{program} ended with code {process.returncode}")
-    return process
-
-
-def record(folder, name):
-    """Returns the record of a finished stage."""
-    return json.loads((folder / name / RECORD_FILE).read_text(encoding="utf-8"))
-
-
-def bring_back(folder, results):
-    """Writes what each finished stage reached; copies the report, and all curves."""
-    if not (folder / RUN_FILE).exists():
+    if shutil.which(_MPS) is None:
+        yield False
         return
-    curves = {}
-    for path in sorted(folder.glob(f"*/{RECORD_FILE}"), key=lambda path: path.stat().st_mtime):
-        stage = record(folder, path.parent.name)
-        curves[stage["name"]] = stage["curve"]
-        facts = {name: stage[name] for name in ("steps", "loss_per_token", "device_seconds")}
-        facts["TFLOP"] = stage["flops"] / 1e12
-        results.add(stage["name"], [stage["accuracy"]], "% accuracy", **facts)
-    run_file = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    written = json.dumps({"run": run_file, "curves": curves})
-    (results.folder / CURVES).write_text(written, encoding="utf-8")
-    _call("trainers.report", [f"--workdir={folder}"])
-    shutil.copy(folder / REPORT_FOLDER / REPORT_FILE, results.folder / REPORT_FILE)
+    folder.mkdir(parents=True)
+    names = {f"CUDA_MPS_{name}_DIRECTORY": str(folder) for name in ("PIPE", "LOG")}
+    before = dict(os.environ)
+    os.environ.update(names)
+    subprocess.run([_MPS, "-d"], check=True)
+    try:
+        trial = "import jax; jax.numpy.ones(2).sum().block_until_ready()"
+        works = subprocess.run([sys.executable, "-c", trial], timeout=60).returncode == 0
+        if not works:
+            raise OSError(f"expected that JAX runs under {_MPS}")
+        yield True
+    finally:
+        subprocess.run([_MPS], input=b"quit\n", timeout=20)
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def record(folder):
+    """Returns the record of a finished stage."""
+    return json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+
+
+def bring_back(folders, results):
+    """Writes what each finished stage reached; copies all curves, and a report of all folders."""
+    runs = {}
+    for folder in folders:
+        print(folder.with_suffix(".txt").read_text(encoding="utf-8"), flush=True)
+        stages = [record(path.parent) for path in sorted(folder.glob(f"*/{RECORD_FILE}"))]
+        if not stages:
+            continue
+        run_file = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        runs[folder.name] = {"run": run_file, "stages": stages}
+        for stage in stages:
+            facts = {name: stage[name] for name in ("steps", "loss_per_token", "device_seconds")}
+            facts["TFLOP"] = stage["flops"] / 1e12
+            name = f"{folder.name}: {stage['name']}"
+            results.add(name, [stage["accuracy"]], "% accuracy", **facts)
+    (results.folder / CURVES).write_text(json.dumps(runs), encoding="utf-8")
+    if runs:
+        names = ",".join(str(folder) for folder in folders if folder.name in runs)
+        written = folders[0].parent / REPORT_FOLDER
+        command = [sys.executable, "-m", "trainers.report", f"--workdir={names}"]
+        subprocess.run([*command, f"--output={written}"], check=True)
+        shutil.copy(written / REPORT_FILE, results.folder / REPORT_FILE)

@@ -7,16 +7,17 @@ import tempfile
 import time
 
 import jax
+import keras
 import numpy as np
 
 import keras_fusion as kf
 from benchmarks._batches import lengths, random_batches
-from benchmarks.gpu import attention, device
+from benchmarks.gpu import device
 from benchmarks.gpu.results import OURS
 from trainers.engines.flops import step_flops
 from trainers.engines.jax import JaxEngine
 
-ATTENTIONS = ("plain", "fused")
+ATTENTIONS = ("plain", "flash")
 DTYPE = "mixed_bfloat16"
 
 
@@ -69,12 +70,14 @@ def measure_peak(size, results):
 def measure(size, model_name, kind, batch_size, name, peak, results, profile=False):
     """Measures one model at one batch size, and returns the median of its tokens per second."""
     config = kf.models.T5Config.from_size(model_name)
+    if kind == "flash":
+        keras.config.enable_flash_attention()
+    else:
+        keras.config.disable_flash_attention()
     engine = JaxEngine()
     with engine.scope():
         model = kf.models.T5(config, seed=0, dtype=DTYPE)
         optimizer = kf.optimizers.Adafactor(0.001)
-    if kind == "fused":
-        attention.use_fused(model)
     engine.compile(model, optimizer)
     engine.load_state({}, partial=True)  # draws the weights
     batches = random_batches(config.vocabulary_size, batch_size, size.input_length)

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_fusion.axes import Joined
+from keras_fusion.layers import flash_attention
 from keras_fusion.layers.declarations import register_fusion
 from keras_fusion.layers.dense import FusableDense
 from keras_fusion.layers.dropout import FusableDropout
@@ -190,17 +191,24 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
         """Queries (batch, heads, length, key_dim)."""
         return self._split(self.query(query), self.key_dim)
 
-    def attend(self, query, key, value, bias=None, training=None):
+    def attend(self, query, key, value, bias=None, training=None, return_weights=False):
         """Attention of projected queries to projected keys and values.
 
         Args:
             query, key, value: Tensors (batch, heads, length, size).
             bias: Added to the scores; broadcasts to (batch, heads, target, source).
             training: Whether dropout acts.
+            return_weights: Whether the attention weights are needed.
 
         Returns:
-            The output (batch, target, features) and the attention weights.
+            The output (batch, target, features) and the attention weights; None in their place
+            where they are not needed and were not made.
         """
+        is_dropping = self.dropout > 0 and training is not False
+        if not (is_dropping or return_weights) and flash_attention.fits(query, key, value, bias):
+            scale = self.key_dim**-0.5 if self.use_scale else 1.0
+            attended = flash_attention.flash_attention(query, key, value, bias, scale)
+            return self._output(attended), None
         scores = ops.einsum("bhtd,bhsd->bhts", query, key)
         wide = keras.backend.result_type(scores.dtype, "float32")
         scores = ops.cast(scores, wide)
@@ -210,10 +218,14 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
             scores = scores + ops.cast(bias, wide)
         weights = ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype)
         dropped = self.attention_dropout(weights, training=training)
-        attended = ops.transpose(ops.matmul(dropped, value), (0, 2, 1, 3))
+        return self._output(ops.transpose(ops.matmul(dropped, value), (0, 2, 1, 3))), weights
+
+    def _output(self, attended):
+        """The output's projection of what heads attended to, (batch, target, heads, value_dim)."""
         shape = ops.shape(attended)
-        joined = ops.reshape(attended, (*shape[:2], self.num_heads * self.value_dim))
-        return self.attention_output(joined), weights
+        return self.attention_output(
+            ops.reshape(attended, (*shape[:2], self.num_heads * self.value_dim))
+        )
 
     def call(
         self,
@@ -239,6 +251,7 @@ class FusableMultiHeadAttention(Fusable, keras.layers.Layer):
             *self.project_key_value(value, key),
             bias=bias,
             training=training,
+            return_weights=return_attention_scores,
         )
         return (output, scores) if return_attention_scores else output
 

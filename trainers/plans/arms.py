@@ -17,7 +17,7 @@ import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 
-REFERENCE, FUSED, PEER = "reference", "fused", "peer"
+REFERENCE, FUSED, PEER, CONTROL = "reference", "fused", "peer", "control"
 SHARES = (0.25, 0.5, 0.75)
 # Re-warm-up as a share of the steps after the fusion.
 REWARMUP = 0.03
@@ -30,8 +30,10 @@ class Arm:
     """A way to a model of size M."""
 
     about: str  # in words, for reports
-    kind: str = FUSED  # `REFERENCE` (from random weights), `FUSED`, or `PEER` (another's method)
+    # `REFERENCE` (random weights), `FUSED`, `PEER` (another method) or `CONTROL` (no growth).
+    kind: str = FUSED
     init: str = "self_fusion"  # as for `Stage`; "stacked" takes as many layers as M's parameters
+    size: str = "M"  # of what it ends with
     share: float = _HALF  # of a budget, that all its sources together take
     settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
     rewarms: bool = False  # whether the learning rate rises onto the schedule after the fusion
@@ -44,7 +46,7 @@ class Arm:
 
 def _baseline(optimizer: str | None = None) -> Arm:
     about = f"from random weights{f', {optimizer}' if optimizer else ''}"
-    return Arm(about, REFERENCE, "scratch", 0.0, optimizer=optimizer)
+    return Arm(about, REFERENCE, "scratch", share=0.0, optimizer=optimizer)
 
 
 def _when_to_fuse() -> dict[str, Arm]:
@@ -55,7 +57,7 @@ def _when_to_fuse() -> dict[str, Arm]:
     }
     return {
         f"{init}_{round(100 * share)}": Arm(
-            f"{about} at {share:.0%} of the budget", FUSED, init, share
+            f"{about} at {share:.0%} of the budget", FUSED, init, share=share
         )
         for init, about in words.items()
         for share in SHARES
@@ -91,6 +93,10 @@ _COPIES = {"fill": "copies", "noise": 0.0}
 ARMS: Mapping[str, Arm] = MappingProxyType(
     {
         "baseline": _baseline(),
+        # Where it is ahead of the baseline, the budget is too small for the bigger model.
+        "small_alone": Arm(
+            "the small model, for all of the budget", CONTROL, "scratch", size="S", share=0.0
+        ),
         **_when_to_fuse(),
         **_after_the_fusion(),
         "balanced": Arm("balanced noise", settings={"noise_kind": "balanced"}),

@@ -24,7 +24,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from trainers.errors import UserError
-from trainers.plans.arms import ARMS, FUSED, PEER, REFERENCE, REWARMUP, SHARES, Arm
+from trainers.plans.arms import ARMS, CONTROL, FUSED, PEER, REFERENCE, REWARMUP, SHARES, Arm
 from trainers.plans.basis import Basis
 from trainers.plans.graph import Stage, in_order, repeated
 from trainers.plans.known import BASELINE, PLANS, SELF_FUSION
@@ -46,6 +46,8 @@ _EVALUATIONS = 25  # of a stage
 _DECAY = 0.2
 
 _SMALL = PLANS["fusion_rule"].stages[:2]
+# What arms without a fusion train from random weights.
+_MODELS = {REFERENCE: BASELINE, CONTROL: _SMALL[0]}
 
 # Stages that make a model from the ones before, and their points.
 Candidates = dict[str, tuple[list[Stage], dict]]
@@ -148,7 +150,7 @@ class _Maker:
     def candidates(self, name: str, arm: Arm, budget: int) -> Candidates:
         """Stages and point of each candidate of an arm, by the name of its last stage."""
         options = self.basis.options
-        tuned = self.basis.settings_of(BASELINE if arm.kind == REFERENCE else SELF_FUSION)
+        tuned = self.basis.settings_of(_MODELS.get(arm.kind, SELF_FUSION))
         scale = tuned.learning_rate_scale
         if arm.optimizer not in (None, tuned.optimizer):
             scale = OPTIMIZER_SCALES[arm.optimizer]
@@ -172,9 +174,9 @@ class _Maker:
     def _stages(self, name: str, arm: Arm, budget: int, common: Mapping) -> list[Stage]:
         """The stages of an arm after the small models."""
         left = budget * self.budget
-        if arm.kind == REFERENCE:
-            settings = common | self._periods(left, self.basis.step_cost("M"), budget)
-            return [dataclasses.replace(BASELINE, name=name, settings=settings, like="baseline")]
+        if model := _MODELS.get(arm.kind):
+            settings = common | self._periods(left, self.basis.step_cost(arm.size), budget)
+            return [dataclasses.replace(model, name=name, settings=settings, like=model.name)]
         number = 1 if arm.init in ("self_fusion", "stacked") else 2
         units = round(arm.share * budget / _UNIT) // number
         small = [self._small(arm, index) for index in range(number)]

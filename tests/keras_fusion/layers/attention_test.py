@@ -1,5 +1,6 @@
 """Attention and relative position bias: the contract, Keras' own layer, buckets by hand."""
 
+import functools
 import math
 
 import keras
@@ -8,7 +9,11 @@ import pytest
 from keras import ops
 
 from keras_fusion.errors import FusionError
-from keras_fusion.layers import FusableMultiHeadAttention, FusableRelativePositionBias
+from keras_fusion.layers import (
+    FusableMultiHeadAttention,
+    FusableRelativePositionBias,
+    flash_attention,
+)
 from tests.keras_fusion.fusion_contract import (
     built,
     gradients_of_the_sum,
@@ -320,3 +325,47 @@ class TestBuckets:
         table = numpy(layer.table)
         assert whole[0, 1, 3, 1] == table[2, 1]  # a source two positions back: bucket 2
         assert whole[0, 1, 1, 3] == table[18, 1]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="jax.nn.dot_product_attention")
+class TestFlashAttention:
+    """The operation on a CPU; cuDNN's has other rounding."""
+
+    @staticmethod
+    def reference(query, key, value, bias, scale):
+        scores = np.einsum("bhtd,bhsd->bhts", query, key) * scale + bias
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        weights /= weights.sum(-1, keepdims=True)
+        return np.einsum("bhts,bhsd->bthd", weights, value)
+
+    @pytest.mark.parametrize("scale", [1.0, 0.5])
+    def test_is_attention(self, scale):
+        query = random_inputs([(2, 3, 4, 8)])[0]
+        key, value = random_inputs([(2, 3, 6, 8)] * 2, seed=1)
+        bias = random_inputs([(1, 3, 4, 6)], seed=2)[0]
+        bias[..., 2:4, 4:] = -1e9
+        tensors = map(ops.convert_to_tensor, (query, key, value, bias))
+        attended = flash_attention.flash_attention(*tensors, scale, implementation="xla")
+        wanted = self.reference(query, key, value, bias, scale)
+        np.testing.assert_allclose(attended, wanted, atol=2e-6)
+
+    @pytest.mark.parametrize("use_scale", [True, False])
+    def test_a_layer_that_takes_it_computes_the_same(self, use_scale, monkeypatch):
+        x = random_inputs([(2, 6, 5)])[0]
+        layer = built(FusableMultiHeadAttention(2, 8, use_scale=use_scale), [x, x])
+        bias = ops.convert_to_tensor(random_inputs([(1, 2, 6, 6)], seed=3)[0])
+        plain = layer(x, x, position_bias=bias, use_causal_mask=True)
+        operation = functools.partial(flash_attention.flash_attention, implementation="xla")
+        monkeypatch.setattr(flash_attention, "flash_attention", operation)
+        monkeypatch.setattr(flash_attention, "fits", lambda *tensors: True)
+        np.testing.assert_allclose(
+            layer(x, x, position_bias=bias, use_causal_mask=True), plain, rtol=1e-5
+        )
+        _, weights = layer(x, x, return_attention_scores=True)
+        np.testing.assert_allclose(ops.sum(weights, -1), np.ones((2, 2, 6)), atol=1e-6)
+
+    def test_not_where_it_does_not_fit(self):
+        tensor = ops.ones((1, 2, 4, 8), "bfloat16")
+        assert not flash_attention.fits(tensor, tensor, tensor)  # no GPU
+        assert not flash_attention.fits(*[ops.ones((1, 2, 3, 8), "bfloat16")] * 3)
+        assert not flash_attention.fits(*[ops.ones((1, 2, 4, 8))] * 3)
