@@ -33,7 +33,10 @@ PYTHONS := $(if $(PYTHON),$(PYTHON),python3.11 python3 python3.12 python3.13)
 # Run, not looked up: a version manager's shim may exist for a Python that is not there.
 PYTHON_IS_GOOD := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-DEMO_ARGS ?= --plan=baseline,self_fusion --size=tiny --corpus=docs --workdir=demo
+# The smallest budget of docs/gains.md, with the rates that its sweeps chose.
+DEMO_ARGS ?= --plan=baseline,self_fusion --size=tiny --corpus=docs --workdir=demo \
+  --objective=prefix_lm --input_length=64 --warmup_steps=600 --steps=S:1364,M:400,baseline:800 \
+  --learning_rate_scale=self_fusion:0.5 --decay_steps=M:160 --eval_every=S:124,M:16,baseline:32
 # The sweep and three seeds of Table 1 first; then one seed of everything else, in the same folder,
 # with the rates that the sweep found. After an interruption it resumes.
 PAPER_DIR ?= paper

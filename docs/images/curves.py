@@ -1,4 +1,4 @@
-"""Draws the README's curves: accuracy over compute, as recorded in docs/gains_screening.csv.
+"""Draws the README's curves: accuracy over compute, as recorded in docs/gains_curves.csv.
 
     python -m docs.images.curves
 
@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 
 FOLDER = pathlib.Path(__file__).parent
 FILE = FOLDER / "curves.png"
-DATA = FOLDER.parent / "gains_screening.csv"
+DATA = FOLDER.parent / "gains_curves.csv"
 # Arm: the scale of its learning rate that was best, its words and its colour.
 ARMS = {
     "small_1364": (1.0, "small model", "#777777"),
@@ -24,12 +24,16 @@ ARMS = {
 
 
 def curves(file=DATA):
-    """{(arm, seed): [(FLOPs of all its stages, accuracy in %)]} of the best scale of each arm."""
+    """{(arm, seed): [(FLOPs, accuracy in %)]} of each arm's best scale, at the smallest budget."""
     points = collections.defaultdict(list)
     with open(file, newline="", encoding="utf-8") as lines:
         for row in csv.DictReader(lines):
             arm = "small_1364" if row["arm"].startswith("small") else row["arm"]
-            if arm in ARMS and float(row["learning_rate_scale"]) == ARMS[arm][0]:
+            if (
+                row["budget"] == "1"
+                and arm in ARMS
+                and float(row["learning_rate_scale"]) == ARMS[arm][0]
+            ):
                 points[arm, row["seed"]].append((float(row["flops"]), float(row["accuracy"])))
     return {name: sorted(values) for name, values in points.items()}
 

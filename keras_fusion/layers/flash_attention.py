@@ -1,6 +1,6 @@
 """Attention as one operation of the accelerator, where JAX has it: cuDNN's, on one GPU.
 
-It writes no scores to memory. On an H200 a training step of t5_m with 512 tokens took 89 ms with it
+It writes no scores to memory. On an H200 a training step of t5_m with 512 tokens took 91 ms with it
 and 104 ms without (benchmarks/RESULTS.md).
 """
 
