@@ -67,10 +67,7 @@ class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
         if _is_int(step):
             rate = inverse_square_root(int(step), self.warmup_steps, self.offset, self.scale)
             return ops.convert_to_tensor(rate, dtype="float32")
-        step = ops.convert_to_tensor(step)
-        if keras.backend.standardize_dtype(step.dtype) in _NARROW:
-            step = ops.cast(step, "float32" if "float" in str(step.dtype) else "int32")
-        position = ops.maximum(step + self.offset, self.warmup_steps)
+        position = ops.maximum(_widened(step) + self.offset, self.warmup_steps)
         return self.scale / ops.sqrt(ops.cast(position, "float32"))
 
     def get_config(self):
@@ -88,6 +85,11 @@ class _Ramp(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, schedule, steps, edge):
         super().__init__()
+        if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+            raise ValueError(
+                "`schedule` must be a `LearningRateSchedule`, such as `InverseSquareRoot()`. "
+                f"Received: schedule={schedule!r}"
+            )
         if not _is_int(steps) or steps < 1 or not _is_int(edge):
             raise ValueError(
                 f"`steps` must be an integer of at least 1, and `{self._EDGE}` an integer. "
@@ -98,7 +100,11 @@ class _Ramp(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         """Returns the learning rate of `step` (int, or a scalar or array of any number type)."""
-        factor = ops.cast(self._steps_of_ramp(ops.convert_to_tensor(step)), "float32") / self.steps
+        if _is_int(step):
+            steps = float(self._steps_of_ramp(int(step)))
+        else:
+            steps = self._steps_of_ramp(_widened(step))
+        factor = ops.convert_to_tensor(steps, dtype="float32") / self.steps
         return self.schedule(step) * ops.clip(factor, 0.0, 1.0)
 
     def get_config(self):
@@ -126,7 +132,7 @@ class LinearWarmup(_Ramp):
         start: int, the optimizer's step count at which the ramp begins.
 
     Raises:
-        ValueError: if steps or start is no such integer.
+        ValueError: if an argument is of the wrong kind or out of range.
 
     Examples:
 
@@ -157,7 +163,7 @@ class LinearDecay(_Ramp):
         end: int, the optimizer's step count at which training ends.
 
     Raises:
-        ValueError: if steps or end is no such integer.
+        ValueError: if an argument is of the wrong kind or out of range.
 
     Examples:
 
@@ -173,8 +179,17 @@ class LinearDecay(_Ramp):
         return self.end - step
 
 
-# Number types that cannot hold a usual step plus a usual offset.
+# Number types that cannot hold a usual step plus a usual offset, or no negative number.
 _NARROW = ("int8", "int16", "uint8", "uint16", "uint32", "uint64", "float16", "bfloat16")
+
+
+def _widened(step):
+    """Tensor of steps, of a number type in which sums and differences of steps are right."""
+    step = ops.convert_to_tensor(step)
+    kind = keras.backend.standardize_dtype(step.dtype)
+    if kind in _NARROW:
+        step = ops.cast(step, "float32" if "float" in kind else "int32")
+    return step
 
 
 def _is_int(value):

@@ -66,6 +66,22 @@ def test_any_number_type_and_shape(dtype):
     np.testing.assert_allclose(result, [0.1, 116**-0.5, 1 / 12], rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint32", "float16", "float32"])
+def test_ramps_take_any_number_type_and_end_far_away(dtype):
+    """What a type cannot hold is neither cut nor wrapped: 100 - 105 in unsigned integers, say."""
+    plain = InverseSquareRoot(4)
+    step = ops.convert_to_tensor(np.asarray(105), dtype=dtype)
+    assert float(LinearDecay(plain, 10, end=100)(step)) == 0
+    assert float(LinearDecay(plain, 10, end=100_000)(step)) == pytest.approx(105**-0.5, rel=1e-6)
+    assert float(LinearWarmup(plain, 10, start=106)(step)) == 0
+    assert float(LinearWarmup(plain, 10, start=100)(step)) == pytest.approx(0.6 * 105**-0.5)
+
+
+def test_ramps_count_python_integers_beyond_32_bits():
+    decay = LinearDecay(InverseSquareRoot(4), steps=4, end=2**34)
+    assert float(decay(2**34 - 1)) == pytest.approx(0.25 * 2**-17, rel=1e-6)
+
+
 def test_config_round_trip_in_safe_mode():
     schedule = InverseSquareRoot(123, offset=-45, scale=0.5)
     config = keras.optimizers.schedules.serialize(schedule)
@@ -117,3 +133,5 @@ def test_a_decay_ends_near_zero():
     assert rates(again, [0, 98]) == rates(decay, [0, 98])
     with pytest.raises(ValueError, match="`end` an integer. Received: steps=4, end=0.5"):
         LinearDecay(plain, steps=4, end=0.5)
+    with pytest.raises(ValueError, match="Received: schedule=0.1"):
+        LinearDecay(0.1, steps=4, end=100)
