@@ -78,7 +78,7 @@ class Profiler:
         self._window = window
         self._engine = engine
         self._folder = folder
-        self._is_on = False
+        self._since: int | None = None  # step at which recording began, while it does
 
     def end_of_call(self, step: int, end: int) -> int:
         """Returns where a call from `step` ends, so that none is partly in the window."""
@@ -89,20 +89,20 @@ class Profiler:
         """Starts to record where the call that begins at `step` is in the window."""
         window = self._window
         is_in = window is not None and window.start <= step < window.end
-        if is_in and not self._is_on and self._engine.is_chief:
+        if is_in and self._since is None and self._engine.is_chief:
             self._engine.start_profile(self._folder)
-            self._is_on = True
+            self._since = step
 
     def after(self, step: int) -> str:
         """Ends at the end of the window; returns what there is to say, or an empty text."""
-        if not self._is_on or step < self._window.end:
+        if self._since is None or step < self._window.end:
             return ""
+        steps = f"from step {self._since} to step {self._window.end}"
         self.close()
-        steps = f"{self._window.count} steps after step {self._window.start}"
-        return f"The {steps} are profiled: tensorboard --logdir={self._folder}"
+        return f"Profiled {steps}: tensorboard --logdir={self._folder}"
 
     def close(self) -> None:
         """Ends wherever the run is."""
-        if self._is_on:
-            self._is_on = False
+        if self._since is not None:
+            self._since = None
             self._engine.stop_profile()

@@ -52,7 +52,7 @@ def test_exactly_these_steps(tmp_path, window, capsys):
     engine, state = profiled(tmp_path, window)
     assert engine.profiled == list(range(window[0], sum(window)))
     assert engine.folders == [tmp_path / "tensorboard"]
-    line = f"The {window[1]} steps after step {window[0]} are profiled: tensorboard --logdir="
+    line = f"Profiled from step {window[0]} to step {sum(window)}: tensorboard --logdir="
     assert line in capsys.readouterr().out
 
 
@@ -63,7 +63,7 @@ def test_training_is_the_same_without(tmp_path):
         np.testing.assert_array_equal(state[name], value, err_msg=name)
 
 
-def test_a_run_that_fails_in_the_window_ends_the_profile_and_resumes_with_the_rest(tmp_path):
+def test_a_run_that_fails_in_the_window_resumes_with_the_rest(tmp_path, capsys):
     def die(index):
         if index == 25:
             raise ConnectionError
@@ -76,6 +76,7 @@ def test_a_run_that_fails_in_the_window_ends_the_profile_and_resumes_with_the_re
     again, _ = profiled(tmp_path, (17, 15))
     # It resumes from step 20; its own count begins there.
     assert [20 + step for step in again.profiled] == list(range(20, 32))
+    assert "Profiled from step 20 to step 32: " in capsys.readouterr().out
     after, _ = profiled(tmp_path, (17, 15))
     assert after.profiled == []
 
