@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from trainers.errors import UserError
 from trainers.plans.arms import ARMS, CONTROL, FUSED, PEER, REFERENCE, REWARMUP, SHARES, Arm
 from trainers.plans.basis import Basis
-from trainers.plans.graph import Stage, in_order, repeated
+from trainers.plans.graph import Stage, ancestors, in_order, repeated
 from trainers.plans.known import BASELINE, PLANS, SELF_FUSION
 from trainers.plans.plan import Plan, short
 from trainers.plans.settings import GROWTHS, OPTIMIZER_SCALES
@@ -194,13 +194,7 @@ class _Maker:
                 times = times | {GROWING_FIELDS[axis]: 2 for axis in GROWTHS[growth]}
             is_big = not times or len(times) == len(GROWING_FIELDS)
             cost = self.basis.step_cost("M") if is_big else self.basis.step_cost("S", times=times)
-            part = budget if is_last else 0
-            periods = self._periods(left / len(arm.growth), cost, part)
-            settings = {**common, **arm.settings, **periods}
-            if arm.rewarms:
-                settings["rewarmup_steps"] = max(1, round(REWARMUP * settings["steps"]))
-            if growth != "all":
-                settings["grow"] = growth
+            periods = self._periods(left / len(arm.growth), cost, budget if is_last else 0)
             stage = Stage(
                 name if is_last else f"{name}_{growth}",
                 "M" if is_big or arm.init == "stacked" else "S",
@@ -208,7 +202,7 @@ class _Maker:
                 sources,
                 copies=copies,
                 seed=SELF_FUSION.seed,
-                settings=settings,
+                settings=_settings(arm, growth, {**common, **periods}),
                 like=SELF_FUSION.name,
                 source_steps=source_steps,
             )
@@ -262,13 +256,11 @@ class _Maker:
         models = {model.name: model for model in small}
         chains = [stage for model in models.values() for stage in self._chain(model)]
         repeats = max((stage.repeat for stage in users), default=1)
-        links = {stage.name: stage for stage in repeated(chains, repeats)}
-        needed: set[str] = set()
-        pending = {source for stage in users for source in stage.sources} & links.keys()
-        while pending:
-            needed |= pending
-            pending = {source for name in pending for source in links[name].sources} - needed
-        return [stage for name, stage in links.items() if name in needed]
+        links = repeated(chains, repeats)
+        starts = {source for stage in users for source in stage.sources}
+        starts &= {link.name for link in links}
+        needed = {link.name for start in starts for link in ancestors(links, start)}
+        return [link for link in links if link.name in needed]
 
     def _chain(self, small: _Small) -> Iterator[Stage]:
         """The stages of one small model, each continuing the one before."""
@@ -286,6 +278,14 @@ class _Maker:
                 settings = {**small.settings, **periods}
                 yield dataclasses.replace(small.model, name=name, settings=settings)
             start, before = end, name
+
+
+def _settings(arm: Arm, growth: str, common: Mapping) -> dict:
+    """The settings of a stage of an arm, from those that do not depend on the arm."""
+    settings = {**common, **arm.settings}
+    if arm.rewarms:
+        settings["rewarmup_steps"] = max(1, round(REWARMUP * settings["steps"]))
+    return settings if growth == "all" else settings | {"grow": growth}
 
 
 def _optimizer(arm: Arm) -> dict:
