@@ -59,8 +59,10 @@ POINT = {
     **{"loss": 1.5, "loss_per_token": 0.5, "accuracy": 40.0},
 }
 RECORD = {
-    **{"name": "a", "size": "S", "init": "random", "sources": [], "parameters": 9},
+    **{"name": "a", "size": "S", "init": "scratch", "sources": [], "parameters": 9},
     **{"seed": 0, "settings": {"steps": 2}, "source_steps": {}, "curve": [POINT]},
+    **{"flops_method": "counted", "repeat": 1, "repeat_of": "a"},
+    "learning_rate": {"warmup_steps": 1, "offset": 0, "scale": 1.0},
     **POINT,
     "steps": 2,
 }
@@ -178,7 +180,8 @@ def _read_record(folder: pathlib.Path, content: bytes):
 
 
 def _read_metrics(folder: pathlib.Path, content: bytes):
-    running = {"name": "a", "size": "S", "init": "random", "sources": [], "steps": 9}
+    running = {name: value for name, value in RECORD.items() if name not in (*POINT, "curve")}
+    running["steps"] = 9
     _put(folder / "going/a/stage.json", json.dumps(running).encode())
     read_metrics(_put(folder / "going/a/metrics.jsonl", content))
     return history.read_run(folder / "going")

@@ -36,8 +36,8 @@ def advise(budget: float, unit: str, fits: Mapping[str, Fit]) -> dict:
         cost of the first stage as each draw would choose it; how far "beyond" what was observed.
     """
     *smaller, big = fits
-    options = [(size, cost) for size in smaller for cost in budget * _SHARES]
-    options = [(size, cost) for size, cost in options if cost >= fits[size].law.leaves]
+    costs = budget * _SHARES
+    options = [(size, cost) for size in smaller for cost in costs[costs >= fits[size].law.leaves]]
     last, beyond = fits[big], {big: budget / fits[big].observed}
     scratch = last.draws.loss(budget)
     advice = {"budget": budget, "unit": unit, "verdict": SCRATCH, "scratch": interval(scratch)}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainers.errors import UserError
-from trainers.plans import known, tuning
+from trainers.plans import gains, known, tuning
 
 # Losses compare only where these settings of two runs are equal.
 _SHARED = (
@@ -15,7 +15,7 @@ _SHARED = (
 )
 
 # Plans that vary on purpose what other runs leave at its best.
-_VARIED = (tuning.NAME, "offsets", "zero_blocks")
+_VARIED = (tuning.NAME, gains.NAME, "offsets", "zero_blocks")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,8 +40,8 @@ class Curve:
 def read_curves(runs: Sequence, unit: str) -> list[Curve]:
     """Returns the curves of all stages of histories of runs; copies of one stage count once.
 
-    A stage that continues another one gives the curve of both together. What the plans `tune`,
-    `offsets` and `zero_blocks` vary is left out.
+    A stage that continues another one gives the curve of both together. What plans vary is left
+    out, and so are the steps in which a learning rate falls to zero: there any loss falls.
 
     Raises:
         UserError: two runs differ in what losses depend on.
@@ -55,9 +55,8 @@ def read_curves(runs: Sequence, unit: str) -> list[Curve]:
             )
     curves = []
     for run in runs:
-        varied = {name for plan in _VARIED for name in run.experiment(plan).get("points", ())}
         # Self-fusion is what those plans compare with, and no variation.
-        varied -= {known.SELF_FUSION.name}
+        varied = run.varied(_VARIED) - {known.SELF_FUSION.name}
         curves += [_curve(run, s, unit) for s in run.stages.values() if s.base not in varied]
     # No two trainings have equal losses; of copies and beginnings the longest stays.
     curves.sort(key=lambda curve: -len(curve.costs))
@@ -67,15 +66,16 @@ def read_curves(runs: Sequence, unit: str) -> list[Curve]:
 
 def _curve(run, stage, unit):
     name, stage = f"{run.workdir.name}/{stage.name}", run.from_its_start(stage)
-    points = _points(stage, unit)
-    costs, _, steps = points
-    points = points[:, (steps > 0) & (costs > np.maximum.accumulate([0.0, *costs])[:-1])]
-    source, previous = None, run.stages.get(stage.sources[0]) if len(stage.sources) == 1 else None
-    if previous and (before := _points(previous, unit)).size:
+    points = costs, _, steps = _points(stage, unit)
+    is_kept = steps <= stage.planned_steps - stage.learning_rate.get("decay_steps", 0)
+    is_kept &= (steps > 0) & (costs > np.maximum.accumulate([0.0, *costs])[:-1])
+    source, previous = None, run.stages.get(stage.sources[0]) if stage.sources else None
+    is_self_fused = previous and stage.fused and len(stage.sources) == 1
+    if is_self_fused and (before := _points(previous, unit)).size:
         step = stage.source_steps.get(previous.name, previous.steps)
         source = tuple(float(np.interp(step, before[2], before[row])) for row in (1, 0))
-    rate = tuple(sorted((key, str(value)) for key, value in (stage.learning_rate or {}).items()))
-    return Curve(name, stage.size, *points, stage.sources, source, rate)
+    rate = tuple(sorted((key, str(value)) for key, value in stage.learning_rate.items()))
+    return Curve(name, stage.size, *points[:, is_kept], stage.sources, source, rate)
 
 
 def _points(stage, unit):
@@ -99,6 +99,6 @@ def by_size(curves: Sequence[Curve], wanted: Sequence[str] = ()) -> dict[str, li
             f"curves of {', '.join(sizes) or 'none'}",
             "Train the others (trainers.pretrain --plan=baseline,self_fusion), or name --sizes",
         )
-    best = {size: min(groups[size], key=lambda c: c.losses.min()).rate for size in sizes}
-    sizes = [size for size in sizes if size in (wanted or sizes)]
-    return {size: [c for c in groups[size] if c.rate == best[size]] for size in sizes}
+    groups = {size: groups[size] for size in sizes if size in (wanted or sizes)}
+    best = {size: min(group, key=lambda c: c.losses.min()).rate for size, group in groups.items()}
+    return {size: [c for c in groups[size] if c.rate == best[size]] for size in groups}

@@ -111,6 +111,6 @@ def _counts(name: str, checkpoint: checkpoints.Checkpoint, workdir: RunState) ->
 
 
 def _recorded(name: str, workdir: RunState) -> Start:
-    """The counts with which a stage began; 0 in folders of older versions."""
+    """The counts with which a stage began."""
     stage = workdir.stage(name)
-    return Start(**{count: stage.get(count, 0) for count in _COUNTS})
+    return Start(**{count: stage[count] for count in _COUNTS})

@@ -127,10 +127,7 @@ def compare(run, baseline=BASELINE):
 
 def variations(run):
     """Names of the stages, in the first repeat, that only serve plans that vary another stage."""
-    plans = run.settings.get("experiments") or {}
-    points = {name: set(plan.get("points") or ()) for name, plan in plans.items()}
-    varied = set().union(*(points.get(name, set()) for name in _VARIATIONS))
-    return varied - set().union(*(points[name] for name in points if name not in _VARIATIONS))
+    return run.varied(_VARIATIONS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +193,7 @@ def _guards(run, plan, baseline, goal, ratios):
     """Yields what the guards say of a plan, its baseline, and the ratios at `_FINDS`."""
     sources = [run.stages[name] for name in ancestors(run, plan.name) if name in run.stages]
     yield guards.small_model(sources, goal, plan.curve)
-    yield guards.standing(baseline.curve, (baseline.learning_rate or {}).get("decay_steps", 0))
+    yield guards.standing(baseline.curve, baseline.learning_rate.get("decay_steps", 0))
     if ratios[0] is not None:
         yield guards.wobble(*ratios)
 

@@ -99,10 +99,10 @@ def schedule(settings):
 
     Example: {"warmup_steps": 300, "offset": 0, "scale": 1.0} → "1/√max(n, 300)".
     """
-    steps, offset = settings.get("warmup_steps"), settings.get("offset", 0)
-    if steps is None:
-        return ", ".join(f"{name}={value}" for name, value in settings.items())
+    offset, ramp, decay = (
+        settings.get(name) for name in ("offset", "rewarmup_steps", "decay_steps")
+    )
     moved = "n" if not offset else f"n {'+' if offset > 0 else '−'} {abs(offset):g}"
-    decay = settings.get("decay_steps")
+    rising = f", from 0 in the first {count(ramp)} steps" if ramp else ""
     falling = f", to 0 in the last {count(decay)} steps" if decay else ""
-    return f"{settings.get('scale', 1.0):g}/√max({moved}, {steps:g}){falling}"
+    return f"{settings['scale']:g}/√max({moved}, {settings['warmup_steps']:g}){rising}{falling}"

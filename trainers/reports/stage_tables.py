@@ -99,7 +99,7 @@ def results_table(run):
     """A table of the costs and results of each stage, without its sources."""
 
     def flops(stage):
-        return tables.figure(stage.flops, numbers.scientific, note=stage.flops_method or "")
+        return tables.figure(stage.flops, numbers.scientific, note=stage.flops_method)
 
     columns = (
         ("stage", "Stage", "", lambda stage: tables.stage_name(run, stage.name)),

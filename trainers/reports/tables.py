@@ -124,9 +124,8 @@ def stage_name(run, name):
     stage = run.stages.get(name)
     if stage is None or stage.finished:
         return label(name)
-    of = f" of {numbers.count(stage.planned_steps)}" if stage.planned_steps else ""
-    note = f"{name} is still running: its last evaluation is at step {stage.steps:,}{of}."
-    return label(name, note)
+    of = f"{stage.steps:,} of {stage.planned_steps:,}"
+    return label(name, f"{name} is still running: its last evaluation is at step {of}.")
 
 
 def paper(text, value=None, note=""):

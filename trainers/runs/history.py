@@ -43,7 +43,7 @@ class Evaluation:
 class StageHistory:
     """One stage: what it is and what it reached; its costs are without those of its sources.
 
-    The others are the fields of `record.json`; what a running stage has not recorded is None.
+    The others are the fields of `record.json`; what a running stage has not reached is None.
     """
 
     name: str
@@ -51,7 +51,7 @@ class StageHistory:
     init: str
     sources: tuple[str, ...]
     steps: int
-    parameters: int | None
+    parameters: int
     tokens: float | None
     flops: float | None
     device_seconds: float | None
@@ -59,17 +59,17 @@ class StageHistory:
     loss_per_token: float | None
     accuracy: float | None
     curve: tuple[Evaluation, ...]
-    flops_method: str | None = None
-    learning_rate: dict | None = None
-    seed: int | None = None
-    # `FINISHED` or `RUNNING`; a running stage's numbers are those of its last evaluation.
-    status: str = FINISHED
-    planned_steps: int | None = None  # the steps that it is to train in all, where they are known
+    flops_method: str = ""
+    learning_rate: dict = dataclasses.field(default_factory=dict)
+    seed: int = 0
     # The step of each source's checkpoint that it was fused from.
     source_steps: dict = dataclasses.field(default_factory=dict)
-    repeat: int = 1  # which repeat of which stage it is, from 1
-    repeat_of: str = ""  # which repeat of which stage it is, from 1
-    settings: dict = dataclasses.field(default_factory=dict)  # empty where they are not recorded
+    repeat: int = 1  # number of the repeat that it belongs to, from 1
+    repeat_of: str = ""  # its name in the first repeat; empty if that is `name`
+    settings: dict = dataclasses.field(default_factory=dict)
+    # `FINISHED` or `RUNNING`; a running stage's numbers are those of its last evaluation.
+    status: str = FINISHED
+    planned_steps: int = 0  # the steps that it is to train in all
 
     @property
     def finished(self):
@@ -112,6 +112,20 @@ class RunHistory:
         """The "points" and "facts" of a plan in run.json; empty where it was not asked for."""
         return (self.settings.get("experiments") or {}).get(plan) or {}
 
+    def varied(self, plans):
+        """Names, in the first repeat, of the stages that only serve plans which vary another one.
+
+        A stage that another plan has a point for, or is after, is none of them.
+
+        Args:
+            plans: names of the plans that vary something.
+        """
+        experiments = self.settings.get("experiments") or {}
+        points = {name: set(plan.get("points") or ()) for name, plan in experiments.items()}
+        of_others = {name for plan in points.keys() - {*plans} for name in points[plan]}
+        of_others |= {experiments[plan].get("final") for plan in points.keys() - {*plans}}
+        return set().union(*(points.get(plan, ()) for plan in plans)) - of_others
+
     def from_its_start(self, stage):
         """Returns a stage that continues another one as if both were one; others as they are."""
         first = self.stages.get(stage.sources[0]) if stage.init == CONTINUED else None
@@ -124,7 +138,9 @@ class RunHistory:
         for point in stage.curve[1:]:
             sums = {name: getattr(point, name) + value for name, value in before.items()}
             curve.append(dataclasses.replace(point, **sums))
-        return dataclasses.replace(first, curve=tuple(curve), steps=first.steps + stage.steps)
+        steps = {"steps": stage.steps, "planned_steps": stage.planned_steps}
+        steps = {name: first.steps + count for name, count in steps.items()}
+        return dataclasses.replace(first, curve=tuple(curve), **steps)
 
     @property
     def repeat_count(self):
@@ -171,29 +187,41 @@ def _is_number(value):
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_finite(value):
+    return _is_number(value) and math.isfinite(value)
+
+
+def _is_schedule(value):
+    names = ("warmup_steps", "offset", "scale")
+    return isinstance(value, dict) and all(_is_finite(value.get(name)) for name in names)
+
+
 # Kinds of values in the files of a stage, and their checks. A number is null where a run diverged.
-_ANY, _TEXT, _COUNT, _FINITE = "a value", "a text", "an integer", "a finite number"
+_TEXT, _COUNT, _FINITE = "a text", "an integer", "a finite number"
 _NUMBER, _NAMES, _STEPS = "a number or null", "a list of stage names", "the step of each source"
 _EVALUATIONS, _OBJECT = "a list of evaluations", "a JSON object"
+_SCHEDULE = "warmup_steps, offset and scale"
 _CHECKS = {
-    _ANY: lambda value: True,
     _TEXT: lambda value: isinstance(value, str),
     _COUNT: lambda value: type(value) is int,
-    _FINITE: lambda value: _is_number(value) and math.isfinite(value),
+    _FINITE: _is_finite,
     _NUMBER: lambda value: value is None or _is_number(value),
     _NAMES: lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
     _STEPS: lambda value: isinstance(value, dict) and all(type(v) is int for v in value.values()),
     _EVALUATIONS: lambda value: isinstance(value, list),
     _OBJECT: lambda value: isinstance(value, dict),
+    _SCHEDULE: _is_schedule,
 }
 _TOTALS = dict.fromkeys(
     ("tokens", "flops", "device_seconds", "loss", "loss_per_token", "accuracy"), _NUMBER
 )
-# What stage.json and record.json say of a stage; the second group is missing in older runs.
-_STAGE = {"name": _TEXT, "size": _TEXT, "init": _TEXT, "sources": _NAMES}
-_STAGE |= {"steps": _NUMBER, "parameters": _NUMBER}
-_DETAILS = {"flops_method": _ANY, "learning_rate": _ANY, "seed": _ANY}
-_DETAILS |= {"source_steps": _STEPS, "repeat": _COUNT, "repeat_of": _TEXT, "settings": _OBJECT}
+# What stage.json and record.json say of a stage.
+_STAGE = {
+    **dict.fromkeys(("name", "size", "init", "repeat_of", "flops_method"), _TEXT),
+    **dict.fromkeys(("steps", "parameters", "seed", "repeat"), _COUNT),
+    **{"learning_rate": _SCHEDULE, "settings": _OBJECT},
+    **{"sources": _NAMES, "source_steps": _STEPS},
+}
 _EVALUATION = dict.fromkeys(("step", "tokens", "flops", "device_seconds"), _FINITE)
 _EVALUATION |= dict.fromkeys(("loss_per_token", "accuracy"), _NUMBER)
 
@@ -216,29 +244,22 @@ def _finished_stage(folder):
             f"name={fields['name']!r}",
             "Rename the folder back, or remove it",
         )
-    fields |= _details(record, path) | {"planned_steps": fields["steps"]}
     curve = enumerate(fields.pop("curve"))
     return StageHistory(
-        **fields, curve=tuple(_evaluation(entry, f"{path}, curve[{i}]") for i, entry in curve)
+        **fields,
+        curve=tuple(_evaluation(entry, f"{path}, curve[{i}]") for i, entry in curve),
+        planned_steps=fields["steps"],
     )
 
 
 def _running_stage(folder):
     path = folder / STAGE_FILE
-    content = {"steps": None, "parameters": None} | _read_object(path) | {"name": folder.name}
-    fields = _read(content, _STAGE, path) | _details(content, path)
+    fields = _read(_read_object(path) | {"name": folder.name}, _STAGE, path)
     curve = _evaluations(folder / METRICS_FILE)
     last = curve[-1] if curve else None
     fields |= {name: getattr(last, name, None) for name in _TOTALS}
     fields |= {"planned_steps": fields["steps"], "steps": last.step if last else 0}
     return StageHistory(**fields, curve=curve, status=RUNNING)
-
-
-def _details(content, path):
-    plain = dict.fromkeys(_DETAILS) | {"repeat": 1, "repeat_of": path.parent.name}
-    content = plain | content
-    content |= {name: content[name] or {} for name in ("source_steps", "settings")}
-    return _read(content, _DETAILS, path)
 
 
 def _evaluations(path):

@@ -18,10 +18,7 @@ def with_stages(state: RunState, stages: Iterable[Stage]) -> dict[str, dict]:
 
 
 def unfinished(state: RunState) -> list[str]:
-    """Returns the stages that are still to be trained; those that others beat are not among them.
-
-    A run of a version that did not write them down has those that have begun.
-    """
+    """Returns the stages that are still to be trained, without those that others beat."""
     settled, names = set(), []
     for name, fields in _read(state).items():
         stage = Stage(**{field: _value(value) for field, value in fields.items()})
@@ -30,7 +27,7 @@ def unfinished(state: RunState) -> list[str]:
             settled.add(name)
         else:
             names.append(name)
-    return names if settled or names else _begun(state)
+    return names
 
 
 def is_promoted(stage: Stage, state: RunState) -> bool:
@@ -43,11 +40,6 @@ def is_promoted(stage: Stage, state: RunState) -> bool:
     finished = [name for name in stage.rivals if state.record(name) is not None]
     best = sorted(finished, key=lambda name: state.record(name)["loss_per_token"])[: stage.keep]
     return stage.promoted <= set(best)
-
-
-def _begun(state: RunState) -> list[str]:
-    names = [folder.name for folder in state.path.iterdir()] if state.path.is_dir() else []
-    return [n for n in names if state.stage(n) is not None and state.record(n) is None]
 
 
 def _read(state: RunState) -> dict[str, dict]:

@@ -12,6 +12,8 @@ def learning_rate(schedule: Mapping, step: int, steps: int) -> float:
         >>> learning_rate(rate, 3, 100), learning_rate(rate, 99, 100) * 99**0.5
         (0.5, 0.1)
     """
-    n = max(step + schedule["offset"], schedule["warmup_steps"])
-    decay = schedule.get("decay_steps")
-    return schedule["scale"] / math.sqrt(n) * (min(1, (steps - step) / decay) if decay else 1)
+    rate = schedule["scale"] / math.sqrt(max(step + schedule["offset"], schedule["warmup_steps"]))
+    for ramp, place in (("rewarmup_steps", step + 1), ("decay_steps", steps - step)):
+        if schedule.get(ramp):
+            rate *= min(1, place / schedule[ramp])
+    return rate

@@ -25,6 +25,7 @@ def describe(stage: Stage, settings: StageSettings, model, flops: StepFlops) -> 
             "warmup_steps": settings.warmup_steps,
             "offset": settings.learning_rate_offset,
             "scale": settings.learning_rate_scale,
+            "rewarmup_steps": settings.rewarmup_steps or 0,
             "decay_steps": settings.decay_steps or 0,
         },
         "seed": settings.seed,

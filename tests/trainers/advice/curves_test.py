@@ -82,7 +82,7 @@ def test_a_stage_that_continues_another_gives_one_curve(tmp_path):
 
 
 def test_stages_of_plans_that_vary_something_are_left_out(tmp_path):
-    varied = ("tune_1", "offset_-50", "offset_-50_r2", "noise_0")
+    varied = ("tune_1", "offset_-50", "offset_-50_r2", "noise_0", "arm")
     stages = [synthetic.small(), synthetic.fused()]
     for i, name in enumerate(varied):
         stages.append({**synthetic.fused(end=44.0 + i), "name": name})
@@ -91,10 +91,29 @@ def test_stages_of_plans_that_vary_something_are_left_out(tmp_path):
         "tune": {"points": {"tune_1": {}}},
         "offsets": {"points": {"offset_-50": {}}},
         "zero_blocks": {"points": {"noise_0": {}, "self_fusion": {}}},
+        "gains": {"points": {"arm": {"budget": 1}}},
         "table1": {"points": {"small_0": {}}},
     }
     folder = synthetic.write_run(tmp_path / "w", *stages, experiments=plans)
     assert [curve.name for curve in read(folder)] == ["w/small_0", "w/self_fusion"]
+
+
+def test_a_decay_of_the_learning_rate_is_left_out(tmp_path):
+    rate = {"warmup_steps": 300, "offset": 0, "scale": 1.0, "decay_steps": 400}
+    decayed = synthetic.record("baseline", "M", synthetic.learning_curve(1000), learning_rate=rate)
+    running = {**decayed, "name": "baseline_r2", "repeat": 2, "repeat_of": "baseline"}
+    running["curve"] = synthetic.learning_curve(1000, wobble=0.2)
+    folder = synthetic.write_run(tmp_path / "w", decayed)
+    synthetic.write_running(folder, running)  # for 4000 steps
+    whole, so_far = (by_name(read(folder))[f"w/{name}"] for name in ("baseline", "baseline_r2"))
+    np.testing.assert_array_equal(whole.steps, [200, 400, 600])
+    np.testing.assert_array_equal(so_far.steps, [200, 400, 600, 800, 1000])
+
+
+def test_a_stack_of_layers_is_no_self_fusion(tmp_path):
+    stack = synthetic.fused() | {"name": "stack", "init": "stacked"}
+    folder = synthetic.write_run(tmp_path / "w", synthetic.small(), stack)
+    assert by_name(read(folder))["w/stack"].source is None
 
 
 def test_copies_and_beginnings_of_a_stage_count_once(tmp_path):

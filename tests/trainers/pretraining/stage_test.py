@@ -81,6 +81,7 @@ def test_record_of_a_stage_from_random_weights(run):
         "warmup_steps": 600,
         "offset": 0,
         "scale": 1.0,
+        "rewarmup_steps": 0,
         "decay_steps": 0,
     }
     assert record["seed"] == 0

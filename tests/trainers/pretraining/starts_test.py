@@ -140,11 +140,12 @@ def test_the_learning_rate_rises_onto_the_continued_schedule(world):
 
 
 def test_the_learning_rate_falls_to_zero_at_the_end(world):
-    start, resolved = start_of(world, steps=3, decay_steps=2, **CONTINUES)
+    ramps = {"rewarmup_steps": 2, "decay_steps": 2}
+    start, resolved = start_of(world, steps=3, **ramps, **CONTINUES)
     rate = starts.learning_rate(resolved, start)
-    expected = [plain(4), plain(5), plain(6) / 2]
+    expected = [plain(4) / 2, plain(5), plain(6) / 2]
     assert [float(rate(4 + step)) for step in range(3)] == pytest.approx(expected)
-    facts = {"warmup_steps": 2, "offset": 4, "scale": 0.1, "decay_steps": 2}
+    facts = {"warmup_steps": 2, "offset": 4, "scale": 0.1, **ramps}
     assert [learning_rate(facts, step, 3) for step in range(3)] == pytest.approx(expected)
 
 

@@ -29,7 +29,7 @@ def stage(name, points, sources=(), size="M", status=history.FINISHED):
     return StageHistory(
         name, size, "self_fusion" if sources else "scratch", sources, last.step, 1, last.tokens,
         last.flops, last.device_seconds, last.loss, last.loss_per_token, last.accuracy, points,
-        status=status,
+        status=status, learning_rate={"warmup_steps": 1, "offset": 0, "scale": 1.0},
     )  # fmt: skip
 
 

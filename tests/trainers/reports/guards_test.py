@@ -119,8 +119,9 @@ def test_a_decay_of_the_learning_rate_is_left_out():
     assert guards.standing(decayed, decay_steps=100) is None
     stood = losses(6, 3, 3, 3, 2)
     assert guards.standing(stood, decay_steps=100).short == "the baseline stands still"
-    shown = {"learning_rate": {"decay_steps": 100}}
-    baseline = dataclasses.replace(stage("baseline", decayed), **shown)
+    baseline = stage("baseline", decayed)
+    rate = baseline.learning_rate | {"decay_steps": 100}
+    baseline = dataclasses.replace(baseline, learning_rate=rate)
     run = run_of(FREE, baseline, stage("self_fusion", decayed, (FREE.name,)))
     (comparison,) = comparisons.compare(run)
     assert "plateau" not in " ".join(guard.short for guard in comparison.struck)

@@ -160,13 +160,17 @@ def test_the_summary_speaks_of_seeds(run):
     assert text.count("was trained on for 500 steps") == 1
 
 
-def test_what_varies_a_stage_is_no_arm(tmp_path):
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"table1": {"points": {"self_fusion": {"row": "self_fusion"}}}},
+        {"self_fusion": {"points": {}, "final": "self_fusion"}},
+    ],
+)
+def test_what_varies_a_stage_is_no_arm(tmp_path, asked):
     offset = stage("offset_5", "M", 500, 30, 47, "self_fusion", ("small_0",))
     points = {"offset_5": {"offset": 5}, "self_fusion": {"offset": 0}}
-    experiments = {
-        "offsets": {"points": points},
-        "table1": {"points": {"self_fusion": {"row": "self_fusion"}}},
-    }
+    experiments = {"offsets": {"points": points}, **asked}
     folder = synthetic.write_run(tmp_path / "w", *arms(1, 44.0, 48.0), offset)
     settings = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(settings | {"experiments": experiments}))

@@ -46,6 +46,9 @@ def record(name, size, curve, init="scratch", sources=(), **changes):
         "flops_method": "3 × (2 FLOPs × multiply-adds of the forward pass), counted from the model",
         "learning_rate": {"warmup_steps": 300, "offset": 0, "scale": 1.0},
         "seed": 0,
+        "source_steps": {},
+        "repeat": 1,
+        "settings": {},
         "curve": curve,
         **{
             field: last[field]
@@ -55,11 +58,16 @@ def record(name, size, curve, init="scratch", sources=(), **changes):
     }
 
 
+def complete(stage):
+    """A stage that is its own first repeat, unless it is said to be another one's."""
+    return {"repeat_of": stage["name"], **stage}
+
+
 def write_record(workdir, stage):
     """Writes a stage's record into its folder."""
     folder = workdir / stage["name"]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "record.json").write_text(json.dumps(stage))
+    (folder / "record.json").write_text(json.dumps(complete(stage)))
 
 
 def write_running(workdir, stage):
@@ -67,7 +75,7 @@ def write_running(workdir, stage):
     folder = workdir / stage["name"]
     folder.mkdir(parents=True, exist_ok=True)
     reached = ("curve", "tokens", "flops", "device_seconds", "loss", "loss_per_token", "accuracy")
-    unreached = {field: value for field, value in stage.items() if field not in reached}
+    unreached = {field: value for field, value in complete(stage).items() if field not in reached}
     (folder / "stage.json").write_text(json.dumps({**unreached, "steps": 4000}))
     lines = [{"kind": "train", "step": 100, "loss": 1.0}]
     lines += [{"kind": "eval", **entry} for entry in stage["curve"]]

@@ -128,8 +128,16 @@ def test_rows_have_one_cell_a_column():
         (numbers.terms([2.0], numbers.ratio), "2.00"),
         (numbers.schedule({"warmup_steps": 300, "offset": 0, "scale": 1.0}), "1/√max(n, 300)"),
         (numbers.schedule({"warmup_steps": 9, "offset": -5, "scale": 0.5}), "0.5/√max(n − 5, 9)"),
-        (numbers.schedule({"warmup_steps": 9, "offset": 50}), "1/√max(n + 50, 9)"),
-        (numbers.schedule({"constant": 0.1}), "constant=0.1"),
+        (numbers.schedule({"warmup_steps": 9, "offset": 50, "scale": 1.0}), "1/√max(n + 50, 9)"),
+        (
+            numbers.schedule(
+                {
+                    **{"warmup_steps": 9, "offset": 0, "scale": 1.0},
+                    **{"rewarmup_steps": 20, "decay_steps": 4000},
+                }
+            ),
+            "1/√max(n, 9), from 0 in the first 20 steps, to 0 in the last 4,000 steps",
+        ),
         ([numbers.letter(i) for i in (0, 25, 26, 27)], ["a", "z", "aa", "ab"]),
     ],
 )

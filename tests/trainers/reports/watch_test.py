@@ -20,11 +20,12 @@ from trainers.reports import watch
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def going(workdir):
-    """A run that was asked for two stages, of which one has begun."""
+def going(workdir, *names):
+    """A run that was asked for stages, by default for two, of which one has begun."""
+    names = names or ("small_0", "small_1")
     stage = synthetic.small()
     synthetic.write_run(workdir)
-    planned = {name: {"name": name, "size": "S"} for name in ("small_0", "small_1")}
+    planned = {name: {"name": name, "size": "S"} for name in names}
     content = {"settings": {"size": "tiny"}, "planned": planned}
     (workdir / "run.json").write_text(json.dumps(content))
     synthetic.write_running(workdir, stage | {"curve": stage["curve"][:3]})
@@ -121,8 +122,8 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path, play):
 
 
 def test_several_runs_are_watched_until_the_last_ends(tmp_path, play, capsys):
-    done, workdir = synthetic.write_run(tmp_path / "a", synthetic.small()), going(tmp_path / "b")
-    (workdir / "run.json").write_text("{}")
+    done = synthetic.write_run(tmp_path / "a", synthetic.small())
+    workdir = going(tmp_path / "b", "small_0")
 
     def end():
         assert 'content="7"' in (tmp_path / "comparison" / "report.html").read_text()

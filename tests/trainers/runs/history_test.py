@@ -69,7 +69,7 @@ def test_what_is_not_finite_is_none(tmp_path):
 
 
 def damaged(workdir, **changes):
-    record = {**synthetic.small(), **changes}
+    record = {**synthetic.complete(synthetic.small()), **changes}
     folder = workdir / "small_0"
     folder.mkdir(parents=True)
     record = {name: value for name, value in record.items() if value is not ...}
@@ -80,6 +80,7 @@ def damaged(workdir, **changes):
     ("changes", "named"),
     [
         ({"flops": ...}, "flops"),
+        ({"learning_rate": ...}, "learning_rate"),
         ({"curve": ..., "tokens": ...}, "tokens, curve"),
         ({"format": 2}, "format=2"),
         ({"name": "small_9"}, "name='small_9'"),
@@ -87,6 +88,7 @@ def damaged(workdir, **changes):
         ({"sources": ["small_0"]}, "small_0 <- small_0"),
         ({"flops": "many"}, "flops='many'"),
         ({"parameters": True}, "parameters=True"),
+        ({"learning_rate": {"scale": 1.0}}, "learning_rate={'scale': 1.0}"),
         ({"curve": 3}, "curve=3"),
         ({"curve": [3]}, "curve[0]"),
         ({"curve": [{"step": 1}]}, "curve[0]"),

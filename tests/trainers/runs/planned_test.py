@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from trainers import plans
 from trainers.plans.graph import Stage
 from trainers.runs import planned
@@ -52,17 +50,6 @@ def test_what_others_beat_is_not_waited_for(tmp_path):
     assert planned.unfinished(state) == ["y2", "x3"]
     finish(tmp_path, "y2")
     assert planned.unfinished(state) == []
-
-
-@pytest.mark.parametrize("content", [None, "{}"])
-def test_a_run_of_an_older_version_has_what_has_begun(tmp_path, content):
-    if content:
-        (tmp_path / "run.json").write_text(content)
-    state = RunState(tmp_path)
-    for name in ("a", "b"):
-        state.start_stage(name, {}, {})
-    finish(tmp_path, "a")
-    assert planned.unfinished(RunState(tmp_path)) == ["b"]
 
 
 def test_only_what_is_not_the_default_is_written(tmp_path):

@@ -51,11 +51,8 @@ OFFSET = ("offset", "Offset, steps", "", points.setting("offset", "{:+d}".format
 
 
 def rate(stage, step):
-    """The learning rate of a stage at a step of its own; None where its record has none."""
-    schedule = stage.learning_rate or {}
-    if "warmup_steps" not in schedule:
-        return None
-    return learning_rate(schedule, step, stage.planned_steps or stage.steps)
+    """The learning rate of a stage at a step of its own."""
+    return learning_rate(stage.learning_rate, step, stage.planned_steps)
 
 
 def dip(curve):

@@ -89,10 +89,9 @@ def _row(run, name, steps, path, most):
     """The data that the maps of a stage share."""
     last = steps[max(steps)]
     borders = last.borders(path)
-    rate = run.stages[name].learning_rate
     return {
         "stage": name,
-        "schedule": numbers.schedule(rate) if rate else "not recorded",
+        "schedule": numbers.schedule(run.stages[name].learning_rate),
         "shape": list(last.weights[path].shape),
         "borders": [list(edges) for edges in borders],
         "cells": [list(blocks.bands(edges, most)) for edges in borders],
