@@ -68,7 +68,7 @@ def test_any_number_type_and_shape(dtype):
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint32", "float16", "float32"])
 def test_ramps_take_any_number_type_and_end_far_away(dtype):
-    """What a type cannot hold is neither cut nor wrapped: 100 - 105 in unsigned integers, say."""
+    # 100 - 105 would wrap around in unsigned integers, and int16 would cut 100,000.
     plain = InverseSquareRoot(4)
     step = ops.convert_to_tensor(np.asarray(105), dtype=dtype)
     assert float(LinearDecay(plain, 10, end=100)(step)) == 0
