@@ -42,6 +42,7 @@ PINNED_SHA256 = "6c6b65cb16c7ce56133aec5053f187f167430ecc64fb83197d955ba2c68957e
 
 _OWN_PACKAGE = "keras-fusion"  # text that changes as this project does is no corpus for it
 _SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "__pycache__"}
+_MOST_NAMED = 4  # differences, of two hundred packages
 # Modules that packages have below Python 3.12 only.
 _SKIPPED_FOLDERS |= {"distutils"}
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -133,6 +134,8 @@ def other_text(versions: Mapping[str, str], sha256: str) -> str:
             differences.append(f"with {name} {version}")
         elif version != PINNED[name]:
             differences.append(f"{name} {version} in place of {PINNED[name]}")
+    if more := differences[_MOST_NAMED:]:
+        differences[_MOST_NAMED:] = [f"and {len(more)} other differences"]
     same = "the versions are the same, but not all that they say"
     return f"not the text of this version of the project: {', '.join(differences) or same}"
 

@@ -147,6 +147,10 @@ def test_the_hash_of_a_text_depends_on_its_words_and_their_order():
         ({"numpy": "9.9"}, "numpy 9.9 in place of 2.4.6"),
         ({"scipy": None, "python": "3.11.7"}, "without scipy, with python 3.11.7"),
         ({}, "the versions are the same, but not all that they say"),
+        (
+            {name: "1.0" for name in "abcdef"},
+            "with a 1.0, with b 1.0, with c 1.0, with d 1.0, and 2 other differences",
+        ),
     ],
 )
 def test_another_text_is_described(monkeypatch, changes, words):
