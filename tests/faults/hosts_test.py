@@ -1,8 +1,10 @@
-"""Runs of the real program on several hosts, each a process on this machine."""
+"""Runs of the real program on several hosts, each a process on this machine, on JAX."""
 
+import shutil
 import signal
 import time
 
+import keras
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from tests.faults.points import Point
 from tests.faults.zygote import Zygote
 from tests.trainers import nano
 from tests.trainers.engines.equality_support import free_ports
-from trainers import checkpoints
+from trainers import checkpoints, fuse, pretrain, reports
 from trainers.checkpoints import models
 from trainers.runs.workdir import RUN_FILE
 
@@ -92,7 +94,9 @@ def assert_close(first, second):
         np.testing.assert_allclose(value, second[name], rtol=0, atol=1e-5, err_msg=name)
 
 
-def test_two_hosts_save_their_parts_and_one_process_ends_the_run(hosts):
+@pytest.fixture(scope="module")
+def stopped(hosts):
+    """Folder of a run that two hosts have stopped at step 4; "one" has the same as one process."""
     assert_done(hosts.run("one", *SPLIT, count=1, devices=2))
     ended = hosts.run("two", *SPLIT, points={1: Point(TRAIN, 2, signal=signal.SIGTERM)})
     assert [host.code for host in ended] == [75, 75], ended
@@ -100,7 +104,11 @@ def test_two_hosts_save_their_parts_and_one_process_ends_the_run(hosts):
     assert ended[0].output.endswith(line.format(4, "a signal to another host"))
     assert ended[1].output.endswith(line.format(4, "SIGTERM"))
     assert "Plan baseline" in ended[0].output and "Plan" not in ended[1].output
-    newest = hosts.new_folder("two") / "w/baseline/checkpoints/step_00000004"
+    return hosts.new_folder("two")
+
+
+def test_each_host_saves_its_part_and_one_process_ends_the_run(hosts, stopped):
+    newest = stopped / "w/baseline/checkpoints/step_00000004"
     ends = [f"-0000{host}-of-00002.safetensors" for host in (1, 2)]
     names = [kind + end for kind in ("model", "training") for end in ends]
     assert sorted(path.name for path in newest.iterdir()) == [
@@ -113,18 +121,43 @@ def test_two_hosts_save_their_parts_and_one_process_ends_the_run(hosts):
         for folder in (hosts.new_folder("one") / "w/baseline/checkpoints/step_00000006", newest)
     )
     assert parts < 1.5 * whole
-    assert_done(hosts.run("two", "--plan=baseline", "--mesh_shape=batch:2", count=1, devices=2))
-    assert_close(hosts.weights("one"), hosts.weights("two"))
+    shutil.copytree(stopped, hosts.new_folder("ended"), dirs_exist_ok=True)
+    assert_done(hosts.run("ended", "--plan=baseline", "--mesh_shape=batch:2", count=1, devices=2))
+    assert_close(hosts.weights("one"), hosts.weights("ended"))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the other backend")
+def test_tensorflow_ends_the_run_of_hosts(hosts, stopped, monkeypatch):
+    shutil.copytree(stopped, hosts.new_folder("moved"), dirs_exist_ok=True)
+    workdir = hosts.new_folder("moved") / "w"
+    nano.define(monkeypatch)
+    monkeypatch.setattr(reports, "write_report", lambda workdir: workdir)
+    flags = (*hosts.flags, "--plan=baseline", f"--workdir={workdir}")
+    with nano.eager():
+        pretrain.pretrain(nano.config_of(pretrain, *flags))
+    assert_close(hosts.weights("one"), hosts.weights("moved"))
 
 
 @pytest.mark.slow
 def test_hosts_fuse_and_train_as_one_process(hosts):
     """The sources are in parts, then the fused stage's checkpoint; batches are split as well."""
-    flags = ("--plan=self_fusion", "--mesh_shape=model:2,batch:2", "--optimizer_state=diagonal")
+    flags = (
+        "--plan=self_fusion",
+        "--mesh_shape=model:2,batch:2",
+        "--optimizer_state=grown_diagonal",
+    )
     assert_done(hosts.run("fused one", *flags, count=1, devices=4))
     assert_done(hosts.run("fused four", *flags, count=4))
     for stage in ("small_0", "self_fusion"):
         assert_close(hosts.weights("fused one", stage), hosts.weights("fused four", stage))
+    fused = {}
+    for name in ("fused one", "fused four"):
+        folder = hosts.new_folder(name)
+        source = f"{folder}/w/self_fusion"
+        flags = (f"--sources={source},{source}", f"--output={folder}/fused", "--noise=0.1")
+        fuse.fuse(nano.config_of(fuse, *flags))
+        fused[name] = models.find_checkpoint(folder / "fused").weights
+    assert_close(fused["fused one"], fused["fused four"])
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ something else than they do.
 """
 
 import contextlib
+import importlib.util
 import json
 import logging
 import os
@@ -25,8 +26,10 @@ from trainers.versions import code_version, installed_versions
 
 # A host that is not heard of for so long is lost; the others end within twice the time.
 HEARTBEAT_SECONDS = 25
-# What JAX can find by itself: its names of schedulers that say how many processes there are.
+# What JAX can find by itself: its names of schedulers that say how many processes there are, and
+# variables of those that are no TPU's.
 _SCHEDULERS = ("slurm", "ompi", "gcetpu", "gketpu")
+_MARKS = {"SLURM_STEP_NODELIST", "OMPI_MCA_orte_hnp_uri"}
 # Flags whose values may differ between the hosts of a run.
 _OF_A_HOST = ("coordinator", "process_id", "progress")
 # Hosts that end for one reason end within this time.
@@ -67,7 +70,9 @@ def joined(devices: Devices) -> Iterator[None]:
 
 def _is_scheduled() -> bool:
     """Whether a scheduler has started several processes; asks nobody outside of Cloud TPU."""
-    # `initialize` finds out by itself, but also joins a single process, or raises.
+    if not (_MARKS & os.environ.keys() or importlib.util.find_spec("libtpu")):
+        return False
+    # `initialize` would also join a single process, or raise, and JAX has no public question.
     from jax._src.clusters import ClusterEnv
 
     kinds = [kind for kind in ClusterEnv._cluster_types if kind.name in _SCHEDULERS]

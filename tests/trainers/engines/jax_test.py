@@ -449,9 +449,16 @@ engine = support.compiled(JaxEngine("batch:2,model:2", options=support.CASES["ad
 # Host 1 alone has something to say.
 assert [engine.agree(flag) for flag in (False, index == 1, True)] == [False, True, True]
 assert (engine.num_devices, engine.is_chief) == (4, index == 0)
+assert engine.gather("é" * index * 1000) == ["", "é" * 1000]
 engine.train(support.Batches().from_step(0), 3)
 engine.load_state(engine.state())
-engine.train(support.Batches().from_step(3), 3)
+# From here on each host makes its rows alone.
+rows = engine.rows(support.ROWS)
+assert rows == (slice(0, 4), slice(4, 8))[index]
+feed = support.Batches().from_step(3)
+engine.train(({name: value[rows] for name, value in batch.items()} for batch in feed), 3)
+# Both hosts hold all weights: the first one saves them.
+assert bool(engine.shards()) == (index == 0)
 tensors.write(folder / f"{index}.state", engine.state())
 """
 
