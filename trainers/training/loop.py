@@ -185,11 +185,17 @@ class _Loop(contextlib.AbstractContextManager):
         if self.engine.agree(stop.requested):
             if self.saved != self.at.step:
                 self.save()
-            if self.writer:
-                self.writer.wait()
-            # A host that ended would end those that are still writing.
-            self.engine.agree(False)
+            self.wait_for_writers()
             raise stop.stopped_at(self.at.step)
+
+    def wait_for_writers(self) -> None:
+        """Waits until what was handed over is on the disk, on every host.
+
+        No host reads before the chief has written, and none ends, which would end the others.
+        """
+        if self.writer:
+            self.writer.wait()
+        self.engine.agree(False)
 
     def advance(self) -> None:
         """One call of the engine, and whatever is due at the step where it ends."""
@@ -310,6 +316,8 @@ class _Loop(contextlib.AbstractContextManager):
 
     def go_back(self, error: NotFinite) -> None:
         """Restores the newest checkpoint and leaves out the batch, or raises the error."""
+        if self.engine.saves_shards:
+            self.wait_for_writers()
         if self.config.on_nan != "skip" or error.step < self.saved:
             raise error
         indices = {self.at.batch_index(error.step)}
@@ -320,11 +328,8 @@ class _Loop(contextlib.AbstractContextManager):
             raise error
         self.tried |= indices
         self.bad = error.step
-        if self.writer:
-            self.writer.wait()
         self.profiler.close()
-        # No host reads before the chief has written.
-        self.engine.agree(False)
+        self.wait_for_writers()
         self.restore()
         self.at.skip(self.tried)
         self.feed = self.at.feed(self.job.batches)
