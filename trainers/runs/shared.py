@@ -40,9 +40,6 @@ def check_folder(engine: Engine, workdir: str | os.PathLike) -> None:
 
 def _described(workdir: pathlib.Path) -> str:
     """A folder, and how far its stages are, in words."""
-    newest = {
-        path.parent.name: max(checkpoints.steps(path), default=None)
-        for path in sorted(workdir.glob(f"*/{CHECKPOINT_FOLDER}"))
-    }
-    steps = ", ".join(f"{name} at step {step}" for name, step in newest.items())
-    return f"{str(workdir)!r} with {steps or 'no checkpoint'}"
+    saved = {path: checkpoints.steps(path) for path in workdir.glob(f"*/{CHECKPOINT_FOLDER}")}
+    newest = [f"{path.parent.name} at step {steps[-1]}" for path, steps in saved.items() if steps]
+    return f"{str(workdir)!r} with {', '.join(sorted(newest)) or 'no checkpoint'}"
