@@ -16,7 +16,7 @@ from keras_fusion.layers import checks
 from keras_fusion.layers.fusing import FusionOptions, fuse_layers
 from keras_fusion.layers.tree import is_fusable
 from keras_fusion.noise import Noise
-from keras_fusion.options import BlockOptions, mean_weights
+from keras_fusion.options import COUNTS, BlockOptions, is_count, mean_weights
 
 
 def fuse(
@@ -147,18 +147,22 @@ def self_fuse(model, n=2, **options):
 
     Args:
         model: A built model, as for `fuse`.
-        n: Number of copies, at least 2.
+        n: Number of copies, from 2 to 1,000.
         **options: Those of `fuse`; without noise or dropout the copies never part.
 
     Returns:
         A built model.
 
     Raises:
-        FusionError: As `fuse`, and for fewer than two copies.
+        FusionError: As `fuse`, and for another number of copies.
 
     Examples:
         >>> big = kf.self_fuse(model, 2, noise=0.1)
     """
+    if not is_count(n):
+        raise FusionError(
+            f"fusing a network with itself takes n copies, {COUNTS}. Received: n={n!r}"
+        )
     return fuse([model] * n, **options)
 
 
@@ -191,8 +195,8 @@ def grow(
         optimizer: `"fresh"`, or `"grow"` for the state of a model compiled with Adam, AdamW or
             Adafactor.
         check: Whether to run both networks on random inputs, and to compare them.
-        **named: `name=factor`: how many times as wide it gets, an integer of at least 2. A name is
-            that of a layer, which grows by its units, an attention by its heads; of a group:
+        **named: `name=factor`: how many times as wide it gets, an integer from 2 to 1,000. A name
+            is that of a layer, which grows by its units, an attention by its heads; of a group:
             `heads`, the heads of every attention; `mlp`, the units of every Dense, EinsumDense or
             convolution that only layers with weights read. On the way there may be what treats
             each unit apart, such as an activation, a BatchNormalization, or a product with other
@@ -217,14 +221,10 @@ def grow(
         )
     twice = sorted(set(factors or ()) & named.keys())
     factors = {**(factors or {}), **named}
-    wrong = {
-        name: n
-        for name, n in factors.items()
-        if not (isinstance(name, str) and type(n) is int and n >= 2)
-    }
+    wrong = {name: n for name, n in factors.items() if not (isinstance(name, str) and is_count(n))}
     if wrong or not factors:
         raise FusionError(
-            "grow takes names with factors, integers of at least 2, such as mlp=2. "
+            f"grow takes names with factors, {COUNTS}, such as mlp=2. "
             f"Received: {wrong or 'no names'}"
         )
     if twice:

@@ -8,6 +8,9 @@ from keras_fusion.operator import unequal_shares
 
 NORMS = ("property", "rule")
 FILLS = ("diagonal", "copies")
+MOST_COPIES = 1_000
+COUNTS = f"integers from 2 to {MOST_COPIES:,}"
+"""Numbers of copies of one network, in words."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,3 +85,12 @@ def mean_weights(weights, num_sources):
     if abs(sum(values) - 1) > 1e-6:
         raise FusionError(f"weights must add up to 1. Received: weights={weights!r}")
     return tuple(value / sum(values) for value in values)
+
+
+def is_count(number):
+    """Returns whether a number can be one of copies.
+
+    A larger one than `MOST_COPIES` is a slip, and what is listed for each copy would fill the
+    memory.
+    """
+    return type(number) is int and 2 <= number <= MOST_COPIES

@@ -16,7 +16,7 @@ from keras_fusion.families.notation import EQUAL, KEPT, NORM
 from keras_fusion.families.table import Family, Names, matches
 from keras_fusion.layers import checks
 from keras_fusion.operator import FusedArray, Noise, count_not_finite
-from keras_fusion.options import BlockOptions
+from keras_fusion.options import COUNTS, BlockOptions, is_count
 
 # Fields of a configuration that say nothing about what a network computes.
 _FREE = (
@@ -61,13 +61,12 @@ def growths_by(names, factors, options=BlockOptions()):  # noqa: B008 - it is fr
         options: `BlockOptions` of the copies.
 
     Raises:
-        FusionError: No axis, or a factor that is no integer of at least 2.
+        FusionError: No axis, or a factor that cannot be a number of copies.
     """
     is_growth = isinstance(factors, Mapping) and factors
-    if not is_growth or any(type(n) is not int or n < 2 for n in factors.values()):
+    if not is_growth or not all(map(is_count, factors.values())):
         raise FusionError(
-            "axes grow by integers of at least 2. "
-            f"Received: {factors!r}; give a dictionary such as {{'mlp': 2}}"
+            f"axes grow by {COUNTS}. Received: {factors!r}; give a dictionary such as {{'mlp': 2}}"
         )
     for factor in dict.fromkeys(factors.values()):
         axes = {axis for axis, times in factors.items() if times == factor}

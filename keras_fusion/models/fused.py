@@ -9,6 +9,7 @@ from keras_fusion.layers.values import misfits
 from keras_fusion.models.config import GROWING
 from keras_fusion.models.t5 import T5
 from keras_fusion.noise import Noise
+from keras_fusion.options import COUNTS, is_count
 
 
 def fused_weights(
@@ -85,7 +86,7 @@ def grown_weights(config, weights, factors, *, noise=0.0, seed=0, fill="diagonal
     Args:
         config: The `T5Config`.
         weights: `{path: array-like}`.
-        factors: `{axis: factor}`, axes among "hidden", "heads" and "mlp", integers of at least 2.
+        factors: `{axis: factor}`, axes among "hidden", "heads" and "mlp", integers from 2 on.
         noise, seed, fill, asymmetry: As for `kf.grow`.
 
     Returns:
@@ -98,9 +99,9 @@ def grown_weights(config, weights, factors, *, noise=0.0, seed=0, fill="diagonal
         >>> config, weights = grown_weights(small.config, weights_of_small, {"mlp": 2})
     """
     is_growth = factors and factors.keys() <= GROWING.keys()
-    if not is_growth or any(type(factor) is not int or factor < 2 for factor in factors.values()):
+    if not is_growth or not all(map(is_count, factors.values())):
         raise FusionError(
-            f"a T5 grows along {', '.join(GROWING)} by integers of at least 2. "
+            f"a T5 grows along {', '.join(GROWING)} by {COUNTS}. "
             f"Received: {factors!r}; give a dictionary such as {{'mlp': 2}}"
         )
     # A norm over copies is what it is over one of them.

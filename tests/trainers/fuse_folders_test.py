@@ -69,8 +69,9 @@ def test_what_cannot_be_verified_is_said(llamas, capsys, monkeypatch):
     [
         ("ab", "--grow=mlp:2", "Name one source"),
         ("a", "--grow=mlp", "Write it as mlp:2"),
-        ("a", "--grow=mlp:1", "factor of at least 2"),
-        ("a", "--grow=norm:2", "axes among mlp"),
+        ("a", "--grow=mlp:1", "integers from 2 to 1,000"),
+        ("a", "--grow=mlp:99999999", "integers from 2 to 1,000"),
+        ("a", "--grow=norm:2", "of the axes mlp"),
         ("aa", "--max_shard_size=5XB", "max_shard_size='5XB'"),
         ("aa", "--max_shard_size=0GB", "Give a number with a unit"),
         ("a", "--norm=rule", "at least two folders"),

@@ -20,6 +20,7 @@ from trainers.plans.sizes import SIZE_LETTERS
 
 # Norms that a fusion keeps (section 3.2): those of the library, which takes seconds to import.
 NORMS = ("property", "rule")
+MOST_COPIES = 1_000
 # What a run's folder holds beside its stages.
 RESERVED_NAMES = ("data", "report")
 
@@ -107,8 +108,9 @@ class Stage:
         enough = fewest <= len(self.sources) <= (len(self.sources) if most is None else most)
         yield "sources", enough, f"{where} to name {number} source(s)"
         is_copying = self.init in _COPYING
-        copies = f"{where} to take {'two or more' if is_copying else '1'} copies"
-        yield "copies", is_copying == (self.copies > 1), copies
+        few, most = (2, MOST_COPIES) if is_copying else (1, 1)
+        copies = f"{where} to take {f'{few} to {most:,}' if is_copying else few} copies"
+        yield "copies", few <= self.copies <= most, copies
         norms = NORMS if self.init == "self_fusion" else (norm,)
         words = f"the norm of {where} to be {' or '.join(map(str, norms))}"
         yield "norm", self.norm in norms, words

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from keras_fusion import interop
 from keras_fusion.interop import presets, verifying
+from keras_fusion.options import COUNTS, is_count
 from trainers import checkpoints
 from trainers.errors import UserError, os_errors
 
@@ -136,9 +137,10 @@ def read_growth(flag: str, text: str) -> dict[str, int]:
     growth = {}
     for part in text.split(","):
         axis, _, factor = (word.strip() for word in part.partition(":"))
-        if axis not in _AXES or not factor.isdecimal() or int(factor) < 2 or axis in growth:
+        is_number = factor.isdecimal() and len(factor) < 10
+        if axis not in _AXES or axis in growth or not (is_number and is_count(int(factor))):
             raise UserError(
-                f"--{flag} to name axes among {', '.join(_AXES)}, each with a factor of at least 2",
+                f"--{flag} to name each of the axes {', '.join(_AXES)} once, with {COUNTS}",
                 f"{flag}={text!r}",
                 "Write it as mlp:2 or mlp:2,heads:2",
             )

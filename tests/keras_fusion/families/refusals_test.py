@@ -100,8 +100,6 @@ def test_options_that_do_not_apply(gpt2):
         (name,) = option
         with pytest.raises(kf.FusionError, match=f"{name}: a GPT2CausalLM is fused without this"):
             kf.self_fuse(gpt2, 2, **option)
-    with pytest.raises(kf.FusionError, match="at least two networks, received 1"):
-        kf.self_fuse(gpt2, 1)
     with pytest.raises(kf.FusionError, match="norm must be one of"):
         kf.self_fuse(gpt2, 2, norm="batch")
     with pytest.raises(kf.FusionError, match="weights must add up to 1"):

@@ -259,6 +259,9 @@ class TestWhatCannotBeFused:
             kf.fuse([])
         with pytest.raises(FusionError, match="at least two networks, received 1"):
             kf.fuse([perceptron()])
+        for n in (1, 2.0, True, "2", 10**9):
+            with pytest.raises(FusionError, match=f"from 2 to 1,000. Received: n={n!r}"):
+                kf.self_fuse(perceptron(), n)
         with pytest.raises(FusionError, match="source 1 is a Dense; fusing takes kf.models"):
             kf.fuse([perceptron(), layers.Dense(2)])
 

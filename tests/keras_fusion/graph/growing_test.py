@@ -179,7 +179,8 @@ def test_units_that_are_read_beside_others():
         (transformer, {"up": 2}, "beside others.*can grow: attention, up, gate, pooled$"),
         (transformer, {"down": 2}, "`add_?.*reads units that would grow beside others"),
         (recurrent, {"heads": 2}, "cannot grow heads: the model has no such layers"),
-        (perceptron, {"first": 1}, "integers of at least 2, such as mlp=2. Received: {'first': 1}"),
+        (perceptron, {"first": 1}, "from 2 to 1,000, such as mlp=2. Received: {'first': 1}"),
+        (perceptron, {"first": 10**9}, "from 2 to 1,000.*Received: {'first': 1000000000}"),
         (perceptron, {}, "Received: no names"),
     ],
 )  # fmt: skip

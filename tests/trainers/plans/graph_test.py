@@ -73,6 +73,7 @@ def test_stage_is_frozen_and_writes_itself():
         ({"init": "fusion_rule", "sources": ("b",)}, r"sources=\['b'\]"),
         ({"init": "self_fusion", "sources": ("b",)}, "copies=1"),
         ({"init": "stacked", "sources": ("b",)}, "copies=1"),
+        ({"init": "stacked", "sources": ("b",), "copies": 10**9}, "copies=1000000000"),
         ({"init": "stacked", "sources": ("b",), "copies": 2, "norm": "rule"}, "norm='rule'"),
         ({"init": "self_fusion", "sources": ("b", "c"), "copies": 2}, r"sources=\['b', 'c'\]"),
         ({"copies": 2}, "copies=2"),

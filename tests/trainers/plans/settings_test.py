@@ -6,7 +6,7 @@ import pytest
 
 from keras_fusion import noise, options
 from trainers.errors import UserError
-from trainers.plans import settings, sizes, stages_of
+from trainers.plans import graph, settings, sizes, stages_of
 from trainers.plans.graph import Stage, repeated
 from trainers.training.optimizers import OPTIMIZERS
 
@@ -16,6 +16,7 @@ BASELINE, SMALL, FUSED = stages_of(["baseline", "self_fusion"])
 
 def test_choices_are_those_of_what_is_imported_with_keras_later():
     assert (settings.NORMS, settings.NOISE_KINDS) == (options.NORMS, noise.NOISE_KINDS)
+    assert graph.MOST_COPIES == options.MOST_COPIES
     assert settings.OPTIMIZER_SCALES.keys() == OPTIMIZERS.keys()
     assert set(settings.GROWING_OPTIMIZERS) < OPTIMIZERS.keys()
 
