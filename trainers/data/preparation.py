@@ -76,15 +76,20 @@ def tell_other_text(folder: str | pathlib.Path) -> None:
 
 def _tell_unknown(folder: pathlib.Path) -> None:
     """Logs the share of tokens that the vocabulary does not know; warns above one per cent."""
-    share = manifest.unknown_share(manifest.read(folder))
+    facts = manifest.read(folder)
+    share = manifest.unknown_share(facts)
     if share is None:
         return
     logging.info("%.3g %% of the tokens are unknown", 100 * share)
     if share > manifest.MUCH_UNKNOWN:
+        is_given = facts["vocabulary"]["trained_on_bytes"] is None
         logging.warning(
             "%.3g %% of the tokens are unknown to the vocabulary, which a model cannot learn from: "
-            "train one on this text, without --vocabulary, or take more --vocabulary_pieces",
+            "%s",
             100 * share,
+            "leave out --vocabulary, so that one is trained on this text"
+            if is_given
+            else "take more --vocabulary_pieces",
         )
 
 
@@ -94,6 +99,9 @@ def _build(folder: pathlib.Path, config: DataConfig, corpus, given, identity: di
     words, sample_bytes = given, None
     if words is None:
         sample = _sample(corpus, config)
+        if not sample:
+            received = f"corpus={config.corpus} with no document to train on"
+            raise UserError("text to make a vocabulary from", received, "Give more text")
         sample_bytes = sum(len(text.encode()) for text in sample)
         logging.info("training %d pieces on %d bytes", config.vocabulary_pieces, sample_bytes)
         model = vocabulary.train(sample, config.vocabulary_pieces)

@@ -209,8 +209,18 @@ def test_unknown_tokens_are_counted_and_warned_of(config, prepared_dir, tmp_path
     folder = prepare(dataclasses.replace(with_vocabulary, root=str(tmp_path / "d")))
     share = manifest.unknown_share(manifest.read(folder))
     assert 0.1 < share < 0.6
-    assert any(f"{100 * share:.3g} % of the tokens are unknown" in text for text in warnings)
+    told = " ".join(warnings)
+    assert f"{100 * share:.3g} % of the tokens are unknown" in told
+    assert told.endswith("leave out --vocabulary, so that one is trained on this text")
     assert manifest.unknown_share(manifest.read(prepared_dir)) == 0
+
+
+@pytest.mark.parametrize("text", ["", " \n\n\t\n"])
+def test_a_text_without_a_word(config, tmp_path, text):
+    path = tmp_path / "blank.txt"
+    path.write_text(text)
+    with pytest.raises(UserError, match="no document to train on. Give more text"):
+        prepare(dataclasses.replace(config, corpus_path=str(path)))
 
 
 def test_too_little_text_for_two_splits(config, tmp_path):
