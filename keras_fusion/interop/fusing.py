@@ -218,7 +218,8 @@ def _grown(sources, factors, noise):
     if len(sources) != 1 or noise:
         raise FusionError(
             "growing some axes takes one source, and no noise: it would fill what no copy covers, "
-            f"and there is nothing of the kind. Received: {len(sources)} sources, noise={noise}"
+            f"and there is nothing of the kind. Received: {len(sources)} sources, noise={noise}; "
+            "name one source, and leave out the noise"
         )
     (source,) = sources
     config, arrays = source.config, source.arrays

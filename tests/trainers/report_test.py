@@ -74,6 +74,12 @@ def test_output_takes_a_new_folder_an_empty_one_or_that_of_such_a_report(two, tm
     assert not (tmp_path / "runs" / "a" / "report").exists()
 
 
+def test_a_comparison_does_not_take_the_place_of_a_run_s_own_report(two):
+    with pytest.raises(errors.UserError, match="a run's own report.*Choose another folder"):
+        write(f"--workdir={','.join(two)}", f"--output={two[0]}/report")
+    write(f"--workdir={two[0]}")
+
+
 def test_nothing_of_another_kind_is_replaced(two, tmp_path):
     both, folder = f"--workdir={','.join(two)}", tmp_path / "runs" / "a"
     write(f"--workdir={two[0]}")

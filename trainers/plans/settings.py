@@ -128,7 +128,7 @@ class StageSettings:
     def identity(self) -> dict:
         """The settings that make a stage what it is, for telling one run from another.
 
-        Settings that older runs did not have are among them where they are not their default.
+        Those that only some stages have are among them where they are not their default.
         """
         return {
             name: value

@@ -8,7 +8,13 @@ from trainers.files import locked, read_json, replacing_folder
 from trainers.reports import page
 from trainers.reports.pictures import Picture
 from trainers.runs import history, locks
-from trainers.runs.workdir import MARKDOWN_FILE, REPORT_FILE, REPORT_FOLDER, RESULTS_FILE
+from trainers.runs.workdir import (
+    MARKDOWN_FILE,
+    REPORT_FILE,
+    REPORT_FOLDER,
+    RESULTS_FILE,
+    RUN_FILE,
+)
 
 _TEXTS = {REPORT_FILE: page.to_html, MARKDOWN_FILE: page.to_markdown, RESULTS_FILE: page.to_json}
 
@@ -61,6 +67,12 @@ def check_output(folder, kind):
     """Raises a `UserError` unless a report of a kind may be written into a folder by `write_to`."""
     target = Path(folder)
     _check_replaceable(target, kind)
+    if kind != page.RUN and target.name == REPORT_FOLDER and (target.parent / RUN_FILE).exists():
+        raise UserError(
+            f"--output other than the folder of a run's own report for one of the kind {kind!r}",
+            f"output={str(target)!r}",
+            "Choose another folder",
+        )
     if target.exists() and any(target.iterdir()) and not (target / RESULTS_FILE).exists():
         raise UserError(
             f"--output to be a new folder, or one with a report ({RESULTS_FILE})",
