@@ -15,25 +15,23 @@ from matplotlib import pyplot as plt
 FOLDER = pathlib.Path(__file__).parent
 FILE = FOLDER / "curves.png"
 DATA = FOLDER.parent / "gains_curves.csv"
+BUDGET = "3"
 # Arm: the scale of its learning rate that was best, its words and its colour.
 ARMS = {
-    "small_1364": (1.0, "small model", "#777777"),
+    "small": (1.0, "small model", "#777777"),
     "baseline": (1.0, "big model from random weights", "#4477aa"),
-    "self_fusion_50": (0.5, "fused with itself, trained on", "#cc3311"),
+    "self_fusion_50": (1.0, "fused with itself, trained on", "#cc3311"),
 }
 
 
 def curves(file=DATA):
-    """{(arm, seed): [(FLOPs, accuracy in %)]} of each arm's best scale, at the smallest budget."""
+    """{(arm, seed): [(FLOPs, accuracy in %)]} of each arm's best scale, at one budget."""
     points = collections.defaultdict(list)
     with open(file, newline="", encoding="utf-8") as lines:
         for row in csv.DictReader(lines):
-            arm = "small_1364" if row["arm"].startswith("small") else row["arm"]
-            if (
-                row["budget"] == "1"
-                and arm in ARMS
-                and float(row["learning_rate_scale"]) == ARMS[arm][0]
-            ):
+            arm = "small" if row["arm"].startswith("small") else row["arm"]
+            scale = float(row["learning_rate_scale"])
+            if row["budget"] == BUDGET and arm in ARMS and scale == ARMS[arm][0]:
                 points[arm, row["seed"]].append((float(row["flops"]), float(row["accuracy"])))
     return {name: sorted(values) for name, values in points.items()}
 

@@ -12,7 +12,7 @@ _DTYPES = ("bfloat16", "float16")
 
 
 def fits(query, key, value, bias=None):
-    """Whether `flash_attention` computes this, gradients included.
+    """True where `flash_attention` computes this, gradients included.
 
     It does on Keras' JAX backend with one GPU that has cuDNN's operation, for 16-bit floats, even
     lengths, head sizes that are multiples of 8 up to 128, and a bias that all sequences share: that
@@ -35,7 +35,7 @@ def fits(query, key, value, bias=None):
 
 @functools.cache
 def _is_there():
-    """Whether the only device is a GPU on which cuDNN's operation runs."""
+    """True where the only device is a GPU on which cuDNN's operation runs."""
     import jax
 
     if jax.default_backend() != "gpu" or jax.device_count() > 1:
