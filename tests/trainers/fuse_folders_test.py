@@ -72,6 +72,7 @@ def test_what_cannot_be_verified_is_said(llamas, capsys, monkeypatch):
         ("a", "--grow=mlp:1", "integers from 2 to 1,000"),
         ("a", "--grow=mlp:99999999", "integers from 2 to 1,000"),
         ("a", "--grow=norm:2", "of the axes mlp"),
+        ("a", "--grow=mlp:2 --norm=rule", "the norms of one source are kept"),
         ("aa", "--max_shard_size=5XB", "max_shard_size='5XB'"),
         ("aa", "--max_shard_size=0GB", "Give a number with a unit"),
         ("a", "--norm=rule", "at least two folders"),
@@ -82,7 +83,7 @@ def test_what_cannot_be_verified_is_said(llamas, capsys, monkeypatch):
 def test_flags_that_are_refused(llamas, sources, flag, message):
     (llamas / "c").mkdir()
     with pytest.raises(UserError, match=message):
-        run(llamas, sources, flag)
+        run(llamas, sources, *flag.split())
 
 
 DAMAGED = {

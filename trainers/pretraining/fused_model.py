@@ -74,6 +74,12 @@ class FuseConfig:
                 f"sources={','.join(self.sources)!r}",
                 "Name one source, or leave out --grow",
             )
+        if self.grow and self.norm != NORMS[0]:
+            raise UserError(
+                f"--norm={NORMS[0]} with --grow: the norms of one source are kept",
+                f"norm={self.norm!r}",
+                "Leave out --norm",
+            )
         if len(self.sources) < 2 and not self.grow:
             raise UserError(
                 "--sources to name at least two folders",
