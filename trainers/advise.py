@@ -46,7 +46,7 @@ class AdviseConfig:
     sizes: tuple[str, ...] = option(
         (), "Two or more sizes; by default all with curves.", choices=("S", "M", "L"), distinct=True
     )
-    output: str = option("", "New JSON file for the advice.")
+    output: str = option("", "New JSON file for the advice.", place=Kind.NEW_FILE)
     backtest: bool = option(False, "Also score forecasts of what was not seen.")
     seed: int = option(0, "Seed of the draws.", at_least=0)
 

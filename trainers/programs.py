@@ -67,7 +67,7 @@ class Option:
     # Reads the value from the flag's name and text; by default the type says how.
     parse: Callable[[str, str], object] | None = None
     type: type = str  # of the value, or of a list's elements
-    place: Kind | None = None  # use of a folder, which may be one in object storage
+    place: Kind | None = None  # use of a folder or file, which may be one in object storage
     is_list: bool = False  # whether the value is a tuple, written with commas
 
     @property
@@ -333,12 +333,11 @@ def _call(main: Callable, config_class: type, argv: Sequence[str]) -> int | None
 
 
 def _bring(config_class: type, places: Places) -> None:
-    """Puts folders of this machine in the place of those in object storage that flags name."""
+    """Puts places of this machine in the place of those in object storage that flags name."""
     for _, spec, _ in _flags_of(config_class):
         given = flags.FLAGS[spec.flag]
         if spec.place and isinstance(given.value, str):
-            parts = given.value.split(",")
-            given.value = ",".join(places.local(part.strip(), spec.place) for part in parts)
+            given.value = places.local(given.value, spec.place)
 
 
 def _parse_flags(config_class: type, argv: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from glue import tasks
 from glue.data import synthetic, tsv
 from glue.tasks import HIDDEN, Split, Task
+from trainers.data import tfds_versions
 from trainers.errors import UserError, check_choice
 
 
@@ -97,20 +98,20 @@ def _read_tfds(task: Task, split: Split, dataset) -> list:
 
 def _open_tfds(task: Task, name: str):
     """The `tf.data.Dataset` of a split."""
+    config, name = task.splits[name].dataset or (task.name, name)
     try:
-        import tensorflow_datasets as tfds
+        return tfds_versions.open_split(f"glue/{config}", name)[1]
     except ImportError as error:
         raise UserError(
             f"tensorflow_datasets for the task {task.name}",
             error,
             "Install it, or give the benchmark's files with --data_dir",
         ) from error
-    config, name = task.splits[name].dataset or (task.name, name)
-    try:
-        return tfds.builder(f"glue/{config}").as_dataset(split=name, shuffle_files=False)
-    except (AssertionError, FileNotFoundError, tfds.core.DatasetNotFoundError) as error:
+    except tfds_versions.NotPrepared as error:
+        is_there = f"it is there as {', '.join(error.versions)}, which cannot be read"
         raise tsv.MissingFile(
-            f"glue/{config} prepared by TensorFlow Datasets",
-            "no data_dir, and it is not in the folder of TensorFlow Datasets",
+            f"glue/{config} {error.wanted} or another version, prepared by TensorFlow Datasets",
+            "no data_dir, and "
+            + (is_there if error.versions else "it is not in the folder of TensorFlow Datasets"),
             f"Run `tfds build glue/{config}`, or give the benchmark's files with --data_dir",
         ) from error

@@ -49,7 +49,9 @@ class FinetuneConfig:
         place=Kind.READ,
     )
     vocabulary: str | None = option(
-        None, "SentencePiece model or folder of tokens; without it that of the checkpoint's run."
+        None,
+        "SentencePiece model or folder of tokens; without it that of the checkpoint's run.",
+        place=Kind.FILE,
     )
     model: str | None = option(
         None, "Row in the report's tables; without it the name of the stage."

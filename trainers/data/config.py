@@ -28,7 +28,9 @@ class DataConfig:
 
     corpus: str = option("docs", "Where the text comes from.", choices=CORPORA, group="Text")
     corpus_path: str | None = option(
-        None, "text: comma list of files and patterns. c4: the data folder of TFDS."
+        None,
+        "text: comma list of files and patterns. c4: the data folder of TFDS.",
+        place=Kind.FILES,
     )
     document: str = option(
         "auto",
@@ -43,6 +45,7 @@ class DataConfig:
         "SentencePiece .model file to use; without one it is trained on the corpus.",
         flag="vocabulary",
         group="Vocabulary",
+        place=Kind.FILE,
     )
     vocabulary_pieces: int = option(32_000, "Pieces of the vocabulary that is trained.", at_least=4)
     num_sentinels: int = option(100, "Sentinels above the pieces, to mark spans.", at_least=1)

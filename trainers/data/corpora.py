@@ -24,7 +24,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from trainers.data import docstrings, manifest
+from trainers.data import docstrings, manifest, tfds_versions
 from trainers.data.config import CORPORA, DataConfig
 from trainers.data.cutting import cut
 from trainers.errors import UserError, os_errors
@@ -171,23 +171,27 @@ class C4Corpus:
 
     def facts(self) -> dict:
         """Name and version of the TFDS data set."""
-        return {"tfds": self._builder.info.full_name}
+        return {"tfds": f"{self.NAME}/{self._builder.version}"}
 
     def _texts(self, split: str) -> Iterator[str]:
-        import tensorflow_datasets as tfds
-
         folder = self._config.corpus_path
         try:
-            self._builder = tfds.builder(self.NAME, data_dir=folder)
-            # Files in their order: the default shuffles them anew each time.
-            dataset = self._builder.as_dataset(split=split, shuffle_files=False)
-        except (AssertionError, FileNotFoundError, tfds.core.DatasetNotFoundError) as error:
+            self._builder, dataset = tfds_versions.open_split(self.NAME, split, folder)
+        except tfds_versions.NotPrepared as error:
+            place = f"corpus_path={folder or '(the default of TFDS)'}"
+            if error.versions:
+                raise UserError(
+                    f"{self.NAME} {error.wanted}, or a version with features.json",
+                    f"{place} with {', '.join(error.versions)}, which cannot be read",
+                    "Add features.json with tfds.folder_dataset.write_metadata, or install the "
+                    "tensorflow_datasets that wrote it",
+                ) from error
             raise UserError(
-                f"{self.NAME} prepared by TensorFlow Datasets",
-                f"corpus_path={folder or '(the default of TFDS)'}, where it is not",
+                f"{self.NAME} {error.wanted} or another version, prepared by TensorFlow Datasets",
+                f"{place}, where it is not",
                 "Build it with `tfds build c4/en` (hundreds of GB), or take docs or text",
             ) from error
-        for example in tfds.as_numpy(dataset):
+        for example in dataset.as_numpy_iterator():
             yield example["text"].decode("utf-8", "replace")
 
 

@@ -7,6 +7,7 @@ from trainers.plans import sizes
 from trainers.plans.graph import NORMS
 from trainers.plans.settings import DTYPES, OPTIMIZER_SCALES
 from trainers.programs import check_options, option
+from trainers.storage import Kind
 
 # Fields of a T5's configuration that have a flag.
 FIELDS = (
@@ -58,7 +59,9 @@ class MeshReportConfig:
         None, "How many of the model to fuse for a second column.", at_least=2, group="Fusion"
     )
     norm: str = option("property", "Norm that this fusion keeps.", choices=NORMS)
-    output: str | None = option(None, "JSON file to write.", group="Output")
+    output: str | None = option(
+        None, "New JSON file to write.", group="Output", place=Kind.NEW_FILE
+    )
 
     def __post_init__(self):
         check_options(self)

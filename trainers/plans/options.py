@@ -8,6 +8,7 @@ from types import MappingProxyType
 from trainers.errors import UserError
 from trainers.plans.sizes import SIZE_LETTERS
 from trainers.programs import check_options, option
+from trainers.storage import Kind
 
 # The plan that reads an option.
 READERS = MappingProxyType(
@@ -53,6 +54,7 @@ class PlanOptions:
         ' {"name": "b", "size": "M", "init": "self_fusion", "sources": ["a"], "copies": 2}]}; '
         "trainers/plans/files.py has all fields.",
         group="Plans",
+        place=Kind.FILE,
     )
     repeats: int = option(1, "Number of seeds to train all with: STAGE, STAGE_r2, …", at_least=1)
     offsets: tuple[int, ...] | None = option(

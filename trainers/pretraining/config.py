@@ -62,9 +62,13 @@ class PretrainConfig:
     progress: bool = option(True, "Show progress bars.")
     plan_options: PlanOptions = options(PlanOptions)
     corpus: str = option("docs", "Text to train on.", choices=CORPORA, group="Text")
-    corpus_path: str | None = option(None, "Files of the corpus: a path or quoted pattern.")
+    corpus_path: str | None = option(
+        None, "Files of the corpus: a path or quoted pattern.", place=Kind.FILES
+    )
     vocabulary: str | None = option(
-        None, "SentencePiece model; without it one is trained on the corpus."
+        None,
+        "SentencePiece model; without it one is trained on the corpus.",
+        place=Kind.FILE,
     )
     data_dir: str | None = option(
         None,

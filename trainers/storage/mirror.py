@@ -10,7 +10,7 @@ import json
 import pathlib
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from trainers.errors import os_errors
 from trainers.storage.remote import Remote
@@ -36,19 +36,24 @@ class Mirror:
         self._index_file = folder.with_name(".index.json")
         self._index: dict[str, list] = self._read_index()
 
-    def pull(self, owner: bool = False, keep_own: bool = False, newest: bool = False) -> None:
+    def pull(
+        self,
+        owner: bool = False,
+        keep_own: bool = False,
+        chosen: Callable[[set[str]], set[str]] = set,
+        under: str = "",
+    ) -> None:
         """Makes the copy equal to the folder there.
 
         Args:
             owner: nobody else writes there: what is there and not here is removed by the next send.
             keep_own: nobody else wrote there since the last send: the copy may be ahead, and what
                 it alone has stays.
-            newest: of several checkpoints of a folder only the last is brought.
+            chosen: returns those of the names there that are brought; by default all.
+            under: only the file of this name, or those of a folder, is looked for.
         """
-        there = self.remote.find()
-        names = whole(there)
-        if newest:
-            names = _newest(names)
+        there = self.remote.find(under)
+        names = chosen(whole(there))
         local = self._local()
         with os_errors("to copy from object storage", self.folder, "Make room there"):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -65,6 +70,11 @@ class Mirror:
             names = {name for name in there if not _is_hidden(name)}
         self._index = {name: self._index.get(name, ["", None]) for name in names}
         self._write_index()
+
+    def compare(self) -> None:
+        """Forgets what one side has lost: it is sent again, or stays there."""
+        both = self.remote.find().keys() & self._local().keys()
+        self._index = {name: self._index[name] for name in self._index if name in both}
 
     def clear(self) -> None:
         """Removes the copy."""
@@ -169,7 +179,7 @@ def whole(names: Iterable[str]) -> set[str]:
     }
 
 
-def _newest(names: set[str]) -> set[str]:
+def newest(names: set[str]) -> set[str]:
     """Returns the names without checkpoints that have a later one beside them."""
     last: dict[str, int] = {}
     for name in names:

@@ -9,8 +9,11 @@ CACHE is $KERAS_FUSION_CACHE, or keras_fusion in the user's cache folder ($XDG_C
 
 import contextlib
 import enum
+import fnmatch
+import functools
 import hashlib
 import itertools
+import logging as standard_logging
 import os
 import pathlib
 import signal
@@ -26,7 +29,7 @@ from absl import logging
 from trainers.errors import UserError
 from trainers.files import locked, replacing_folder, write_text
 from trainers.storage import lease
-from trainers.storage.mirror import Mirror, whole
+from trainers.storage.mirror import Mirror, newest, whole
 from trainers.storage.remote import Remote, is_url
 
 # What a run has finished is sent so often.
@@ -35,10 +38,11 @@ PUSH_SECONDS = 20.0
 PATIENCE_SECONDS = 600.0
 _MANIFEST = "manifest.json"
 _MAX_MANIFEST = 16_000_000
+_PATTERN = "*?["  # characters that begin a pattern
 
 
 class Kind(enum.Enum):
-    """Use of a folder that a flag names."""
+    """Use of a folder or file that a flag names."""
 
     READ = "read: brought whole, of checkpoints the newest"
     TOKENS = "read: prepared tokens, which are kept by their hash"
@@ -46,6 +50,9 @@ class Kind(enum.Enum):
     UPDATE = "brought, and sent at the end"
     NEW = "empty before, and sent at the end"
     ADD = "not brought; what is made in it is sent at the end"
+    FILE = "read: a file, or the folder of prepared tokens"
+    FILES = "read: a file, or those of a pattern; a folder is read where it is"
+    NEW_FILE = "a file that is not there before, and sent at the end"
 
 
 class Places:
@@ -61,22 +68,39 @@ class Places:
         self._finish = contextlib.ExitStack()
 
     def __enter__(self) -> "Places":
-        output = _Shown(sys.stdout, self.shown)
-        self._finish.enter_context(contextlib.redirect_stdout(output))
+        for redirect, stream in (
+            (contextlib.redirect_stdout, sys.stdout),
+            (contextlib.redirect_stderr, sys.stderr),
+        ):
+            self._finish.enter_context(redirect(_Shown(stream, self.shown)))
+        # It keeps the stream that it found.
+        handler = logging.get_absl_handler()
+        handler.addFilter(self._show)
+        self._finish.callback(handler.removeFilter, self._show)
         return self
 
     def __exit__(self, *error) -> None:
         self._finish.__exit__(*error)
 
     def local(self, text: str, kind: Kind) -> str:
-        """Returns the folder to use for a flag's text: the text itself where it is no URL.
+        """Returns the folders to use for a flag's text: the text itself where it has no URL.
+
+        Args:
+            text: a folder or file, or several with commas between.
+            kind: its use.
 
         Raises:
             UserError: storage that cannot be reached, another writer, or no room here.
         """
-        if not is_url(text):
+        parts = [part.strip() for part in text.split(",")]
+        if not any(map(is_url, parts)):
             return text
-        remote = Remote(text)
+        return ",".join(self._local(part, kind) if is_url(part) else part for part in parts)
+
+    def _local(self, url: str, kind: Kind) -> str:
+        if kind in (Kind.FILE, Kind.FILES, Kind.NEW_FILE):
+            return self._files(url, kind)
+        remote = Remote(url)
         folder = _tokens(remote) if kind is Kind.TOKENS else self._copy(remote, kind)
         self._urls[str(folder)] = remote.url
         return str(folder)
@@ -87,8 +111,12 @@ class Places:
             text = text.replace(folder, url)
         return text
 
+    def _show(self, record: standard_logging.LogRecord) -> bool:
+        record.msg, record.args = self.shown(record.getMessage()), None
+        return True
+
     def _copy(self, remote: Remote, kind: Kind) -> pathlib.Path:
-        mirror = Mirror(remote, self._folder(remote.url))
+        mirror = Mirror(remote, self._folder(remote.url, remote.url.rpartition("/")[2]))
         if kind is Kind.RUN:
             self._follow(mirror)
         elif kind is Kind.NEW:
@@ -100,18 +128,44 @@ class Places:
                 )
             mirror.clear()
         elif kind in (Kind.READ, Kind.UPDATE):
-            mirror.pull(newest=kind is Kind.READ)
+            mirror.pull(chosen=newest if kind is Kind.READ else set)
+        elif kind is Kind.ADD:
+            mirror.compare()
         if kind in (Kind.UPDATE, Kind.NEW, Kind.ADD):
             self._finish.callback(_send, mirror)
         return mirror.folder
 
-    def _folder(self, url: str) -> pathlib.Path:
+    def _files(self, url: str, kind: Kind) -> str:
+        """The copy of a file, or a pattern of copies."""
+        home, name = _split(url)
+        remote, is_pattern = Remote(home), not {*_PATTERN}.isdisjoint(name)
+        is_there = not is_pattern and name in remote.find(name)
+        if kind is Kind.FILES and not is_pattern and not is_there:
+            return url
+        if kind is Kind.FILE and not is_there:
+            return self._local(url, Kind.TOKENS)
+        mirror = Mirror(remote, self._folder(url, "files"))
+        if kind is Kind.NEW_FILE:
+            if is_there:
+                do = "Choose another one; nothing is overwritten"
+                raise UserError("a new file to write", f"{url}, which exists", do)
+            mirror.clear()
+            mirror.folder.mkdir(parents=True)
+            self._finish.callback(_send, mirror)
+        elif is_pattern:
+            mirror.pull(chosen=functools.partial(_matching, name))
+        else:
+            mirror.pull(under=name)
+        self._urls[str(mirror.folder)] = remote.url
+        return str(mirror.folder / name)
+
+    def _folder(self, url: str, name: str) -> pathlib.Path:
         """A folder for the copy of a URL that no other process of this machine uses."""
         home = _cache() / hashlib.sha256(url.encode()).hexdigest()[:16]
         for number in itertools.count():
             lock = locked(home / str(number) / ".lock", wait=False)
             if not self._finish.enter_context(lock):
-                return home / str(number) / url.rpartition("/")[2]
+                return home / str(number) / name
 
     def _follow(self, mirror: Mirror) -> None:
         """Brings a run's folder, and sends what the run finishes, now and then and at its end."""
@@ -180,6 +234,24 @@ class _Sender:
 
 def _send(mirror: Mirror, ours=lambda: None) -> None:
     logging.info("sent %d files to %s", mirror.push(ours), mirror.remote.url)
+
+
+def _split(url: str) -> tuple[str, str]:
+    """The URL of a folder, and the name or pattern of files in it; empty for a whole bucket."""
+    start = next((at for at, letter in enumerate(url) if letter in _PATTERN), len(url))
+    home = url[:start].rpartition("/")[0]
+    return (home, url[len(home) + 1 :]) if is_url(home) else (url, "")
+
+
+def _matching(pattern: str, names: set[str]) -> set[str]:
+    """The names that a pattern may match: what reads the copies decides."""
+    depth = None if "**" in pattern else pattern.count("/")
+    loose = pattern.replace("**/", "*")
+    return {
+        name
+        for name in names
+        if depth in (None, name.count("/")) and fnmatch.fnmatchcase(name, loose)
+    }
 
 
 def _tokens(remote: Remote) -> pathlib.Path:

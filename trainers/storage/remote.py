@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import logging as standard_logging
 import os
 import pathlib
 import time
@@ -25,6 +26,9 @@ def _gs_options() -> dict:
 
 
 def _s3_options() -> dict:
+    # It says with every client where it found its settings.
+    for package in ("botocore", "aiobotocore"):
+        standard_logging.getLogger(package).setLevel(standard_logging.WARNING)
     return {
         "config_kwargs": {
             "connect_timeout": CONNECT_SECONDS,
@@ -90,17 +94,22 @@ class Remote:
         self._limit = {"timeout": 10 * READ_SECONDS} if self._files.async_impl else {}
         self._root = self._files._strip_protocol(self.url).rstrip("/")
 
-    def find(self) -> dict[str, str]:
-        """Returns name → stamp of all files; a file that is written anew has another stamp."""
+    def find(self, under: str = "") -> dict[str, str]:
+        """Returns name → stamp of all files; a file that is written anew has another stamp.
+
+        Args:
+            under: the file of this name alone, or those of a folder; by default all.
+        """
+        root = self._path(under) if under else self._root
 
         def find():
             self._files.invalidate_cache()
-            return self._files.find(self._root, detail=True, **self._limit)
+            return self._files.find(root, detail=True, **self._limit)
 
         names = {}
         for path, facts in self._try("list", find).items():
             name = path.removeprefix(self._root + "/")
-            if facts.get("type") != "file" or name == path or name.endswith("/"):
+            if facts.get("type", "file") != "file" or name == path or name.endswith("/"):
                 continue
             if {"", ".", ".."} & {*name.split("/")}:
                 do = "Rename it there, or choose another folder"

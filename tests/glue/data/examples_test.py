@@ -1,10 +1,12 @@
 """Examples from all sources: real files, files of the published layouts, TensorFlow Datasets."""
 
+import numpy as np
 import pytest
 
 from glue import data, tasks
 from glue.data import tsv
 from tests.glue import layouts
+from tests.trainers import tfds_folders
 from trainers.errors import UserError
 
 
@@ -179,6 +181,9 @@ def _class(label, labels):
     return labels.index(label) if label in labels else int(label)
 
 
+ROWS_OF_COLA = (("Is so it.", 0), ("So it is.", 1))
+
+
 def test_data_that_tensorflow_datasets_lacks_is_missing_not_wrong(monkeypatch, tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -190,3 +195,18 @@ def test_data_that_tensorflow_datasets_lacks_is_missing_not_wrong(monkeypatch, t
         data.load_examples("cola", "train")
     ready, missing = data.available(["cola", "synthetic_grammar"])
     assert ready == ("synthetic_grammar",) and list(missing) == ["cola"]
+
+
+def test_another_version_of_tensorflow_datasets_is_read(monkeypatch, tmp_path):
+    """As GLUE 1.0.0, which was prepared years ago."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    features = {"sentence": tfds.features.Text(), "idx": np.int32}
+    features["label"] = tfds.features.ClassLabel(names=["unacceptable", "acceptable"])
+    rows = [{"sentence": text, "label": label, "idx": 1 - label} for text, label in ROWS_OF_COLA]
+    tfds_folders.write(tmp_path, "glue/cola", "1.0.0", features, {"train": rows})
+    builder = tfds.builder
+    monkeypatch.setattr(tfds, "builder", lambda name, data_dir: builder(name, data_dir=tmp_path))
+    assert data.load_examples("cola", "train") == [
+        ("cola sentence: So it is.", "acceptable"),
+        ("cola sentence: Is so it.", "unacceptable"),
+    ]

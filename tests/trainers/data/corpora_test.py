@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from tests.trainers import tfds_folders
 from trainers.data import docstrings
 from trainers.data.config import DataConfig
 from trainers.data.corpora import TRAIN, VALIDATION, Document, expand, make_corpus, split_of
@@ -217,6 +218,31 @@ def test_c4_that_is_not_there(tmp_path):
     corpus = make_corpus(DataConfig(corpus="c4", corpus_path=str(tmp_path)))
     with pytest.raises(UserError, match=f"Received: corpus_path={tmp_path}, where it is not"):
         next(corpus.documents())
+
+
+def test_c4_of_another_version_is_read(tmp_path):
+    """The newest of those that are there; TensorFlow Datasets looks for 3.1.0 alone."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    text = tfds.features.Text()
+    for version in ("3.0.1", "2.10.0"):
+        splits = {s: [{"text": f"{s} {version}", "url": ""}] for s in (VALIDATION, TRAIN)}
+        tfds_folders.write(tmp_path, "c4/en", version, {"text": text, "url": text}, splits)
+    corpus = make_corpus(DataConfig(corpus="c4", corpus_path=str(tmp_path)))
+    assert [document.text for document in corpus.documents()] == [
+        "validation 3.0.1",
+        "train 3.0.1",
+    ]
+    assert corpus.facts() == {"tfds": "c4/en/3.0.1"}
+
+
+def test_c4_of_a_version_that_cannot_be_read_is_named_with_both(tmp_path):
+    """As written before TensorFlow Datasets kept features.json."""
+    pytest.importorskip("tensorflow_datasets")
+    (tmp_path / "c4/en/3.0.1").mkdir(parents=True)
+    corpus = make_corpus(DataConfig(corpus="c4", corpus_path=str(tmp_path)))
+    with pytest.raises(UserError, match=r"c4/en 3\.1\.0, or .* with 3\.0\.1, which") as caught:
+        next(corpus.documents())
+    assert "tfds build" not in str(caught.value)
 
 
 def test_real_text(shared_dir):

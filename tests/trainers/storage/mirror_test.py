@@ -6,7 +6,7 @@ import fsspec
 import pytest
 
 from tests.trainers.storage import support
-from trainers.storage.mirror import Mirror
+from trainers.storage.mirror import Mirror, newest
 from trainers.storage.remote import Remote
 
 URL = "memory://bucket/W"
@@ -155,7 +155,7 @@ def test_a_copy_that_is_ahead_stays_unless_others_wrote_there(tmp_path, keep_own
 def test_of_sources_the_newest_checkpoint_is_brought(tmp_path):
     support.write(tmp_path / "a/W", support.FILES | support.checkpoint(6))
     mirror_at(tmp_path / "a").push()
-    mirror_at(tmp_path / "b").pull(newest=True)
+    mirror_at(tmp_path / "b").pull(chosen=newest)
     assert whole_steps(tmp_path / "b/W") == ["step_00000006"]
 
 

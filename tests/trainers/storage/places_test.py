@@ -7,6 +7,7 @@ import sys
 
 import fsspec
 import pytest
+from absl import logging
 
 from tests.trainers.storage import support
 from trainers.errors import UserError
@@ -62,8 +63,12 @@ def test_paths_are_shown_as_urls(capsys):
     with Places() as program:
         folder = program.local(URL, Kind.ADD)
         print(f"Wrote {folder}/a")
+        print(f"Warning: {folder}/b", file=sys.stderr)
+        record = logging.logging.LogRecord("", 30, "", 0, "found %s", (f"{folder}/c",), None)
+        assert logging.get_absl_handler().filter(record)
+        assert record.getMessage() == f"found {URL}/c"
         assert program.shown(f"no room in {folder}") == f"no room in {URL}"
-    assert capsys.readouterr().out == f"Wrote {URL}/a\n"
+    assert capsys.readouterr() == (f"Wrote {URL}/a\n", f"Warning: {URL}/b\n")
 
 
 def test_tokens_are_brought_once_for_all_urls_with_the_same_ones(monkeypatch):
@@ -84,6 +89,79 @@ def test_tokens_are_brought_once_for_all_urls_with_the_same_ones(monkeypatch):
 def test_no_tokens_are_one_line():
     with Places() as program, pytest.raises(UserError, match="prepared tokens with manifest.json"):
         program.local(URL, Kind.TOKENS)
+
+
+TEXTS = {"a.txt": b"a", "b.txt": b"b", "c.md": b"c", "more/d.txt": b"d"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*.txt", ["a.txt", "b.txt"]),
+        ("**/*.txt", ["a.txt", "b.txt", "d.txt"]),
+        ("[a].txt", ["a.txt"]),
+        ("more/d.txt", ["d.txt"]),
+        ("x*", []),
+    ],
+)
+def test_files_of_a_pattern_are_brought_and_no_others(pattern, names):
+    put(TEXTS)
+    with Places() as program:
+        local = program.local(f" {URL}/{pattern}, here.txt", Kind.FILES)
+        paths = local.partition(",")[0]
+        assert local == f"{paths},here.txt"
+        home = pattern if pattern[0] in "*[" else pattern.rpartition("/")[2]
+        folder = pathlib.Path(paths.removesuffix(home))
+        assert {name.rpartition("/")[2] for name in support.read(folder)} == {*names}
+        assert program.shown(paths) == f"{URL}/{pattern}"
+
+
+def test_a_folder_that_could_be_large_is_read_where_it_is():
+    """Such as one of TensorFlow Datasets, which reads buckets itself."""
+    put(TEXTS)
+    with Places() as program:
+        assert program.local(f"{URL}/more", Kind.FILES) == f"{URL}/more"
+
+
+def test_a_vocabulary_is_a_file_or_that_of_prepared_tokens():
+    put({"manifest.json": b"{}", "vocabulary.model": b"v"})
+    with Places() as program:
+        path = pathlib.Path(program.local(f"{URL}/vocabulary.model", Kind.FILE))
+        assert path.read_bytes() == b"v" and [*support.read(path.parent)] == [path.name]
+        folder = pathlib.Path(program.local(URL, Kind.FILE))
+        assert [*support.read(folder)] == ["manifest.json", "vocabulary.model"]
+        with pytest.raises(UserError, match=f"prepared tokens .*{URL}/absent"):
+            program.local(f"{URL}/absent", Kind.FILE)
+
+
+def test_a_new_file_is_sent_at_the_end_and_overwrites_nothing():
+    put({"other.json": b"{1}"})
+    with Places() as program:
+        path = pathlib.Path(program.local(f"{URL}/advice.json", Kind.NEW_FILE))
+        assert path.parent.is_dir() and not path.exists()
+        path.write_bytes(b"{}")
+    assert support.content(URL) == {"other.json": b"{1}", "advice.json": b"{}"}
+    with Places() as program, pytest.raises(UserError, match=f"{URL}/advice.json, which exists"):
+        program.local(f"{URL}/advice.json", Kind.NEW_FILE)
+
+
+def test_what_was_removed_there_is_sent_again_and_what_was_removed_here_stays_there():
+    def make(files):
+        with Places() as program:
+            folder = pathlib.Path(program.local(URL, Kind.ADD))
+            support.write(folder, files)
+        return folder
+
+    folder = make({"a/x": b"x", "b/y": b"y"})
+    remote.Remote(URL).remove(["a/x"])
+    (folder / "b/y").unlink()
+    make({})
+    assert support.content(URL) == {"a/x": b"x", "b/y": b"y"}
+
+
+def test_a_folder_of_this_machine_keeps_its_spaces_and_commas():
+    with Places() as program:
+        assert program.local("runs/a, b", Kind.RUN) == "runs/a, b"
 
 
 def test_an_output_that_holds_something_is_refused():

@@ -44,6 +44,13 @@ def content(url):
     return {path[len(root) + 1 :]: files.cat_file(path) for path in files.find(root)}
 
 
+def send(url, paths):
+    """Copies files, by name, into a folder of a bucket."""
+    files, root = fsspec.url_to_fs(url)
+    for name, path in paths.items():
+        files.put_file(str(path), f"{root}/{name}")
+
+
 def checkpoint(step, content=b""):
     """Files of a checkpoint of stage small_0."""
     folder = f"small_0/checkpoints/step_{step:08d}"
