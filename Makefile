@@ -7,8 +7,8 @@
 # make test-all   the slow ones as well
 # make test-torch the library's fast tests with torch, in .venv-interop (9 GB)
 # make test-interop the same, and the tests with KerasHub and transformers
-# make faults     kill pretraining runs at 30 points, and compare what they end with; then feed
-#                 every reader of files with damaged ones for ten minutes
+# make faults     kill programs at 200 points, fill their disks and damage their files, and compare
+#                 what they end with; then feed every reader of files with damaged ones: an hour
 # make lint       style, formatting, and the arrows between the packages
 # make docs       the site of the documentation, in site/
 # make wheel      the sdist and the wheel of the library, in dist/
@@ -76,7 +76,7 @@ ON_JAX := tests/keras_fusion tests/trainers/engines/devices_test.py \
   $(addprefix tests/trainers/engines/,jax_test.py losses_test.py mesh_test.py mesh_fusion_test.py)
 ON_TORCH := tests/keras_fusion
 TORCH_PYTEST = KERAS_BACKEND=torch $(INTEROP)/bin/python -m pytest $(PYTEST_OPTIONS) $(OTHER_PYTEST_ARGS)
-FAULTS_ARGS ?= --points=30 --seed=0
+FAULTS_ARGS ?= --points=200 --minutes=60 --seed=0
 FUZZ_ARGS ?= --minutes=10 --seed=0
 
 .DEFAULT_GOAL := help

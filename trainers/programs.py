@@ -42,7 +42,7 @@ from absl import app, flags
 
 from trainers import process, stopping
 from trainers.errors import USER_ERROR, Stopped, UserError
-from trainers.storage import Kind, Places
+from trainers.storage import Kind, Places, shown
 
 _WIDTH = 100
 _HELP_FLAGS = {f"-{dash}{name}" for dash in ("", "-") for name in ("help", "helpshort", "helpfull")}
@@ -329,7 +329,7 @@ def _call(main: Callable, config_class: type, argv: Sequence[str]) -> int | None
             _bring(config_class, places)
             return main(config_class(**read_flags(config_class), **computed))
     except (Stopped, *_user_errors()) as error:
-        return told(error, places.shown)
+        return told(error)
 
 
 def _bring(config_class: type, places: Places) -> None:
@@ -351,17 +351,12 @@ def _parse_flags(config_class: type, argv: Sequence[str]) -> list[str]:
         sys.exit(_fail(f"{error} See --help."))
 
 
-def told(error: BaseException, shown: Callable[[str], str] = str) -> int | None:
-    """Prints what is no defect of the program as a line, and returns its exit code, or None.
-
-    Args:
-        error: what ends the program.
-        shown: changes the line, such as the names of folders in it.
-    """
+def told(error: BaseException) -> int | None:
+    """Prints an error that is no defect of the program as a line; returns its exit code, or None."""
     if isinstance(error, Stopped):
         print(error, file=sys.stderr)
         return error.exit_code
-    return _fail(error, shown) if isinstance(error, _user_errors()) else None
+    return _fail(error) if isinstance(error, _user_errors()) else None
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
@@ -371,6 +366,6 @@ def _user_errors() -> tuple[type[Exception], ...]:
     return (UserError, library.FusionError) if library else (UserError,)
 
 
-def _fail(error: object, shown: Callable[[str], str] = str) -> int:
+def _fail(error: object) -> int:
     print(f"error: {shown(' '.join(str(error).split()))}", file=sys.stderr)
     return getattr(error, "exit_code", USER_ERROR)

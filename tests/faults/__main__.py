@@ -1,19 +1,23 @@
-"""Kills pretraining runs at points drawn from a seed, and says what was lost: nothing.
+"""Lets faults happen to programs at points drawn from a seed, and says what was lost: nothing.
 
-python -m tests.faults --points=30 --seed=0
+python -m tests.faults --points=200 --minutes=60 --seed=0
 
-One line per point; then points tried, points survived, and bytes lost: those of files of the
-finished run (weights, slots, curves, metrics, settings, what TensorBoard shows) that differ from a
-run that was never killed. Exit code 1 unless all survived.
-About ten seconds per point on two cores.
+One line per point; then a table, fault by program: points survived of those tried, and bytes lost,
+which are those of files of the finished program (weights, slots, curves, metrics, settings, what
+TensorBoard shows) that differ from one to which nothing happened. Exit code 1 unless all survived.
+cases.py has the programs and the faults. About ten seconds per point on two cores.
 """
 
+import contextlib
 import dataclasses
+import os
 import pathlib
+import random
 import tempfile
 import time
 
-from tests.faults.harness import Harness, plan
+from tests.faults.cases import FAULTS, PROGRAMS, make_inputs, pairs
+from tests.faults.harness import Harness, Outcome
 from tests.faults.zygote import Zygote
 from trainers import programs
 from trainers.programs import check_options, option
@@ -21,35 +25,86 @@ from trainers.programs import check_options, option
 
 @dataclasses.dataclass(frozen=True)
 class FaultsConfig:
-    """Number and seed of the runs that are killed; checks itself."""
+    """Number and seed of the points; checks itself."""
 
-    points: int = option(30, "Number of runs that are killed.", at_least=1, group="Faults")
+    points: int = option(200, "Number of points.", at_least=1, group="Faults")
+    minutes: float = option(60.0, "Time after which no other point is tried.", above=0)
     seed: int = option(0, "Seed that the points are drawn from.", at_least=0)
+    programs: tuple[str, ...] = option(
+        (), "Parts of programs' names; without it all programs.", distinct=True
+    )
+    faults: tuple[str, ...] = option((), "Faults; without it all.", choices=tuple(FAULTS))
 
     def __post_init__(self):
         check_options(self)
 
+    def takes(self, fault: str, program: str) -> bool:
+        """Returns whether a fault of a program is tried."""
+        named = not self.programs or any(part in program for part in self.programs)
+        return named and (not self.faults or fault in self.faults)
+
+
+@contextlib.contextmanager
+def _bucket():
+    """A server of object storage, which the environment names; gives the URL of a bucket."""
+    import fsspec
+
+    from tests.trainers.storage import servers
+
+    with servers.s3() as (_, environment):
+        os.environ.update(environment)
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir(servers.BUCKET)
+        yield f"s3://{servers.BUCKET}"
+
 
 def main(config: FaultsConfig) -> int:
-    """Kills, compares, prints."""
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, Zygote() as zygote:
-        harness = Harness(zygote, pathlib.Path(folder))
-        outcomes = []
-        for kills in plan(harness.record(), config.points, config.seed):
-            outcome = harness.kill(f"killed_{len(outcomes)}", kills)
-            outcomes.append(outcome)
-            where = "; then ".join(map(str, outcome.killed))
+    """Lets the faults happen, compares, prints."""
+    began, rng = time.monotonic(), random.Random(config.seed)
+    cells = [pair for pair in pairs() if config.takes(*pair)]
+    rng.shuffle(cells)
+    outcomes: dict[tuple[str, str], list[Outcome]] = {}
+    harnesses: dict[str, Harness] = {}
+    with contextlib.ExitStack() as stack:
+        home = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        in_bucket = any(PROGRAMS[program].in_bucket for _, program in cells)
+        bucket = stack.enter_context(_bucket()) if in_bucket else ""
+        zygote = stack.enter_context(Zygote(eager=True))
+        inputs = home / "inputs"
+        make_inputs(inputs, zygote)
+        for number in range(config.points):
+            if time.monotonic() - began > 60 * config.minutes:
+                break
+            fault, program = cells[number % len(cells)]
+            if program not in harnesses:
+                folder = home / program
+                folder.mkdir()
+                harnesses[program] = Harness(zygote, folder, PROGRAMS[program], inputs, bucket)
+            outcome = harnesses[program].fail(str(number), fault, rng, number)
+            outcomes.setdefault((fault, program), []).append(outcome)
+            where = "; then ".join(map(str, filter(None, outcome.points)))
             verdict = "survived" if outcome.survived else f"LOST ({outcome.fault or outcome.lost})"
-            print(f"{len(outcomes):3d}. {verdict}: killed {where}", flush=True)
-    survived = sum(outcome.survived for outcome in outcomes)
-    print(
-        f"points tried: {len(outcomes)}, survived: {survived}, "
-        f"kills: {sum(len(outcome.killed) for outcome in outcomes)}, "
-        f"bytes lost: {sum(sum(outcome.lost.values()) for outcome in outcomes)} "
-        f"({time.monotonic() - began:.0f} s)"
-    )
-    return 0 if survived == len(outcomes) else 1
+            print(f"{number + 1:3d}. {verdict}: {fault}, {program}: {where}", flush=True)
+    print(table(outcomes), f"{time.monotonic() - began:.0f} s")
+    return 0 if all(o.survived for cell in outcomes.values() for o in cell) else 1
+
+
+def table(outcomes: dict[tuple[str, str], list[Outcome]]) -> str:
+    """Returns the table of what happened, fault by program, and its sum."""
+    rows = [("", *FAULTS, "bytes lost")]
+    for program in PROGRAMS:
+        cells = [outcomes.get((fault, program), []) for fault in FAULTS]
+        shown = [f"{sum(o.survived for o in cell)}/{len(cell)}" if cell else "" for cell in cells]
+        rows.append((program, *shown, f"{_bytes(sum(cells, [])):,}"))
+    width = max(len(row[0]) for row in rows)
+    lines = [f"{row[0]:{width}}" + "".join(f"{cell:>16}" for cell in row[1:]) for row in rows]
+    every = sum(outcomes.values(), [])
+    survived = sum(outcome.survived for outcome in every)
+    total = f"points tried: {len(every)}, survived: {survived}, bytes lost: {_bytes(every):,}"
+    return "\n".join((*lines, total))
+
+
+def _bytes(outcomes: list[Outcome]) -> int:
+    return sum(sum(outcome.lost.values()) for outcome in outcomes)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from trainers import checkpoints
 from trainers.runs.workdir import LOCK_FOLDER, METRICS_FILE, TENSORBOARD_FOLDER
 
 # What the clock decides, in JSON files and among TensorBoard's scalars.
-_CLOCK = ("device_seconds", "tokens_per_second", "seconds")
+_CLOCK = ("device_seconds", "tokens_per_second", "seconds", "evaluation_seconds")
 
 
 def content(workdir: pathlib.Path) -> dict[str, bytes]:
@@ -23,7 +23,8 @@ def content(workdir: pathlib.Path) -> dict[str, bytes]:
     contents = {}
     for path in sorted(workdir.rglob("*")):
         name = path.relative_to(workdir)
-        if not path.is_file() or name.parts[0] == LOCK_FOLDER or TENSORBOARD_FOLDER in name.parts:
+        is_lock = name.parts[0] == LOCK_FOLDER or name.suffix == ".lock"
+        if not path.is_file() or is_lock or TENSORBOARD_FOLDER in name.parts:
             continue
         contents[str(name)] = _bytes(path)
     for folder in sorted(workdir.glob(f"*/{TENSORBOARD_FOLDER}")):

@@ -1,14 +1,17 @@
-"""Runs of the real program that are killed or stopped; `make faults` kills many more."""
+"""Real programs that are killed or stopped, or run out of room; `make faults` has many more."""
 
 import contextlib
+import dataclasses
 import fnmatch
 import os
+import random
 import select
 import signal
 
 import keras
 import pytest
 
+from tests.faults.cases import PRETRAIN, PROGRAMS, TOKENS, Program, make_inputs
 from tests.faults.harness import Harness
 from tests.faults.points import ENGINE, Point
 from tests.faults.zygote import Zygote
@@ -26,22 +29,63 @@ def zygote():
 
 
 @pytest.fixture(scope="module")
-def one_stage(zygote, tmp_path_factory):
-    # Two checkpoints, both behind the one that a signal brings: they alone stay.
-    flags = ("--plan=baseline", "--steps=6", "--checkpoint_every=5", "--eval_every=6")
-    return Harness(zygote, tmp_path_factory.mktemp("one_stage"), *flags, "--eval_batches=1")
+def inputs(zygote, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs") / "inputs"
+    make_inputs(folder, zygote, "--stage=small_0", "--steps=2")
+    return folder
 
 
 @pytest.fixture(scope="module")
-def two_stages(zygote, tmp_path_factory):
-    return Harness(zygote, tmp_path_factory.mktemp("two_stages"))
+def harness_of(zygote, inputs, tmp_path_factory):
+    """The harness of a program, made once."""
+    harnesses = {}
+
+    def harness_of(program):
+        if program not in harnesses:
+            harnesses[program] = Harness(zygote, tmp_path_factory.mktemp("h"), program, inputs)
+        return harnesses[program]
+
+    return harness_of
+
+
+@pytest.fixture(scope="module")
+def one_stage(harness_of):
+    # Two checkpoints, both behind the one that a signal brings: they alone stay.
+    flags = (TOKENS, "--plan=baseline", "--steps=6", "--checkpoint_every=5", "--eval_every=6")
+    return harness_of(Program((*PRETRAIN, *flags), ("tokens",)))
+
+
+@pytest.fixture(scope="module")
+def two_stages(harness_of):
+    return harness_of(PROGRAMS["pretrain"])
+
+
+@pytest.mark.parametrize(
+    ("program", "fault"),
+    [
+        ("prepare", "SIGKILL"),
+        ("prepare", "disk full"),
+        ("prepare", "bit flipped"),
+        ("fuse", "SIGTERM"),
+        ("fuse", "file cut"),
+        ("fuse, transformers", "SIGKILL"),
+        ("convert", "folder removed"),
+        ("convert", "SIGSTOP"),
+        ("report", "SIGKILL"),
+        ("report", "clock back"),
+    ],
+)
+def test_faults_at_a_point(harness_of, program, fault):
+    harness = harness_of(PROGRAMS[program])
+    outcome = harness.fail(f"{program}, {fault}", fault, random.Random(f"{program} {fault}"), 1)
+    assert outcome == dataclasses.replace(outcome, lost={}, fault="")
 
 
 def assert_survived(harness, *kills):
     outcome = harness.kill(f"killed_{len(kills)}_times", kills)
     assert outcome.fault == ""
     assert outcome.lost == {}
-    assert outcome.killed == kills
+    assert outcome.points == kills
 
 
 def test_a_killed_run_ends_as_one_that_was_not(one_stage):
@@ -68,14 +112,14 @@ def assert_ends_when_full(harness, site, call=0, amount=10):
     """The disk fills while a file is written: one line names it, and then nothing is lost."""
     pattern = site.removeprefix("file:")
     folder = harness.new_folder(f"full_{pattern.strip('.*')}")
-    point = Point(site, call, "inside", amount, full=True)
-    ended = harness.zygote.run(folder, harness.flags, point)
+    point = Point(site, call, "inside", amount, act="full")
+    ended = harness.run(folder, point)
     assert ended.code == 2, ended.output
     (line,) = [line for line in ended.output.splitlines() if line.startswith("error: ")]
     assert "No space left on device" in line and "Make room" in line
-    assert fnmatch.fnmatch(line, f"*w*{pattern.strip('.').removesuffix('.partial')}*")
+    assert fnmatch.fnmatch(line, f"*W*{pattern.strip('.').removesuffix('.partial')}*")
     assert "Traceback" not in ended.output
-    ended = harness.zygote.run(folder, harness.flags)
+    ended = harness.run(folder)
     assert ended.code == 0, ended.output
     assert harness.lost(folder) == {}
 
@@ -115,7 +159,7 @@ class Paused:
         self._ready, self._go = self.folder / "ready", self.folder / "go"
         os.mkfifo(self._ready)
         os.mkfifo(self._go)
-        self.point = Point(site, call, where, amount, pause=str(self.folder))
+        self.point = Point(site, call, where, amount, "pause", str(self.folder))
 
     @contextlib.contextmanager
     def waiting(self):
@@ -123,7 +167,7 @@ class Paused:
         ready = os.open(self._ready, os.O_RDONLY | os.O_NONBLOCK)
         # For both ways, so that neither side waits for the other to open it.
         go = os.open(self._go, os.O_RDWR)
-        pid = self.harness.zygote.start(self.folder, self.harness.flags, self.point)
+        pid = self.harness.start(self.folder, self.point)
         try:
             assert select.select([ready], [], [], 300)[0], "it did not come to the point"
             yield pid
@@ -139,7 +183,7 @@ class Paused:
 
     def finish(self):
         """Gives the same command again, and returns what the finished run lost."""
-        ended = self.harness.zygote.run(self.folder, self.harness.flags)
+        ended = self.harness.run(self.folder)
         assert ended.code == 0, ended.output
         return self.harness.lost(self.folder)
 
@@ -149,16 +193,16 @@ def test_sigterm_in_training_saves_and_resumes(one_stage):
     run = Paused(one_stage, "sigterm", ENGINE, 1, "inside", 20)
     with run.waiting() as pid:
         # Meanwhile another process is refused, and a report reads what there is.
-        second = one_stage.zygote.run(run.folder, one_stage.flags)
+        second = one_stage.run(run.folder)
         assert (second.code, second.output.count("\n")) == (2, 1)
         assert f"process {pid} on " in second.output and "baseline" in second.output
-        assert reports.write_report(run.folder / "w").exists()
+        assert reports.write_report(run.folder / "W").exists()
         os.kill(pid, signal.SIGTERM)
     assert run.ended.code == 75, run.ended.output
     # Calls end at 2, 4, 5 and 6; the second is the one that was running.
     line = "stopped at step 4 by SIGTERM, saved; give the same command again to resume\n"
     assert run.ended.output.endswith(line)
-    assert (run.folder / "w/baseline/checkpoints/step_00000004/COMMITTED").exists()
+    assert (run.folder / "W/baseline/checkpoints/step_00000004/COMMITTED").exists()
     lost = run.finish()
     assert {name for name in lost if not name.startswith("report/")} == set()
 
@@ -170,7 +214,7 @@ def test_sigint_in_a_fusion_ends_at_once(two_stages):
         os.kill(pid, signal.SIGINT)
     assert run.ended.code == 75, run.ended.output
     assert run.ended.output.endswith("stopped by SIGINT; give the same command again to resume\n")
-    assert not (run.folder / "w" / "self_fusion").exists()
+    assert not (run.folder / "W" / "self_fusion").exists()
     assert run.finish() == {}
 
 
@@ -178,7 +222,7 @@ def test_sigint_in_a_fusion_ends_at_once(two_stages):
 def test_a_source_that_is_cut_while_it_is_fused_ends_the_run_with_its_name(two_stages):
     run = Paused(two_stages, "cut", "trainers.checkpoints.models:fused_weights", 0, "after")
     with run.waiting():
-        file = max(run.folder.glob("w/small_0/checkpoints/*/model.safetensors"))
+        file = max(run.folder.glob("W/small_0/checkpoints/*/model.safetensors"))
         os.truncate(file, 0)
     assert run.ended.code == 2, run.ended.output
     assert f"Received: {file}, which was cut" in run.ended.output

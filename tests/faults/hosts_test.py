@@ -17,8 +17,15 @@ from trainers import checkpoints, fuse, pretrain, reports
 from trainers.checkpoints import models
 from trainers.runs.workdir import RUN_FILE
 
-FLAGS = (
-    *("--size=nano", "--workdir=w", "--batch_size=4", "--steps=6", "--steps_per_call=2"),
+COMMAND = (
+    *(
+        "trainers.pretrain",
+        "--size=nano",
+        "--workdir=w",
+        "--batch_size=4",
+        "--steps=6",
+        "--steps_per_call=2",
+    ),
     *("--eval_every=6", "--eval_batches=1", "--checkpoint_every=3", "--noprogress"),
 )
 # Each weight that the layout splits is in two parts, one on each of two hosts.
@@ -32,7 +39,7 @@ class Hosts:
 
     def __init__(self, zygote, folder):
         self._zygote, self._folder = zygote, folder
-        self.flags = (*FLAGS, f"--data_dir={nano.write_tokens(folder / 'tokens')}")
+        self.flags = (*COMMAND, f"--data_dir={nano.write_tokens(folder / 'tokens')}")
 
     def new_folder(self, name):
         folder = self._folder / name
@@ -98,7 +105,7 @@ def assert_close(first, second):
 def stopped(hosts):
     """Folder of a run that two hosts have stopped at step 4; "one" has the same as one process."""
     assert_done(hosts.run("one", *SPLIT, count=1, devices=2))
-    ended = hosts.run("two", *SPLIT, points={1: Point(TRAIN, 2, signal=signal.SIGTERM)})
+    ended = hosts.run("two", *SPLIT, points={1: Point(TRAIN, 2, act="term")})
     assert [host.code for host in ended] == [75, 75], ended
     line = "stopped at step {} by {}, saved; give the same command again to resume\n"
     assert ended[0].output.endswith(line.format(4, "a signal to another host"))

@@ -1,6 +1,6 @@
-"""Points at which a process is killed: sites in the trainer, and the end at one of their calls.
+"""Points at which something happens to a process: sites in the programs, and one of their calls.
 
-Nothing of this is in the product: `arm` wraps functions of the trainer by name, in the process
+Nothing of this is in the product: `arm` wraps functions of the programs by name, in the process
 that is going to die.
 """
 
@@ -12,6 +12,7 @@ import functools
 import importlib
 import io
 import json
+import math
 import os
 import pathlib
 import random
@@ -20,35 +21,38 @@ import sys
 import threading
 import time
 
-# Subject of a group → its sites: functions as "module:name", bytes of a file as "file:name".
-# The longest lists come first: 30 points are to be at all sites.
-GROUPS = {
-    "checkpoint file": (
-        "file:model.safetensors",
-        "file:training.safetensors",
-        "file:manifest.json",
-        "file:COMMITTED",
-    ),
-    "settings and records": (
-        "file:.run.json.partial",
-        "file:.stage.json.partial",
-        "file:.record.json.partial",
-        "trainers.files:write_json",
-    ),
-    "training": ("trainers.training.loop:_Loop.advance",),
-    "engine call": ("trainers.engines.tensorflow:TensorFlowEngine.train",),
-    "evaluation": ("trainers.engines.tensorflow:TensorFlowEngine.evaluate",),
-    "checkpoint folder": (
-        "trainers.checkpoints.writer:save",
-        "trainers.checkpoints.writer:_put_in_place",
-        "trainers.checkpoints.writer:_remove",
-    ),
-    "between stages": ("trainers.pretraining.stage:run_stage",),
-    "fusion": ("trainers.pretraining.stage:make_model",),
-    "logs": ("file:metrics.jsonl", "trainers.training.logs:MetricsFile.__init__"),
-    "resume": ("trainers.training.loop:_Loop.restore",),
-}
-ENGINE = GROUPS["engine call"][0]
+ENGINE = "trainers.engines.tensorflow:TensorFlowEngine.train"
+ANY_FILE, ANY_INSTANT = "file:*", "trainers.programs:_call"
+# From another thread, after so many seconds inside: while the interpreter waits for the device too.
+TIMED = (ENGINE, ANY_INSTANT)
+# Functions as "module:name", bytes of a file as "file:name". Each program has some of them.
+SITES = (
+    ANY_INSTANT,
+    ANY_FILE,
+    "os:replace",
+    "os:rename",
+    "os:unlink",
+    "file:model.safetensors",
+    "file:training.safetensors",
+    "file:manifest.json",
+    "file:COMMITTED",
+    "file:.run.json.partial",
+    "file:.stage.json.partial",
+    "file:.record.json.partial",
+    "file:metrics.jsonl",
+    "trainers.files:write_json",
+    "trainers.training.loop:_Loop.advance",
+    "trainers.training.loop:_Loop.restore",
+    ENGINE,
+    "trainers.engines.tensorflow:TensorFlowEngine.evaluate",
+    "trainers.checkpoints.writer:save",
+    "trainers.checkpoints.writer:_put_in_place",
+    "trainers.checkpoints.writer:_remove",
+    "trainers.training.logs:MetricsFile.__init__",
+    "trainers.pretraining.stage:run_stage",
+    "trainers.pretraining.stage:make_model",
+    "trainers.storage.remote:Remote._try",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,20 +63,18 @@ class Point:
         site: "module:name" of a function or "file:pattern" of a file's name.
         call: which of its calls (or openings for writing), from 0.
         where: "before", "after" or "inside" the call; "inside" a file is after some of its bytes.
-        amount: how far inside: bytes, events of the interpreter, or seconds of an engine's call.
-        pause: folder with the pipes `ready` and `go`; instead of dying the process says "ready"
-            and waits. None to die.
-        full: instead of dying, the disk has no more room for the file.
-        signal: that the process sends itself.
+        amount: how far inside: bytes, events of the interpreter, or seconds for `TIMED`.
+        act: "kill"; "term", SIGTERM; "stop", SIGSTOP; "full": the disk has no more room for the
+            file; "pause": the process says "ready" and waits.
+        pause: folder with the pipes `ready` and `go` of that.
     """
 
     site: str
     call: int
     where: str = "before"
     amount: float = 0
-    pause: str | None = None
-    full: bool = False
-    signal: int = signal.SIGKILL
+    act: str = "kill"
+    pause: str = ""
 
     def __str__(self):
         site = self.site.removeprefix("trainers.").removeprefix("file:")
@@ -80,26 +82,27 @@ class Point:
         return f"{self.where}{amount} {site}, call {self.call + 1}"
 
 
-def draw(rng: random.Random, group: str, turn: int, recorded: dict, later: bool = False) -> Point:
-    """Draws a point of a group.
+def draw(rng: random.Random, recorded: dict, act: str, turn: int = 0, later: bool = False) -> Point:
+    """Draws a point.
 
     Args:
         rng: the generator.
-        group: key of `GROUPS`.
-        turn: which of its sites, in turn, so that a few points have been to all of them.
         recorded: what `record` wrote of a whole run: site → amount inside each call.
+        act: what happens there; a disk is full for files alone.
+        turn: which of the sites, in turn, so that a few points have been to all of them.
         later: for a process that resumes after a kill and so makes fewer calls: an early one.
     """
-    site = GROUPS[group][turn % len(GROUPS[group])]
+    sites = [site for site in SITES if site in recorded]
+    if act == "full":
+        sites = [site for site in sites if site.startswith("file:")]
+    site = sites[turn % len(sites)]
     calls = recorded[site]
-    # Random weights need no fusion: that of the first stage is no subject.
-    first = 1 if group == "fusion" and not later else 0
-    call = 0 if later else rng.randrange(first, len(calls))
-    where = "inside" if site.startswith("file:") else rng.choice(("before", "after", "inside"))
-    if site == ENGINE or group == "fusion":
-        where = "inside"
+    call = 0 if later else rng.randrange(len(calls))
+    where = "inside"
+    if not site.startswith("file:") and site not in TIMED:
+        where = rng.choice(("before", "after", "inside"))
     amount = calls[call] * rng.uniform(0.02, 0.98)
-    return Point(site, call, where, amount if site == ENGINE else int(amount))
+    return Point(site, call, where, amount if site in TIMED else int(amount), act)
 
 
 def arm(point: Point) -> None:
@@ -123,7 +126,7 @@ def record(path: str | os.PathLike) -> None:
         amounts.setdefault(site, []).append(amount)
         pathlib.Path(path).write_text(json.dumps(amounts))
 
-    for site in [site for sites in GROUPS.values() for site in sites]:
+    for site in SITES:
         if site.startswith("file:"):
             name = site.removeprefix("file:")
             _wrap_open(functools.partial(_Counting, note=functools.partial(note, site)), name)
@@ -157,12 +160,13 @@ def _at_call(point: Point, number: int, function):
         _end(point)
         return function()
     if point.where == "inside":
-        if point.site == ENGINE and not point.pause:
-            # From another thread, while the interpreter waits for the device.
-            threading.Timer(point.amount, _end, (point,)).start()
+        if point.site in TIMED and point.act != "pause":
+            timer = threading.Timer(point.amount, _end, (point,))
+            timer.daemon = True
+            timer.start()
             return function()
         count, result = _count_events(function, int(point.amount), lambda: _end(point))
-        if point.pause and count >= point.amount:
+        if point.act != "kill" and count >= point.amount:
             return result
     else:
         result = function()
@@ -171,7 +175,7 @@ def _at_call(point: Point, number: int, function):
 
 
 def _count_call(note, site: str, number: int, function):
-    if site == ENGINE:
+    if site in TIMED:
         began = time.perf_counter()
         result = function()
         note(site, time.perf_counter() - began)
@@ -206,16 +210,23 @@ def _count_events(function, at: int = -1, act=None):
 
 def _wrap_open(make, name: str, call: int | None = None) -> None:
     """Wraps files of a name that are opened for writing: all of them, or one."""
-    original, calls = builtins.open, iter(range(sys.maxsize))
+    original, calls, folder = builtins.open, iter(range(sys.maxsize)), os.getcwd()
 
     def opening(file, mode="r", *args, **kwargs):
         opened = original(file, mode, *args, **kwargs)
-        if set(mode) & set("wax") and fnmatch.fnmatch(os.path.basename(file), name):
-            number = next(calls)
-            return make(opened) if call in (None, number) else opened
+        if set(mode) & set("wax") and not isinstance(file, int):
+            path = os.path.abspath(os.fsdecode(file))
+            if path.startswith(folder) and fnmatch.fnmatch(os.path.basename(path), name):
+                number = next(calls)
+                return make(opened) if call in (None, number) else opened
         return opened
 
     builtins.open = io.open = opening
+
+
+def _flat(data):
+    """The same as bytes or letters: arrays have another length."""
+    return data if isinstance(data, str) else memoryview(data).cast("B")
 
 
 class _Around:
@@ -241,6 +252,7 @@ class _Counting(_Around):
         self._note, self._size = note, 0
 
     def write(self, data):
+        data = _flat(data)
         self._size += len(data)
         return self._file.write(data)
 
@@ -260,15 +272,17 @@ class _Killing(_Around):
         self._point, self._left = point, int(point.amount)
 
     def write(self, data):
+        data = _flat(data)
         if len(data) <= self._left:
             self._left -= len(data)
             return self._file.write(data)
-        self._file.write(data[: self._left])
+        written = self._file.write(data[: self._left])
         self._file.flush()
-        if self._point.full:
+        if self._point.act == "full":
             self._left = 0
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return _end(self._point)
+        self._act()
+        return written + self._file.write(data[written:])
 
     def writelines(self, lines):
         for line in lines:
@@ -276,13 +290,20 @@ class _Killing(_Around):
 
     def close(self):
         self._file.close()
-        if not self._point.full:
-            _end(self._point)
+        if self._point.act != "full" and self._left < math.inf:
+            self._act()
+
+    def _act(self):
+        self._left = math.inf  # once
+        _end(self._point)
+
+
+_SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "stop": signal.SIGSTOP}
 
 
 def _end(point: Point) -> None:
-    if point.pause is None:
-        os.kill(os.getpid(), point.signal)
+    if point.act in _SIGNALS:
+        os.kill(os.getpid(), _SIGNALS[point.act])
         return
     for name, how, act in (
         ("ready", os.O_WRONLY, lambda pipe: os.write(pipe, b".")),

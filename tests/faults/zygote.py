@@ -12,11 +12,14 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 import traceback
 import uuid
 
 from tests.faults import points
 
+# A process that SIGSTOP holds goes on after so long: for a bucket, it was dead.
+STOPPED_SECONDS = 0.5
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -29,7 +32,7 @@ class Ended:
 
 
 class Zygote:
-    """Starts runs of `trainers.pretrain`, one process each.
+    """Starts runs of programs, one process each.
 
     Args:
         eager: their steps run one operation after the other: tracing takes longer than training.
@@ -37,7 +40,7 @@ class Zygote:
 
     Example:
         with Zygote() as zygote:
-            ended = zygote.run(folder, ["--plan=baseline", …], Point("trainers.training.loop:…", 3))
+            ended = zygote.run(folder, ["trainers.pretrain", "--plan=baseline", …], Point(…))
     """
 
     def __init__(self, eager: bool = False, backend: str = "tensorflow"):
@@ -66,24 +69,34 @@ class Zygote:
         self._process.wait(timeout=60)
         self._process.stdout.close()
 
-    def start(self, folder, flags, point=None, record=None, environment=None) -> int:
-        """Starts a run in a folder and returns its process number; `end` has to follow."""
+    def start(self, folder, command, point=None, record=None, clock=0.0, environment=None) -> int:
+        """Starts a program in a folder and returns its process number; `end` has to follow.
+
+        Args:
+            folder: where it runs.
+            command: its module and flags.
+            point: where something happens to it.
+            record: file for what it does inside each site.
+            clock: seconds that its clock is ahead.
+            environment: variables of its own.
+        """
         job = {
             "folder": str(folder),
-            "flags": list(flags),
+            "command": list(command),
             "point": dataclasses.asdict(point) if point else None,
             "record": str(record) if record else None,
+            "clock": clock,
             "environment": environment or {},
         }
         return self._ask(job)["pid"]
 
     def end(self, pid: int) -> Ended:
-        """Waits for a run that was started."""
+        """Waits for a run that was started; one that stops itself goes on at once."""
         return Ended(**self._ask({"end": pid}))
 
-    def run(self, folder, flags, point=None, record=None) -> Ended:
-        """Starts a run and waits for its end."""
-        return self.end(self.start(folder, flags, point, record))
+    def run(self, folder, command, point=None, **described) -> Ended:
+        """Starts a program as `start` does, and waits for its end."""
+        return self.end(self.start(folder, command, point, **described))
 
     def _ask(self, job: dict) -> dict:
         self._process.stdin.write(json.dumps(job) + "\n")
@@ -102,8 +115,7 @@ def _serve() -> None:
     for line in sys.stdin:
         job = json.loads(line)
         if pid := job.get("end"):
-            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            answer = {"code": code, "output": logs.pop(pid).read_text(errors="replace")}
+            answer = {"code": _end_of(pid), "output": logs.pop(pid).read_text(errors="replace")}
         else:
             log = pathlib.Path(job["folder"]) / f"output-{uuid.uuid4().hex}.txt"
             log.touch()
@@ -115,27 +127,42 @@ def _serve() -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
 
+def _end_of(pid: int) -> int:
+    while os.WIFSTOPPED(status := os.waitpid(pid, os.WUNTRACED)[1]):
+        time.sleep(STOPPED_SECONDS)
+        os.kill(pid, signal.SIGCONT)
+    return os.waitstatus_to_exitcode(status)
+
+
 def _import() -> None:
     import pytest
 
     import trainers.engines.devices
+    import trainers.pretraining.converted
     import trainers.pretraining.stage
 
     if os.environ["KERAS_BACKEND"] == "jax":
         import trainers.engines.jax
     else:
+        import glue.finetuning.run
+        import glue.reports.glue_page
         import trainers.engines.strategies
         import trainers.engines.tensorflow  # noqa: F401
     import trainers.reports
+    from glue.data import synthetic
     from tests.trainers import nano
+    from trainers.storage import lease, places, remote
 
     nano.define(pytest.MonkeyPatch())
+    synthetic.SIZES = {"train": 40, "validation": 5, "test": 4}
+    lease.CONFIRM_SECONDS, lease.BEAT_SECONDS, lease.DEAD_SECONDS = 0.0, 0.2, 1.0
+    remote.PAUSE_SECONDS, places.PUSH_SECONDS = 0.01, 0.2
     # Figures take longer than the training; the report is made anew from the records anyway.
     trainers.reports.write_report = lambda workdir: pathlib.Path(workdir) / "report"
 
 
 def _child(job: dict, log: pathlib.Path) -> None:
-    """Is `python -m trainers.pretrain FLAGS` in the job's folder, and never returns."""
+    """Is `python -m COMMAND` in the job's folder, and never returns."""
     code = 1
     try:
         descriptor = os.open(log, os.O_WRONLY)
@@ -144,12 +171,14 @@ def _child(job: dict, log: pathlib.Path) -> None:
         os.chdir(job["folder"])
         os.environ |= job["environment"]
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.argv = ["pretrain", *job["flags"]]
+        os.environ["KERAS_FUSION_CACHE"] = os.path.join(job["folder"], "cache")
+        module, *sys.argv[1:] = job["command"]
+        _set_clock(job["clock"])
         if job["record"]:
             points.record(job["record"])
         if job["point"]:
             points.arm(points.Point(**job["point"]))
-        runpy.run_module("trainers.pretrain", run_name="__main__")
+        runpy.run_module(module, run_name="__main__")
         code = 0
     except SystemExit as end:
         code = end.code or 0
@@ -159,6 +188,12 @@ def _child(job: dict, log: pathlib.Path) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _set_clock(seconds: float) -> None:
+    now, now_ns = time.time, time.time_ns
+    time.time = lambda: now() + seconds
+    time.time_ns = lambda: now_ns() + int(seconds * 1e9)
 
 
 if __name__ == "__main__":

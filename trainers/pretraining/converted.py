@@ -109,7 +109,8 @@ def _write_checkpoint(output, config, weights, vocabulary) -> pathlib.Path:
         settings["vocabulary"] = sha256_of(vocabulary)
     with deferred():
         model = kf.models.T5.from_weights(config, weights, seed=0)
-    written = models.save_model(model, output, settings)
-    if vocabulary:
-        shutil.copyfile(vocabulary, pathlib.Path(output) / VOCABULARY)
-    return written
+    with writing.new_folder(output) as folder:
+        written = models.save_model(model, folder, settings).relative_to(folder)
+        if vocabulary:
+            shutil.copyfile(vocabulary, folder / VOCABULARY)
+    return pathlib.Path(output) / written

@@ -19,7 +19,7 @@ from trainers.data.objectives import Objective
 from trainers.errors import UserError
 from trainers.pretraining import fused_folders
 from trainers.programs import check_options, option, options
-from trainers.storage import Kind
+from trainers.storage import Kind, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +153,10 @@ def fuse_checkpoints(config: FuseConfig) -> pathlib.Path | None:
         _print_losses(config.sources, checkpoints, fused_config, weights, batch)
     with deferred():
         fused = kf.models.T5.from_weights(fused_config, weights, seed=config.seed)
-    facts = {"sources": [{"checkpoint": str(s.path), "step": s.step} for s in sources], **how}
+    facts = {
+        "sources": [{"checkpoint": shown(str(s.path)), "step": s.step} for s in sources],
+        **how,
+    }
     settings = {"fusion": facts, **({"vocabulary": vocabulary} if vocabulary else {})}
     written = models.save_model(fused, config.output, settings)
     print(f"Wrote {written}")

@@ -10,3 +10,4 @@ from trainers.storage.mirror import MARKER_FILE as MARKER_FILE
 from trainers.storage.places import Kind as Kind
 from trainers.storage.places import Places as Places
 from trainers.storage.places import is_copy as is_copy
+from trainers.storage.places import shown as shown

@@ -55,6 +55,16 @@ class Kind(enum.Enum):
     NEW_FILE = "a file that is not there before, and sent at the end"
 
 
+_URLS: dict[str, str] = {}  # of the process: folder of this machine → URL
+
+
+def shown(text: str) -> str:
+    """Returns a text with URLs in the place of folders of this machine, for what is recorded."""
+    for folder, url in _URLS.items():
+        text = text.replace(folder, url)
+    return text
+
+
 class Places:
     """The folders of one program; as a context manager it sends what is to be sent at its end.
 
@@ -64,7 +74,6 @@ class Places:
     """
 
     def __init__(self):
-        self._urls: dict[str, str] = {}  # folder of this machine → URL
         self._finish = contextlib.ExitStack()
 
     def __enter__(self) -> "Places":
@@ -72,11 +81,11 @@ class Places:
             (contextlib.redirect_stdout, sys.stdout),
             (contextlib.redirect_stderr, sys.stderr),
         ):
-            self._finish.enter_context(redirect(_Shown(stream, self.shown)))
+            self._finish.enter_context(redirect(_Shown(stream)))
         # It keeps the stream that it found.
         handler = logging.get_absl_handler()
-        handler.addFilter(self._show)
-        self._finish.callback(handler.removeFilter, self._show)
+        handler.addFilter(_show)
+        self._finish.callback(handler.removeFilter, _show)
         return self
 
     def __exit__(self, *error) -> None:
@@ -102,18 +111,8 @@ class Places:
             return self._files(url, kind)
         remote = Remote(url)
         folder = _tokens(remote) if kind is Kind.TOKENS else self._copy(remote, kind)
-        self._urls[str(folder)] = remote.url
+        _URLS[str(folder)] = remote.url
         return str(folder)
-
-    def shown(self, text: str) -> str:
-        """Returns a message with URLs in the place of folders of this machine."""
-        for folder, url in self._urls.items():
-            text = text.replace(folder, url)
-        return text
-
-    def _show(self, record: standard_logging.LogRecord) -> bool:
-        record.msg, record.args = self.shown(record.getMessage()), None
-        return True
 
     def _copy(self, remote: Remote, kind: Kind) -> pathlib.Path:
         mirror = Mirror(remote, self._folder(remote.url, remote.url.rpartition("/")[2]))
@@ -156,7 +155,7 @@ class Places:
             mirror.pull(chosen=functools.partial(_matching, name))
         else:
             mirror.pull(under=name)
-        self._urls[str(mirror.folder)] = remote.url
+        _URLS[str(mirror.folder)] = remote.url
         return str(mirror.folder / name)
 
     def _folder(self, url: str, name: str) -> pathlib.Path:
@@ -177,17 +176,23 @@ class Places:
         self._finish.callback(_Sender(mirror, right).finish)
 
 
-class _Shown:
-    """Standard output on which paths of copies appear as URLs."""
+def _show(record: standard_logging.LogRecord) -> bool:
+    """Has a message of the log name URLs."""
+    record.msg, record.args = shown(record.getMessage()), None
+    return True
 
-    def __init__(self, output: TextIO, shown: Callable[[str], str]):
-        self._output, self._shown = output, shown
+
+class _Shown:
+    """A stream on which paths of copies appear as URLs."""
+
+    def __init__(self, output: TextIO):
+        self._output = output
 
     def __getattr__(self, name: str):
         return getattr(self._output, name)
 
     def write(self, text: str) -> int:
-        return self._output.write(self._shown(text))
+        return self._output.write(shown(text))
 
 
 class _Sender:

@@ -11,7 +11,7 @@ from absl import logging
 
 from tests.trainers.storage import support
 from trainers.errors import UserError
-from trainers.storage import Kind, Places, lease, places, remote
+from trainers.storage import Kind, Places, lease, places, remote, shown
 
 URL = "memory://bucket/W"
 
@@ -67,7 +67,7 @@ def test_paths_are_shown_as_urls(capsys):
         record = logging.logging.LogRecord("", 30, "", 0, "found %s", (f"{folder}/c",), None)
         assert logging.get_absl_handler().filter(record)
         assert record.getMessage() == f"found {URL}/c"
-        assert program.shown(f"no room in {folder}") == f"no room in {URL}"
+        assert shown(f"no room in {folder}") == f"no room in {URL}"
     assert capsys.readouterr() == (f"Wrote {URL}/a\n", f"Warning: {URL}/b\n")
 
 
@@ -113,7 +113,7 @@ def test_files_of_a_pattern_are_brought_and_no_others(pattern, names):
         home = pattern if pattern[0] in "*[" else pattern.rpartition("/")[2]
         folder = pathlib.Path(paths.removesuffix(home))
         assert {name.rpartition("/")[2] for name in support.read(folder)} == {*names}
-        assert program.shown(paths) == f"{URL}/{pattern}"
+        assert shown(paths) == f"{URL}/{pattern}"
 
 
 def test_a_folder_that_could_be_large_is_read_where_it_is():

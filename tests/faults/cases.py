@@ -1,0 +1,191 @@
+"""The table of `make faults`: programs, faults, and the inputs that the programs read."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+from collections.abc import Callable
+
+from tests.faults import damage
+from tests.faults.zygote import Zygote
+from tests.glue import languages
+from tests.keras_fusion.interop import tiny_folders as tiny
+from tests.trainers import nano
+
+# Checkpoints between evaluations, calls of one and two steps, lines of training over all of it.
+PRETRAIN = (
+    "trainers.pretrain",
+    "--size=nano",
+    "--workdir=W",
+    "--steps=8",
+    "--eval_every=4",
+    "--checkpoint_every=3",
+    "--steps_per_call=2",
+    "--eval_batches=1",
+    "--dropout=0.1",
+    "--noprogress",
+)
+TOKENS = "--data_dir=in/tokens"
+_PREPARE = (
+    "trainers.prepare",
+    "--corpus=text",
+    "--corpus_path=in/text.txt",
+    f"--vocabulary_pieces={nano.PIECES}",
+    f"--num_sentinels={nano.SENTINELS}",
+)
+_FINETUNE = (
+    "glue.finetune",
+    "--checkpoint=in/source",
+    "--vocabulary=in/tokens",
+    "--synthetic",
+    "--tasks=synthetic_grammar",
+    "--workdir=W",
+    "--noprogress",
+    "--strategy=one_device",
+    "--batch_size=4",
+    "--input_length=32",
+    "--target_length=10",
+    "--steps=4",
+    "--checkpoint_every=2",
+    "--steps_per_call=1",
+    "--eval_batches=1",
+)
+_TUNE = ("--tune_arms=small_0", "--tune_warmups=0.01,1", "--tune_scales=1,2", "--tune_steps=1")
+# One stage of each kind, but for those of self_fusion.
+_PLAN = {
+    "name": "kinds",
+    "stages": [
+        {"name": "a", "size": "S"},
+        {"name": "b", "size": "S", "seed": 1},
+        {"name": "p", "size": "M", "init": "fusion_property", "sources": ["a@3", "b"]},
+        {"name": "r", "size": "M", "init": "fusion_rule", "sources": ["a", "b"], "seed": 2},
+        {"name": "k", "size": "S", "init": "stacked", "sources": ["b"], "copies": 2},
+        {"name": "c", "size": "M", "init": "continued", "sources": ["p"]},
+    ],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A command to which things happen.
+
+    Args:
+        command: module and flags; `W` is what it writes, `in` are its inputs.
+        reads: the inputs, which are damaged too.
+        begins: the input that W is a copy of at the beginning.
+        writes: what of W it writes.
+        in_bucket: whether W lies in object storage.
+    """
+
+    command: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+    begins: str = ""
+    writes: str = "W"
+    in_bucket: bool = False
+
+
+PROGRAMS = {
+    "prepare": Program((*_PREPARE, "--data_dir=W"), ("text.txt",)),
+    "pretrain": Program((*PRETRAIN, TOKENS, "--plan=self_fusion"), ("tokens",)),
+    "pretrain, all kinds": Program(
+        (*PRETRAIN, "--plan_file=in/plan.json", "--steps=4", *_PREPARE[1:3]),
+        ("text.txt", "plan.json"),
+    ),
+    "pretrain, tune": Program((*PRETRAIN, TOKENS, "--plan=tune", *_TUNE), ("tokens",)),
+    "fuse": Program(
+        ("trainers.fuse", "--sources=in/source,in/source", "--output=W", "--noise=0.1"),
+        ("source",),
+    ),
+    "fuse, transformers": Program(
+        ("trainers.fuse", "--sources=in/a,in/b", "--output=W", "--norm=rule", "--noverify"),
+        ("a", "b"),
+    ),
+    "convert": Program(("trainers.convert", "--source=in/source", "--output=W"), ("source",)),
+    "convert, checkpoint": Program(
+        ("trainers.convert", "--source=in/t5", "--output=W", "--format=keras_fusion"), ("t5",)
+    ),
+    "report": Program(("trainers.report", "--workdir=W"), begins="run", writes="W/report"),
+    "finetune": Program(_FINETUNE, ("source", "tokens")),
+    "glue.report": Program(("glue.report", "--workdir=W"), begins="tuned", writes="W/report"),
+}
+PROGRAMS |= {
+    f"{name}, bucket": dataclasses.replace(PROGRAMS[name], in_bucket=True)
+    for name in ("prepare", "pretrain", "fuse", "report", "finetune")
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """Something that happens to a process, and to its files before it is started again.
+
+    Args:
+        act: of the point; see `points.Point`.
+        damage: changes the files, and returns how to repair them.
+        clock: seconds by which the clock of the second process is ahead.
+        codes: exit codes with which the first process may end.
+        in_bucket: whether it is tried with object storage.
+    """
+
+    act: str = "kill"
+    damage: Callable | None = None
+    clock: float = 0.0
+    codes: tuple[int, ...] = (-9, 0)
+    in_bucket: bool = True
+
+
+FAULTS = {
+    "SIGKILL": Fault(),
+    # Before there are handlers the system ends it.
+    "SIGTERM": Fault("term", codes=(75, -15, 0)),
+    "SIGSTOP": Fault("stop", codes=(0,)),
+    "disk full": Fault("full", codes=(2, 0)),
+    "bit flipped": Fault(damage=damage.flip, in_bucket=False),
+    "file cut": Fault(damage=damage.cut, in_bucket=False),
+    "folder removed": Fault(damage=damage.remove_folder),
+    "clock back": Fault(clock=-86_400.0),
+}
+
+
+def pairs() -> list[tuple[str, str]]:
+    """Returns the faults and programs that go together."""
+    return [
+        (fault, program)
+        for program in PROGRAMS
+        for fault in FAULTS
+        if FAULTS[fault].in_bucket or not PROGRAMS[program].in_bucket
+    ]
+
+
+def make_inputs(folder: pathlib.Path, zygote: Zygote, *flags: str) -> None:
+    """Makes the inputs of the programs, by the programs.
+
+    Args:
+        folder: a new folder for them.
+        zygote: runs the programs.
+        *flags: for the run; with some it has fewer stages, and is not fine-tuned.
+    """
+    home = folder.with_name("making")
+    for path in (folder, home):
+        path.mkdir()
+    (home / "in").symlink_to(folder)
+    languages.write_text(folder / "text.txt")
+    (folder / "plan.json").write_text(json.dumps(_PLAN))
+    for seed, name in enumerate("ab"):
+        tiny.write(folder / name, tiny.LLAMA, tiny.llama(seed))
+    made = {"prepared": "prepare", "run": "pretrain", "t5": "convert", "tuned": "finetune"}
+    for name, program in made.items():
+        more = flags if name == "run" else ()
+        if name == "tuned" and flags:
+            continue
+        ended = zygote.run(home, [*PROGRAMS[program].command, *more])
+        assert ended.code == 0, ended.output
+        (home / "W").rename(folder / name)
+        if name == "prepared":
+            (tokens,) = (folder / name).glob("text-*")
+            tokens.rename(folder / "tokens")
+        if name == "run":
+            # With one checkpoint: in the place of a damaged one, an older one would be taken.
+            shutil.copytree(folder / name / "small_0", folder / "source")
+            (*older, _) = sorted((folder / "source/checkpoints").iterdir())
+            for path in older:
+                shutil.rmtree(path)

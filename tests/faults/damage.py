@@ -1,0 +1,82 @@
+"""Damage to files that lie still: each function returns how to repair it, and what it was."""
+
+import fnmatch
+import pathlib
+import random
+import shutil
+from collections.abc import Callable, Iterable
+
+# Files that carry a hash, or that a hash stands for elsewhere: no other damage can be seen.
+HASHED = ("*.safetensors", "manifest.json", "COMMITTED", "*.tokens", "vocabulary.model")
+# JSON says by itself where it was cut.
+_CUT = (*HASHED, "run.json", "stage.json", "record.json", "model.json", "result.json", "plan.json")
+# What only people read is gone with its folder, and made anew or not.
+_KEPT = ("tensorboard", "report")
+
+Repair = Callable[[], object]
+
+
+def flip(rng: random.Random, folders: Iterable[pathlib.Path]) -> tuple[str, Repair]:
+    """Flips a bit of a file whose folder has a manifest with hashes."""
+
+    def change(content: bytearray):
+        at = rng.randrange(8 * len(content))
+        content[at // 8] ^= 1 << at % 8
+
+    def is_hashed(path: pathlib.Path) -> bool:
+        return (path.parent / "manifest.json").exists()
+
+    return _change(rng, folders, HASHED, change, is_hashed)
+
+
+def cut(rng: random.Random, folders: Iterable[pathlib.Path]) -> tuple[str, Repair]:
+    """Cuts the end off a file, perhaps all of it."""
+
+    def change(content: bytearray):
+        del content[rng.randrange(len(content)) :]
+
+    return _change(rng, folders, _CUT, change)
+
+
+def remove_folder(rng: random.Random, folders: Iterable[pathlib.Path]) -> tuple[str, Repair]:
+    """Removes a folder of those that the program writes, which are the first."""
+    home = next(iter(folders))
+    if not home.is_dir():
+        return "", lambda: None
+    inside = [path for path in sorted(home.rglob("*")) if path.is_dir()]
+    inside = [path for path in inside if not set(_KEPT) & set(path.relative_to(home).parts)]
+    folder = rng.choice([home, *inside])
+    kept = home.with_name(f"{home.name}.removed")
+    shutil.copytree(folder, kept)
+    shutil.rmtree(folder)
+
+    def repair():
+        shutil.rmtree(folder, ignore_errors=True)
+        kept.rename(folder)
+
+    return folder.name, repair
+
+
+def _change(rng, folders, patterns, change, takes=pathlib.Path.is_file) -> tuple[str, Repair]:
+    paths = [
+        path
+        for folder in folders
+        for path in sorted([folder, *folder.rglob("*")])
+        if path.is_file()
+        and takes(path)
+        and any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns)
+        if path.stat().st_size
+    ]
+    if not paths:
+        return "", lambda: None
+    path = rng.choice(paths)
+    before = path.read_bytes()
+    content = bytearray(before)
+    change(content)
+    path.write_bytes(content)
+
+    def repair():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(before)
+
+    return path.name, repair
