@@ -352,7 +352,7 @@ def _parse_flags(config_class: type, argv: Sequence[str]) -> list[str]:
 
 
 def told(error: BaseException) -> int | None:
-    """Prints an error that is no defect of the program as a line; returns its exit code, or None."""
+    """Prints what is no defect of the program as a line, and returns its exit code, or None."""
     if isinstance(error, Stopped):
         print(error, file=sys.stderr)
         return error.exit_code

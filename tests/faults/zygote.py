@@ -145,7 +145,7 @@ def _import() -> None:
         import trainers.engines.jax
     else:
         import glue.finetuning.run
-        import glue.reports.glue_page
+        import glue.reports.glue_page  # noqa: F401
         import trainers.engines.strategies
         import trainers.engines.tensorflow  # noqa: F401
     import trainers.reports
