@@ -337,7 +337,7 @@ def _bring(config_class: type, places: Places) -> None:
     for _, spec, _ in _flags_of(config_class):
         given = flags.FLAGS[spec.flag]
         if spec.place and isinstance(given.value, str):
-            given.value = places.local(given.value, spec.place)
+            given.value = places.local(given.value, spec.place, spec.is_list)
 
 
 def _parse_flags(config_class: type, argv: Sequence[str]) -> list[str]:

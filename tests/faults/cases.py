@@ -109,7 +109,7 @@ PROGRAMS = {
     "glue.report": Program(("glue.report", "--workdir=W"), begins="tuned", writes="W/report"),
 }
 PROGRAMS |= {
-    f"{name}, bucket": dataclasses.replace(PROGRAMS[name], in_bucket=True)
+    f"{name} in a bucket": dataclasses.replace(PROGRAMS[name], in_bucket=True)
     for name in ("prepare", "pretrain", "fuse", "report", "finetune")
 }
 

@@ -1,4 +1,7 @@
-"""Damage to files that lie still: each function returns how to repair it, and what it was."""
+"""Damage to files that lie still: each function returns what it was, and how to repair it.
+
+What it was are names, with / between, one of which an error has to say.
+"""
 
 import fnmatch
 import pathlib
@@ -79,4 +82,4 @@ def _change(rng, folders, patterns, change, takes=pathlib.Path.is_file) -> tuple
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(before)
 
-    return path.name, repair
+    return f"{path.parent.name}/{path.name}", repair

@@ -91,17 +91,19 @@ class Places:
     def __exit__(self, *error) -> None:
         self._finish.__exit__(*error)
 
-    def local(self, text: str, kind: Kind) -> str:
+    def local(self, text: str, kind: Kind, is_list: bool = False) -> str:
         """Returns the folders to use for a flag's text: the text itself where it has no URL.
 
         Args:
-            text: a folder or file, or several with commas between.
+            text: a folder or file.
             kind: its use.
+            is_list: whether the text is several, with commas between; files always are.
 
         Raises:
             UserError: storage that cannot be reached, another writer, or no room here.
         """
-        parts = [part.strip() for part in text.split(",")]
+        is_list = is_list or kind is Kind.FILES
+        parts = [part.strip() for part in text.split(",")] if is_list else [text.strip()]
         if not any(map(is_url, parts)):
             return text
         return ",".join(self._local(part, kind) if is_url(part) else part for part in parts)

@@ -159,9 +159,18 @@ def test_what_was_removed_there_is_sent_again_and_what_was_removed_here_stays_th
     assert support.content(URL) == {"a/x": b"x", "b/y": b"y"}
 
 
-def test_a_folder_of_this_machine_keeps_its_spaces_and_commas():
+def test_a_folder_keeps_its_spaces_and_commas_unless_the_flag_is_a_list():
     with Places() as program:
-        assert program.local("runs/a, b", Kind.RUN) == "runs/a, b"
+        for is_list in (False, True):
+            assert program.local("runs/a, b", Kind.RUN, is_list) == "runs/a, b"
+        put({"x": b"x"}, "memory://bucket/a,b")
+        folder = program.local("memory://bucket/a,b", Kind.READ)
+        assert support.read(pathlib.Path(folder)) == {"x": b"x"}
+        both = program.local("memory://bucket/a, memory://bucket/b", Kind.READ, is_list=True)
+        assert [shown(path) for path in both.split(",")] == [
+            "memory://bucket/a",
+            "memory://bucket/b",
+        ]
 
 
 def test_an_output_that_holds_something_is_refused():
