@@ -1,6 +1,7 @@
 """Dense, einsum-dense and embedding layers that can be fused."""
 
 import keras
+from keras import ops
 
 from keras_fusion.layers.checks import differing_fields
 from keras_fusion.layers.fusable import Fusable
@@ -20,6 +21,16 @@ class FusableDense(Fusable, keras.layers.Dense):
     """
 
     default_axes = ("input", "output")
+
+    def call(self, inputs, training=None):
+        # An activation may depend on the number of axes.
+        is_linear = self.activation in (None, keras.activations.linear)
+        if keras.backend.backend() != "jax" or len(inputs.shape) < 3 or not is_linear:
+            return super().call(inputs, training=training)
+        # As a product of two matrices: for the kernel's gradient of one with more axes, XLA
+        # transposes a copy of the outputs' gradient on a CPU.
+        outputs = super().call(ops.reshape(inputs, (-1, inputs.shape[-1])), training=training)
+        return ops.reshape(outputs, (*ops.shape(inputs)[:-1], self.units))
 
 
 @keras.saving.register_keras_serializable(package="keras_fusion")

@@ -55,6 +55,19 @@ class TestDense:
             mismatch=({"units": 4}, "units: 3 vs 4"),
         )
 
+    def test_more_axes_and_an_activation_over_another_one(self):
+        inputs = keras.random.normal((2, 3, 4, 5), seed=0)
+        for activation in (None, lambda x: keras.ops.softmax(x, axis=1)):
+            ours, theirs = (
+                kind(6, activation=activation) for kind in (FusableDense, keras.layers.Dense)
+            )
+            ours.build(inputs.shape)
+            theirs.build(inputs.shape)
+            theirs.set_weights(ours.get_weights())
+            expected = keras.ops.convert_to_numpy(theirs(inputs))
+            outputs = keras.ops.convert_to_numpy(ours(inputs))
+            np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
+
     def test_three_sources_and_a_fused_one(self):
         widths = [(2, 3), (3, 1), (1, 2)]
         inputs = [random_inputs([(2, n)], seed=n)[0] for n, _ in widths]
