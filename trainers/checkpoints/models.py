@@ -161,7 +161,8 @@ def _slots_of(checkpoint: checkpoints.Checkpoint) -> dict[str, dict[str, np.ndar
     for name, value in checkpoint.training.items():
         path, _, slot = name.removeprefix(OPTIMIZER_PREFIX).rpartition("/")
         if name.startswith(OPTIMIZER_PREFIX) and path in slots:
-            slots[path][keys.get(slot, slot)] = value
+            # Growth computes with whole arrays, also with those in parts.
+            slots[path][keys.get(slot, slot)] = np.asarray(value)
     if without := [path for path, keyed in slots.items() if not keyed]:
         fault = f"without that of {len(without)} weights, the first {without[0]}"
         raise _unusable("the optimizer state of every weight", checkpoint, fault)
