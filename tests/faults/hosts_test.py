@@ -77,7 +77,7 @@ class Hosts:
         return self._zygote.end(pid)
 
     def content(self, name):
-        """What a finished run has written, but for the command, which names a port."""
+        """Content of a finished run, but for the command, which names a port."""
         contents = compare.content(self._folder / name / "w")
         return {name: content for name, content in contents.items() if name != RUN_FILE}
 

@@ -1,4 +1,4 @@
-"""What no exception can be raised for ends the process with a line: a cut file, an abort."""
+"""A cut file and an abort end the process with a line: no exception could be raised."""
 
 import os
 import platform

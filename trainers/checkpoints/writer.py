@@ -41,7 +41,7 @@ from trainers.files import read_json, write_json
 # Between two looks for what the other hosts wrote.
 _POLL_SECONDS = 0.1
 # For the other hosts' parts, when this one is about to end with an error.
-_GRACE_SECONDS = 5.0
+GRACE_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +221,7 @@ class Writer:
             self.close()
             return
         # What ends this host may be that another one has ended, whose part never comes.
-        alone = threading.Timer(_GRACE_SECONDS, self.part.is_alone.set)
+        alone = threading.Timer(GRACE_SECONDS, self.part.is_alone.set)
         alone.start()
         try:
             self.close()

@@ -69,7 +69,7 @@ def joined(devices: Devices) -> Iterator[None]:
 
 
 def _is_scheduled() -> bool:
-    """Whether a scheduler has started several processes; asks nobody outside of Cloud TPU."""
+    """True where a scheduler has started several processes; asks nobody outside of Cloud TPU."""
     if not (_MARKS & os.environ.keys() or importlib.util.find_spec("libtpu")):
         return False
     # `initialize` would also join a single process, or raise, and JAX has no public question.

@@ -81,7 +81,7 @@ def test_there_is_no_checkpoint_before_every_host_has_written(tmp_path):
 
 
 def test_a_host_whose_others_are_gone_ends_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(writers, "_GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(writers, "GRACE_SECONDS", 0.0)
     with pytest.warns(CheckpointWarning, match="without host-00001.json"):
         with pytest.raises(ValueError, match="another fault"):
             with Writer(tmp_path, Keep(), Part(0, 2, "t1")) as writer:
@@ -121,8 +121,8 @@ def test_a_changed_byte_is_found_by_one_host_and_known_to_all(tmp_path, kind, ho
     damage(tmp_path, 3, f"{kind}-0000{host}-of-00002.safetensors")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = on_hosts(lambda host: checkpoints.latest(tmp_path, SHAPES, host))
-    assert [checkpoint.step for checkpoint in found] == [2, 2]
+        newest = on_hosts(lambda host: checkpoints.latest(tmp_path, SHAPES, host))
+    assert [checkpoint.step for checkpoint in newest] == [2, 2]
     assert all(f"{kind}-0000{host}" in str(warning.message) for warning in caught) and caught
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 class Host:
-    """What an engine says of the hosts that run it, as one of several."""
+    """An engine, as far as it is one of several hosts."""
 
     def __init__(self, host, barrier, texts):
         self.host, self.num_hosts, self.is_chief = host, len(texts), host == 0
