@@ -370,6 +370,7 @@ def count_not_finite(array):
     the entries are counted, since a sum may also overflow. Floats of two bytes would have to be
     converted for that: their bits say it, which are at least those of infinity, without the sign.
     """
+    array = np.asarray(array)
     if array.dtype.itemsize == 2 and array.dtype.kind not in "iu":
         infinity = np.array(np.inf, array.dtype).view(np.uint16)
         if np.max(array.view(np.uint16) & _NO_SIGN, initial=0) < infinity:

@@ -5,6 +5,8 @@ import os
 import pathlib
 import shutil
 
+import numpy as np
+
 import keras_fusion as kf
 from keras_fusion import interop
 from keras_fusion.interop import presets, t5, writing
@@ -74,7 +76,9 @@ def _read(source: str) -> tuple["kf.models.T5Config", dict, pathlib.Path | None]
     if kind == fused_folders.CHECKPOINTS:
         checkpoint = models.find_checkpoint(source)
         vocabulary = pathlib.Path(source) / VOCABULARY
-        read = models.read_config(checkpoint), checkpoint.weights
+        # Conversions rearrange whole arrays; those in one file stay mapped.
+        weights = {name: np.asarray(array) for name, array in checkpoint.weights.items()}
+        read = models.read_config(checkpoint), weights
     elif kind == fused_folders.TRANSFORMERS:
         vocabulary = pathlib.Path(source) / _SENTENCEPIECE
         read = t5.from_transformers(interop.read_folder(source))
