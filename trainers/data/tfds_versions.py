@@ -4,6 +4,7 @@ TensorFlow Datasets looks for the newest version that its code can make. A folde
 years ago has another, which it can read all the same.
 """
 
+import os
 import re
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -61,15 +62,15 @@ def open_split(name: str, split: str, data_dir: str | None = None):
 
 def _versions(name: str, data_dir: str | None) -> tuple[str, list[str]]:
     """The version of the code, and those that lie on the disk, newest first."""
+    import tensorflow as tf
     import tensorflow_datasets as tfds
-    from etils import epath
 
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-        folder = epath.Path(builder.data_dir).parent
-        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        folder = os.path.dirname(builder.data_dir)
+        names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
     except (AssertionError, OSError, tfds.core.DatasetNotFoundError):
         return "", []
-    versions = filter(_VERSION.fullmatch, names)
+    versions = filter(_VERSION.fullmatch, (name.rstrip("/") for name in names))
     by_number = sorted(versions, key=lambda text: [*map(int, text.split("."))], reverse=True)
     return str(builder.version), by_number

@@ -139,7 +139,7 @@ def test_sources_of_other_classes_weights_and_types_are_refused(tmp_path, llamas
     [
         ({"grow": {"heads": 2}}, "heads and hidden of .* grow together"),
         ({"grow": {"width": 2}}, "axis `width` is none of"),
-        ({"grow": {"mlp": 1}}, "at least 2"),
+        ({"grow": {"mlp": 1}}, "integers from 2 to 1,000"),
         ({"grow": {"mlp": 2}, "noise": 0.1}, "no noise"),
         ({}, "at least two sources"),
     ],
