@@ -1,4 +1,4 @@
-"""KerasHub's T5 with the weights of ours: the peer of benchmarks, and the oracle of a test."""
+"""KerasHub's T5 of our configurations: the peer of benchmarks, and the oracle of a test."""
 
 import functools
 
@@ -6,11 +6,12 @@ import keras
 import keras_hub
 
 
-def backbone(config, dropout):
-    """KerasHub's backbone with the configuration of a `T5`."""
-    activation = config.activation
-    if activation == "gelu":
-        activation = functools.partial(keras.activations.gelu, approximate=True)
+def backbone(config, dropout, activation=None):
+    """KerasHub's backbone with the configuration of a `T5`; by default with its activation too."""
+    if activation is None:
+        activation = config.activation
+        if activation == "gelu":
+            activation = functools.partial(keras.activations.gelu, approximate=True)
     return keras_hub.models.T5Backbone(
         vocabulary_size=config.vocabulary_size,
         num_layers=config.num_layers,
@@ -24,6 +25,27 @@ def backbone(config, dropout):
         layer_norm_epsilon=config.layer_norm_epsilon,
         tie_embedding_weights=config.tie_embedding_weights,
     )
+
+
+class KerasHubT5(keras.Model):
+    """KerasHub's T5 backbone with an untied head, on our batches; the arguments of `backbone`."""
+
+    def __init__(self, config, activation=None):
+        super().__init__()
+        self.config = config
+        self.backbone = backbone(config, config.dropout, activation)
+        self.head = keras.layers.Dense(config.vocabulary_size, use_bias=False)
+        self.head.build((None, None, config.hidden_dim))
+        # The backbone's own output table is unused; the head replaces it.
+        self.built = True
+
+    def call(self, inputs, training=None):
+        masks = {
+            f"{side}_padding_mask": keras.ops.ones_like(inputs[f"{side}_token_ids"])
+            for side in ("encoder", "decoder")
+        }
+        decoded = self.backbone({**inputs, **masks}, training=training)["decoder_sequence_output"]
+        return self.head(decoded)
 
 
 def peer_of(model):

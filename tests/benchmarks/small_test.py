@@ -1,5 +1,7 @@
 """The benchmarks of training steps and fusions run, at a size of seconds."""
 
+import sys
+
 import keras
 import pytest
 
@@ -15,12 +17,21 @@ def test_training_steps():
     # They import KerasHub, which takes seconds.
     from benchmarks import grouped_norm, train_step
 
-    for speeds in train_step.compare(CONFIG, **SIZES):
-        assert len(speeds) == 1 and speeds[0] > 0
+    measured = train_step.compare([CONFIG, CONFIG], **SIZES)
+    assert len(measured) == 3 and all(len(rounds) == 1 and rounds[0] > 0 for rounds in measured)
     groups = grouped_norm.groups_of(CONFIG.hidden_dim, 2, unequal=True)
     assert groups == (34, 30)
     (ratio,) = grouped_norm.compare(CONFIG, groups, **SIZES)
     assert ratio > 0
+
+
+@pytest.mark.slow
+def test_training_steps_in_processes_of_their_own():
+    from benchmarks import train_step
+
+    interpreters = dict.fromkeys(["keras_fusion", "keras_hub"], sys.executable)
+    measured = train_step.compare_alone(CONFIG, **SIZES, interpreters=interpreters)
+    assert len(measured) == 2 and all(len(rounds) == 1 and rounds[0] > 0 for rounds in measured)
 
 
 def test_a_fusion_and_its_bound():
