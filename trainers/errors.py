@@ -10,6 +10,15 @@ NOT_FINITE = 3
 STOPPED = 75
 
 
+# Characters of a part of a message: a damaged file may have a name of 100 kB.
+_LONGEST = 1_200
+
+
+def _shortened(part: object, limit: int = _LONGEST) -> str:
+    text = str(part)
+    return text if len(text) <= limit else f"{text[: limit - 100]} … {text[-90:]}"
+
+
 class UserError(ValueError):
     """Something that the user typed, or a file that the user named, cannot be used.
 
@@ -28,9 +37,9 @@ class UserError(ValueError):
     exit_code = USER_ERROR
 
     def __init__(self, expected: object, received: object = None, do: str = ""):
-        message = str(expected)
+        message = _shortened(expected, 2 * _LONGEST)
         if received is not None:
-            parts = (f"Expected {expected}", f"Received: {received}", do)
+            parts = (f"Expected {_shortened(expected)}", f"Received: {_shortened(received)}", do)
             message = " ".join(part + "." * (part[-1] not in ".?!") for part in parts if part)
         super().__init__(message)
 

@@ -31,3 +31,11 @@ def test_an_error_of_the_file_system_names_the_file_and_the_way_out(tmp_path):
         with os_errors("text", "a.txt", "Check it"):
             (tmp_path / "a.txt").read_text()
     assert str(caught.value).endswith("Check it.")
+
+
+def test_a_name_without_end_is_cut_and_what_to_do_stays():
+    message = str(UserError("a field", f"name={'[' * 100_000}!", "Correct the file"))
+    assert len(message) < 2000
+    assert message.startswith("Expected a field. Received: name=[[[")
+    assert message.endswith("[[! Correct the file.")
+    assert len(str(UserError("x" * 100_000))) < 3000
