@@ -195,7 +195,8 @@ def test_a_host_is_killed_and_the_others_end_soon(hosts, uninterrupted, host, po
     other = hosts.end(pids[1 - host])
     assert time.monotonic() - began < 60
     assert other.code == 75, other.output
-    assert other.output.endswith(f"another host ended, or cannot be reached any more; {AGAIN}\n")
+    # JAX's own lines may come behind it.
+    assert f"another host ended, or cannot be reached any more; {AGAIN}\n" in other.output
     assert_done(hosts.run(name, *SPLIT))
     assert compare.lost(uninterrupted, hosts.content(name)) == {}
 
