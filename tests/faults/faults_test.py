@@ -222,7 +222,7 @@ def test_sigint_in_a_fusion_ends_at_once(two_stages):
 
 @pytest.mark.slow  # process_test.py has the signal
 def test_a_source_that_is_cut_while_it_is_fused_ends_the_run_with_its_name(two_stages):
-    run = Paused(two_stages, "cut", "trainers.checkpoints.models:fused_weights", 0, "after")
+    run = Paused(two_stages, "cut", "trainers.pretraining.stage:fused_weights", 0, "after")
     with run.waiting():
         file = max(run.folder.glob("W/small_0/checkpoints/*/model.safetensors"))
         os.truncate(file, 0)
