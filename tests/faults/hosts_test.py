@@ -133,7 +133,7 @@ def test_each_host_saves_its_part_and_one_process_ends_the_run(hosts, stopped):
     assert_close(hosts.weights("one"), hosts.weights("ended"))
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the other backend")
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow on two hosts")
 def test_tensorflow_ends_the_run_of_hosts(hosts, stopped, monkeypatch):
     shutil.copytree(stopped, hosts.new_folder("moved"), dirs_exist_ok=True)
     workdir = hosts.new_folder("moved") / "w"

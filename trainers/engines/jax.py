@@ -91,15 +91,10 @@ class JaxEngine(Engine):
             return flag
         return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
-    def gather(self, text: str) -> list[str]:
+    def gather_rows(self, row: np.ndarray) -> np.ndarray:
         if self.num_hosts == 1:
-            return [text]
-        content = np.frombuffer(text.encode(), np.uint8)
-        sizes = multihost_utils.process_allgather(np.array(content.size))
-        padded = np.zeros(sizes.max(), np.uint8)
-        padded[: content.size] = content
-        rows = multihost_utils.process_allgather(padded)
-        return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
+            return super().gather_rows(row)
+        return multihost_utils.process_allgather(row)
 
     def scope(self) -> contextlib.AbstractContextManager:
         """Context in which model and optimizer are built, without memory for their values."""

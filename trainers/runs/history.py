@@ -115,7 +115,7 @@ class RunHistory:
     def varied(self, plans):
         """Names, in the first repeat, of the stages that only serve plans which vary another one.
 
-        A stage that another plan has a point for, or is after, is none of them.
+        A stage that is a point of any other plan, or its last stage, is not among them.
 
         Args:
             plans: names of the plans that vary something.

@@ -96,7 +96,9 @@ SLURM = {
 OPEN_MPI = {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1:34911"}
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX finds the hosts")
+@pytest.mark.skipif(
+    keras.backend.backend() != "jax", reason="TensorFlow asks no scheduler for hosts"
+)
 @pytest.mark.parametrize(
     ("environment", "joins"),
     [
