@@ -15,8 +15,9 @@ def fits(query, key, value, bias=None):
     """True where `flash_attention` computes this, gradients included.
 
     It does on Keras' JAX backend with one GPU that has cuDNN's operation, for 16-bit floats, even
-    lengths, head sizes that are multiples of 8 up to 128, and a bias that all sequences share: that
-    of others would have no gradient. `keras.config.disable_flash_attention()` turns it off.
+    lengths, heads of one size that is a multiple of 8 up to 128, and a bias that all sequences
+    share: that of others would have no gradient. `keras.config.disable_flash_attention()` turns it
+    off.
 
     Args:
         query, key, value, bias: As for `flash_attention`.
@@ -25,8 +26,8 @@ def fits(query, key, value, bias=None):
         return False
     if keras.backend.standardize_dtype(query.dtype) not in _DTYPES:
         return False
-    lengths, sizes = (query.shape[2], key.shape[2]), (query.shape[3], value.shape[3])
-    if any(size % 8 or size > 128 for size in sizes) or any(length % 2 for length in lengths):
+    lengths, size = (query.shape[2], key.shape[2]), query.shape[3]
+    if size != value.shape[3] or size % 8 or size > 128 or any(n % 2 for n in lengths):
         return False
     if bias is not None and tuple(bias.shape) != (1, query.shape[1], *lengths):
         return False
@@ -44,7 +45,7 @@ def _is_there():
         tensor = jax.numpy.ones((1, 1, 2, 8), "bfloat16")
         try:
             flash_attention(tensor, tensor, tensor).block_until_ready()
-        except Exception:  # Whatever keeps it from running: the plain computation is there.
+        except (RuntimeError, ValueError):  # An older GPU or cuDNN.
             return False
     return True
 
