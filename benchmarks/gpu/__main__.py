@@ -135,18 +135,14 @@ def main(argv):
     if values.part:
         end = time.monotonic() + values.seconds - _RESERVE
         module = importlib.import_module(PARTS[values.part][0])
-        options = {"pretrain": {"data_dir": data_dir}, "steps": {"profile": values.profile}}
-        results = Results(output, values.part)
-        module.run(
-            SIZES[values.size],
-            results,
-            lambda: end - time.monotonic(),
-            **options.get(values.part, {}),
-        )
+        of_parts = {"pretrain": {"data_dir": data_dir}, "steps": {"profile": values.profile}}
+        arguments = SIZES[values.size], Results(output, values.part)
+        options = of_parts.get(values.part, {})
+        module.run(*arguments, lambda: end - time.monotonic(), **options)
         return
-    flags_ = [f"--data_dir={data_dir}"] if data_dir else []
-    flags_ += ["--profile"] if values.profile else []
-    rows = run_all(values.parts, values.minutes, values.size, output, flags_)
+    options = [f"--data_dir={data_dir}"] if data_dir else []
+    options += ["--profile"] if values.profile else []
+    rows = run_all(values.parts, values.minutes, values.size, output, options)
     print(markdown(rows))
     print(f"Results: {output / TABLE}")
 

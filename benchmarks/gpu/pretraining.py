@@ -43,10 +43,10 @@ def run(size, results, left, data_dir=None):
             tokens = manifests[-1].parent if manifests else prepare(experiment, folder)
             for name, flags in experiment.commands().items():
                 commands[name] = (*flags, f"--data_dir={tokens}")
-        with shared_device(folder / "mps") as is_shared:
-            results.note("experiment", f"{'with' if is_shared else 'without'} {_MPS}")
+        with shared_device(folder / "mps") as variables:
+            results.note("experiment", f"{'with' if variables else 'without'} {_MPS}")
             processes = {
-                name: start(folder / name, flags, left() - 2 * _LAST)
+                name: start(folder / name, flags, left() - 2 * _LAST, variables)
                 for name, flags in commands.items()
             }
             try:
@@ -74,11 +74,18 @@ def prepare(experiment, folder):
     return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.decode().split()[-1]
 
 
-def start(folder, flags, seconds):
-    """Starts `trainers.pretrain`, with its output in FOLDER.txt; returns the process."""
+def start(folder, flags, seconds, variables):
+    """Starts `trainers.pretrain`, with its output in FOLDER.txt; returns the process.
+
+    Args:
+        folder: `--workdir`.
+        flags: further ones.
+        seconds: after which it saves and ends.
+        variables: of its environment, beside those of this process.
+    """
     command = [sys.executable, "-m", "trainers.pretrain", f"--workdir={folder}"]
     command += [f"--max_seconds={max(1, seconds):.0f}", "--progress=false", *flags]
-    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    environment = {**os.environ, **variables, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     with open(folder.with_suffix(".txt"), "w", encoding="utf-8") as log:
         print(*command, file=log, flush=True)
         return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -89,26 +96,22 @@ def shared_device(folder):
     """Context in which kernels of several processes run at once, where NVIDIA's service can.
 
     Yields:
-        Whether they do.
+        Variables of the environment of these processes; none where there is no such service, or JAX
+        does not run under it.
     """
     if shutil.which(_MPS) is None:
-        yield False
+        yield {}
         return
     folder.mkdir(parents=True)
-    names = {f"CUDA_MPS_{name}_DIRECTORY": str(folder) for name in ("PIPE", "LOG")}
-    before = dict(os.environ)
-    os.environ.update(names)
-    subprocess.run([_MPS, "-d"], check=True)
+    variables = {f"CUDA_MPS_{name}_DIRECTORY": str(folder) for name in ("PIPE", "LOG")}
+    environment = {**os.environ, **variables}
+    trial = "import jax; jax.numpy.ones(2).sum().block_until_ready()"
     try:
-        trial = "import jax; jax.numpy.ones(2).sum().block_until_ready()"
-        works = subprocess.run([sys.executable, "-c", trial], timeout=60).returncode == 0
-        if not works:
-            raise OSError(f"expected that JAX runs under {_MPS}")
-        yield True
+        commands = ([_MPS, "-d"], [sys.executable, "-c", trial])
+        codes = [subprocess.run(c, env=environment, timeout=60).returncode for c in commands]
+        yield {} if any(codes) else variables
     finally:
-        subprocess.run([_MPS], input=b"quit\n", timeout=20)
-        os.environ.clear()
-        os.environ.update(before)
+        subprocess.run([_MPS], input=b"quit\n", env=environment, timeout=20)
 
 
 def record(folder):

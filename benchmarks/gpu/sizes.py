@@ -11,13 +11,16 @@ class Experiment:
 
     size: str
     flags: tuple[str, ...]  # of `trainers.pretrain`
-    # Label to the arm, the factor of its learning rate, and the seed of its run.
-    arms: Mapping[str, tuple[str, float, int]]
+    # Each a name, the factor of its learning rate, and the seed of its run.
+    arms: tuple[tuple[str, float, int], ...]
 
     def commands(self):
-        """Returns {label: flags} of `trainers.pretrain`, one command for each arm."""
+        """Returns {name: flags} of `trainers.pretrain`, one command for each arm.
+
+        Example: "tiny_baseline_x0.5_seed100".
+        """
         return {
-            f"{self.size}_{label}": (
+            f"{self.size}_{arm}_x{scale:g}_seed{seed}": (
                 "--plan=gains",
                 f"--size={self.size}",
                 f"--gains_arms={arm}",
@@ -26,8 +29,12 @@ class Experiment:
                 f"--seed={seed}",
                 *self.flags,
             )
-            for label, (arm, scale, seed) in self.arms.items()
+            for arm, scale, seed in self.arms
         }
+
+
+def _sweep(arm, *scales, seed=0):
+    return tuple((arm, scale, seed) for scale in scales)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,34 +68,20 @@ SIZES = {
             Experiment(
                 "tiny",
                 (*_OBJECTIVE, "--warmup_steps=600", "--steps=baseline:7200"),
-                MappingProxyType(
-                    {
-                        "baseline_half": ("baseline", 0.5, 0),
-                        "baseline": ("baseline", 1, 0),
-                        "baseline_double": ("baseline", 2, 0),
-                        "baseline_other_seed": ("baseline", 1, 100),
-                        "fused_quarter": ("self_fusion_50", 0.25, 0),
-                        "fused_half": ("self_fusion_50", 0.5, 0),
-                        "fused": ("self_fusion_50", 1, 0),
-                        "fused_half_other_seed": ("self_fusion_50", 0.5, 100),
-                        "small": ("small_alone", 1, 0),
-                        "small_half": ("small_alone", 0.5, 0),
-                    }
-                ),
+                _sweep("baseline", 0.5, 1, 2)
+                + _sweep("baseline", 1, seed=100)
+                + _sweep("self_fusion_50", 0.25, 0.5, 1)
+                + _sweep("self_fusion_50", 0.5, seed=100)
+                + _sweep("small_alone", 0.5, 1),
             ),
             Experiment(
                 "mini",
                 (*_OBJECTIVE, "--warmup_steps=600", "--steps=baseline:1000")
                 + ("--dtype=mixed_bfloat16",),
-                MappingProxyType(
-                    {
-                        "baseline": ("baseline", 1, 0),
-                        "baseline_double": ("baseline", 2, 0),
-                        "fused_half": ("self_fusion_50", 0.5, 0),
-                        "fused": ("self_fusion_50", 1, 0),
-                        "small": ("small_alone", 1, 0),
-                    }
-                ),
+                # At rates of 1 and 2 the bigger model did not learn.
+                _sweep("baseline", 0.125, 0.25, 0.5)
+                + _sweep("self_fusion_50", 0.125, 0.25)
+                + _sweep("small_alone", 0.25),
             ),
         ),
     ),
@@ -103,9 +96,7 @@ SIZES = {
             Experiment(
                 "tiny",
                 ("--batch_size=4", "--input_length=16", "--eval_batches=2", "--steps=baseline:16"),
-                MappingProxyType(
-                    {"baseline": ("baseline", 1, 0), "fused": ("self_fusion_50", 0.5, 0)}
-                ),
+                _sweep("baseline", 1) + _sweep("self_fusion_50", 0.5),
             ),
         ),
     ),

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks._batches import lengths, random_batches
 from benchmarks.gpu import __main__ as program
-from benchmarks.gpu import collect, device, sizes
+from benchmarks.gpu import collect, device, pretraining, sizes
 from benchmarks.gpu.results import Results, aims, markdown, read
 from tests.requirements import needed_by, required
 
@@ -92,10 +92,23 @@ def test_a_part_that_fails_or_hangs_ends_with_what_it_started(tmp_path):
 def test_an_experiment_is_a_command_for_each_arm():
     (experiment,) = sizes.SIZES["small"].experiments
     commands = experiment.commands()
-    assert set(commands) == {"tiny_baseline", "tiny_fused"}
-    assert {"--size=tiny", "--gains_arms=self_fusion_50", "--gains_scales=0.5"} <= {
-        *commands["tiny_fused"]
+    assert set(commands) == {"tiny_baseline_x1_seed0", "tiny_self_fusion_50_x0.5_seed0"}
+    assert {"--size=tiny", "--gains_arms=self_fusion_50", "--gains_scales=0.5", "--seed=0"} <= {
+        *commands["tiny_self_fusion_50_x0.5_seed0"]
     }
+
+
+def test_an_accelerator_without_nvidia_s_service_is_used_without(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pretraining.shared_device(tmp_path / "mps") as variables:
+        assert variables == {}
+    service = tmp_path / "nvidia-cuda-mps-control"
+    log = tmp_path / "calls"
+    service.write_text(f'#!/bin/sh\necho "$CUDA_MPS_PIPE_DIRECTORY" "$@" >> {log}\nexit 1\n')
+    service.chmod(0o755)
+    with pretraining.shared_device(tmp_path / "mps") as variables:
+        assert variables == {}
+    assert log.read_text().splitlines() == [f"{tmp_path / 'mps'} -d", f"{tmp_path / 'mps'}"]
 
 
 def test_wheels_are_what_the_programs_need_besides():
@@ -127,6 +140,6 @@ def test_all_parts_run_on_a_cpu(tmp_path, words_file):
     assert len(speeds) == 3 and all(row["min"] > 0 for row in speeds.values())
     assert any(row["name"] == "fusion over writing" for row in rows)
     curves = json.loads((tmp_path / "results" / "curves.json").read_text("utf-8"))
-    last = {name: curves[name]["stages"][-1]["name"] for name in curves}
-    assert set(last) == {"tiny_baseline", "tiny_fused"}
+    (experiment,) = sizes.SIZES["small"].experiments
+    assert set(curves) == set(experiment.commands())
     assert (tmp_path / "results" / "report.html").exists()
