@@ -34,35 +34,35 @@ PYTHONS := $(if $(PYTHON),$(PYTHON),python3.11 python3 python3.12 python3.13)
 PYTHON_IS_GOOD := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 # The smallest budget of docs/gains.md, with the rates that its sweeps chose.
+TUNED := --tuning="the scales by sweeps over each arm, on the first seed (docs/gains.md)"
 DEMO_ARGS ?= --plan=baseline,self_fusion --size=tiny --corpus=docs --workdir=demo \
-  --objective=prefix_lm --input_length=64 --warmup_steps=600 --steps=S:1364,M:400,baseline:800 \
-  --learning_rate_scale=self_fusion:0.5 --decay_steps=M:160 --eval_every=S:124,M:16,baseline:32
-# The sweep and three seeds of Table 1 first; then one seed of everything else, in the same folder,
-# with the rates that the sweep found. After an interruption it resumes.
+  --decay_steps=M:160 --learning_rate_scale=self_fusion:0.5 $(TUNED)
+# Three seeds of Table 1 first; then one seed of everything else, in the same folder. After an
+# interruption it resumes. Without baseline_longer, which would continue a model after its decay.
 PAPER_DIR ?= paper
-PAPER_STEPS := S:2500,M:1200,L:300,baseline:3000,baseline_longer:2000
-PAPER_SIZE ?= --size=tiny --corpus=docs --eval_every=L:100 --checkpoint_every=M:400 \
-  --steps=$(PAPER_STEPS)
-PAPER_TUNE ?= --tune_steps=150
+PAPER_SIZE ?= --size=tiny --corpus=docs --decay_steps=M:160,L:40 --eval_every=L:20 \
+  --learning_rate_scale=M:0.5,L:0.5,baseline:1 --checkpoint_every=M:100 $(TUNED)
 PAPER_REPEATS ?= 3
-# The largest baseline takes its steps from the middle one otherwise, which would be half an hour.
-PAPER_LISTS ?= --steps=$(PAPER_STEPS),figure2_1:1200 --sigmas=0.02,0.1,0.5 \
-  --fuse_at=500,1500,2500 --theory_every=300 --keep_every=400
+# All budgets are that of the baseline. The largest baseline takes its steps from the middle one
+# otherwise; with 640 it has as much compute as the ways to size L by two baselines.
+PAPER_LISTS ?= --steps=L:200,figure2_1:640 --decay_steps=M:160,L:40,figure2_1:128 \
+  --sigmas=0.02,0.1,0.5 --budgets=9.43e12 --fuse_at=500,1000,1364 --theory_every=100 \
+  --keep_every=100
 PAPER_FAST = PAPER_DIR=paper_fast PAPER_REPEATS=2 \
   PAPER_SIZE="--size=tiny --corpus=docs --steps=20 --eval_every=10 --checkpoint_every=10 \
     --eval_batches=2" \
-  PAPER_TUNE="--tune_arms=small_0 --tune_warmups=1 --tune_scales=0.5,1" \
   PAPER_LISTS="--sigmas=0.5 --offsets=-5,5 --fuse_at=10 --theory_every=10 --keep_every=10"
-PAPER_PLANS := table1,offsets,zero_blocks,when_to_fuse,figure2,four_at_once,pair_then_self
+PAPER_TABLE1 := baseline,self_fusion,fusion_property,fusion_rule
+PAPER_PLANS := $(PAPER_TABLE1),offsets,zero_blocks,when_to_fuse,figure2,four_at_once,pair_then_self
 GAINS_DIR ?= gains
 # The task without a plateau of docs/gains.md; a budget is 800 steps of the baseline.
-GAINS_ARGS ?= --size=tiny --corpus=docs --objective=prefix_lm --input_length=64 \
-  --warmup_steps=600 --steps=baseline:800
+GAINS_ARGS ?= --size=tiny --corpus=docs
 # Without files of the benchmark (GLUE_DIR=FOLDER, with CoLA/train.tsv and so on) the tasks are
 # those of TensorFlow Datasets.
 TABLE5_DIR ?= table5
 GLUE_DIR ?= $(wildcard ../shared/data/glue)
-TABLE5_PRETRAIN ?= --size=tiny --corpus=docs --steps=S:2500 --eval_every=1250
+TABLE5_PRETRAIN ?= --size=tiny --corpus=docs --objective=span_corruption --input_length=128 \
+  --steps=S:2500,M:2000,baseline:3000 --warmup_steps=S:600,M:2500,baseline:1000 --eval_every=1250
 TABLE5_FINETUNE ?= --tasks=cola,mrpc,rte --repeats=3 --packed --steps=150 --checkpoint_every=50 \
   --eval_batches=1 --nosubmission
 PYTEST_ARGS ?= -m "not slow"
@@ -123,7 +123,7 @@ demo: $(INSTALLED)
 paper: export TF_NUM_INTRAOP_THREADS ?= 1
 paper: $(INSTALLED)
 	KERAS_BACKEND=tensorflow $(BIN)/python -m trainers.pretrain --workdir=$(PAPER_DIR) \
-	  --plan=tune,table1 --repeats=$(PAPER_REPEATS) $(PAPER_SIZE) $(PAPER_TUNE)
+	  --plan=$(PAPER_TABLE1) --repeats=$(PAPER_REPEATS) $(PAPER_SIZE)
 	KERAS_BACKEND=tensorflow $(BIN)/python -m trainers.pretrain --workdir=$(PAPER_DIR) \
 	  --plan=$(PAPER_PLANS) $(PAPER_SIZE) $(PAPER_LISTS)
 	@echo "The report: $(CURDIR)/$(PAPER_DIR)/report/report.html"

@@ -13,6 +13,7 @@ import keras
 from keras_fusion.models import config as model_config
 from trainers import programs
 from trainers.data.config import DataConfig
+from trainers.data.objectives import SPAN_CORRUPTION
 from trainers.data.preparation import prepare
 from trainers.plans import sizes
 from trainers.reports import pictures
@@ -27,6 +28,7 @@ NANO = sizes.Size(
     eval_batches=2,
     vocabulary_pieces=PIECES,
     num_sentinels=SENTINELS,
+    objective=SPAN_CORRUPTION,
     defaults=sizes.SIZES["tiny"].defaults
     | {"steps": "3", "eval_every": "2", "checkpoint_every": "2", "steps_per_call": "2"},
 )

@@ -21,7 +21,7 @@ SPAN_CORRUPTION, PREFIX_LM = "span_corruption", "prefix_lm"
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """Pretraining task and its settings; checks itself.
+    """Pretraining task and its settings; checks itself. None is span corruption.
 
     Raises:
         UserError: a value without meaning, or settings of spans for a task without spans.
@@ -32,9 +32,10 @@ class Objective:
         (64, 65)
     """
 
-    objective: str = option(
-        SPAN_CORRUPTION,
-        "Task: spans to fill in, or the second half of a text after the first.",
+    objective: str | None = option(
+        None,
+        "Task: spans to fill in, or the second half of a text after the first; without it the "
+        "size's.",
         choices=(SPAN_CORRUPTION, PREFIX_LM),
         group="Task",
     )
@@ -47,11 +48,11 @@ class Objective:
 
     def __post_init__(self):
         check_options(self)
-        if self.objective != SPAN_CORRUPTION and self._shares != spans.DEFAULT:
+        if self.objective == PREFIX_LM and self._shares != spans.DEFAULT:
             raise UserError(
                 f"noise_density and mean_span_length with --objective={SPAN_CORRUPTION}",
                 f"objective={self.objective!r}",
-                "Leave them out",
+                "Give that objective, or leave them out",
             )
 
     @property

@@ -3,6 +3,7 @@
 import dataclasses
 
 from trainers.errors import check_new_file
+from trainers.data.objectives import Objective
 from trainers.plans import sizes
 from trainers.plans.graph import NORMS
 from trainers.plans.settings import DTYPES, OPTIMIZER_SCALES
@@ -72,6 +73,12 @@ class MeshReportConfig:
         for name, value in defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
+
+    @property
+    def target_length(self) -> int:
+        """Decoder tokens of a sequence, by the size's objective."""
+        task = Objective(sizes.get_size(self.size).objective)
+        return task.lengths(task.raw_length(self.input_length))[1]
 
     @property
     def overrides(self) -> dict[str, int]:

@@ -18,7 +18,6 @@ from collections.abc import Mapping
 
 import keras_fusion as kf
 from keras_fusion.schedules import InverseSquareRoot
-from trainers.data import spans
 from trainers.engines import sharding
 from trainers.engines.base import StepOptions
 from trainers.engines.flops import step_flops
@@ -100,7 +99,7 @@ def measure(model_config: "kf.models.T5Config", config: MeshReportConfig) -> Mes
     """Compiles the training step of a T5 for a mesh that fits it, and reads its costs."""
     started = time.monotonic()
     rows, input_length = config.batch_size, config.input_length
-    target_length = spans.target_length(spans.raw_length(input_length))
+    target_length = config.target_length
     options = StepOptions(microbatches=config.microbatches)
     engine = JaxEngine(config.mesh_shape, config.layout, options=options)
     with engine.scope():

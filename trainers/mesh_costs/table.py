@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 
-from trainers.data import spans
 from trainers.engines.mesh import T5_LAYOUT, MeshShape
 from trainers.mesh_costs.config import MeshReportConfig
 from trainers.mesh_costs.measure import MeshCosts
@@ -56,11 +55,10 @@ def text(config: MeshReportConfig, costs: Mapping[str, MeshCosts]) -> str:
 def _heading(config: MeshReportConfig) -> Iterator[str]:
     shape = MeshShape.parse(config.mesh_shape)
     yield f"mesh {shape} ({shape.size} devices), layout {config.layout or T5_LAYOUT}"
-    targets = spans.target_length(spans.raw_length(config.input_length))
     parts = "" if config.microbatches == 1 else f" in {config.microbatches} microbatches"
     yield (
-        f"a step of {config.batch_size} sequences of {config.input_length} + {targets} "
-        f"tokens{parts}, {config.optimizer}, {config.dtype}"
+        f"a step of {config.batch_size} sequences of {config.input_length} + "
+        f"{config.target_length} tokens{parts}, {config.optimizer}, {config.dtype}"
     )
 
 

@@ -15,9 +15,10 @@ scale makes up for it.
 standard deviation, over the RMS of the source weight.
 
 `when_to_fuse` (Figure 6): the same budget for different fusion steps. The small model is trained
-once and its checkpoints at these steps are fused. As the learning rate does not know how long a run
-is, what a smaller budget reaches is a point on the curve of the largest one: a fusion step is one
-stage, and `points` says at which step each budget ends there. The paper's budgets of 50, 60 and 70
+once and its checkpoints at these steps are fused. Without a decay the learning rate does not know
+how long a run is, so that what a smaller budget reaches is a point on the curve of the largest one:
+a fusion step is one stage, and `points` says at which step each budget ends there. With
+`decay_steps` every budget is a stage of its own. The paper's budgets of 50, 60 and 70
 hours are 0.86, 1.03 and 1.20 of what its self-fusion cost (58.4 hours, Table 2); so are ours.
 
 `tune`, the sweep of learning rates, is in `trainers.plans.tuning`; `table5` and `gains` are in
@@ -115,6 +116,7 @@ def when_to_fuse(basis: Basis) -> Plan:
     budgets = sorted(options.budgets or [share * whole for share in _PAPER_BUDGETS])
     fusion_steps = options.fuse_at or _fusion_steps(small.steps, small.checkpoint_every)
     stages, points = [], {}
+    decays = any(basis.settings_of(stage).decay_steps for stage in (BASELINE, SELF_FUSION))
     for fusion_step in sorted({0, *fusion_steps}):
         left = [budget - fusion_step * costs["S"] for budget in budgets]
         ends = [int(rest / costs["M"]) or None if rest > 0 else None for rest in left]
@@ -125,8 +127,11 @@ def when_to_fuse(basis: Basis) -> Plan:
                 f"the largest budget={budgets[-1]:.3g}",
                 "Fuse earlier, or raise the budget",
             )
-        stages.append(_fused_at(fusion_step, ends[-1], basis))
-        points[stages[-1].name] = {"fusion_step": fusion_step, "steps": ends}
+        lasts = dict.fromkeys(filter(None, ends)) if decays else (ends[-1],)
+        for last in lasts:
+            steps = [end if end == last else None for end in ends] if decays else ends
+            stages.append(_fused_at(fusion_step, last, basis, exactly=decays))
+            points[stages[-1].name] = {"fusion_step": fusion_step, "steps": steps}
     unit = "flops" if options.step_seconds is None else "device_seconds"
     return Plan(
         "when_to_fuse",
@@ -137,16 +142,17 @@ def when_to_fuse(basis: Basis) -> Plan:
     )
 
 
-def _fused_at(fusion_step: int, steps: int, basis: Basis) -> Stage:
-    """The stage that fuses the small model at a step and trains on, for at least so many steps."""
+def _fused_at(fusion_step: int, steps: int, basis: Basis, exactly: bool) -> Stage:
+    """The stage that fuses the small model at a step and trains on, so many steps or at least."""
     usual = SELF_FUSION if fusion_step else BASELINE
     on_the_way = 0 < fusion_step != basis.settings_of(_SMALL).steps
-    if not on_the_way:
+    if not on_the_way and not exactly:
         # Longer than it has to be, it may be a stage that is there.
         steps = max(steps, basis.settings_of(usual).steps)
+    name = f"fuse_at_{fusion_step}" if fusion_step else "fuse_never"
     stage = dataclasses.replace(
         usual,
-        name=f"fuse_at_{fusion_step}" if fusion_step else "fuse_never",
+        name=f"{name}_for_{steps}" if exactly else name,
         settings={"steps": steps},
         like=usual.name,
         source_steps={_SMALL.name: fusion_step} if on_the_way else {},

@@ -14,6 +14,7 @@ import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from trainers.data.objectives import PREFIX_LM, SPAN_CORRUPTION
 from trainers.errors import check_choice
 
 SIZE_LETTERS = ("S", "M", "L")
@@ -30,20 +31,20 @@ class Size:
     eval_batches: int  # batches of the fixed validation set
     vocabulary_pieces: int  # pieces of a vocabulary trained for it
     num_sentinels: int  # sentinels that follow them
+    objective: str  # task, as `--objective` names it
     # Settings of stages, written as the flags are (see trainers/plans/settings.py).
     defaults: Mapping[str, str]
-    # Which sweep chose the learning rates among the defaults; empty where none did.
-    tuning: str = ""
 
 
-# A span-corruption run at tiny size stays on a plateau first; what leaves it soonest differs from
-# size to size. docs/demo.md has the sweep that chose steps and warm-ups for each arm.
+# Prefix LM, since at this size span corruption stays on a plateau first, and what leaves it soonest
+# decides every comparison. The small model and self-fusion together have the FLOPs of the baseline,
+# half of them each. docs/gains.md has the sweep of the rates, docs/demo.md what else was tried.
 # Noise: up to 0.5 no σ changed the end by more than a seed does (plan zero_blocks, three seeds on
 # each of two texts: 0.1 gaussian is 0.008 ± 0.010 and 0.004 ± 0.006 nats below none); of those
 # tried 0.1 is the largest gaussian one that costs nothing at once: docs/experiments.md.
 _TINY = {
-    "steps": "S:2500,M:2000,L:2000,baseline:3000,baseline_longer:3000",
-    "warmup_steps": "S:600,M:2500,L:2500,baseline:1000",
+    "steps": "S:1364,M:400,L:400,baseline:800,baseline_longer:800",
+    "warmup_steps": "600",
     "learning_rate_offset": "0",
     "optimizer": "adafactor",
     "dropout": "0",
@@ -51,13 +52,15 @@ _TINY = {
     "noise_kind": "gaussian",
     "seed": "0",
     "dtype": "float32",
-    "eval_every": "200",
+    "eval_every": "S:124,M:16,L:16,baseline:32",
     "checkpoint_every": "500",
     "steps_per_call": "20",
 }
 
 _MINI = _TINY | {
+    "steps": "S:2500,M:2000,L:2000,baseline:3000,baseline_longer:3000",
     "warmup_steps": "1000",
+    "eval_every": "200",
     "steps_per_call": "50",
 }
 
@@ -75,6 +78,7 @@ _PAPER_RUN = {
     "eval_batches": 32,
     "vocabulary_pieces": 32_000,
     "num_sentinels": 100,
+    "objective": SPAN_CORRUPTION,
     "defaults": MappingProxyType(_PAPER),
 }
 
@@ -85,13 +89,12 @@ SIZES: dict[str, Size] = {
             "tiny",
             MappingProxyType({"S": "tiny_s", "M": "tiny_m", "L": "tiny_l"}),
             batch_size=32,
-            input_length=128,
+            input_length=64,
             eval_batches=16,
             vocabulary_pieces=480,
             num_sentinels=32,
+            objective=PREFIX_LM,
             defaults=MappingProxyType(_TINY),
-            tuning="a sweep on docs over warm-ups for the small model, the baseline and "
-            "self-fusion, each for itself (docs/demo.md); fusions of two models take self-fusion's",
         ),
         Size(
             "mini",
@@ -101,6 +104,7 @@ SIZES: dict[str, Size] = {
             eval_batches=16,
             vocabulary_pieces=3_968,
             num_sentinels=128,
+            objective=SPAN_CORRUPTION,
             defaults=MappingProxyType(_MINI),
         ),
         Size("table8", MappingProxyType({"S": "t5_small", "M": "t5_medium"}), **_PAPER_RUN),

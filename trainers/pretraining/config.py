@@ -36,9 +36,9 @@ from trainers.training.profile import ProfileWindow
 
 # Fields that are those of the size where they are None.
 _SIZES = ("batch_size", "input_length", "eval_batches")
-# Other values of these settings are not those that a size's sweep was made for.
+# Other values of these settings are not those that a sweep was made for.
 _SWEPT = {
-    *("steps", "warmup_steps", "learning_rate_offset", "learning_rate_scale", "decay_steps"),
+    *("warmup_steps", "learning_rate_offset", "learning_rate_scale", "decay_steps"),
     *("optimizer", "dropout"),
 }
 
@@ -123,6 +123,9 @@ class PretrainConfig:
         for name in _SIZES:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, getattr(size, name))
+        if self.task.objective is None:
+            task = dataclasses.replace(self.task, objective=size.objective)
+            object.__setattr__(self, "task", task)
         _check_files(self)
         names = [stage.name for stage in self.stages]
         if self.stage is not None and self.stage not in names:
@@ -250,20 +253,11 @@ class PretrainConfig:
             return "plan gains chose those of each arm at each budget, on the first seed"
         if self.tuned:
             return self._swept()
-        size = sizes.get_size(self.size)
-        same_size = (self.batch_size, self.input_length, self.task) == (
-            *(size.batch_size, size.input_length),
-            Objective(),
-        )
-        # Sweeps were made for the arms of Table 1; other plans are other experiments.
-        swept = {stage.name for stage in stages_of(["table1"])}
-        same_plan = swept.issuperset(stage.base for stage in self.stages)
-        as_swept = same_size and same_plan and _SWEPT.isdisjoint(self.stage_flags)
-        return size.tuning if as_swept else ""
+        return ""
 
     def _swept(self) -> str:
         """Work of the plan `tune`, in words; empty where flags overrule it."""
-        if not _SWEPT.isdisjoint({*self.stage_flags} - {"steps"}):
+        if not _SWEPT.isdisjoint(self.stage_flags):
             return ""
         arms = ", ".join(self.tuned["warmup_steps"])
         return (

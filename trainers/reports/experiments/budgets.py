@@ -13,10 +13,14 @@ PLAN = "when_to_fuse"
 _SETTLED, _DEGREE = 0.5, 2
 _ABOUT = (
     "The small model was trained once; its checkpoints were fused with themselves and trained on "
-    "until the budget was spent. A smaller budget ends earlier on the curve of the largest, as the "
-    "learning rate does not depend on the length of a run. The paper: fusing T5-Small after half "
-    "of its steps is good at all three budgets."
+    "until the budget was spent{how}. The paper: fusing T5-Small after half of its steps is good at "
+    "all three budgets."
 )
+_ONE_CURVE = (
+    ". A smaller budget ends earlier on the curve of the largest, as the learning rate does not "
+    "depend on the length of a run"
+)
+_EACH = ", each budget in a run of its own, with a decay at its end"
 
 
 def section(run):
@@ -24,21 +28,28 @@ def section(run):
     shown = points.trained(run, PLAN, lambda settings: _step(settings["fusion_step"]))
     if not shown:
         return None
-    shown.sort(key=lambda point: point.settings["fusion_step"])
+    steps = sorted({point.settings["fusion_step"] for point in shown})
     facts = run.experiment(PLAN)["facts"]
     noise = evaluation_noise([point.stage for point in shown])
     lines = [
-        (
-            _budget(budget, facts["unit"]),
-            [accuracies_at(run, point.stage, point.settings["steps"][i]) for point in shown],
-        )
-        for i, budget in enumerate(facts["budgets"])
+        (_budget(budget, facts["unit"]), [_reached(run, shown, step, index) for step in steps])
+        for index, budget in enumerate(facts["budgets"])
     ]
+    about = _ABOUT.format(how=_ONE_CURVE if len(steps) == len(shown) else _EACH)
     return Section(
         "When to fuse: Figure 6",
-        (_chart(shown, lines, noise), _table(shown, facts, lines, noise)),
-        (_ABOUT, *(_best(budget, shown, line, noise) for budget, line in lines)),
+        (_chart(steps, lines, noise), _table(steps, facts, lines, noise)),
+        (about, *(_best(budget, steps, line, noise) for budget, line in lines)),
     )
+
+
+def _reached(run, shown, fusion_step, index):
+    """Accuracies with which a budget ends, of the point that fuses at a step."""
+    accuracies = []
+    for point in shown:
+        if point.settings["fusion_step"] == fusion_step:
+            accuracies += accuracies_at(run, point.stage, point.settings["steps"][index])
+    return accuracies
 
 
 def accuracies_at(run, stage, step):
@@ -87,11 +98,11 @@ def _step(step):
     return numbers.count(step) if step else "none"
 
 
-def _chart(shown, lines, noise):
+def _chart(steps, lines, noise):
     series = [
         {
             "name": budget,
-            "x": [point.settings["fusion_step"] for point in shown],
+            "x": steps,
             "y": [statistics.fmean(values) if values else None for values in line],
             "error": [_deviation(values, noise) if values else None for values in line],
         }
@@ -110,11 +121,10 @@ def _chart(shown, lines, noise):
     )
 
 
-def _table(shown, facts, lines, noise):
+def _table(steps, facts, lines, noise):
     def at(index):
         return lambda line: tables.mean(line[2][index], numbers.percent, "over budget")
 
-    steps = [point.settings["fusion_step"] for point in shown]
     deviation = "not known" if noise is None else f"{noise:.2f} points"
     return tables.tabulate(
         PLAN,
@@ -129,9 +139,8 @@ def _table(shown, facts, lines, noise):
     )
 
 
-def _best(budget, shown, line, noise):
+def _best(budget, steps, line, noise):
     """A sentence about a budget: the best step, and the steps that are as good within the noise."""
-    steps = [point.settings["fusion_step"] for point in shown]
     reached = {step: values for step, values in zip(steps, line, strict=True) if values}
     if len(reached) < 2:
         return f"{budget}: fewer than two fusion steps were trained."
