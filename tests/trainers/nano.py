@@ -30,7 +30,8 @@ NANO = sizes.Size(
     num_sentinels=SENTINELS,
     objective=SPAN_CORRUPTION,
     defaults=sizes.SIZES["tiny"].defaults
-    | {"steps": "3", "eval_every": "2", "checkpoint_every": "2", "steps_per_call": "2"},
+    | {"steps": "3", "eval_every": "2", "checkpoint_every": "2", "steps_per_call": "2"}
+    | {"warmup_steps": "S:600,M:2500,baseline:1000"},
 )
 
 

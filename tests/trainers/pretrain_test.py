@@ -1,6 +1,5 @@
 """The pretraining binary: from flags to a report, stage by stage, and again."""
 
-import dataclasses
 import json
 
 import pytest
@@ -8,7 +7,6 @@ import pytest
 from tests.trainers import nano
 from trainers import pretrain
 from trainers.errors import UserError
-from trainers.plans import sizes
 from trainers.runs.state import RunState
 
 
@@ -104,7 +102,7 @@ def test_flags_become_one_configuration():
         "tiny",
         "docs",
         7,
-        128,
+        64,
     )
     by_name = config.settings
     assert [by_name[name].steps for name in ("small_0", "baseline")] == [3, 5]
@@ -112,19 +110,24 @@ def test_flags_become_one_configuration():
     assert by_name["baseline"].noise is None
 
 
-def test_a_sweep_is_claimed_for_its_own_settings_only(monkeypatch):
-    swept = dataclasses.replace(sizes.SIZES["tiny"], tuning="the sweep")
-    monkeypatch.setitem(sizes.SIZES, "tiny", swept)
-
+def test_a_sweep_is_claimed_only_in_words_that_were_given():
     def tuned_by(*arguments):
         return nano.config_of(pretrain, "--plan=baseline", "--workdir=w", *arguments).tuned_by
 
-    assert tuned_by() == tuned_by("--eval_every=7", "--batch_size=32") == "the sweep"
-    assert tuned_by("--plan=table1") == "the sweep" and tuned_by("--plan=offsets") == ""
-    assert tuned_by("--warmup_steps=7") == tuned_by("--batch_size=7") == ""
-    assert tuned_by("--warmup_steps=7", "--tuning=mine") == "mine"
-    monkeypatch.setitem(sizes.SIZES, "tiny", dataclasses.replace(swept, tuning=""))
     assert tuned_by() == ""
+    assert tuned_by("--warmup_steps=7", "--tuning=mine") == "mine"
+
+
+def test_a_size_has_its_objective():
+    def task(*arguments):
+        return nano.config_of(pretrain, "--plan=baseline", "--workdir=w", *arguments).task
+
+    assert task("--size=tiny").objective == "prefix_lm"
+    assert task("--size=table8").objective == "span_corruption"
+    spans = task("--size=tiny", "--objective=span_corruption", "--noise_density=0.3")
+    assert (spans.objective, spans.noise_density) == ("span_corruption", 0.3)
+    with pytest.raises(UserError, match="Received: objective='prefix_lm'. Give that objective"):
+        task("--size=tiny", "--noise_density=0.3")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from trainers.errors import check_new_file
 from trainers.data.objectives import Objective
+from trainers.errors import check_new_file
 from trainers.plans import sizes
 from trainers.plans.graph import NORMS
 from trainers.plans.settings import DTYPES, OPTIMIZER_SCALES

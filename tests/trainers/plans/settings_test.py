@@ -91,7 +91,8 @@ def test_the_stage_beats_the_size_beats_the_bare_value():
 
 def test_any_flag_beats_any_default():
     size = sizes.Size(
-        "x", {"S": "tiny_s", "M": "tiny_m"}, 1, 1, 1, 1, 1, TINY.defaults | {"steps": "baseline:9"}
+        *("x", {"S": "tiny_s", "M": "tiny_m"}, 1, 1, 1, 1, 1, "prefix_lm"),
+        TINY.defaults | {"steps": "baseline:9"},
     )
     assert settings.resolve(BASELINE, size).steps == 9
     assert settings.resolve(BASELINE, size, flags(steps="4")).steps == 4
@@ -158,11 +159,11 @@ def test_what_a_plan_fixes_is_checked(fixed):
 
 def test_a_stage_is_like_another_where_it_has_nothing_of_its_own():
     stage = Stage("x", "M", like="baseline")
-    assert settings.resolve(stage, TINY).warmup_steps == 1000
-    assert settings.resolve(stage, TINY, flags(warmup_steps="baseline:7,M:5")).warmup_steps == 7
-    assert settings.resolve(stage, TINY, flags(warmup_steps="x:9,baseline:7")).warmup_steps == 9
-    fixed = Stage("x", "M", like="baseline", settings={"warmup_steps": 3})
-    assert settings.resolve(fixed, TINY, flags(warmup_steps="baseline:7")).warmup_steps == 3
+    assert settings.resolve(stage, TINY).steps == 800
+    assert settings.resolve(stage, TINY, flags(steps="baseline:7,M:5")).steps == 7
+    assert settings.resolve(stage, TINY, flags(steps="x:9,baseline:7")).steps == 9
+    fixed = Stage("x", "M", like="baseline", settings={"steps": 3})
+    assert settings.resolve(fixed, TINY, flags(steps="baseline:7")).steps == 3
     settings.check_names(flags(steps="baseline:3"), [stage], TINY)
 
 
@@ -228,7 +229,7 @@ def test_identity_names_newer_settings_only_where_they_are_not_the_default():
         ({"asymmetry": "0.1"}, "asymmetry of copies in stage 'self_fusion'. Received: fill="),
         (
             {"decay_steps": "9999"},
-            "within the 2000 steps in stage .* Received: decay_steps=9999",
+            "within the 400 steps in stage .* Received: decay_steps=9999",
         ),
         ({"optimizer": "muon", "optimizer_state": "grown"}, "can grow .* Received: optimizer='mu"),
     ],

@@ -13,8 +13,8 @@ PLAN = "when_to_fuse"
 _SETTLED, _DEGREE = 0.5, 2
 _ABOUT = (
     "The small model was trained once; its checkpoints were fused with themselves and trained on "
-    "until the budget was spent{how}. The paper: fusing T5-Small after half of its steps is good at "
-    "all three budgets."
+    "until the budget was spent{how}. The paper: fusing T5-Small after half of its steps is good "
+    "at all three budgets."
 )
 _ONE_CURVE = (
     ". A smaller budget ends earlier on the curve of the largest, as the learning rate does not "

@@ -213,6 +213,20 @@ def test_accuracy_when_the_budget_is_spent(tmp_path):
     assert "fewer than two" in section.paragraphs[1]
 
 
+def test_budgets_of_runs_of_their_own_stand_beside_one_another(tmp_path):
+    stages = [fused("fuse_at_500_for_250", 41.0), fused("fuse_at_500_for_500", 50.0)]
+    points = {
+        "fuse_at_500_for_250": {"fusion_step": 500, "steps": [250, None]},
+        "fuse_at_500_for_500": {"fusion_step": 500, "steps": [None, 500]},
+    }
+    run = write(tmp_path / "w", "when_to_fuse", stages, points, BUDGETS)
+    section = budgets.section(run)
+    first, second = section.blocks[0].data["panels"][0]["series"]
+    # The first run is on its way from 30 to 41 in 500 steps.
+    assert (first["x"], first["y"], second["y"]) == ([500], [pytest.approx(35.5)], [50.0])
+    assert "a run of its own" in section.paragraphs[0]
+
+
 def test_the_noise_of_evaluations_is_what_is_not_smooth():
     def bumpy(bump):
         points = [
