@@ -4,14 +4,10 @@ import dataclasses
 import math
 import statistics
 
-from scipy.special import stdtrit
-
 from trainers.reports import numbers
 from trainers.reports.comparisons import Comparison
 from trainers.reports.crossings import COSTS
-
-LEVEL = 0.95
-"""The level of `paired_interval`."""
+from trainers.reports.ends import LEVEL, Ends, ends, mean_interval
 
 _PERCENT = f"{100 * LEVEL:g} %"
 
@@ -27,6 +23,7 @@ class Headline:
 
     plan: str  # name of its last stage in the first repeat
     repeats: tuple[Comparison, ...]
+    ends: Ends | None = None  # at equal compute
 
     def ratios(self, field):
         """The ratios of one of the `COSTS`, of the seeds that have one."""
@@ -47,6 +44,7 @@ class Headline:
         """The headline as an element of `results.json`; no numbers unless it stands."""
         clauses = [{"stage": stage, "guard": guard.clause} for stage, guard in self.struck]
         told = {"plan": self.plan, "seeds": len(self.repeats), "guards": clauses}
+        told["at_equal_compute"] = self.ends and self.ends.to_dict()
         return told | {field: self._spread(field) if self.stands else None for field in COSTS}
 
     def _spread(self, field):
@@ -60,7 +58,9 @@ def headlines(run, comparisons):
     plans = {}
     for comparison in comparisons:
         plans.setdefault(run.stages[comparison.plan].base, []).append(comparison)
-    return tuple(Headline(plan, tuple(repeats)) for plan, repeats in plans.items())
+    return tuple(
+        Headline(plan, tuple(repeats), ends(run, repeats)) for plan, repeats in plans.items()
+    )
 
 
 def paired_interval(ratios):
@@ -82,11 +82,8 @@ def paired_interval(ratios):
     """
     if len(ratios) < 2 or min(ratios) <= 0:
         return None
-    logs = [math.log(ratio) for ratio in ratios]
-    freedom = len(logs) - 1
-    reach = stdtrit(freedom, (1 + LEVEL) / 2) * statistics.stdev(logs) / math.sqrt(len(logs))
-    middle = statistics.fmean(logs)
-    return math.exp(middle - reach), math.exp(middle + reach)
+    low, high = mean_interval([math.log(ratio) for ratio in ratios])
+    return math.exp(low), math.exp(high)
 
 
 def interval_text(ratios):

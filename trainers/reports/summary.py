@@ -94,7 +94,8 @@ def _plan(run, headline):
     """A plan: the stages that it comes from, and its result against the baseline."""
     stage = run.stages[headline.repeats[0].plan]
     sources = [run.stages.get(name) for name in ancestors(run, stage.name)]
-    return f"{_origin(stage, sources)} {_result(run, headline)}"
+    ends = f" {headline.ends}" if headline.ends else ""
+    return f"{_origin(stage, sources)} {_result(run, headline)}{ends}"
 
 
 def _origin(stage, sources):
