@@ -7,6 +7,7 @@ from a file only then: none is initialised first and then overwritten. A layer t
 
 import contextlib
 import functools
+import math
 
 import keras
 import numpy as np
@@ -15,6 +16,9 @@ from keras_fusion import _keras
 from keras_fusion._keras import deferred as deferred
 from keras_fusion.errors import FusionError
 from keras_fusion.layers.tree import join, leaves, own_weights
+
+# Weights of this size become tensors in parts: below it memory matters less than time.
+_LARGE_BYTES, _PART_BYTES = 2**26, 2**23
 
 
 class ArrayInitializer(keras.initializers.Initializer):
@@ -45,7 +49,36 @@ class ArrayInitializer(keras.initializers.Initializer):
                 f"an array of shape {tuple(self.array.shape)} cannot be a weight of shape "
                 f"{tuple(shape)}; the layer's `sizes` do not fit its `weight_axes`"
             )
-        return np.array(self.array, np.dtype(keras.backend.standardize_dtype(dtype)))
+        dtype = np.dtype(keras.backend.standardize_dtype(dtype))
+        is_large = math.prod(shape) * dtype.itemsize >= _LARGE_BYTES
+        if is_large and keras.backend.backend() == "tensorflow":
+            return _in_parts(self.array, dtype)
+        return np.array(self.array, dtype)
+
+
+def _in_parts(array, dtype):
+    """The array as TensorFlow's tensor, of which two copies exist at the same time.
+
+    TensorFlow holds three while it makes a tensor of an array at once.
+    """
+    import tensorflow as tf
+
+    if tf.distribute.has_strategy() or not tf.executing_eagerly():
+        return np.array(array, dtype)
+    filled = tf.Variable(tf.zeros(array.shape, dtype.name), trainable=False)
+    count = array.shape[0]
+    rows = max(1, count * _PART_BYTES // (math.prod(array.shape) * dtype.itemsize))
+    for start in range(0, count, rows):
+        end = min(start + rows, count)
+        tf.raw_ops.ResourceStridedSliceAssign(
+            ref=filled.handle,
+            begin=[start],
+            end=[end],
+            strides=[1],
+            value=np.asarray(array[start:end]).astype(dtype, copy=False),
+        )
+    # A copy: a variable that was written to in parts would be copied at every later read.
+    return filled.read_value()
 
 
 def array_of(variable):

@@ -94,6 +94,17 @@ class TestDeferred:
                 FusableEmbedding(*PETABYTE).build()
         assert keras.ops.convert_to_numpy(inner.kernel).shape == (3, 2)
 
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_a_large_weight_is_its_array(self, dtype):
+        # 73 MB, or 64.1 MiB in bfloat16: rows that no part divides.
+        rows = {"float32": 2**15 + 3, "bfloat16": 2**16 + 77}[dtype]
+        array = np.random.default_rng(0).normal(size=(rows, 520)).astype("float32")
+        layer = FusableEmbedding(*array.shape, dtype=dtype)
+        with born_as(layer, {"embeddings": array}):
+            layer.build()
+        expected = array.astype(keras.ops.convert_to_numpy(layer.embeddings.value).dtype)
+        np.testing.assert_array_equal(array_of(layer.embeddings), expected)
+
     def test_the_array_of_a_variable(self):
         array = np.ones((3, 2), "float32")
         layer = FusableDense(2, bias_initializer="ones")
