@@ -151,8 +151,10 @@ def main(argv):
 if __name__ == "__main__":
     SIZE = flags.DEFINE_enum("size", "tiny_m", sorted(kf.models.config.SIZES), "Size of the T5.")
     OPTIMIZER = flags.DEFINE_enum("optimizer", "adafactor", sorted(OPTIMIZERS), "Optimizer.")
-    BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Sequences per batch.")
-    INPUT_LENGTH = flags.DEFINE_integer("input_length", 128, "Tokens of an input.")
-    EVERY = flags.DEFINE_integer("every", 100, "Steps between a save and the next window.")
+    BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Sequences per batch.", lower_bound=1)
+    INPUT_LENGTH = flags.DEFINE_integer("input_length", 128, "Tokens of an input.", lower_bound=1)
+    EVERY = flags.DEFINE_integer(
+        "every", 100, "Steps between a save and the next window.", lower_bound=1
+    )
     ROUNDS = flags.DEFINE_integer("rounds", 10, "Saves that are measured.", lower_bound=1)
     app.run(main)

@@ -77,5 +77,5 @@ def main(argv):
 
 if __name__ == "__main__":
     SIZE = flags.DEFINE_enum("size", "t5_m", sorted(kf.models.config.SIZES), "Size of a source.")
-    ROUNDS = flags.DEFINE_integer("rounds", 3, "Fusions and writes, in turn.")
+    ROUNDS = flags.DEFINE_integer("rounds", 3, "Fusions and writes, in turn.", lower_bound=1)
     app.run(main)

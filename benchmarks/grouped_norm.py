@@ -47,10 +47,10 @@ def main(argv):
 
 if __name__ == "__main__":
     SIZE = flags.DEFINE_enum("size", "tiny_m", sorted(kf.models.config.SIZES), "Size of the T5.")
-    GROUPS = flags.DEFINE_integer("groups", 2, "Number of groups.")
+    GROUPS = flags.DEFINE_integer("groups", 2, "Number of groups.", lower_bound=2)
     UNEQUAL = flags.DEFINE_bool("unequal", False, "Give the groups unequal widths.")
-    BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Sequences per batch.")
-    INPUT_LENGTH = flags.DEFINE_integer("input_length", 128, "Tokens of an input.")
-    STEPS = flags.DEFINE_integer("steps", 20, "Steps per round.")
-    ROUNDS = flags.DEFINE_integer("rounds", 15, "Rounds, both models in turn.")
+    BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Sequences per batch.", lower_bound=1)
+    INPUT_LENGTH = flags.DEFINE_integer("input_length", 128, "Tokens of an input.", lower_bound=1)
+    STEPS = flags.DEFINE_integer("steps", 20, "Steps per round.", lower_bound=1)
+    ROUNDS = flags.DEFINE_integer("rounds", 15, "Rounds, both models in turn.", lower_bound=1)
     app.run(main)

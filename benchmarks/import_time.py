@@ -57,5 +57,5 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    ROUNDS = flags.DEFINE_integer("rounds", 9, "Processes that import both.")
+    ROUNDS = flags.DEFINE_integer("rounds", 9, "Processes that import both.", lower_bound=1)
     app.run(main)

@@ -226,7 +226,7 @@ def main(argv):
 
 if __name__ == "__main__":
     SIZE = flags.DEFINE_string("size", "t5_m", "Size of a source.")
-    DEVICES = flags.DEFINE_integer("devices", 4, "Virtual devices.")
+    DEVICES = flags.DEFINE_integer("devices", 4, "Virtual devices.", lower_bound=1)
     LAYOUT = flags.DEFINE_string(
         "layout", "batch:batch,heads:model,mlp:model,vocab:model", "Layout rules."
     )

@@ -136,12 +136,14 @@ def main(argv):
 
 if __name__ == "__main__":
     SIZE = flags.DEFINE_enum("size", "tiny_m", sorted(kf.models.config.SIZES), "Size of the T5.")
-    NUM_LAYERS = flags.DEFINE_integer("num_layers", None, "Layers, in place of the size's.")
+    NUM_LAYERS = flags.DEFINE_integer(
+        "num_layers", None, "Layers, in place of the size's.", lower_bound=1
+    )
     SMALL = flags.DEFINE_list("small", "tiny_s", "Sizes of ours whose time is compared with it.")
-    BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Sequences per batch.")
-    INPUT_LENGTH = flags.DEFINE_integer("input_length", 128, "Tokens of an input.")
-    STEPS = flags.DEFINE_integer("steps", 20, "Steps per round.")
-    ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds, all models in turn.")
+    BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Sequences per batch.", lower_bound=1)
+    INPUT_LENGTH = flags.DEFINE_integer("input_length", 128, "Tokens of an input.", lower_bound=1)
+    STEPS = flags.DEFINE_integer("steps", 20, "Steps per round.", lower_bound=1)
+    ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds, all models in turn.", lower_bound=1)
     ALONE = flags.DEFINE_list("alone", "keras_hub", "Peers in processes of their own.")
     TORCH_PYTHON = flags.DEFINE_string(
         "torch_python", sys.executable, "Python that has torch and transformers."
