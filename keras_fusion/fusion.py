@@ -16,7 +16,7 @@ from keras_fusion.layers import checks
 from keras_fusion.layers.fusing import FusionOptions, fuse_layers
 from keras_fusion.layers.tree import is_fusable
 from keras_fusion.noise import Noise
-from keras_fusion.options import COUNTS, BlockOptions, is_count, mean_weights
+from keras_fusion.options import COUNTS, BlockOptions, copies_of, is_count, mean_weights
 
 
 def fuse(
@@ -159,11 +159,7 @@ def self_fuse(model, n=2, **options):
     Examples:
         >>> big = kf.self_fuse(model, 2, noise=0.1)
     """
-    if not is_count(n):
-        raise FusionError(
-            f"fusing a network with itself takes n copies, {COUNTS}. Received: n={n!r}"
-        )
-    return fuse([model] * n, **options)
+    return fuse(copies_of(model, n), **options)
 
 
 def grow(

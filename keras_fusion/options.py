@@ -94,3 +94,16 @@ def is_count(number):
     memory.
     """
     return type(number) is int and 2 <= number <= MOST_COPIES
+
+
+def copies_of(model, n):
+    """Returns a list that holds a network n times.
+
+    Raises:
+        FusionError: `n` is no number of copies.
+    """
+    if not is_count(n):
+        raise FusionError(
+            f"fusing a network with itself takes n copies, {COUNTS}. Received: n={n!r}"
+        )
+    return [model] * n

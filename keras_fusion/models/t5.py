@@ -14,7 +14,7 @@ from keras_fusion.measures import fusion_gap
 from keras_fusion.models.config import GROWING, T5Config
 from keras_fusion.models.generation import generate
 from keras_fusion.models.t5_layers import SeedSequence, T5Stack, fan_in, normal
-from keras_fusion.options import mean_weights
+from keras_fusion.options import copies_of, mean_weights
 
 _TOKEN_INPUTS = ("token_ids", "padding_mask")
 
@@ -205,13 +205,17 @@ class T5(Fusable, keras.Model):
         """Fuses this network with itself n times (section 3.1): the loss stays what it is.
 
         Args:
-            n: How many copies, at least 2.
+            n: Number of copies, from 2 to 1,000.
             **options: Those of `fuse`.
+
+        Raises:
+            FusionError: As `fuse`, and for another number of copies.
 
         Examples:
             >>> big = small.self_fuse(2, noise=0.1, seed=0)
         """
-        return self.fuse(*[self] * (n - 1), **options)
+        _, *others = copies_of(self, n)
+        return self.fuse(*others, **options)
 
     def generate(self, token_ids, padding_mask=None, max_length=64, **options):
         """Generates token ids; see `keras_fusion.models.generation.generate`."""

@@ -199,9 +199,14 @@ class TestErrors:
         with pytest.raises(FusionError, match="source 1 is a Dense, which is not fusable"):
             tiny.model(num_layers=1).fuse(keras.layers.Dense(2))
 
+    @pytest.mark.parametrize("n", [1, 2.0, True, "2", 10**9])
+    def test_what_is_no_number_of_copies(self, n):
+        with pytest.raises(FusionError, match=f"integers from 2 to 1,000. Received: n={n!r}"):
+            tiny.model(num_layers=1).self_fuse(n)
+
     def test_too_few(self):
         with pytest.raises(FusionError, match="at least two networks, received 1"):
-            tiny.model(num_layers=1).self_fuse(1)
+            tiny.model(num_layers=1).fuse()
 
     def test_balanced_noise_needs_equal_widths(self):
         a, b = tiny.model(num_layers=1), tiny.model(num_layers=1, hidden_dim=6)
