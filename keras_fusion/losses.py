@@ -47,13 +47,15 @@ def mean_cross_entropy(targets, logits):
 
     Args:
         targets: Int (batch, length); 0 is padding and does not count.
-        logits: Float (batch, length, vocabulary); the result has their dtype.
+        logits: Float (batch, length, vocabulary); the result has their dtype, or float32 if that
+            is narrower: a sum of many losses is beyond float16, and bfloat16 counts to 256.
 
     Examples:
         >>> float(mean_cross_entropy([[1, 0]], ops.zeros((1, 2, 4))))
         1.3862943611198906
     """
     targets, logits = ops.cast(targets, "int32"), ops.convert_to_tensor(logits)
+    logits = ops.cast(logits, keras.backend.result_type(logits.dtype, "float32"))
     losses = token_losses(targets, logits)
     counts = ops.cast(ops.not_equal(targets, 0), losses.dtype)
     return ops.sum(losses * counts) / ops.sum(counts)
