@@ -35,6 +35,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.
 SIGNALS += (signal.SIGALRM,)
 # Signals of one kind that come within this time are one request.
 TOGETHER_SECONDS = 5.0
+# The system's timers take no more than about that: 30 years.
+_LONGEST_SECONDS = 1e9
 _AGAIN = "give the same command again to resume"
 _NO_SIGNAL = b"\0"
 
@@ -108,7 +110,7 @@ def limit(seconds: float | None) -> None:
         seconds: From now, of wall time; None for no limit.
     """
     if seconds is not None:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_REAL, min(seconds, _LONGEST_SECONDS))
 
 
 @contextlib.contextmanager

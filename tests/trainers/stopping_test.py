@@ -130,6 +130,13 @@ def test_a_limit_of_time_is_a_request():
         signal.pause()
 
 
+@pytest.mark.parametrize("seconds", [1e10, 1e300])
+def test_a_limit_longer_than_timers_can_wait_is_none(seconds):
+    with stopping.handled():
+        stopping.limit(seconds)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 1e8
+
+
 def test_a_limit_ends_with_the_program():
     with stopping.handled():
         stopping.limit(1000)
