@@ -35,7 +35,7 @@ from trainers.engines import hosts
 def main(config: FinetuneConfig) -> None:
     """Fine-tunes."""
     stopping.limit(config.max_seconds)
-    with hosts.joined(config.devices):
+    with hosts.joined(config.devices, config.workdir):
         run.finetune(config)
 
 

@@ -49,7 +49,7 @@ def pretrain(config: PretrainConfig) -> pathlib.Path:
 def main(config: PretrainConfig) -> None:
     """Trains."""
     stopping.limit(config.max_seconds)
-    with hosts.joined(config.devices):
+    with hosts.joined(config.devices, config.workdir):
         pretrain(config)
 
 

@@ -67,6 +67,31 @@ def end_at_abort(line: str) -> None:
 
 
 _abort_line = ""
+_last_output: int | None = None  # descriptor of the errors' file, once nobody else has it
+
+
+def end(code: int, text: str = "") -> None:
+    """Ends the process at once; what other threads print from now on is not shown.
+
+    Args:
+        code: the exit code.
+        text: printed last, as an error.
+    """
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        _say_last(text)
+    finally:
+        os._exit(code)
+
+
+def _say_last(text: str) -> None:
+    """Writes an error behind which nothing comes: libraries' threads still log to the same file."""
+    global _last_output
+    if _last_output is None:
+        _last_output = os.dup(2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    os.write(_last_output, text.encode())
 
 
 def _handle(number: int, handler) -> None:
@@ -79,7 +104,7 @@ def _handle(number: int, handler) -> None:
 def _on_abort(number, info, context):
     del number, info, context
     try:
-        os.write(2, f"\n{_abort_line}\n".encode())
+        _say_last(f"\n{_abort_line}\n")
     finally:
         os._exit(STOPPED)
 

@@ -1,4 +1,4 @@
-"""A cut file and an abort end the process with a line: no exception could be raised."""
+"""Ends of the process with a line, where no exception could be raised or other threads print."""
 
 import os
 import platform
@@ -58,11 +58,37 @@ def test_an_abort_ends_the_process_with_the_line_and_exit_code_75(in_thread):
         abort = ctypes.CDLL(None).abort
         {call}
         """
-    done = subprocess.run(
+    done = _run(script)
+    assert (done.returncode, done.stderr) == (75, "\nstopped: the others are gone\n")
+
+
+@pytest.mark.parametrize("call", ["end(75, 'stopped\\n')", "os.abort()"])
+def test_nothing_comes_behind_the_last_line(call):
+    """Of threads of a library, which go on until the process has ended."""
+    script = f"""
+        import os, sys, threading
+        from trainers.process import end, end_at_abort
+        end_at_abort("stopped")
+        def log(began):
+            while True:
+                os.write(2, b"x\\n")
+                began.set()
+        for _ in range(4):
+            began = threading.Event()
+            threading.Thread(target=log, args=(began,), daemon=True).start()
+            began.wait()
+        {call}
+        """
+    done = _run(script)
+    assert done.returncode == 75
+    assert done.stderr.startswith("x\n") and done.stderr.endswith("\nstopped\n")
+
+
+def _run(script):
+    return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
         env=os.environ | {"PYTHONPATH": os.getcwd()},
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert (done.returncode, done.stderr) == (75, "\nstopped: the others are gone\n")

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import re
-import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from trainers import process, programs
 from trainers.engines.base import Engine
 from trainers.engines.devices import Devices
 from trainers.errors import STOPPED, Stopped, UserError
+from trainers.storage import is_copy
 from trainers.versions import code_version, installed_versions
 
 # A host that is not heard of for so long is lost; the others end within twice the time.
@@ -41,7 +41,7 @@ _LOST_LINE = f"stopped: another host ended, or cannot be reached any more; {_AGA
 
 
 @contextlib.contextmanager
-def joined(devices: Devices) -> Iterator[None]:
+def joined(devices: Devices, folder: str) -> Iterator[None]:
     """Context in which JAX has the devices of all hosts, where there are several.
 
     What ends one host ends all: where a host is lost, the others end with a line and the exit code
@@ -50,22 +50,23 @@ def joined(devices: Devices) -> Iterator[None]:
 
     Args:
         devices: has the flags that name the hosts; without them JAX asks the scheduler, if any.
+        folder: that the run is written to.
     """
     is_joining = keras.backend.backend() == "jax" and (devices.coordinator or _is_scheduled())
     if is_joining:
+        _check_is_shared(folder)
         _join(devices)
     try:
         yield
+        if is_joining:
+            _leave()
     except BaseException as error:
         if _LOST.search(str(error)) and not isinstance(error, UserError | Stopped):
-            print(_first_line(error), _LOST_LINE, sep="\n", file=sys.stderr, flush=True)
             # Whatever asks the other hosts at the end would wait for them.
-            _end(STOPPED)
+            process.end(STOPPED, f"{_first_line(error)}\n{_LOST_LINE}\n")
         if is_joining:
             _leave_after(error)
         raise
-    if is_joining:
-        _leave()
 
 
 def _is_scheduled() -> bool:
@@ -77,6 +78,13 @@ def _is_scheduled() -> bool:
 
     kinds = [kind for kind in ClusterEnv._cluster_types if kind.name in _SCHEDULERS]
     return any(kind.get_process_count() > 1 for kind in kinds if kind.is_env_present())
+
+
+def _check_is_shared(folder: str) -> None:
+    """Refuses a copy of a bucket: the other hosts get none, and this one would wait for them."""
+    if is_copy(folder):
+        do = "Give --workdir=FOLDER on a file system that they share"
+        raise UserError("a folder that all hosts see", f"workdir={folder!r}", do)
 
 
 def _join(devices: Devices) -> None:
@@ -107,22 +115,21 @@ def _leave() -> None:
     jax.distributed.shutdown()
 
 
+def _try_to_leave() -> None:
+    with contextlib.suppress(RuntimeError):
+        _leave()
+
+
 def _leave_after(error: BaseException) -> None:
     """Waits for the others, which may end for the same reason; if they do not, ends at once."""
-    leaving = threading.Thread(target=_leave, daemon=True)
+    leaving = threading.Thread(target=_try_to_leave, daemon=True)
     leaving.start()
     leaving.join(_TOGETHER_SECONDS)
     if leaving.is_alive():
         code = programs.told(error)
         if code is None:
             traceback.print_exception(error)
-        _end(1 if code is None else code)
-
-
-def _end(code: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+        process.end(1 if code is None else code)
 
 
 def _first_line(error: BaseException) -> str:

@@ -123,14 +123,23 @@ def test_a_scheduler_that_started_several_processes_is_asked(monkeypatch, enviro
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with hosts.joined(Devices()):
+    with hosts.joined(Devices(), "W"):
         pass
     assert calls == ([(None, None, None), "left"] if joins else [])
 
 
 def test_what_ends_a_run_on_one_host_is_raised():
-    with pytest.raises(UserError, match="^wrong$"), hosts.joined(Devices()):
+    with pytest.raises(UserError, match="^wrong$"), hosts.joined(Devices(), "W"):
         raise UserError("wrong")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="TensorFlow's strategy joins them")
+def test_hosts_do_not_wait_for_others_where_each_has_a_copy(monkeypatch, tmp_path):
+    monkeypatch.setenv("KERAS_FUSION_CACHE", str(tmp_path))
+    devices = Devices(coordinator="127.0.0.1:1", num_processes=2, process_id=0)
+    with pytest.raises(UserError, match="a folder that all hosts see"):  # noqa: SIM117
+        with hosts.joined(devices, str(tmp_path / "0123/0/W")):
+            pytest.fail("it joined")
 
 
 def test_settings_of_hosts_are_no_settings_of_a_run():
