@@ -7,6 +7,7 @@ the run can resume; what was sent of a half checkpoint is ignored, and removed b
 
 import contextlib
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -34,6 +35,8 @@ class Mirror:
     def __init__(self, remote: Remote, folder: pathlib.Path):
         self.remote, self.folder = remote, folder
         self._index_file = folder.with_name(".index.json")
+        # There while the copy is partly what it was before: a killed process leaves it.
+        self._mixed = folder.with_name(".mixed")
         self._index: dict[str, list] = self._read_index()
 
     def pull(
@@ -55,8 +58,11 @@ class Mirror:
         there = self.remote.find(under)
         names = chosen(whole(there))
         local = self._local()
+        keep_own = keep_own and not self._mixed.exists()
         with os_errors("to copy from object storage", self.folder, "Make room there"):
             self.folder.mkdir(parents=True, exist_ok=True)
+            if not keep_own:
+                self._mixed.touch()
             for name in () if keep_own else local.keys() - names:
                 (self.folder / name).unlink()
             self._remove_empty_folders()
@@ -70,6 +76,7 @@ class Mirror:
             names = {name for name in there if not _is_hidden(name)}
         self._index = {name: self._index.get(name, ["", None]) for name in names}
         self._write_index()
+        self._mixed.unlink(missing_ok=True)
 
     def compare(self) -> None:
         """Forgets what one side has lost: it is sent again, or stays there."""
@@ -139,14 +146,15 @@ class Mirror:
     def _local(self) -> dict[str, list]:
         """Name → signature of the files that may travel."""
         names = {}
-        for path in self.folder.rglob("*") if self.folder.is_dir() else ():
-            parts = path.relative_to(self.folder).parts
-            if not _is_hidden("/".join(parts)):
-                try:
-                    if path.is_file() and not path.is_symlink():
-                        names["/".join(parts)] = _signature(path)
-                except FileNotFoundError:
+        # Passes over folders that the program removes meanwhile, where `rglob` raises an error.
+        for folder, _, files in os.walk(self.folder):
+            for path in (pathlib.Path(folder, file) for file in files):
+                name = path.relative_to(self.folder).as_posix()
+                if _is_hidden(name):
                     continue
+                with contextlib.suppress(FileNotFoundError):
+                    if path.is_file() and not path.is_symlink():
+                        names[name] = _signature(path)
         return names
 
     def _remove_empty_folders(self) -> None:

@@ -30,7 +30,7 @@ from trainers.errors import UserError
 from trainers.files import locked, replacing_folder, write_text
 from trainers.storage import lease
 from trainers.storage.mirror import Mirror, newest, whole
-from trainers.storage.remote import Remote, is_url
+from trainers.storage.remote import Remote, check_url, is_url
 
 # What a run has finished is sent so often.
 PUSH_SECONDS = 20.0
@@ -100,10 +100,14 @@ class Places:
             is_list: whether the text is several, with commas between; files always are.
 
         Raises:
-            UserError: storage that cannot be reached, another writer, or no room here.
+            UserError: storage that cannot be reached, another writer, no room here, or a URL that
+                leads nowhere.
         """
         is_list = is_list or kind is Kind.FILES
         parts = [part.strip() for part in text.split(",")] if is_list else [text.strip()]
+        for part in parts:
+            # What a corpus is read from by TensorFlow has more kinds of URL.
+            check_url(part, others=kind is Kind.FILES)
         if not any(map(is_url, parts)):
             return text
         return ",".join(self._local(part, kind) if is_url(part) else part for part in parts)
@@ -111,13 +115,19 @@ class Places:
     def _local(self, url: str, kind: Kind) -> str:
         if kind in (Kind.FILE, Kind.FILES, Kind.NEW_FILE):
             return self._files(url, kind)
+        return self._folder_of(url, kind)
+
+    def _folder_of(self, url: str, kind: Kind) -> str:
         remote = Remote(url)
-        folder = _tokens(remote) if kind is Kind.TOKENS else self._copy(remote, kind)
+        is_tokens = kind in (Kind.TOKENS, Kind.FILE)
+        folder = _tokens(remote, kind) if is_tokens else self._copy(remote, kind)
         _URLS[str(folder)] = remote.url
         return str(folder)
 
     def _copy(self, remote: Remote, kind: Kind) -> pathlib.Path:
-        mirror = Mirror(remote, self._folder(remote.url, remote.url.rpartition("/")[2]))
+        # The names that begin with a dot are those of what lies beside the copy.
+        name = remote.url.rpartition("/")[2].lstrip(".")
+        mirror = Mirror(remote, self._folder(remote.url, name or "copy"))
         if kind is Kind.RUN:
             self._follow(mirror)
         elif kind is Kind.NEW:
@@ -144,7 +154,7 @@ class Places:
         if kind is Kind.FILES and not is_pattern and not is_there:
             return url
         if kind is Kind.FILE and not is_there:
-            return self._local(url, Kind.TOKENS)
+            return self._folder_of(url, kind)
         mirror = Mirror(remote, self._folder(url, "files"))
         if kind is Kind.NEW_FILE:
             if is_there:
@@ -221,7 +231,7 @@ class _Sender:
             try:
                 job()
                 answered = time.monotonic()
-            except UserError as error:
+            except Exception as error:  # whatever the copy's disk says too; `finish` meets it again
                 logging.warning("%s", error)
                 is_lost = isinstance(error, lease.Refused)
                 if is_lost or time.monotonic() - answered >= PATIENCE_SECONDS:
@@ -240,7 +250,13 @@ class _Sender:
 
 
 def _send(mirror: Mirror, ours=lambda: None) -> None:
-    logging.info("sent %d files to %s", mirror.push(ours), mirror.remote.url)
+    try:
+        sent = mirror.push(ours)
+    except lease.Refused:
+        raise
+    except UserError as error:
+        raise UserError(f"{error} What is not sent lies in {mirror.folder.parent}.") from error
+    logging.info("sent %d files to %s", sent, mirror.remote.url)
 
 
 def _split(url: str) -> tuple[str, str]:
@@ -261,12 +277,13 @@ def _matching(pattern: str, names: set[str]) -> set[str]:
     }
 
 
-def _tokens(remote: Remote) -> pathlib.Path:
+def _tokens(remote: Remote, kind: Kind) -> pathlib.Path:
     """The copy of prepared tokens, whose manifest has the hashes of the other files."""
     manifest = remote.read(_MANIFEST)
     if manifest is None or len(manifest) > _MAX_MANIFEST:
-        do = "Make one with `python -m trainers.prepare`"
-        raise UserError(f"prepared tokens with {_MANIFEST}", f"data_dir={remote.url}", do)
+        expected = f"{'a file, or ' * (kind is Kind.FILE)}prepared tokens with {_MANIFEST}"
+        do = "Check the URL, or make tokens with `python -m trainers.prepare`"
+        raise UserError(expected, f"{remote.url}, which is none", do)
     home = _cache() / f"tokens-{hashlib.sha256(manifest).hexdigest()[:16]}"
     folder = home / "tokens"
     with locked(home / ".lock"):

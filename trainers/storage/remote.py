@@ -5,6 +5,7 @@ import importlib
 import logging as standard_logging
 import os
 import pathlib
+import re
 import time
 from collections.abc import Callable, Iterable
 
@@ -21,6 +22,8 @@ PAUSE_SECONDS = 1.0
 def _gs_options() -> dict:
     import aiohttp
 
+    # It logs a traceback for what it also raises.
+    standard_logging.getLogger("gcsfs").setLevel(standard_logging.CRITICAL)
     limits = aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
     return {"requests_timeout": limits}
 
@@ -56,6 +59,32 @@ def is_url(text: str) -> bool:
     """Returns whether a text is the URL of a folder in a bucket."""
     protocol, mark, _ = text.partition("://")
     return bool(mark) and protocol in PROTOCOLS
+
+
+# The beginning of a URL; of one letter it is a drive of Windows.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def check_url(text: str, others: bool = False) -> None:
+    """Raises a `UserError` where a text is a URL of nothing that programs can read or write.
+
+    It would be taken for a folder of this machine, which would be made.
+
+    Args:
+        text: a folder or file.
+        others: whether URLs that are not read here are left to others.
+    """
+    if not is_url(text):
+        if _SCHEME.match(text) and not others:
+            do = "Correct it; a folder of this machine may begin with ./"
+            raise UserError("a folder, or a URL gs://BUCKET/… or s3://BUCKET/…", repr(text), do)
+        return
+    protocol, _, path = text.partition("://")
+    parts = path.rstrip("/").split("/")
+    # file:///folder has no host.
+    if {"", ".", ".."} & {*parts[protocol == "file" :]}:
+        do = "Write the folder's whole name"
+        raise UserError("a URL with a bucket and without . and .. in it", repr(text), do)
 
 
 class Remote:

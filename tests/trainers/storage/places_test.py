@@ -1,5 +1,6 @@
 """A program's flags that name folders of a bucket."""
 
+import errno
 import os
 import pathlib
 import subprocess
@@ -11,7 +12,7 @@ from absl import logging
 
 from tests.trainers.storage import support
 from trainers.errors import UserError
-from trainers.storage import Kind, Places, lease, places, remote, shown
+from trainers.storage import Kind, Places, lease, mirror, places, remote, shown
 
 URL = "memory://bucket/W"
 
@@ -32,7 +33,35 @@ def put(files, url=URL):
 def test_a_folder_of_this_machine_is_itself():
     with Places() as program:
         assert program.local("runs/W", Kind.RUN) == "runs/W"
-        assert program.local("hf://org/model", Kind.READ) == "hf://org/model"
+        assert program.local("./s3:/W", Kind.RUN) == "./s3:/W"
+        assert program.local("hdfs://host/c4", Kind.FILES) == "hdfs://host/c4"
+
+
+@pytest.mark.parametrize(
+    "url", ["gcs://bucket/W", "S3://bucket/W", "s3:/bucket/W", "hf://org/model", "http://host/W"]
+)
+@pytest.mark.parametrize("kind", [Kind.RUN, Kind.READ, Kind.NEW])
+def test_a_url_of_another_kind_is_no_folder(kind, url):
+    with Places() as program, pytest.raises(UserError, match=f"s3://BUCKET.*Received: '{url}'"):
+        program.local(url, kind)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/", "/W", "bucket//W", "bucket/a/../W", "bucket/..", "bucket/./W"]
+)
+def test_a_url_that_leads_nowhere_is_refused(path):
+    with Places() as program, pytest.raises(UserError, match="with a bucket and without . and .."):
+        program.local(f"memory://{path}", Kind.RUN)
+
+
+@pytest.mark.parametrize("name", [".lock", ".name", ".index.json", "W/", "bücher a"])
+def test_a_folder_may_have_any_name(name):
+    url = f"memory://bucket/{name}"
+    for files in ({}, support.FILES):
+        with Places() as program:
+            folder = pathlib.Path(program.local(url, Kind.RUN))
+            assert support.read(folder) == files
+            support.write(folder, support.FILES)
 
 
 def test_a_run_is_brought_and_sent_and_given_free():
@@ -45,6 +74,34 @@ def test_a_run_is_brought_and_sent_and_given_free():
     sent = support.content(URL)
     assert b'"process": ""' in sent.pop(lease.LEASE_FILE)
     assert sent == support.FILES | support.checkpoint(6)
+
+
+def test_a_copy_that_a_kill_left_between_two_states_is_brought_anew(monkeypatch, tmp_path):
+    def run(cache, files):
+        monkeypatch.setenv("KERAS_FUSION_CACHE", str(tmp_path / cache))
+        with Places() as program:
+            folder = pathlib.Path(program.local(URL, Kind.RUN))
+            brought = support.read(folder)
+            support.write(folder, files)
+        return brought
+
+    class Killed(BaseException):
+        """The end of the process, with the lease in its hands."""
+
+    def die(there, name, path):
+        if name == "small_0/metrics.jsonl":
+            raise Killed
+        download(there, name, path)
+
+    download = remote.Remote.download
+    run("a", support.FILES)
+    later = {"run.json": b"{later}", "small_0/metrics.jsonl": b"line\nmore\n"}
+    run("b", later)
+    monkeypatch.setattr(remote.Remote, "download", die)
+    with pytest.raises(Killed):
+        run("a", {})
+    monkeypatch.setattr(remote.Remote, "download", download)
+    assert run("a", {}) == support.FILES | later
 
 
 def test_what_a_run_finishes_is_sent_while_it_works(monkeypatch):
@@ -209,6 +266,38 @@ def test_storage_that_fails_at_the_end_is_one_line_and_what_was_made_is_sent_lat
         assert program.local(URL, Kind.RUN) == str(folder)
         assert support.read(folder) == support.checkpoint(3)
     assert support.checkpoint(3).items() <= support.content(URL).items()
+
+
+def test_storage_that_fails_at_the_end_says_where_the_result_lies(monkeypatch):
+    def fail(there, name, content):
+        raise UserError("to write in object storage", there.url, "Check")
+
+    with pytest.raises(UserError) as caught, Places() as program:
+        folder = pathlib.Path(program.local(URL, Kind.NEW))
+        support.write(folder, {"config.json": b"{}"})
+        monkeypatch.setattr(remote.Remote, "write", fail)
+    line = f"Received: {URL}. Check. What is not sent lies in {folder.parent}."
+    assert shown(str(caught.value)).endswith(line)
+
+
+def test_a_disk_that_fails_while_it_is_read_does_not_end_the_sending(monkeypatch):
+    monkeypatch.setattr(places, "PUSH_SECONDS", 0.01)
+    faults = [OSError(errno.EIO, os.strerror(errno.EIO))] * 3
+    push = mirror.Mirror.push
+
+    def fail(one, ours):
+        if faults:
+            raise faults.pop()
+        return push(one, ours)
+
+    monkeypatch.setattr(mirror.Mirror, "push", fail)
+    with Places() as program:
+        support.write(pathlib.Path(program.local(URL, Kind.RUN)), support.FILES)
+        for _ in range(100_000):
+            if support.FILES.keys() <= support.content(URL).keys():
+                break
+        else:
+            pytest.fail("it was not sent")
 
 
 PROGRAM = """
