@@ -10,12 +10,14 @@ fine-tuning takes: `python -m glue.finetune --checkpoint=DIR --vocabulary=DIR/vo
 """
 
 from trainers import programs, stopping
+from trainers.engines import hosts
 from trainers.pretraining.converted import ConvertConfig, convert
 
 
 @stopping.handled()
 def main(config: ConvertConfig) -> None:
     """Converts."""
+    hosts.check_alone("trainers.convert")
     convert(config)
 
 

@@ -14,16 +14,20 @@ With `--check_data_dir` it also says by how much the loss of checkpoints on a va
 from that of the sources' mean logits: nothing for `--norm=property` without noise; something for
 `--norm=rule` with different sources. `--verify` compares the logits of a result for transformers
 with the mean of its sources'. No model is built unless it has to say that: the output is computed
-weight by weight from the sources' files, in the memory of one. `--dry_run` computes nothing.
+weight by weight from the sources' files, in the memory of one. `--dry_run` computes nothing. One
+process on one host does it, also where sources and result are for many hosts: each of them reads
+what its devices need.
 """
 
 from trainers import programs, stopping
+from trainers.engines import hosts
 from trainers.pretraining.fused_model import FuseConfig, fuse
 
 
 @stopping.handled()
 def main(config: FuseConfig) -> None:
     """Fuses."""
+    hosts.check_alone("trainers.fuse")
     fuse(config)
 
 

@@ -47,6 +47,8 @@ from trainers.storage import Kind, Places, shown
 _WIDTH = 100
 _HELP_FLAGS = {f"-{dash}{name}" for dash in ("", "-") for name in ("help", "helpshort", "helpfull")}
 _HELP_FLAGS |= {"-h", "-?"}
+# Flags of the programs that run on several hosts; the others say that they do not.
+_OF_HOSTS = ("coordinator", "num_processes", "process_id")
 _KINDS = {bool: "a yes or no", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -348,7 +350,9 @@ def _parse_flags(config_class: type, argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        sys.exit(_fail(f"{error} See --help."))
+        is_of_hosts = getattr(error, "flagname", "") in _OF_HOSTS
+        do = ": this program runs on one host, leave it out." if is_of_hosts else " See --help."
+        sys.exit(_fail(f"{error}{do}"))
 
 
 def told(error: BaseException) -> int | None:

@@ -70,6 +70,11 @@ def test_success():
     [
         (["--count=1"], "error: Expected more. Received: count=1.\n"),
         (["--nothing=1"], "error: Unknown command line flag 'nothing' See --help.\n"),
+        (
+            ["--coordinator=h:1"],
+            "error: Unknown command line flag 'coordinator': this program runs on one host, leave "
+            "it out.\n",
+        ),
         (["--count=x"], "error: Expected --count to be a whole number. Received: count='x'."),
         (["a.txt", "b.txt"], "error: Expected flags only"),
     ],

@@ -24,12 +24,14 @@ from trainers.errors import STOPPED, Stopped, UserError
 from trainers.storage import is_copy
 from trainers.versions import code_version, installed_versions
 
+# All hosts have to come within this time: a scheduler may start some of them later than others.
+JOIN_SECONDS = 300
 # A host that is not heard of for so long is lost; the others end within twice the time.
 HEARTBEAT_SECONDS = 25
-# What JAX can find by itself: its names of schedulers that say how many processes there are, and
-# variables of those that are no TPU's.
+# What JAX can find by itself: its names of schedulers that say how many processes there are.
 _SCHEDULERS = ("slurm", "ompi", "gcetpu", "gketpu")
-_MARKS = {"SLURM_STEP_NODELIST", "OMPI_MCA_orte_hnp_uri"}
+# Variables of a process that one of those that are no TPU's has started, and of how many it has.
+_COUNTS = {"SLURM_STEP_NODELIST": "SLURM_NTASKS", "OMPI_MCA_orte_hnp_uri": "OMPI_COMM_WORLD_SIZE"}
 # Flags whose values may differ between the hosts of a run.
 _OF_A_HOST = ("coordinator", "process_id", "progress")
 # Hosts that end for one reason end within this time.
@@ -37,6 +39,7 @@ _TOGETHER_SECONDS = 10
 _A_DAY = 86_400
 _LOST = re.compile(r"gloo|nccl|coordination service|collective ops is aborted", re.IGNORECASE)
 _AGAIN = "give the same command again on all hosts to resume"
+_NOT_ALL_LINE = f"stopped: not all hosts came, or reached the first one; {_AGAIN}"
 _LOST_LINE = f"stopped: another host ended, or cannot be reached any more; {_AGAIN}"
 
 
@@ -71,7 +74,7 @@ def joined(devices: Devices, folder: str) -> Iterator[None]:
 
 def _is_scheduled() -> bool:
     """True where a scheduler has started several processes; asks nobody outside of Cloud TPU."""
-    if not (_MARKS & os.environ.keys() or importlib.util.find_spec("libtpu")):
+    if not (_COUNTS.keys() & os.environ.keys() or importlib.util.find_spec("libtpu")):
         return False
     # `initialize` would also join a single process, or raise, and JAX has no public question.
     from jax._src.clusters import ClusterEnv
@@ -87,17 +90,37 @@ def _check_is_shared(folder: str) -> None:
         raise UserError("a folder that all hosts see", f"workdir={folder!r}", do)
 
 
+def check_alone(program: str) -> None:
+    """Raises a `UserError` where a scheduler has started a program of one host several times.
+
+    All of the processes would do the same work, and write over one another.
+    """
+    for mark, count in _COUNTS.items():
+        number = os.environ.get(count, "")
+        if mark in os.environ and number.isdecimal() and int(number) > 1:
+            raise UserError(
+                f"one process for {program}, which works from disk to disk on one host",
+                f"{count}={number}",
+                "Start it once, with srun --ntasks=1 or mpirun -n 1; if each process has a command "
+                f"of its own, set {count}=1 before it",
+            )
+
+
 def _join(devices: Devices) -> None:
     import jax
 
     # It reports, as information, each step of what follows.
     logging.getLogger("jax._src.distributed").setLevel(logging.WARNING)
-    process.end_at_abort(f"stopped: not all hosts came, or reached the first one; {_AGAIN}")
+    process.end_at_abort(_NOT_ALL_LINE)
     # It would take SIGTERM away from `trainers.stopping`.
     jax.config.update("jax_enable_preemption_service", False)
     place = (devices.coordinator, devices.num_processes, devices.process_id)
-    # At the end one host writes the report, and the others wait for it.
-    seconds = {"heartbeat_timeout_seconds": HEARTBEAT_SECONDS, "shutdown_timeout_seconds": _A_DAY}
+    seconds = {
+        "initialization_timeout": JOIN_SECONDS,
+        "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
+        # At the end one host writes the report, and the others wait for it.
+        "shutdown_timeout_seconds": _A_DAY,
+    }
     try:
         jax.distributed.initialize(*place, **seconds)
     except (RuntimeError, ValueError, TypeError) as error:
@@ -107,6 +130,22 @@ def _join(devices: Devices) -> None:
             "Give all hosts the address of number 0, with a port that is free there",
         ) from error
     process.end_at_abort(_LOST_LINE)
+
+
+@contextlib.contextmanager
+def awaited() -> Iterator[None]:
+    """Context in which TensorFlow waits for the other hosts, which it does without end.
+
+    Where they do not come, the process ends as where one is lost.
+    """
+
+    timer = threading.Timer(JOIN_SECONDS, process.end, (STOPPED, f"{_NOT_ALL_LINE}\n"))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _leave() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
+from trainers.engines import hosts
 from trainers.engines.base import check_backend
 from trainers.engines.devices import EngineFactory
 from trainers.engines.tensorflow import TensorFlowEngine
@@ -60,7 +61,8 @@ def _choose(tpu: str | None) -> str:
 def _multi_worker(tpu):
     read_tf_config(os.environ)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        with hosts.awaited():
+            return tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         raise UserError(
             "a cluster that this process can join",

@@ -1,13 +1,14 @@
 """Hosts that differ are refused, each difference named; how a process finds the others."""
 
 import dataclasses
+import threading
 
 import keras
 import pytest
 
 from tests.trainers import nano
 from tests.trainers.engines.hosts_support import on_hosts
-from trainers import pretrain
+from trainers import convert, fuse, pretrain
 from trainers.engines import hosts
 from trainers.engines.devices import Devices
 from trainers.errors import UserError
@@ -87,6 +88,16 @@ def test_tensorflow_has_another_way_to_name_hosts():
         devices.check_backend()
 
 
+def test_tensorflow_does_not_wait_without_end_for_hosts(monkeypatch):
+    ended, ends = threading.Event(), []
+    monkeypatch.setattr(hosts, "JOIN_SECONDS", 0.0)
+    monkeypatch.setattr(hosts.process, "end", lambda *how: (ends.append(how), ended.set()))
+    with hosts.awaited():
+        assert ended.wait(30)
+    ((code, line),) = ends
+    assert code == 75 and line.startswith("stopped: not all hosts came")
+
+
 SLURM = {
     "SLURM_JOB_ID": "12",
     "SLURM_STEP_NODELIST": "node[001-002]",
@@ -126,6 +137,33 @@ def test_a_scheduler_that_started_several_processes_is_asked(monkeypatch, enviro
     with hosts.joined(Devices(), "W"):
         pass
     assert calls == ([(None, None, None), "left"] if joins else [])
+
+
+@pytest.mark.parametrize(
+    ("environment", "received"),
+    [
+        (SLURM | {"SLURM_NTASKS": "8"}, "SLURM_NTASKS=8"),
+        (OPEN_MPI | {"OMPI_COMM_WORLD_SIZE": "4"}, "OMPI_COMM_WORLD_SIZE=4"),
+        (SLURM | {"SLURM_NTASKS": "1"}, None),
+        ({"SLURM_JOB_ID": "12", "SLURM_NTASKS": "2"}, None),
+    ],
+)
+@pytest.mark.parametrize("program", [fuse, convert])
+def test_a_program_of_one_host_is_refused_where_several_are_started(
+    monkeypatch, tmp_path, program, environment, received
+):
+    for name in (*SLURM, *OPEN_MPI, "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    source = "--sources=missing,missing" if program is fuse else "--source=missing"
+    with pytest.raises(UserError) as error:
+        program.main(nano.config_of(program, source, f"--output={tmp_path / 'new'}"))
+    if received:
+        assert f"one process for {program.__name__}" in str(error.value)
+        assert f"Received: {received}. Start it once" in str(error.value)
+    else:
+        assert "missing" in str(error.value)
 
 
 def test_what_ends_a_run_on_one_host_is_raised():
