@@ -36,6 +36,7 @@ beta2 is 0, which forgets everything grown, and Adam's bias correction would tak
 restart the learning rate all the same, give the schedule the offset `-iterations`.
 """
 
+import functools
 import itertools
 
 import keras
@@ -43,7 +44,7 @@ import numpy as np
 
 from keras_fusion._keras import adam_slots
 from keras_fusion.errors import FusionError
-from keras_fusion.optimizers.adafactor import Adafactor, factored_axes
+from keras_fusion.optimizers.adafactor import Adafactor, factored_axes, slot_shapes
 
 _SHARED = "shared"
 
@@ -120,6 +121,44 @@ def grow_state(axes, grow, source_states, factors=None, min_dim_size_to_factor=1
     >>> grown = grow_state(weight_axes(model), {"hidden", "heads", "mlp"}, [state, state])
     >>> write_state(big_optimizer, big_variables, grown, iterations=1000)
     """
+    lazy = lazy_state(axes, grow, source_states, factors, min_dim_size_to_factor, blocks)
+    return {
+        name: {key: np.asarray(slot) for key, slot in slots.items()} for name, slots in lazy.items()
+    }
+
+
+class LazySlot:
+    """A slot of a fused weight, computed when it is read: an array with shape and slicing."""
+
+    def __init__(self, shape, compute):
+        self.shape = shape
+        self._compute = compute
+
+    def __getitem__(self, index):
+        return self._compute()[index]
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self._compute(), dtype, copy=copy)
+
+
+def lazy_state(axes, grow, source_states, factors=None, min_dim_size_to_factor=128, blocks="all"):
+    """Returns what `grow_state` returns, computed as it is read, weight by weight.
+
+    The slots of one weight are kept until those of another one are read.
+
+    Args:
+        source_states: may have memory-mapped arrays, or what `numpy.asarray` makes arrays of; they
+            are read when the fused slots are.
+        axes, grow, factors, min_dim_size_to_factor, blocks: as for `grow_state`.
+
+    Raises:
+        FusionError: as `grow_state` does, before anything is read.
+
+    Examples:
+
+    >>> slot = lazy_state(weight_axes(model), {"hidden"}, [state, state])["head/kernel"]["v"]
+    >>> slot.shape, slot[:2]
+    """
     if len(source_states) < 2:
         raise FusionError(
             f"growing optimizer state takes at least two sources. Received: {len(source_states)}"
@@ -131,15 +170,40 @@ def grow_state(axes, grow, source_states, factors=None, min_dim_size_to_factor=1
         if names
     )
     num_sources = len(source_states)
+    sources = {id(state): state for state in source_states}
     factors = factors or {}
-    grown = {}
-    for name in axes:
-        slots = [state[name] for state in source_states]
-        _check_slots(name, slots)
+
+    @functools.lru_cache(maxsize=1)
+    def grown(name):
+        # A source that stands several times is read once.
+        slots = {key: _arrays(state[name]) for key, state in sources.items()}
         share = axes[name].divisor(grow, num_sources) / num_sources
         scales = [share / factor for factor in factors.get(name, [1.0] * num_sources)]
-        grown[name] = grow_slots(axes[name], grow, slots, scales, min_dim_size_to_factor, blocks)
-    return grown
+        slots = [slots[id(state)] for state in source_states]
+        return grow_slots(axes[name], grow, slots, scales, min_dim_size_to_factor, blocks)
+
+    def lazy(name):
+        slots = [state[name] for state in source_states]
+        _check_slots(name, slots)
+        shapes = _slot_shapes(axes[name], grow, slots, min_dim_size_to_factor)
+        return {
+            key: LazySlot(shape, lambda key=key: grown(name)[key]) for key, shape in shapes.items()
+        }
+
+    return {name: lazy(name) for name in axes}
+
+
+def _arrays(slots):
+    return {key: np.asarray(slot) for key, slot in slots.items()}
+
+
+def _slot_shapes(axes, grow, slots, min_dim):
+    """Shapes of what `grow_slots` returns."""
+    shapes = [
+        np.broadcast_shapes(*(tuple(slot.shape) for slot in keyed.values())) for keyed in slots
+    ]
+    shape = tuple(layout.size for layout in axes.layouts(grow, shapes))
+    return dict.fromkeys("mv", shape) if "m" in slots[0] else slot_shapes(shape, min_dim)
 
 
 def _check_slots(name, slots):

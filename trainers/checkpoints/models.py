@@ -19,7 +19,7 @@ import numpy as np
 import keras_fusion as kf
 from keras_fusion.layers.fusing import FusionOptions
 from keras_fusion.layers.values import array_of
-from keras_fusion.optimizers.growth import grow_state
+from keras_fusion.optimizers.growth import lazy_state
 from trainers import checkpoints
 from trainers.checkpoints import CHECKPOINT_FOLDER
 from trainers.engines.base import Engine
@@ -120,7 +120,10 @@ def grown_slots(
     blocks: str,
     min_dim_size_to_factor: int = 128,
 ) -> dict[str, np.ndarray]:
-    """Grows the optimizer state of checkpoints by the map of their weights.
+    """Grows the optimizer state of checkpoints by the map of their weights, as it is read.
+
+    Slots are read and computed one weight at a time, whole: a block off the diagonal takes averages
+    over all of the sources' slots, whatever part of it a device holds.
 
     Args:
         sources: checkpoints of one optimizer; the same one may stand twice.
@@ -129,12 +132,13 @@ def grown_slots(
         min_dim_size_to_factor: that of the fused model's `Adafactor`.
 
     Returns:
-        The slots of the fused model's optimizer under the names of `state_variables`.
+        The slots of the fused model's optimizer under the names of `state_variables`, with shapes
+        and slicing.
     """
     states = {id(checkpoint): _slots_of(checkpoint) for checkpoint in sources}
     skeletons = [kf.models.T5.skeleton(read_config(checkpoint)) for checkpoint in sources]
     options = FusionOptions.of(grow, len(sources))
-    grown = grow_state(
+    grown = lazy_state(
         kf.weight_axes(skeletons[0]),
         grow,
         [states[id(checkpoint)] for checkpoint in sources],
@@ -155,14 +159,13 @@ def optimizer_steps(checkpoint: checkpoints.Checkpoint) -> int:
 
 
 def _slots_of(checkpoint: checkpoints.Checkpoint) -> dict[str, dict[str, np.ndarray]]:
-    """Optimizer slots of a checkpoint, `{path of the weight: {slot: array}}`."""
+    """Optimizer slots of a checkpoint, `{path of the weight: {slot: array}}`, yet to be read."""
     keys = {name: key for key, name in _ADAM_SLOTS.items()}
     slots: dict[str, dict[str, np.ndarray]] = {path: {} for path in checkpoint.weights}
     for name, value in checkpoint.training.items():
         path, _, slot = name.removeprefix(OPTIMIZER_PREFIX).rpartition("/")
         if name.startswith(OPTIMIZER_PREFIX) and path in slots:
-            # Growth computes with whole arrays, also with those in parts.
-            slots[path][keys.get(slot, slot)] = np.asarray(value)
+            slots[path][keys.get(slot, slot)] = value
     if without := [path for path, keyed in slots.items() if not keyed]:
         fault = f"without that of {len(without)} weights, the first {without[0]}"
         raise _unusable("the optimizer state of every weight", checkpoint, fault)

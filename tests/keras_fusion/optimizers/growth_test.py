@@ -18,7 +18,7 @@ from keras_fusion.models import T5, T5Config
 from keras_fusion.models.config import GROWING
 from keras_fusion.operator import fuse_arrays
 from keras_fusion.optimizers import Adafactor
-from keras_fusion.optimizers.growth import grow_state, read_state, write_state
+from keras_fusion.optimizers.growth import grow_state, lazy_state, read_state, write_state
 from keras_fusion.theory.derivatives import Derivatives
 
 AXES = {
@@ -257,3 +257,36 @@ def test_blocks_that_are_not_grown_begin_at_zero(blocks, grown):
     np.testing.assert_array_equal(made["body"]["v"], 1.0 * np.array(grown))
     np.testing.assert_array_equal(made["bias"]["m"], 4.0 * np.diag(grown))
     np.testing.assert_array_equal(made["offset"]["m"], [8.0])
+
+
+class Read:
+    """An array that counts how often it is read."""
+
+    def __init__(self, array):
+        self.shape, self.times, self._array = array.shape, 0, array
+
+    def __array__(self, dtype=None, copy=None):
+        self.times += 1
+        return np.array(self._array, dtype, copy=copy)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("keys", ["mv", "v"])
+def test_lazy_state_reads_the_weight_that_is_asked_for_once(keys):
+    rng = np.random.default_rng(4)
+    axes = {name: AXES[name] for name in ("body", "bias")}
+    shapes = {"body": (3, 4), "bias": (4,)}
+    states, counted = [], []
+    for _ in range(2):
+        state = {n: {key: rng.uniform(1, 2, shape) for key in keys} for n, shape in shapes.items()}
+        states.append(state)
+        counted.append({n: {k: Read(slot) for k, slot in s.items()} for n, s in state.items()})
+    # The fused weight is factored, its sources are not.
+    lazy = lazy_state(axes, GROW, counted, min_dim_size_to_factor=6)
+    whole = grow_state(axes, GROW, states, min_dim_size_to_factor=6)
+    assert {n: list(s) for n, s in lazy.items()} == {n: list(s) for n, s in whole.items()}
+    for key, slot in lazy["body"].items():
+        assert slot.shape == whole["body"][key].shape
+        np.testing.assert_array_equal(slot[:2], whole["body"][key][:2])
+    times = {name: {slot.times for slot in counted[1][name].values()} for name in shapes}
+    assert times == {"body": {1}, "bias": {0}}
