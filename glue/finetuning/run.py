@@ -25,6 +25,7 @@ from trainers.runs.state import RunState
 from trainers.runs.workdir import Workdir
 from trainers.training import loop
 from trainers.training.config import StageJob, StepCosts, TrainConfig, TrainResult, Watch
+from trainers.training.hparams import HParams
 from trainers.versions import installed_versions
 
 # Tells a results folder from the folder of a pretraining run.
@@ -139,7 +140,11 @@ class _Finetuning:
             steps_per_call=config.steps_per_call,
             keep=Keep(1, best=False, every=config.checkpoint_every),
         )
-        watch = Watch(label=f"{repeat.name} {unit.name}", progress=config.progress)
+        watch = Watch(
+            label=f"{repeat.name} {unit.name}",
+            progress=config.progress,
+            hparams=_hparams(repeat, unit),
+        )
         return loop.train(job, periods, repeat.folder / unit.name, watch)
 
     def _evaluate(self, repeat: _Repeat, unit: Unit, trained: TrainResult, devices: int) -> None:
@@ -205,6 +210,13 @@ def finetune(config: FinetuneConfig) -> None:
             tuning.run(repeat, unit)
     if is_chief:
         print(f"Tables: python -m glue.report --workdir={shlex.quote(config.workdir)}")
+
+
+def _hparams(repeat: _Repeat, unit: Unit) -> HParams:
+    """Identity of a fine-tuning, as TensorBoard's HPARAMS page lists it."""
+    values = {"unit": unit.name, "model": repeat.pretrained.model, "seed": repeat.seed}
+    values |= {"pretrain_steps": repeat.pretrained.steps} | repeat.config.identity()
+    return HParams({name: type(value) for name, value in values.items()}, values)
 
 
 def _repeats(config: FinetuneConfig, models: Sequence[Pretrained]) -> list[_Repeat]:

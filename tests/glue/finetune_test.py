@@ -14,6 +14,7 @@ from glue.finetuning.pretrained import of_plan, open_pretrained
 from glue.reports import glue_page
 from tests.glue import languages, layouts
 from tests.trainers import nano
+from tests.trainers.training import hparams_page
 from trainers import checkpoints, fuse
 from trainers.checkpoints.models import find_checkpoint
 from trainers.data import manifest, vocabulary
@@ -23,7 +24,7 @@ from trainers.engines.state import state_variables
 from trainers.errors import UserError
 from trainers.runs import locks
 from trainers.runs.state import RunState
-from trainers.training.logs import RunLog
+from trainers.training.logs import RunLog, read_metrics
 
 TASKS = ("synthetic_grammar", "synthetic_similarity")
 # Validation: a batch and a part of one.
@@ -141,6 +142,18 @@ def test_a_finished_one_is_left_alone_and_reported(finished, world, capsys):
     path, _ = glue_page.write_report(finished)
     text = path.read_text()
     assert "synthetic grammar" in text and "fused" in text
+
+
+def test_tensorboard_has_a_row_for_each_task_with_its_settings_and_loss(finished):
+    experiment, rows = hparams_page.read(finished)
+    expected = {"model": "fused", "pretrain_steps": 0, "seed": 0, "dropout": 0.1, "steps": 4}
+    assert {info.name for info in experiment.hparam_infos} >= {"unit", *expected}
+    assert {settings["unit"] for settings, _ in rows} == set(TASKS)
+    for settings, metrics in rows:
+        assert expected.items() <= settings.items()
+        lines = read_metrics(finished / "fused-0-r0" / settings["unit"] / "metrics.jsonl")
+        last = [line for line in lines if line["kind"] == "eval"][-1]
+        assert metrics["eval/loss_per_token"] == pytest.approx(last["loss_per_token"])
 
 
 class Killed(BaseException):

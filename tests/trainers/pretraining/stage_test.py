@@ -14,6 +14,7 @@ import pytest
 
 import keras_fusion as kf
 from tests.trainers import nano
+from tests.trainers.training import hparams_page
 from trainers import plans
 from trainers.checkpoints.models import load_model
 from trainers.data.batches import PretrainingBatches
@@ -89,6 +90,14 @@ def test_record_of_a_stage_from_random_weights(run):
     assert record["loss"] == record["curve"][-1]["loss"]
     assert record["loss"] == pytest.approx(loss_of(model, run), rel=1e-5)
     assert 0 <= record["accuracy"] <= 100
+
+
+def test_tensorboard_has_a_row_with_the_settings_of_the_stage_and_of_the_run(run):
+    record = run.workdir.record("small_0")
+    ((shown, metrics),) = hparams_page.read(run.workdir.stage_dir("small_0"))[1]
+    expected = {"stage": "small_0", "init": "scratch", "model": "S", "size": "nano", "steps": 3}
+    assert expected.items() <= shown.items()
+    assert metrics["eval/accuracy"] == pytest.approx(record["accuracy"])
 
 
 def test_a_finished_stage_is_not_trained_again(run):
