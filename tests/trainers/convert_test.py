@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import keras
 import ml_dtypes
@@ -26,6 +27,7 @@ BATCH = {
     "encoder_token_ids": np.arange(12, dtype="int32").reshape(2, 6),
     "decoder_token_ids": np.arange(8, dtype="int32").reshape(2, 4),
 }
+OF_KERAS_HUB = pytest.mark.filterwarnings("ignore:Layer '.*_attention'.*does not support masking")
 
 
 def run(source, output, format):
@@ -57,7 +59,7 @@ def save(tmp_path):
     [V1_1, pytest.param(V1_0, marks=pytest.mark.slow)],
     ids=["v1.1", "v1.0"],
 )
-@pytest.mark.filterwarnings("ignore:Layer '.*_attention'.*does not support masking")
+@OF_KERAS_HUB
 @pytest.mark.slow  # tests/interop/t5_test.py goes round
 def test_there_and_back(tmp_path, save, config, monkeypatch):
     # Making one of KerasHub's takes seconds: what the conversion loads is compared below.
@@ -106,30 +108,56 @@ def test_a_folder_of_transformers(tmp_path):
     assert config["architectures"] == ["T5ForConditionalGeneration"]
 
 
-@pytest.mark.parametrize(
-    "dtype", [ml_dtypes.bfloat16, pytest.param(np.float16, marks=pytest.mark.slow)]
+@pytest.fixture(
+    scope="module",
+    params=[ml_dtypes.bfloat16, pytest.param(np.float16, marks=pytest.mark.slow)],
+    ids=["bfloat16", "float16"],
 )
-@pytest.mark.filterwarnings("ignore:Layer '.*_attention'.*does not support masking")
-def test_an_untied_t5_1_0_of_small_floats_goes_the_longest_way(tmp_path, dtype):
-    """From transformers to ours, KerasHub's, ours, and back: every value is what it was."""
+def longest_way(request, tmp_path_factory):
+    """An untied T5 1.0 of small floats from transformers to ours, KerasHub's, ours, and back.
+
+    Returns the folder of all five, and the arrays of the first.
+    """
+    folder, dtype = tmp_path_factory.mktemp("longest_way"), request.param
     source = {name: array.astype(dtype) for name, array in tiny.t5(has_head=True).items()}
     limits = ml_dtypes.finfo(dtype)
     source["lm_head.weight"][0, :3] = limits.max, limits.smallest_subnormal, -limits.eps
-    folder = tiny.write(tmp_path / "hf", tiny.T5 | {"tie_word_embeddings": False}, {})
-    (folder / "model.safetensors").unlink()
-    tensors.write(folder / "model.safetensors", source, {"format": "pt"})
-    run(folder, tmp_path / "ours", "keras_fusion")
-    kernel = models.find_checkpoint(tmp_path / "ours").weights["head/kernel"]
+    first = tiny.write(folder / "hf", tiny.T5 | {"tie_word_embeddings": False}, {})
+    (first / "model.safetensors").unlink()
+    tensors.write(first / "model.safetensors", source, {"format": "pt"})
+    tokens = nano.write_tokens(folder / "tokens")
+    shutil.copy(tokens / "vocabulary.model", first / "spiece.model")
+    run(folder / "hf", folder / "ours", "keras_fusion")
+    run(folder / "ours", folder / "hub", "keras_hub")
+    run(folder / "hub", folder / "again", "keras_fusion")
+    run(folder / "again", folder / "back", "huggingface")
+    return folder, source
+
+
+@OF_KERAS_HUB
+def test_every_value_is_what_it_was_after_the_longest_way(longest_way):
+    folder, source = longest_way
+    dtype = source["lm_head.weight"].dtype
+    kernel = models.find_checkpoint(folder / "ours").weights["head/kernel"]
     assert kernel.dtype == dtype
-    run(tmp_path / "ours", tmp_path / "hub", "keras_hub")
-    run(tmp_path / "hub", tmp_path / "again", "keras_fusion")
-    run(tmp_path / "again", tmp_path / "back", "huggingface")
-    config, arrays = tiny.read(tmp_path / "back")
+    config, arrays = tiny.read(folder / "back")
     assert config["tie_word_embeddings"] is False and config["feed_forward_proj"] == "relu"
     assert config["dtype"] == "float32" and arrays.keys() == source.keys()
     for name, array in source.items():
         np.testing.assert_array_equal(arrays[name].astype(dtype), array, err_msg=name)
         np.testing.assert_array_equal(arrays[name], array.astype("float32"), err_msg=name)
+
+
+@OF_KERAS_HUB
+def test_the_vocabulary_goes_along(longest_way):
+    folder, _ = longest_way
+    vocabulary = (folder / "hf" / "spiece.model").read_bytes()
+    assert (folder / "ours" / "vocabulary.model").read_bytes() == vocabulary
+    (manifest,) = folder.glob("tokens/data/*/manifest.json")
+    digest = json.loads(manifest.read_text())["vocabulary"]["sha256"]
+    settings = models.find_checkpoint(folder / "ours").config["settings"]
+    assert settings["vocabulary"] == digest
+    assert (folder / "back" / "spiece.model").read_bytes() == vocabulary
 
 
 def test_the_widest_dtype_is_that_of_the_configuration(tmp_path):
@@ -157,22 +185,6 @@ def test_a_tied_head_without_scaled_logits_becomes_one_of_its_own(tmp_path):
     run(folder, tmp_path / "b", "keras_fusion")
     weights = models.find_checkpoint(tmp_path / "b").weights
     np.testing.assert_array_equal(weights["head/kernel"], tiny.t5()["shared.weight"].T)
-
-
-@pytest.mark.filterwarnings("ignore:Layer '.*_attention'.*does not support masking")
-def test_the_vocabulary_goes_along(tmp_path, save):
-    tokens = nano.write_tokens(tmp_path / "tokens")
-    vocabulary = (tokens / "vocabulary.model").read_bytes()
-    folder = tiny.write(tmp_path / "hf", tiny.T5, tiny.t5())
-    (folder / "spiece.model").write_bytes(vocabulary)
-    run(folder, tmp_path / "ours", "keras_fusion")
-    assert (tmp_path / "ours" / "vocabulary.model").read_bytes() == vocabulary
-    digest = json.loads((tokens / "manifest.json").read_text())["vocabulary"]["sha256"]
-    settings = models.find_checkpoint(tmp_path / "ours").config["settings"]
-    assert settings["vocabulary"] == digest
-    run(tmp_path / "ours", tmp_path / "hub", "keras_hub")
-    run(tmp_path / "hub", tmp_path / "back", "huggingface")
-    assert (tmp_path / "back" / "spiece.model").read_bytes() == vocabulary
 
 
 @pytest.mark.parametrize(
