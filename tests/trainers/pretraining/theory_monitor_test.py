@@ -126,7 +126,7 @@ def test_of_several_sources_the_first_counts(tmp_path):
     assert theory_monitor.last_learning_rate(stage, workdir) == pytest.approx(2 / 400**0.5)
 
 
-def test_sources_of_other_widths_and_kinds(tmp_path):
+def test_sources_of_other_widths_and_kinds(tmp_path, patch):
     """A source that is itself fused, beside one of another width."""
     workdir = RunState(tmp_path)
     common = {"vocabulary_size": 32, "num_layers": 1, "key_value_dim": 4, "dropout": 0.1}
