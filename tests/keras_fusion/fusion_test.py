@@ -15,7 +15,7 @@ SLOW_V1_0 = pytest.param(tiny.V1_0, marks=pytest.mark.slow)
 
 @pytest.mark.one_backend
 def test_fuse_takes_models_of_the_library():
-    a, b = tiny.model(0, num_layers=1), tiny.model(1, num_layers=1)
+    a, b = tiny.shared(0, num_layers=1), tiny.shared(1, num_layers=1)
     inputs = tiny.batch()
     fused = kf.fuse([a, b], norm="rule", noise=0.1, seed=3)
     same = a.fuse(b, norm="rule", noise=0.1, seed=3)
@@ -28,7 +28,7 @@ def test_fuse_takes_models_of_the_library():
 
 @pytest.mark.parametrize("version", [tiny.V1_1, tiny.V1_0])
 def test_weights_of_the_mean_of_t5s(version):
-    sources = [tiny.model(0, num_layers=1, **version), tiny.model(1, num_layers=1, **version)]
+    sources = [tiny.shared(0, num_layers=1, **version), tiny.shared(1, num_layers=1, **version)]
     inputs = tiny.batch()
     expected = sum(
         weight * tiny.logits(source, inputs)
@@ -43,14 +43,14 @@ def test_weights_of_the_mean_of_t5s(version):
 @pytest.mark.parametrize("version", [tiny.V1_1, tiny.V1_0])
 @pytest.mark.one_backend
 def test_copies_of_a_t5_leave_no_zeros(version):
-    model = tiny.model(0, num_layers=1, **version)
+    model = tiny.shared(0, num_layers=1, **version)
     fused = kf.self_fuse(model, 2, fill="copies", asymmetry=0.2)
     inputs = tiny.batch()
     assert tiny.relative_gap(tiny.logits(fused, inputs), tiny.logits(model, inputs)) < 1e-5
     query = fused.encoder.blocks[0].self_attention.query.kernel.numpy()
     assert np.all(query) and not np.allclose(query[:8], query[8:])
     with pytest.raises(FusionError, match="takes one network several times. Received: 2 networks"):
-        kf.fuse([model, tiny.model(1, num_layers=1, **version)], fill="copies")
+        kf.fuse([model, tiny.shared(1, num_layers=1, **version)], fill="copies")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_copies_of_a_t5_leave_no_zeros(version):
 @pytest.mark.parametrize("version", [SLOW_V1_1, tiny.V1_0])
 @pytest.mark.one_backend
 def test_a_t5_grows_along_some_axes(factors, sizes, version):
-    model = tiny.model(0, num_layers=1, **version)
+    model = tiny.shared(0, num_layers=1, **version)
     grown = kf.grow(model, **factors, noise=0.3)
     config = grown.config
     assert (config.hidden_dim, config.num_heads, config.intermediate_dim) == sizes
@@ -76,7 +76,7 @@ def test_a_t5_grows_along_some_axes(factors, sizes, version):
 
 @pytest.mark.one_backend
 def test_a_fused_t5_keeps_its_groups_when_it_grows():
-    fused = kf.fuse([tiny.model(0, num_layers=1), tiny.model(1, num_layers=1)])
+    fused = kf.fuse([tiny.shared(0, num_layers=1), tiny.shared(1, num_layers=1)])
     grown = kf.grow(fused, mlp=2, noise=0.1)
     inputs = tiny.batch()
     assert grown.config.norm_groups == (8, 8)

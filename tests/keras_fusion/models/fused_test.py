@@ -55,19 +55,19 @@ def assert_same(first, second):
     ],
 )
 def test_the_same_bits_as_fusing_models(version, how):
-    a, b = (tiny.model(seed, num_layers=1, **version) for seed in (0, 1))
+    a, b = (tiny.shared(seed, num_layers=1, **version) for seed in (0, 1))
     assert_same(a.fuse(b, **how), fused_from_arrays([a, b], **how))
 
 
 @pytest.mark.one_backend
 def test_other_widths_and_a_source_that_was_fused():
-    a, b = tiny.model(0, num_layers=1), tiny.model(1, num_layers=1, hidden_dim=6, num_heads=3)
+    a, b = tiny.shared(0, num_layers=1), tiny.shared(1, num_layers=1, hidden_dim=6, num_heads=3)
     both = a.fuse(b)
     assert_same(both.fuse(a, b), fused_from_arrays([both, a, b]))
 
 
 def test_every_weight_is_computed_only_when_it_is_read():
-    a, b = tiny.model(0, num_layers=1), tiny.model(1, num_layers=1)
+    a, b = tiny.shared(0, num_layers=1), tiny.shared(1, num_layers=1)
     sources = [arrays(a), arrays(b)]
     config, weights = fused_weights([a.config, b.config], sources)
     assert config == a.config.fused([b.config], "property")
@@ -79,7 +79,7 @@ def test_every_weight_is_computed_only_when_it_is_read():
 
 class TestFromWeights:
     def test_a_model_of_its_own_arrays(self):
-        model = tiny.model(3, num_layers=1)
+        model = tiny.shared(3, num_layers=1)
         made = T5.from_weights(model.config, arrays(model), seed=3)
         assert_same(made, model)
         inputs = tiny.batch()
@@ -96,7 +96,7 @@ class TestFromWeights:
         )
 
     def test_no_weight_is_initialised_first(self, monkeypatch):
-        model = tiny.model(num_layers=1)
+        model = tiny.shared(num_layers=1)
         weights = arrays(model)
 
         def refuse(*args, **kwargs):
@@ -108,7 +108,7 @@ class TestFromWeights:
 
     @pytest.mark.parametrize("scope", [deferred, keras.StatelessScope])
     def test_in_a_stateless_scope_variables_keep_their_arrays(self, scope):
-        model = tiny.model(num_layers=1)
+        model = tiny.shared(num_layers=1)
         weights = arrays(model)
         with scope():
             made = T5.from_weights(model.config, weights)
@@ -121,13 +121,13 @@ class TestFromWeights:
 
     @pytest.mark.one_backend
     def test_a_policy_of_another_dtype(self):
-        model = tiny.model(num_layers=1)
+        model = tiny.shared(num_layers=1)
         made = T5.from_weights(model.config, arrays(model), dtype="bfloat16")
         assert made.head.kernel.dtype == "bfloat16"
 
     @pytest.mark.one_backend
     def test_every_misfit_is_named_before_anything_is_allocated(self, monkeypatch):
-        model = tiny.model(num_layers=1)
+        model = tiny.shared(num_layers=1)
         weights = arrays(model)
         del weights["encoder/final_norm/scale"]
         weights |= {"head/bias": np.ones(3), "head/kernel": np.ones((2, 2))}
@@ -147,8 +147,8 @@ class TestFromWeights:
 @pytest.mark.one_backend
 class TestErrors:
     def test_every_mismatch_of_the_configurations(self):
-        a = tiny.model(num_layers=1)
-        b = tiny.model(num_layers=2, vocabulary_size=24, activation="silu")
+        a = tiny.shared(num_layers=1)
+        b = tiny.shared(num_layers=2, vocabulary_size=24, activation="silu")
         with pytest.raises(FusionError) as in_memory:
             a.fuse(b)
         with pytest.raises(FusionError) as from_arrays:
@@ -157,7 +157,7 @@ class TestErrors:
         assert "num_layers: 1 vs 2; " in str(in_memory.value)
 
     def test_every_misfit_of_the_weights(self):
-        a = tiny.model(num_layers=1)
+        a = tiny.shared(num_layers=1)
         changed = arrays(a)
         changed["head/kernel"] = changed["head/kernel"][:, 1:]
         del changed["decoder/final_norm/scale"]
@@ -168,21 +168,21 @@ class TestErrors:
         assert "source 0" not in str(error.value)
 
     def test_dtypes_that_differ(self):
-        a = tiny.model(num_layers=1)
+        a = tiny.shared(num_layers=1)
         changed = arrays(a)
         changed["head/kernel"] = changed["head/kernel"].astype(ml_dtypes.bfloat16)
         with pytest.raises(FusionError, match="`head/kernel`: dtype float32 vs bfloat16"):
             fused_weights([a.config, a.config], [arrays(a), changed])
 
     def test_balanced_noise_over_unequal_widths(self):
-        a, b = tiny.model(num_layers=1), tiny.model(num_layers=1, hidden_dim=6)
+        a, b = tiny.shared(num_layers=1), tiny.shared(num_layers=1, hidden_dim=6)
         with pytest.raises(FusionError, match=r"`hidden` has widths \(8, 6\); use .*'gaussian'$"):
             fused_weights(
                 [a.config, b.config], [arrays(a), arrays(b)], noise=0.1, noise_kind="balanced"
             )
 
     def test_values_that_are_not_finite_are_named_when_they_are_read(self):
-        a, b = tiny.model(0, num_layers=1), tiny.model(1, num_layers=1)
+        a, b = tiny.shared(0, num_layers=1), tiny.shared(1, num_layers=1)
         changed = arrays(b)
         changed["head/kernel"][3, 4] = np.inf
         config, weights = fused_weights([a.config, b.config], [arrays(a), changed])
@@ -191,7 +191,7 @@ class TestErrors:
             T5.from_weights(config, weights)
 
     def test_counts_that_differ_and_too_few(self):
-        a = tiny.model(num_layers=1)
+        a = tiny.shared(num_layers=1)
         with pytest.raises(ValueError, match="2 configurations, weights of 1"):
             fused_weights([a.config, a.config], [arrays(a)])
         with pytest.raises(FusionError, match="at least two networks, received 1"):
@@ -205,15 +205,15 @@ class TestErrors:
 @pytest.mark.one_backend
 class TestSymmetryWarning:
     def test_equal_sources_without_noise_or_dropout(self):
-        a = tiny.model(num_layers=1)
+        a = tiny.shared(num_layers=1)
         first = arrays(a)
         for second in (first, arrays(a)):
             with pytest.warns(SymmetryWarning, match="never part"):
                 fused_weights([a.config] * 2, [first, second])
 
     def test_not_for_others(self):
-        a, b = tiny.model(0, num_layers=1), tiny.model(1, num_layers=1)
-        dropping = tiny.model(num_layers=1, dropout=0.1)
+        a, b = tiny.shared(0, num_layers=1), tiny.shared(1, num_layers=1)
+        dropping = tiny.shared(num_layers=1, dropout=0.1)
         with warnings.catch_warnings():
             warnings.simplefilter("error", SymmetryWarning)
             fused_weights([a.config] * 2, [arrays(a), arrays(b)])
@@ -238,13 +238,13 @@ def test_it_is_part_of_the_library():
 )
 @pytest.mark.one_backend
 def test_self_fusions_with_options(how):
-    model = tiny.model(num_layers=1)
+    model = tiny.shared(num_layers=1)
     how = {"norm": "rule", "seed": 3} | how
     assert_same(model.self_fuse(2, **how), fused_from_arrays([model, model], **how))
 
 
 @pytest.mark.one_backend
 def test_copies_of_two_networks_are_refused():
-    models = [tiny.model(seed, num_layers=1) for seed in (0, 1)]
+    models = [tiny.shared(seed, num_layers=1) for seed in (0, 1)]
     with pytest.raises(FusionError, match="Received: 2 networks"):
         fused_from_arrays(models, fill="copies")

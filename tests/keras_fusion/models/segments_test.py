@@ -19,8 +19,8 @@ VERSIONS = pytest.mark.parametrize(
 
 
 def fused(version, norm):
-    a = tiny.model(0, num_layers=1, **version)
-    return a.fuse(tiny.model(1, num_layers=1, hidden_dim=6, **version), norm=norm, noise=0.1)
+    a = tiny.shared(0, num_layers=1, **version)
+    return a.fuse(tiny.shared(1, num_layers=1, hidden_dim=6, **version), norm=norm, noise=0.1)
 
 
 def join(rows, parts, length):
@@ -79,7 +79,7 @@ def test_an_example_has_the_same_logits_wherever_it_lies(version, norm):
 
 @VERSIONS
 def test_the_loss_and_its_gradient_are_the_same(version):
-    model = tiny.model(num_layers=1, **version)
+    model = tiny.shared(num_layers=1, **version)
     values, gradients = [], []
     for batch in (batch_of(PACKED), padded()):
         at = Derivatives(model, batch, mean_cross_entropy)
@@ -95,7 +95,7 @@ def test_the_loss_and_its_gradient_are_the_same(version):
 @pytest.mark.one_backend
 def test_without_segments_examples_of_a_row_see_each_other():
     """Shows what the tests above would find if nothing were hidden."""
-    model = tiny.model(num_layers=1)
+    model = tiny.shared(num_layers=1)
     batch = batch_of(PACKED)
     expected = logits_by_example(tiny.logits(model, batch), PACKED)
     inputs = {name: value for name, value in batch.items() if "segment" not in name}
@@ -120,7 +120,7 @@ def test_each_attention_stays_in_its_segment(hidden):
     "dtype", ["float16", pytest.param("mixed_bfloat16", marks=pytest.mark.one_backend)]
 )
 def test_a_row_without_examples_is_finite(dtype):
-    model = tiny.model(num_layers=1, dtype=dtype)
+    model = tiny.shared(num_layers=1, dtype=dtype)
     batch = batch_of([(0, 1), ()])
     batch["encoder_segment_ids"][0, -1] = 3  # Nothing of the decoder belongs to it.
     assert np.isfinite(tiny.logits(model, batch)).all()
@@ -132,4 +132,4 @@ def test_segments_of_one_side_alone_are_refused(side):
     batch = batch_of(PACKED)
     del batch[f"{side}_segment_ids"]
     with pytest.raises(ValueError, match="together.*Received: inputs="):
-        tiny.model(num_layers=1)(batch)
+        tiny.shared(num_layers=1)(batch)

@@ -58,6 +58,10 @@ def model(seed=0, dtype=None, **overrides):
     return made
 
 
+shared = functools.cache(model)
+"""The same, made once for all tests that only read its weights."""
+
+
 def batch(seed=0, padding=False, targets=False, size=2, lengths=(7, 5), vocabulary=23):
     """Input dictionary; with padding the last tokens of the second sequence are masked."""
     rng = np.random.default_rng(seed)
