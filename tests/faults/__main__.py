@@ -16,6 +16,7 @@ import random
 import tempfile
 import time
 
+from tests.faults import hosts
 from tests.faults.cases import FAULTS, PROGRAMS, make_inputs, pairs
 from tests.faults.harness import Harness, Outcome
 from tests.faults.zygote import Zygote
@@ -68,9 +69,12 @@ def main(config: FaultsConfig) -> int:
         home = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         in_bucket = any(PROGRAMS[program].in_bucket for _, program in cells)
         bucket = stack.enter_context(_bucket()) if in_bucket else ""
-        zygote = stack.enter_context(Zygote(eager=True))
+        zygotes = {"tensorflow": stack.enter_context(Zygote(eager=True))}
+        if any(PROGRAMS[program].backend == "jax" for _, program in cells):
+            cached = hosts.compiled_in(home / "compiled")
+            zygotes["jax"] = stack.enter_context(Zygote(backend="jax", variables=cached))
         inputs = home / "inputs"
-        make_inputs(inputs, zygote)
+        make_inputs(inputs, zygotes["tensorflow"])
         for number in range(config.points):
             if time.monotonic() - began > 60 * config.minutes:
                 break
@@ -78,7 +82,8 @@ def main(config: FaultsConfig) -> int:
             if program not in harnesses:
                 folder = home / program
                 folder.mkdir()
-                harnesses[program] = Harness(zygote, folder, PROGRAMS[program], inputs, bucket)
+                row = PROGRAMS[program]
+                harnesses[program] = Harness(zygotes[row.backend], folder, row, inputs, bucket)
             outcome = harnesses[program].fail(str(number), fault, rng, number)
             outcomes.setdefault((fault, program), []).append(outcome)
             where = "; then ".join(map(str, filter(None, outcome.points)))

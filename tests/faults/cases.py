@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import pathlib
+import random
 import shutil
 from collections.abc import Callable
 
-from tests.faults import damage
+from tests.faults import damage, points
+from tests.faults.points import Point
 from tests.faults.zygote import Zygote
 from tests.glue import languages
 from tests.keras_fusion.interop import tiny_folders as tiny
@@ -51,16 +53,26 @@ _FINETUNE = (
     "--eval_batches=1",
 )
 _TUNE = ("--tune_arms=small_0", "--tune_warmups=0.01,1", "--tune_scales=1,2", "--tune_steps=1")
-# One stage of each kind, but for those of self_fusion.
+# One stage of each kind, but for those of self_fusion: fused from a step of its source, with state
+# of its source's optimizer, promoted before another one, continued until it is as good as another.
 _PLAN = {
     "name": "kinds",
     "stages": [
         {"name": "a", "size": "S"},
         {"name": "b", "size": "S", "seed": 1},
         {"name": "p", "size": "M", "init": "fusion_property", "sources": ["a@3", "b"]},
-        {"name": "r", "size": "M", "init": "fusion_rule", "sources": ["a", "b"], "seed": 2},
+        {
+            "name": "r",
+            "size": "M",
+            "init": "fusion_rule",
+            "sources": ["a", "b"],
+            "seed": 2,
+            "settings": {"optimizer_state": "grown", "schedule": "continue"},
+        },
         {"name": "k", "size": "S", "init": "stacked", "sources": ["b"], "copies": 2},
-        {"name": "c", "size": "M", "init": "continued", "sources": ["p"]},
+        {"name": "c", "size": "M", "init": "continued", "sources": ["p"], "until": "r"},
+        {"name": "d", "size": "S", "init": "continued", "sources": ["a"], "rivals": ["a", "b"]},
+        {"name": "e", "size": "S", "init": "continued", "sources": ["b"], "rivals": ["a", "b"]},
     ],
 }
 
@@ -75,6 +87,8 @@ class Program:
         begins: the input that W is a copy of at the beginning.
         writes: what of W it writes.
         in_bucket: whether W lies in object storage.
+        hosts: how many processes run it together.
+        backend: of Keras.
     """
 
     command: tuple[str, ...]
@@ -82,6 +96,8 @@ class Program:
     begins: str = ""
     writes: str = "W"
     in_bucket: bool = False
+    hosts: int = 1
+    backend: str = "tensorflow"
 
 
 PROGRAMS = {
@@ -112,6 +128,25 @@ PROGRAMS |= {
     f"{name} in a bucket": dataclasses.replace(PROGRAMS[name], in_bucket=True)
     for name in ("prepare", "pretrain", "fuse", "report", "finetune")
 }
+# Each weight that the layout splits is in two parts, one on each of two hosts.
+_SPLIT = "--mesh_shape=model:2"
+PROGRAMS |= {
+    f"{name} on {hosts} hosts": Program(
+        (*PROGRAMS[name].command, *flags), PROGRAMS[name].reads, hosts=hosts, backend=backend
+    )
+    for name, hosts, backend, flags in (
+        ("pretrain", 2, "jax", (_SPLIT, "--optimizer_state=grown_diagonal")),
+        ("pretrain", 4, "jax", (f"{_SPLIT},batch:2",)),
+        ("pretrain, all kinds", 2, "jax", (_SPLIT,)),
+        ("pretrain, tune", 2, "jax", ("--mesh_shape=batch:2",)),
+        ("finetune", 2, "jax", (_SPLIT, "--strategy=auto")),
+    )
+}
+PROGRAMS["pretrain on 2 hosts of TensorFlow"] = dataclasses.replace(
+    PROGRAMS["pretrain"],
+    command=(*PROGRAMS["pretrain"].command, "--strategy=multi_worker"),
+    hosts=2,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +155,7 @@ class Fault:
 
     Args:
         act: of the point; see `points.Point`.
+        is_timed: whether it happens at any instant, in place of a site of the program.
         damage: changes the files, and returns how to repair them.
         clock: seconds by which the clock of the second process is ahead.
         codes: exit codes with which the first process may end.
@@ -127,14 +163,22 @@ class Fault:
     """
 
     act: str = "kill"
+    is_timed: bool = False
     damage: Callable | None = None
     clock: float = 0.0
     codes: tuple[int, ...] = (-9, 0)
     in_bucket: bool = True
 
+    def draw(self, rng: random.Random, recorded: dict, turn: int, later: bool = False) -> Point:
+        """Draws where it happens; arguments as for `points.draw`."""
+        if self.is_timed:
+            return points.draw_instant(rng, recorded, later)
+        return points.draw(rng, recorded, self.act, turn, later)
+
 
 FAULTS = {
     "SIGKILL": Fault(),
+    "any instant": Fault(is_timed=True),
     # Before there are handlers the system ends it.
     "SIGTERM": Fault("term", codes=(75, -15, 0)),
     "SIGSTOP": Fault("stop", codes=(0,)),

@@ -1,13 +1,18 @@
 """Lets faults happen to programs, starts them again, and compares what they end with."""
 
+import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import random
 import shutil
 import signal
+import threading
+import time
+from collections.abc import Sequence
 
-from tests.faults import compare, points
+from tests.faults import compare, hosts, points
 from tests.faults.cases import FAULTS, Program
 from tests.faults.zygote import Ended, Zygote
 from tests.trainers.storage import support
@@ -15,6 +20,12 @@ from trainers.storage.lease import LEASE_FILE
 
 # A run that is killed again and again must still come to its end.
 MAX_KILLS = 3
+# By a point, or by the clock.
+KILLED = (-signal.SIGKILL, -signal.SIGALRM)
+# The other hosts of a run end within this time after the one to which something happened.
+OTHERS_SECONDS = 60
+# No process takes as long.
+_STUCK_SECONDS = 600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +52,7 @@ class Harness:
     """Runs of one program in folders of their own, beside one to which nothing happened.
 
     Args:
-        zygote: starts the processes.
+        zygote: starts the processes, on the program's backend.
         folder: an empty folder for all of it.
         program: the program.
         inputs: what it reads; see `cases.make_inputs`.
@@ -59,10 +70,12 @@ class Harness:
         self.zygote, self.program = zygote, program
         self._folder, self._inputs, self._bucket = folder, inputs, bucket
         whole = self.new_folder("whole")
-        record = folder / "recorded.json"
-        ended = self.run(whole, record=record)
-        assert ended.code == 0, ended.output
-        self.expected, self.recorded = self._content(whole), json.loads(record.read_text())
+        records = [folder / f"recorded-{host}.json" for host in range(program.hosts)]
+        ended = self.run(whole, records=records)
+        assert ended.is_done, ended
+        self.expected = self._content(whole)
+        # Of each host.
+        self.recorded = [json.loads(record.read_text()) for record in records]
         assert self.expected, "nothing was written"
 
     def new_folder(self, name: str, own_inputs: bool = False) -> pathlib.Path:
@@ -99,27 +112,60 @@ class Harness:
         """Starts the program in a folder, and returns its process number."""
         return self.zygote.start(folder, self.command(folder), point)
 
-    def run(self, folder: pathlib.Path, point: points.Point | None = None, **described) -> Ended:
-        """Runs the program in a folder; see `Zygote.start`."""
-        return self.zygote.run(folder, self.command(folder), point, **described)
+    def run(
+        self,
+        folder: pathlib.Path,
+        point: points.Point | None = None,
+        host: int = 0,
+        clock: float = 0.0,
+        records: Sequence[pathlib.Path] = (),
+    ) -> Ended:
+        """Runs the program in a folder, on all of its hosts.
+
+        Args:
+            folder: that of the run.
+            point: where something happens to one host.
+            host: which one; its end is returned, with those of the others.
+            clock: seconds that its clock is ahead.
+            records: files for what happens on each host; see `points.record`.
+        """
+        command, pids = self.command(folder), []
+        places = hosts.places(self.program.backend, self.program.hosts)
+        for number, (flags, variables) in enumerate(places):
+            described = {"point": point, "clock": clock} if number == host else {}
+            described["record"] = records[number] if records else None
+            job = (folder, [*command, *flags])
+            pids.append(self.zygote.start(*job, environment=variables, **described))
+        others = [pid for pid in pids if pid != pids[host]]
+        with _killed_after(_STUCK_SECONDS, pids):
+            ended = self.zygote.end(pids[host])
+        began = time.monotonic()
+        with _killed_after(2 * OTHERS_SECONDS, others):
+            ends = tuple(map(self.zygote.end, others))
+        return dataclasses.replace(ended, others=ends, seconds=time.monotonic() - began)
 
     def lost(self, folder: pathlib.Path) -> dict[str, int]:
         """Returns what differs after a finished program from that to which nothing happened."""
         return compare.lost(self.expected, self._content(folder))
 
-    def kill(self, name: str, killed: list[points.Point]) -> Outcome:
+    def kill(self, name: str, killed: Sequence[points.Point], host: int = 0) -> Outcome:
         """Runs the program, killed at the points one after the other, and then to its end.
 
         Args:
             name: a new folder's name.
             killed: the first must be reached; later ones may lie behind the end.
+            host: the one that is killed.
         """
         folder, reached = self.new_folder(name), []
         for point in killed:
-            ended = self.run(folder, point)
-            if ended.code == -signal.SIGKILL:
+            ended = self.run(folder, point, host)
+            if ended.code in KILLED:
                 reached.append(point)
-            elif ended.code != 0 or not (reached or point.site in points.TIMED):
+                if fault := _fault_of_others(ended):
+                    return Outcome(tuple(reached), {}, fault)
+                continue
+            is_over = ended.is_done or self._is_made(folder)
+            if not is_over or not (reached or point.site in points.BY_CLOCK):
                 return Outcome((*reached, point), {}, f"not reached: {_last_words(ended)}")
         return self._finish(folder, tuple(reached))
 
@@ -132,36 +178,37 @@ class Harness:
             rng: draws where it happens.
             turn: see `points.draw`.
         """
-        fault = FAULTS[fault_name]
-        point = points.draw(rng, self.recorded, fault.act, turn)
-        if fault_name == "SIGKILL":
-            kills = [point]
+        fault, host = FAULTS[fault_name], rng.randrange(self.program.hosts)
+        recorded = self.recorded[host]
+        if fault.act == "kill" and not fault.damage and not fault.clock:
+            kills = [fault.draw(rng, recorded, turn)]
             while len(kills) < MAX_KILLS and rng.random() < 1 / 3:
-                turn = rng.randrange(len(points.SITES))
-                kills.append(points.draw(rng, self.recorded, "kill", turn, later=True))
-            return self.kill(name, kills)
+                kills.append(fault.draw(rng, recorded, rng.randrange(len(points.SITES)), True))
+            return self.kill(name, kills, host)
+        point = fault.draw(rng, recorded, turn)
         folder = self.new_folder(name, own_inputs=fault.damage is not None)
-        ended = self.run(folder, point)
+        ended = self.run(folder, point, host)
         if fault_ended := self._fault_of(fault, ended):
             return Outcome((point,), {}, fault_ended)
         if fault.damage is None or self._is_made(folder):
-            return self._finish(folder, (point,), fault.clock)
+            return self._finish(folder, (point,), host, fault.clock)
         folders = [self._written(folder), *(folder / "in" / name for name in self.program.reads)]
         damaged, repair = fault.damage(rng, folders)
         reached = (point, damaged)
         ended = self.run(folder)
-        line = _error_line(ended)
-        if ended.code == 2 and line and any(name in line for name in damaged.split("/")):
-            repair()
-            return self._finish(folder, reached)
-        if ended.code:
+        if ended.is_done:
+            return Outcome(reached, self.lost(folder))
+        if not _is_refusal(ended, damaged):
             return Outcome(reached, {}, _last_words(ended))
-        return Outcome(reached, self.lost(folder))
+        repair()
+        return self._finish(folder, reached)
 
-    def _finish(self, folder: pathlib.Path, reached: tuple, clock: float = 0.0) -> Outcome:
-        ended = self.run(folder, clock=clock)
+    def _finish(
+        self, folder: pathlib.Path, reached: tuple, host: int = 0, clock: float = 0.0
+    ) -> Outcome:
+        ended = self.run(folder, host=host, clock=clock)
         # What makes a new folder refuses one that it has made.
-        if ended.code and not (ended.code == 2 and self._is_made(folder)):
+        if not ended.is_done and not (ended.code == 2 and self._is_made(folder)):
             return Outcome(reached, {}, _last_words(ended))
         return Outcome(reached, self.lost(folder))
 
@@ -173,7 +220,7 @@ class Harness:
             return f"first: {_last_words(ended)}"
         if fault.act == "full" and ended.code and "No space left on dev" not in _error_line(ended):
             return f"first: {_last_words(ended)}"
-        return ""
+        return _fault_of_others(ended)
 
     def _written(self, folder: pathlib.Path) -> pathlib.Path:
         return folder / ("cache" if self.program.in_bucket else self.program.writes)
@@ -183,7 +230,11 @@ class Harness:
 
     def _content(self, folder: pathlib.Path) -> dict[str, bytes]:
         if not self.program.in_bucket:
-            return compare.content(folder / "W")
+            contents = compare.content(folder / "W")
+            if self.program.hosts > 1:
+                commands = {name for name in contents if name.endswith(".json")}
+                contents |= {name: hosts.without_address(contents[name]) for name in commands}
+            return contents
         there = folder / "there"
         shutil.rmtree(there, ignore_errors=True)
         url = self._url(folder)
@@ -196,6 +247,46 @@ class Harness:
         return compare.content(there)
 
 
+@contextlib.contextmanager
+def _killed_after(seconds: float, pids: Sequence[int]):
+    """Context after so many seconds of which processes that nobody has waited for are killed."""
+
+    def kill():
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    timer = threading.Timer(seconds, kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _fault_of_others(ended: Ended) -> str:
+    """What is wrong with the end of other hosts after something happened to one; empty if nothing.
+
+    They have the exit code of a run that can be resumed, and say so, if they have not come to
+    their end.
+    """
+    if ended.others and ended.seconds > OTHERS_SECONDS:
+        return f"the other hosts ended after {ended.seconds:.0f} s"
+    for other in ended.others:
+        is_told = "give the same command again" in other.output
+        if other.code and not (other.code == 75 and is_told and "Traceback" not in other.output):
+            return f"another host: {_last_words(other)}"
+    return ""
+
+
+def _is_refusal(ended: Ended, damaged: str) -> bool:
+    """Whether a program has refused what was damaged by its name, on one host at least."""
+    ends = (ended, *ended.others)
+    lines = [_error_line(host) for host in ends if host.code == 2]
+    is_named = any(name in line for line in lines if line for name in damaged.split("/"))
+    return is_named and all(host.code in (2, 75) for host in ends)
+
+
 def _error_line(ended: Ended) -> str:
     """The line that a program ends with; empty where it is not one."""
     lines = [line for line in ended.output.splitlines() if line.startswith("error: ")]
@@ -203,4 +294,5 @@ def _error_line(ended: Ended) -> str:
 
 
 def _last_words(ended: Ended) -> str:
-    return f"exit code {ended.code}, {' '.join(ended.output[-600:].split())}"
+    ends = (ended, *ended.others)
+    return "; ".join(f"exit code {e.code}, {' '.join(e.output[-600:].split())}" for e in ends)

@@ -21,10 +21,13 @@ import sys
 import threading
 import time
 
-ENGINE = "trainers.engines.tensorflow:TensorFlowEngine.train"
+ENGINE = "trainers.engines.base:Engine.train"
 ANY_FILE, ANY_INSTANT = "file:*", "trainers.programs:_call"
 # From another thread, after so many seconds inside: while the interpreter waits for the device too.
 TIMED = (ENGINE, ANY_INSTANT)
+# By the clock of the system, from the beginning of the process to its end.
+LIFE = "life"
+BY_CLOCK = (*TIMED, LIFE)
 # Functions as "module:name", bytes of a file as "file:name". Each program has some of them.
 SITES = (
     ANY_INSTANT,
@@ -32,10 +35,11 @@ SITES = (
     "os:replace",
     "os:rename",
     "os:unlink",
-    "file:model.safetensors",
-    "file:training.safetensors",
+    "file:model*.safetensors",
+    "file:training*.safetensors",
     "file:manifest.json",
     "file:COMMITTED",
+    "file:.host-*.json.partial",
     "file:.run.json.partial",
     "file:.stage.json.partial",
     "file:.record.json.partial",
@@ -44,8 +48,9 @@ SITES = (
     "trainers.training.loop:_Loop.advance",
     "trainers.training.loop:_Loop.restore",
     ENGINE,
-    "trainers.engines.tensorflow:TensorFlowEngine.evaluate",
+    "trainers.engines.base:Engine.evaluate",
     "trainers.checkpoints.writer:save",
+    "trainers.checkpoints.writer:_wait_for",
     "trainers.checkpoints.writer:_put_in_place",
     "trainers.checkpoints.writer:_remove",
     "trainers.training.logs:MetricsFile.__init__",
@@ -60,10 +65,10 @@ class Point:
     """A moment in the life of a process.
 
     Args:
-        site: "module:name" of a function or "file:pattern" of a file's name.
+        site: "module:name" of a function, "file:pattern" of a file's name, or `LIFE`.
         call: which of its calls (or openings for writing), from 0.
         where: "before", "after" or "inside" the call; "inside" a file is after some of its bytes.
-        amount: how far inside: bytes, events of the interpreter, or seconds for `TIMED`.
+        amount: how far inside: bytes, events of the interpreter, or seconds for `TIMED` and `LIFE`.
         act: "kill"; "term", SIGTERM; "stop", SIGSTOP; "full": the disk has no more room for the
             file; "pause": the process says "ready" and waits.
         pause: folder with the pipes `ready` and `go` of that.
@@ -77,6 +82,8 @@ class Point:
     pause: str = ""
 
     def __str__(self):
+        if self.site == LIFE:
+            return f"after {self.amount:.3g} s"
         site = self.site.removeprefix("trainers.").removeprefix("file:")
         amount = f" {self.amount:.6g}" if self.where == "inside" else ""
         return f"{self.where}{amount} {site}, call {self.call + 1}"
@@ -105,9 +112,18 @@ def draw(rng: random.Random, recorded: dict, act: str, turn: int = 0, later: boo
     return Point(site, call, where, amount if site in TIMED else int(amount), act)
 
 
+def draw_instant(rng: random.Random, recorded: dict, later: bool = False) -> Point:
+    """Draws an instant of the time that a whole run took, to kill it; `later` as for `draw`."""
+    (seconds,) = recorded[LIFE]
+    return Point(LIFE, 0, "inside", seconds * rng.uniform(0.01, 0.5 if later else 0.99))
+
+
 def arm(point: Point) -> None:
     """Makes this process end at a point."""
-    if point.site.startswith("file:"):
+    if point.site == LIFE:
+        # The system ends it as SIGKILL does, wherever it is: nothing handles this signal.
+        signal.setitimer(signal.ITIMER_REAL, point.amount)
+    elif point.site.startswith("file:"):
         name = point.site.removeprefix("file:")
         _wrap_open(lambda file: _Killing(file, point), name, point.call)
     else:
@@ -121,9 +137,11 @@ def record(path: str | os.PathLike) -> None:
         path: JSON file, site → list of bytes, seconds or events, in order of the calls.
     """
     amounts: dict[str, list[float]] = {}
+    began = time.perf_counter()
 
     def note(site: str, amount: float) -> None:
         amounts.setdefault(site, []).append(amount)
+        amounts[LIFE] = [time.perf_counter() - began]
         pathlib.Path(path).write_text(json.dumps(amounts))
 
     for site in SITES:

@@ -15,6 +15,8 @@ import sys
 import time
 import traceback
 import uuid
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from tests.faults import points
 
@@ -25,10 +27,24 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """End of a process: its exit code, or minus the signal, and what it printed."""
+    """End of a process: its exit code, or minus the signal, and what it printed.
+
+    Args:
+        code: of this process.
+        output: what it printed.
+        others: ends of the other hosts of the run.
+        seconds: time from this end to the last of those.
+    """
 
     code: int
     output: str
+    others: tuple["Ended", ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def is_done(self) -> bool:
+        """True if this process and the others have come to their ends."""
+        return not any(host.code for host in (self, *self.others))
 
 
 class Zygote:
@@ -37,30 +53,39 @@ class Zygote:
     Args:
         eager: their steps run one operation after the other: tracing takes longer than training.
         backend: of Keras.
+        root: folder of the project's sources, if not this one.
+        variables: other variables of its environment.
 
     Example:
         with Zygote() as zygote:
             ended = zygote.run(folder, ["trainers.pretrain", "--plan=baseline", …], Point(…))
     """
 
-    def __init__(self, eager: bool = False, backend: str = "tensorflow"):
+    def __init__(
+        self,
+        eager: bool = False,
+        backend: str = "tensorflow",
+        root: pathlib.Path = ROOT,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ):
         self._arguments = ["eager"] if eager else []
-        self._backend = backend
+        self._backend, self._root, self._variables = backend, root, variables
 
     def __enter__(self) -> "Zygote":
         environment = dict(
             os.environ,
-            PYTHONPATH=str(ROOT),
+            PYTHONPATH=str(self._root),
             KERAS_BACKEND=self._backend,
             TF_CPP_MIN_LOG_LEVEL="3",
             # Small models gain nothing from more threads, and sums come out the same.
             TF_NUM_INTRAOP_THREADS="1",
             TF_NUM_INTEROP_THREADS="1",
+            **self._variables,
         )
         command = [sys.executable, "-m", "tests.faults.zygote", *self._arguments]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=ROOT
+            command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=self._root
         )
         return self
 
@@ -144,19 +169,22 @@ def _import() -> None:
     if os.environ["KERAS_BACKEND"] == "jax":
         import trainers.engines.jax
     else:
-        import glue.finetuning.run
-        import glue.reports.glue_page  # noqa: F401
+        import glue.reports.glue_page
         import trainers.engines.strategies
         import trainers.engines.tensorflow  # noqa: F401
+    import glue.finetuning.run  # noqa: F401
     import trainers.reports
     from glue.data import synthetic
     from tests.trainers import nano
+    from trainers.engines import hosts
     from trainers.storage import lease, places, remote
 
     nano.define(pytest.MonkeyPatch())
     synthetic.SIZES = {"train": 40, "validation": 5, "test": 4}
     lease.CONFIRM_SECONDS, lease.BEAT_SECONDS, lease.DEAD_SECONDS = 0.0, 0.2, 1.0
     remote.PAUSE_SECONDS, places.PUSH_SECONDS = 0.01, 0.2
+    # All hosts are started at once.
+    hosts.JOIN_SECONDS = 40
     # Figures take longer than the training; the report is made anew from the records anyway.
     trainers.reports.write_report = lambda workdir: pathlib.Path(workdir) / "report"
 
