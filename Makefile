@@ -72,8 +72,8 @@ OTHER_PYTEST_ARGS ?= -m "not slow and not one_backend"
 PYTEST_OPTIONS := -n logical --maxprocesses=8 --dist=worksteal
 PYTEST = $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 # What is worth testing on the second backend as well: the library, and what runs there alone.
-ON_JAX := tests/keras_fusion tests/trainers/engines/devices_test.py \
-  $(addprefix tests/trainers/engines/,jax_test.py losses_test.py mesh_test.py mesh_fusion_test.py)
+ON_JAX := tests/keras_fusion $(addprefix tests/trainers/engines/,devices_test.py jax_test.py \
+  jax_numbers_test.py jax_shardings_test.py losses_test.py mesh_test.py mesh_fusion_test.py)
 ON_TORCH := tests/keras_fusion
 TORCH_PYTEST = KERAS_BACKEND=torch $(INTEROP)/bin/python -m pytest $(PYTEST_OPTIONS) $(OTHER_PYTEST_ARGS)
 FAULTS_ARGS ?= --points=200 --minutes=60 --seed=0
