@@ -32,6 +32,7 @@ import argparse
 import dataclasses
 import functools
 import math
+import re
 import shlex
 import sys
 import types
@@ -49,6 +50,8 @@ _HELP_FLAGS = {f"-{dash}{name}" for dash in ("", "-") for name in ("help", "help
 _HELP_FLAGS |= {"-h", "-?"}
 # Flags of the programs that run on several hosts; the others say that they do not.
 _OF_HOSTS = ("coordinator", "num_processes", "process_id")
+# What a backend's integers hold; a whole number beyond it is a slip.
+LARGEST = 2**31 - 1
 _KINDS = {bool: "a yes or no", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -100,7 +103,7 @@ class Option:
             # No path holds a NUL.
             return "\0" not in value and (not self.choices or value in self.choices)
         return (
-            math.isfinite(value)
+            (math.isfinite(value) if self.type is float else abs(value) <= LARGEST)
             and (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
@@ -124,7 +127,14 @@ class Option:
     def error(self, value: object) -> UserError:
         """Returns the error for a value that the field does not accept."""
         do = "Choose one of these" if self.choices else f"Correct --{self.flag}"
-        return UserError(f"--{self.flag} to be {self.words}", f"{self.flag}={value!r}", do)
+        expected = f"--{self.flag} to be {self.words}{self.beyond(value)}"
+        return UserError(expected, f"{self.flag}={value!r}", do)
+
+    def beyond(self, value: object) -> str:
+        """Returns what `words` does not say of a value, or of a text, of too many digits."""
+        numbers = re.findall(r"[0-9]{10,}", str(value)) if self.type is int else ()
+        is_beyond = any(len(digits) > 10 or int(digits) > LARGEST for digits in numbers)
+        return f", at most {LARGEST:,}" if is_beyond else ""
 
 
 def option(default: object = dataclasses.MISSING, help: str = "", **described) -> object:

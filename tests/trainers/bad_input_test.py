@@ -58,6 +58,13 @@ PRETRAIN = [
     ("noise", "{plan} --noise=nan --workdir={new}", "noise='nan'", "at least 0"),
     ("noise kind", "{plan} --noise_kind=uniform --workdir={new}", "noise_kind=", "balanced"),
     ("optimizer", "{plan} --optimizer=sgd --workdir={new}", "optimizer='sgd'", "adamw"),
+    (
+        "steps beyond integers",
+        "{plan} --steps=S:3000000000 --workdir={new}",
+        "steps='S:3000000000'",
+        "at most 2,147,483,647",
+    ),
+    ("a large batch", "{plan} --batch_size=9999999999 --workdir={new}", "=9999999999", "at most 2"),
     ("seed", "{plan} --seed=-1 --workdir={new}", "seed='-1'", "at least 0"),
     (
         "norm of a stage that has no choice",

@@ -174,7 +174,8 @@ def parse(setting: str, text: str) -> dict[str, object]:
         try:
             values[name] = _OPTIONS[setting].read(value)
         except UserError:
-            raise _misread(setting, text, _OPTIONS[setting].words) from None
+            expected = _OPTIONS[setting].words + _OPTIONS[setting].beyond(value)
+            raise _misread(setting, text, expected) from None
     return values
 
 
@@ -304,7 +305,8 @@ def check_plan_settings(stage: Stage):
         if name not in _OPTIONS:
             expected = f"the settings of stage {stage.name!r} among {', '.join(_OPTIONS)}"
         elif not _OPTIONS[name].accepts(value):
-            expected = f"{name} of stage {stage.name!r} to be {_OPTIONS[name].words}"
+            words = _OPTIONS[name].words + _OPTIONS[name].beyond(value)
+            expected = f"{name} of stage {stage.name!r} to be {words}"
         else:
             continue
         raise UserError(expected, f"{name}={value!r}", "Correct the plan")
