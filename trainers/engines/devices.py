@@ -7,6 +7,7 @@ parallel); on the JAX backend a mesh of named dimensions can also split it (mode
 
 import dataclasses
 import logging
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 import keras
@@ -19,6 +20,8 @@ from trainers.errors import UserError
 from trainers.programs import check_options, option
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
+# Name or number of a host, and its port; an IPv6 address has colons, and stands in brackets.
+_ADDRESS = re.compile(r"(?:[^\s:/\[\]]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 # Makes the engines of a run, each of whose stages takes its own.
 EngineFactory = Callable[[StepOptions], Engine]
 
@@ -70,8 +73,10 @@ class Devices:
                 expected = "--coordinator, --num_processes and --process_id together, or none"
                 raise UserError(expected, received, f"Add {missing}")
             return
-        _, _, port = self.coordinator.rpartition(":")
-        if self.process_id >= self.num_processes or not port.isdecimal():
+        address = _ADDRESS.fullmatch(self.coordinator)
+        is_port = address is not None and 0 < int(address[1]) < 1 << 16
+        if self.process_id >= self.num_processes or not is_port:
+            # JAX would wait for minutes for whoever listens there.
             raise UserError(
                 "--coordinator=HOST:PORT, and a --process_id below --num_processes",
                 received,

@@ -115,6 +115,9 @@ def _join(devices: Devices) -> None:
     # It would take SIGTERM away from `trainers.stopping`.
     jax.config.update("jax_enable_preemption_service", False)
     place = (devices.coordinator, devices.num_processes, devices.process_id)
+    if devices.coordinator:
+        hosts = f"all {devices.num_processes} hosts at {devices.coordinator}"
+        print(f"Host {devices.process_id} waits up to {JOIN_SECONDS} s for {hosts}.", flush=True)
     seconds = {
         "initialization_timeout": JOIN_SECONDS,
         "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,

@@ -71,7 +71,10 @@ def test_every_difference_of_three_hosts_is_named():
     [
         ({"coordinator": "host0:2222"}, "Add --num_processes, --process_id"),
         ({"num_processes": 2, "process_id": 0}, "Add --coordinator"),
-        ({"coordinator": "host0", "num_processes": 2, "process_id": 0}, "--coordinator=HOST:PORT"),
+        *(
+            ({"coordinator": place, "num_processes": 2, "process_id": 0}, "the address of number 0")
+            for place in ("host0", ":2222", "host0:0", "host0:65536", "::1:2222", "http://h:2222")
+        ),
         ({"coordinator": "h:1", "num_processes": 2, "process_id": 2}, "below --num_processes"),
         ({"coordinator": "h:1", "num_processes": 0, "process_id": 0}, "num_processes=0"),
     ],
@@ -79,6 +82,11 @@ def test_every_difference_of_three_hosts_is_named():
 def test_flags_that_name_no_place_are_refused(flags, do):
     with pytest.raises(UserError, match=do):
         Devices(**flags)
+
+
+@pytest.mark.parametrize("place", ["10.0.0.1:2222", "host-0.cluster.local:65535", "[::1]:1"])
+def test_addresses_of_hosts(place):
+    assert Devices(coordinator=place, num_processes=2, process_id=1).coordinator == place
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="what TensorFlow cannot do")
