@@ -46,7 +46,7 @@ class FinetuneConfig:
     pretrained: str | None = option(
         None,
         "Or folder of a run of trainers.pretrain --plan=table5: each model that it has kept.",
-        place=Kind.READ,
+        place=Kind.KEPT,
     )
     vocabulary: str | None = option(
         None,

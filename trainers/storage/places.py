@@ -45,6 +45,7 @@ class Kind(enum.Enum):
     """Use of a folder or file that a flag names."""
 
     READ = "read: brought whole, of checkpoints the newest"
+    KEPT = "read: brought whole, with all checkpoints"
     TOKENS = "read: prepared tokens, which are kept by their hash"
     RUN = "brought, and sent all the time; one process at a time"
     UPDATE = "brought, and sent at the end"
@@ -138,7 +139,7 @@ class Places:
                     "Choose another one; nothing is overwritten",
                 )
             mirror.clear()
-        elif kind in (Kind.READ, Kind.UPDATE):
+        elif kind in (Kind.READ, Kind.KEPT, Kind.UPDATE):
             mirror.pull(chosen=newest if kind is Kind.READ else set)
         elif kind is Kind.ADD:
             mirror.compare()

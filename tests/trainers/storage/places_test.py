@@ -116,6 +116,17 @@ def test_what_a_run_finishes_is_sent_while_it_works(monkeypatch):
             pytest.fail("it was not sent")
 
 
+def test_of_checkpoints_the_newest_is_read_or_all():
+    put(support.FILES | support.checkpoint(6))
+    for kind, files in (
+        (Kind.READ, {name: b for name, b in support.FILES.items() if "step_" not in name}),
+        (Kind.KEPT, support.FILES),
+    ):
+        with Places() as program:
+            folder = pathlib.Path(program.local(URL, kind))
+            assert support.read(folder) == files | support.checkpoint(6)
+
+
 def test_paths_are_shown_as_urls(capsys):
     with Places() as program:
         folder = program.local(URL, Kind.ADD)
