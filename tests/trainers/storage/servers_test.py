@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 
-import fsspec
 import pytest
 
 from tests.trainers.storage import servers, support
@@ -25,13 +24,7 @@ def bucket(kind, monkeypatch):
     with getattr(servers, kind)() as (faults, environment):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        if kind == "s3":
-            # Its buckets are those of the process: each test has one of its own.
-            name = f"{servers.BUCKET}-{environment['AWS_ENDPOINT_URL'].rpartition(':')[2]}"
-            fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
-        else:
-            name = servers.BUCKET
-        yield faults, f"{kind}://{name}/runs/W"
+        yield faults, f"{servers.new_bucket(kind, environment)}/runs/W"
 
 
 @pytest.fixture(autouse=True)
