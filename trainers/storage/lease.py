@@ -70,9 +70,13 @@ class Lease:
         self._write(self._process)
 
     def check(self) -> None:
-        """Raises `Refused` unless the lease is still this process's."""
+        """Raises `Refused` where the lease is another process's.
+
+        Whoever takes it over writes its name: a file that is gone, or that a server which fails
+        did not give, says nothing.
+        """
         now = self._read()
-        if (now.get("mirror"), now.get("process")) != (self._mirror, self._process):
+        if now and (now.get("mirror"), now.get("process")) != (self._mirror, self._process):
             raise self._refused(now)
 
     def release(self) -> None:

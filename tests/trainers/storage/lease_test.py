@@ -71,3 +71,17 @@ def test_a_released_one_is_free_and_says_who_wrote_last(monkeypatch):
 def test_what_is_no_lease_is_none():
     remote.Remote(URL).write(lease.LEASE_FILE, b"[1]")
     assert not lease_of("a").acquire()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"<html>"])
+def test_a_lease_that_cannot_be_read_is_nobody_elses(content):
+    first = lease_of("a")
+    first.acquire()
+    if content is None:
+        remote.Remote(URL).remove([lease.LEASE_FILE])
+    else:
+        remote.Remote(URL).write(lease.LEASE_FILE, content)
+    first.check()
+    first.renew()
+    with pytest.raises(UserError, match="process .* which writes there"):
+        lease_of("b").check()
