@@ -35,8 +35,9 @@ class Faults:
         self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
         if self._is_to_fail():
             _body(environ)
-            start_response("500 Internal Server Error", [("Content-Type", "text/plain")])
-            return [b"a fault"]
+            content = b"" if environ["REQUEST_METHOD"] == "HEAD" else b"a fault"
+            start_response("500 Internal Server Error", [("Content-Length", str(len(content)))])
+            return [content]
         if self.stands and (self.reads_stand or environ["REQUEST_METHOD"] != "GET"):
             self.waiting.set()
             self.stands.wait(60)

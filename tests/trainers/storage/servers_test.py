@@ -55,6 +55,15 @@ def test_a_run_goes_there_and_comes_back(tmp_path, monkeypatch, kind):
 
 
 @pytest.mark.parametrize("kind", ["s3", "gs"])
+def test_files_come_back_with_their_last_bytes(monkeypatch, kind):
+    with bucket(kind, monkeypatch) as (_, url):
+        there = Remote(url)
+        for end in (b"", b"\r", b"\n", b"\r\n", b"\n\r", b"--", b"\0"):
+            there.write("file", b"x" + end)
+            assert there.read("file") == b"x" + end
+
+
+@pytest.mark.parametrize("kind", ["s3", "gs"])
 def test_a_second_writer_is_refused(monkeypatch, tmp_path, kind):
     monkeypatch.setattr(lease, "BEAT_SECONDS", 0.2)
     with bucket(kind, monkeypatch) as (_, url):
