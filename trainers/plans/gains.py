@@ -76,7 +76,7 @@ def gains(basis: Basis) -> Plan:
         "gains of fusion over a tuned baseline and over its peers, at equal compute",
         in_order((*stages, *small)),
         points,
-        {"flops": maker.budget, "arms": {n: [arm.kind, arm.about] for n, arm in ARMS.items()}},
+        {"flops": maker.budget},
         # Also those that arms of a later command fuse.
         {s.name: [s.settings["checkpoint_every"]] for s in small if s.repeat == 1},
         (BASELINE, SELF_FUSION, *_SMALL),
