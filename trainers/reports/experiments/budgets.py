@@ -35,11 +35,12 @@ def section(run):
         (_budget(budget, facts["unit"]), [_reached(run, shown, step, index) for step in steps])
         for index, budget in enumerate(facts["budgets"])
     ]
-    about = _ABOUT.format(how=_ONE_CURVE if len(steps) == len(shown) else _EACH)
+    are_points = len(steps) == len(shown)
+    how = "" if len(facts["budgets"]) == 1 else _ONE_CURVE if are_points else _EACH
     return Section(
         "When to fuse: Figure 6",
         (_chart(steps, lines, noise), _table(steps, facts, lines, noise)),
-        (about, *(_best(budget, steps, line, noise) for budget, line in lines)),
+        (_ABOUT.format(how=how), *(_best(budget, steps, line, noise) for budget, line in lines)),
     )
 
 
