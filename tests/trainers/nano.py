@@ -1,6 +1,5 @@
 """A size for tests: widths 8 and 16, tokens of a made-up language, three steps per stage."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -11,6 +10,7 @@ import typing
 import keras
 
 from keras_fusion.models import config as model_config
+from tests.eager import eager as eager
 from trainers import programs
 from trainers.data.config import DataConfig
 from trainers.data.objectives import SPAN_CORRUPTION
@@ -51,22 +51,6 @@ def define_with_large(monkeypatch):
     monkeypatch.setitem(model_config.SIZES, "nano_l", (32, 8, 4, 64, 1))
     large = dataclasses.replace(NANO, models={**NANO.models, "L": "nano_l"})
     monkeypatch.setitem(sizes.SIZES, "nano", large)
-
-
-@contextlib.contextmanager
-def eager(eagerly: bool = True):
-    """TensorFlow runs one operation after the other: faster than tracing what runs a few times."""
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    before = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(eagerly)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(before)
 
 
 def share_steps(monkeypatch):

@@ -9,7 +9,15 @@ import pytest
 from keras import ops
 
 from keras_fusion.models import generation
+from tests import eager
 from tests.keras_fusion.models import tiny
+
+
+@pytest.fixture
+def untraced():
+    """Has TensorFlow run what it would trace, which takes longer than some tokens."""
+    with eager.eager():
+        yield
 
 
 def by_forward_passes(model, token_ids, padding_mask, length, end_id=1):
@@ -67,7 +75,7 @@ def test_greedy_equals_full_forward_passes(version, end_id):
     "dtype",
     ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)],
 )
-def test_greedy_in_mixed_precision(dtype):
+def test_greedy_in_mixed_precision(untraced, dtype):
     wide, half = lively(num_layers=1), lively(num_layers=1, dtype=dtype)
     token_ids = tiny.batch(size=4)["encoder_token_ids"]
     tokens, expected = (
@@ -86,7 +94,7 @@ def test_greedy_in_mixed_precision(dtype):
     ],
 )
 @pytest.mark.one_backend
-def test_greedy_with_a_fused_model(version, norm):
+def test_greedy_with_a_fused_model(untraced, version, norm):
     small = lively(num_layers=1, **version)
     narrow = tiny.model(1, num_layers=1, hidden_dim=6, **version)
     model = small.fuse(narrow, norm=norm, noise=0.1)
@@ -110,7 +118,7 @@ def test_changed_weights_are_seen_without_compiling_again():
 
 
 @contextlib.contextmanager
-def eager():
+def uncompiled():
     """Runs loops in Python, one iteration after the other."""
     if keras.backend.backend() == "jax":
         import jax
@@ -140,7 +148,7 @@ def test_one_encoder_pass_and_no_step_after_the_last_end(monkeypatch, end_id, st
     block = model.decoder.blocks[0]
     monkeypatch.setattr(block, "step", counted("steps", block.step))
     monkeypatch.setattr(model, "encode", counted("encodings", model.encode))
-    with eager():
+    with uncompiled():
         decode = generation.decoding(model, max_length=5, end_id=end_id)
         tokens = ops.convert_to_numpy(decode(tiny.batch(size=3)["encoder_token_ids"]))
     assert calls == {"steps": steps, "encodings": 1}
@@ -148,7 +156,7 @@ def test_one_encoder_pass_and_no_step_after_the_last_end(monkeypatch, end_id, st
 
 
 @pytest.mark.one_backend
-def test_padding_of_the_encoder_is_ignored():
+def test_padding_of_the_encoder_is_ignored(untraced):
     model = tiny.model(num_layers=1)
     inputs = tiny.batch(padding=True)
     token_ids, mask = inputs["encoder_token_ids"], inputs["encoder_padding_mask"]
@@ -158,7 +166,7 @@ def test_padding_of_the_encoder_is_ignored():
     np.testing.assert_array_equal(decode(changed, mask), padded)
 
 
-def test_what_follows_the_end_is_padding():
+def test_what_follows_the_end_is_padding(untraced):
     model = tiny.model(num_layers=1)
     token_ids = tiny.batch(size=3)["encoder_token_ids"]
     free = model.generate(token_ids, max_length=8, end_id=-1)
@@ -173,6 +181,7 @@ def test_what_follows_the_end_is_padding():
     assert (tokens == 22).any()
 
 
+@pytest.mark.usefixtures("untraced")
 class TestSampling:
     def test_is_seeded(self):
         model = tiny.model(num_layers=1)
