@@ -20,8 +20,7 @@ from trainers.storage.lease import LEASE_FILE
 
 # A run that is killed again and again must still come to its end.
 MAX_KILLS = 3
-# By a point, or by the clock.
-KILLED = (-signal.SIGKILL, -signal.SIGALRM)
+KILLED = -signal.SIGKILL
 # The other hosts of a run end within this time after the one to which something happened.
 OTHERS_SECONDS = 60
 # No process takes as long.
@@ -159,7 +158,7 @@ class Harness:
         folder, reached = self.new_folder(name), []
         for point in killed:
             ended = self.run(folder, point, host)
-            if ended.code in KILLED:
+            if ended.code == KILLED:
                 reached.append(point)
                 if fault := _fault_of_others(ended):
                     return Outcome(tuple(reached), {}, fault)
@@ -265,7 +264,7 @@ def _killed_after(seconds: float, pids: Sequence[int]):
 
 
 def _fault_of_others(ended: Ended) -> str:
-    """What is wrong with the end of other hosts after something happened to one; empty if nothing.
+    """Describes a wrong end of other hosts after something happened to one; empty if none is.
 
     They have the exit code of a run that can be resumed, and say so, if they have not come to
     their end.
@@ -280,7 +279,7 @@ def _fault_of_others(ended: Ended) -> str:
 
 
 def _is_refusal(ended: Ended, damaged: str) -> bool:
-    """Whether a program has refused what was damaged by its name, on one host at least."""
+    """Returns whether a program refused what was damaged by its name, on one host at least."""
     ends = (ended, *ended.others)
     lines = [_error_line(host) for host in ends if host.code == 2]
     is_named = any(name in line for line in lines if line for name in damaged.split("/"))

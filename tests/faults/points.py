@@ -5,6 +5,7 @@ that is going to die.
 """
 
 import builtins
+import ctypes
 import dataclasses
 import errno
 import fnmatch
@@ -121,13 +122,38 @@ def draw_instant(rng: random.Random, recorded: dict, later: bool = False) -> Poi
 def arm(point: Point) -> None:
     """Makes this process end at a point."""
     if point.site == LIFE:
-        # The system ends it as SIGKILL does, wherever it is: nothing handles this signal.
-        signal.setitimer(signal.ITIMER_REAL, point.amount)
+        _kill_after(point.amount)
     elif point.site.startswith("file:"):
         name = point.site.removeprefix("file:")
         _wrap_open(lambda file: _Killing(file, point), name, point.call)
     else:
         _wrap(point.site, functools.partial(_at_call, point))
+
+
+class _Event(ctypes.Structure):
+    """A `struct sigevent` of Linux: the signal that a timer sends."""
+
+    _fields_ = (
+        ("value", ctypes.c_void_p),
+        ("signal", ctypes.c_int),
+        ("notify", ctypes.c_int),
+        ("padding", ctypes.c_char * 48),
+    )
+
+
+def _kill_after(seconds: float) -> None:
+    """Has the system kill this process, wherever it is then, as no thread of its own could.
+
+    The signals that `signal.setitimer` sends are handled by programs.
+    """
+    system, timer = ctypes.CDLL(None, use_errno=True), ctypes.c_void_p()
+    event = _Event(signal=signal.SIGKILL)
+    whole = int(seconds)
+    times = (ctypes.c_long * 4)(0, 0, whole, max(1, int((seconds - whole) * 1e9)))
+    if system.timer_create(time.CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)):
+        raise OSError(ctypes.get_errno(), "timer_create")
+    if system.timer_settime(timer, 0, times, None):
+        raise OSError(ctypes.get_errno(), "timer_settime")
 
 
 def record(path: str | os.PathLike) -> None:
