@@ -1,5 +1,5 @@
 # make demo       train a small T5, fuse it with itself, train on, and compare with a big one from scratch
-# make paper      the paper's pretraining experiments at tiny size: about 80 minutes on two cores
+# make paper      the paper's pretraining experiments at tiny size: an hour and a half on two cores
 # make paper-fast the same in minutes, with runs too short to show anything: does it all work?
 # make gains      ways to fuse and to grow at equal compute, then the best with more: many hours
 # make table5     models pretrained, fused or not, fine-tuned on GLUE: Tables 5, 6, 7; an hour

@@ -21,7 +21,7 @@ SPAN_CORRUPTION, PREFIX_LM = "span_corruption", "prefix_lm"
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """Pretraining task and its settings; checks itself. None is span corruption.
+    """Pretraining task and its settings; checks itself. `objective` None is span corruption.
 
     Raises:
         UserError: a value without meaning, or settings of spans for a task without spans.
@@ -34,8 +34,8 @@ class Objective:
 
     objective: str | None = option(
         None,
-        "Task: spans to fill in, or the second half of a text after the first; without it the "
-        "size's.",
+        "Task: spans to fill in, or the second half of a text after the first; without it that of "
+        "--size, or span_corruption where a program has no sizes.",
         choices=(SPAN_CORRUPTION, PREFIX_LM),
         group="Task",
     )

@@ -141,7 +141,6 @@ def awaited() -> Iterator[None]:
 
     Where they do not come, the process ends as where one is lost.
     """
-
     timer = threading.Timer(JOIN_SECONDS, process.end, (STOPPED, f"{_NOT_ALL_LINE}\n"))
     timer.daemon = True
     timer.start()

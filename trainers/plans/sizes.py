@@ -39,9 +39,8 @@ class Size:
 # Prefix LM, since at this size span corruption stays on a plateau first, and what leaves it soonest
 # decides every comparison. The small model and self-fusion together have the FLOPs of the baseline,
 # half of them each. docs/gains.md has the sweep of the rates, docs/demo.md what else was tried.
-# Noise: up to 0.5 no σ changed the end by more than a seed does (plan zero_blocks, three seeds on
-# each of two texts: 0.1 gaussian is 0.008 ± 0.010 and 0.004 ± 0.006 nats below none); of those
-# tried 0.1 is the largest gaussian one that costs nothing at once: docs/experiments.md.
+# Noise: from 0.02 to 0.5 no σ changes the end by more than a seed does, and each ends below none;
+# of those tried 0.1 is the largest gaussian one that costs little at once: docs/experiments.md.
 _TINY = {
     "steps": "S:1364,M:400,L:400,baseline:800,baseline_longer:800",
     "warmup_steps": "600",

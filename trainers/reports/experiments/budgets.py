@@ -69,12 +69,14 @@ def accuracies_at(run, stage, step):
 def evaluation_noise(stages):
     """Standard deviation of evaluations around smooth curves, pooled over stages; None if unknown.
 
-    A parabola is fitted to the second half of each curve; what is left is the noise. It is the
-    deviation of single evaluations, not of seeds.
+    A parabola is fitted to the second half of each curve, before the learning rate decays; what is
+    left is the noise. It is the deviation of single evaluations, not of seeds.
     """
     squares, freedom = 0.0, 0
     for stage in stages:
-        curve = [at for at in stage.curve if at.accuracy is not None]
+        steps = stage.planned_steps or stage.steps
+        end = steps - stage.learning_rate.get("decay_steps", 0)
+        curve = [at for at in stage.curve if at.accuracy is not None and at.step <= end]
         late = [at for at in curve if at.step >= _SETTLED * curve[-1].step]
         if len(late) > _DEGREE + 1:
             x = np.array([at.step for at in late], float) / late[-1].step

@@ -1,5 +1,6 @@
 """The sections of experiments that vary one stage, with figures that can be worked out by hand."""
 
+import dataclasses
 import json
 import math
 
@@ -239,6 +240,18 @@ def test_the_noise_of_evaluations_is_what_is_not_smooth():
     # A wobble of ±0.5 around the parabola.
     assert budgets.evaluation_noise([bumpy(0.5)]) == pytest.approx(0.5, rel=0.25)
     assert budgets.evaluation_noise([]) is None
+
+
+def test_a_decay_is_no_noise():
+    """A straight line that bends where the learning rate begins to fall."""
+    points = [
+        history.Evaluation(step, 0, 0, 0, 1.0, 30 + step / 100 + max(0, step - 1600) / 20)
+        for step in range(0, 2001, 100)
+    ]
+    bent = history.StageHistory("a", "M", "scratch", (), 2000, *[None] * 7, tuple(points))
+    assert budgets.evaluation_noise([bent]) > 0.5
+    decayed = dataclasses.replace(bent, learning_rate={"decay_steps": 400})
+    assert budgets.evaluation_noise([decayed]) == pytest.approx(0, abs=1e-9)
 
 
 def test_seeds_give_the_spread_where_there_are_any(tmp_path):
