@@ -3,13 +3,16 @@
 FLOPs are known before the first step. The speed is measured: wall time per FLOP, evaluations and
 checkpoints included, of the stages of each size. Until a size has been trained, that of another one
 stands for it. Each stage that has not begun also takes what the latest one took before its first
-step, for building and compiling.
+step, for building and compiling. Before the first step of all, a matrix product is timed instead.
 """
 
 import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+
+import keras
+import numpy as np
 
 import keras_fusion as kf
 from trainers import checkpoints
@@ -18,6 +21,9 @@ from trainers.engines.flops import planned_step_flops
 from trainers.plans.graph import Stage
 from trainers.plans.settings import StageSettings
 from trainers.runs.state import RunState
+
+# Of the speed of a matrix product, in wall time of whole runs: measured for size tiny on a CPU.
+_SHARE = 0.3
 
 
 @dataclasses.dataclass
@@ -47,6 +53,7 @@ class Outlook:
 
     Args:
         works: of the stages to train, by name.
+        speed: FLOPs per second that are expected before any are measured; None: no expectation.
         clock: seconds from any point in time.
 
     Example:
@@ -56,8 +63,14 @@ class Outlook:
         (50.0, 8.0)
     """
 
-    def __init__(self, works: Mapping[str, Work], clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        works: Mapping[str, Work],
+        speed: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self.works = dict(works)
+        self._speed = speed
         self._clock = clock
         self._begun: dict[str, float] = {}  # stage to the time when it began
         self._setup = 0.0  # seconds before the first step of the latest stage
@@ -87,9 +100,10 @@ class Outlook:
         of = "" if len(stages) == len(self.works) else f" of {len(self.works)}"
         number = f"{len(stages)}{of} stage{'s' * (len(self.works) > 1)}"
         bound = "" if self.is_exact else "at most "
+        guess = f", roughly {duration(self.flops / self._speed)}" if self._speed else ""
         return (
-            f"{number} to train, {bound}{self.flops:.4g} FLOPs; the time is measured after the "
-            "first call."
+            f"{number} to train, {bound}{self.flops:.4g} FLOPs{guess}; the time is measured after "
+            "the first call."
         )
 
     def seconds(self) -> float | None:
@@ -187,6 +201,25 @@ def works(
         step = steps if is_finished else min(steps, max(saves, default=0))
         all_work[stage.name] = Work(stage, flops, steps, step)
     return all_work
+
+
+def expected_speed() -> float | None:
+    """FLOPs per second that training may reach here, within a factor of two or three.
+
+    A float32 matrix product is timed for some 50 ms. None where several accelerators work, of which
+    one product says nothing.
+    """
+    devices = keras.distribution.list_devices()
+    if len(devices) > 1 and not devices[0].startswith("cpu"):
+        return None
+    size = 512 if devices[0].startswith("cpu") else 4096
+    matrix = keras.ops.convert_to_tensor(np.ones((size, size), np.float32))
+    times = []
+    for _ in range(8):  # the first ones compile, and wake threads
+        start = time.perf_counter()
+        keras.ops.convert_to_numpy(keras.ops.matmul(matrix, matrix)[0, 0])
+        times.append(time.perf_counter() - start)
+    return _SHARE * 2 * size**3 / min(times)
 
 
 def duration(seconds: float) -> str:

@@ -180,7 +180,7 @@ def _run(
     works = outlook.works(
         config.wanted, config.settings, run.stage_config, workdir, config.batch_size, lengths
     )
-    run = dataclasses.replace(run, outlook=outlook.Outlook(works))
+    run = dataclasses.replace(run, outlook=outlook.Outlook(works, outlook.expected_speed()))
     for split in ("train", "validation"):
         # Faults are found now, and not when the first stage is trained or evaluated.
         run.batches(split, seed=0)

@@ -10,16 +10,16 @@ from trainers.checkpoints.format import MARKER_FILE
 from trainers.engines.flops import step_flops
 from trainers.plans.graph import Stage
 from trainers.plans.settings import resolve
-from trainers.pretraining.outlook import Outlook, Work, duration, works
+from trainers.pretraining.outlook import Outlook, Work, duration, expected_speed, works
 from trainers.runs.state import RunState
 
 
 class Timed(Outlook):
     """An outlook with a clock that moves as the steps do."""
 
-    def __init__(self, works):
+    def __init__(self, works, speed=None):
         self.now = 0.0
-        super().__init__(works, clock=lambda: self.now)
+        super().__init__(works, speed, clock=lambda: self.now)
 
     def take(self, name, step, count, seconds):
         self.now += seconds
@@ -55,6 +55,15 @@ def test_flops_are_those_that_are_left():
     assert outlook.cost.startswith("1 of 2 stages to train, 500 FLOPs;")
     outlook.end("big")
     assert (outlook.flops, outlook.cost) == (0, "all stages are finished.")
+
+
+def test_time_is_guessed_before_any_step():
+    outlook = Timed({"small": Work(SMALL, 2.0, 100)}, speed=0.5)
+    assert outlook.cost == (
+        "1 stage to train, 200 FLOPs, roughly 7 min; the time is measured after the first call."
+    )
+    # Of a product that any machine computes.
+    assert 1e8 < expected_speed() < 1e16
 
 
 def test_time_left_is_that_of_all_stages_at_the_speed_measured():
