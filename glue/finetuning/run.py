@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import shlex
 from collections.abc import Callable, Sequence
@@ -14,12 +15,13 @@ from glue.finetuning.pretrained import Pretrained, of_plan, open_pretrained
 from glue.finetuning.units import Unit
 from keras_fusion.optimizers import Adafactor
 from trainers import checkpoints
-from trainers.checkpoints import Keep
+from trainers.checkpoints import CHECKPOINT_FOLDER, Keep
 from trainers.engines import hosts
 from trainers.engines.base import StepOptions
 from trainers.engines.devices import EngineFactory, engine_factory
-from trainers.engines.flops import step_flops
+from trainers.engines.flops import planned_step_flops, step_flops
 from trainers.files import read_json
+from trainers.pretraining.outlook import Outlook, Work, expected_speed
 from trainers.runs import locks, shared
 from trainers.runs.state import RunState
 from trainers.runs.workdir import Workdir
@@ -58,6 +60,22 @@ class _Repeat:
             task for task in unit.tasks if not (self.folder / task / results.RESULT_FILE).exists()
         ]
 
+    def label(self, unit: Unit) -> str:
+        """Name of the fine-tuning on a unit, among all of a command."""
+        return f"{self.name} {unit.name}"
+
+    def work(self, unit: Unit) -> Work:
+        """Steps of the fine-tuning on a unit, and the FLOPs of each while rows are not packed."""
+        config = self.config
+        lengths = (config.batch_size, config.input_length, config.target_length)
+        step = max(checkpoints.steps(self.folder / unit.name / CHECKPOINT_FOLDER), default=0)
+        return Work(
+            self.pretrained.model,
+            _flops(self.pretrained.config, lengths),
+            config.steps,
+            min(step, config.steps) if self.unfinished(unit) else config.steps,
+        )
+
     def check(self, unit: Unit) -> None:
         """Raises a `UserError` where its folder is of another fine-tuning."""
         self._write_model(check_only=True)
@@ -87,12 +105,18 @@ class _Repeat:
         )
 
 
+@functools.cache
+def _flops(config, lengths: tuple[int, int, int]) -> float:
+    return planned_step_flops(config, *lengths)
+
+
 class _Finetuning:
     """Fine-tunes pretrained models: what all repeats and tasks share."""
 
-    def __init__(self, config: FinetuneConfig, engines: EngineFactory):
+    def __init__(self, config: FinetuneConfig, engines: EngineFactory, outlook: Outlook):
         self.config = config
         self.engines = engines
+        self.outlook = outlook
         self._generators = {}
 
     def run(self, repeat: _Repeat, unit: Unit) -> None:
@@ -104,7 +128,9 @@ class _Finetuning:
         else:
             if engine.is_chief:
                 repeat.start(unit)
+            self.outlook.begin(repeat.label(unit))
             trained = self._train(engine, repeat, unit)
+            self.outlook.end(repeat.label(unit))
             if engine.is_chief:
                 self._evaluate(repeat, unit, trained, engine.num_devices)
             # No host continues before the results are there.
@@ -112,7 +138,7 @@ class _Finetuning:
         if engine.is_chief:
             paths = (repeat.folder / task / results.RESULT_FILE for task in unit.tasks)
             best = {read_json(path)["best_step"] for path in paths}
-            evaluation.tidy(repeat.folder / unit.name / checkpoints.CHECKPOINT_FOLDER, best)
+            evaluation.tidy(repeat.folder / unit.name / CHECKPOINT_FOLDER, best)
 
     def _train(self, engine, repeat: _Repeat, unit: Unit) -> TrainResult:
         config = self.config
@@ -141,8 +167,9 @@ class _Finetuning:
             keep=Keep(1, best=False, every=config.checkpoint_every),
         )
         watch = Watch(
-            label=f"{repeat.name} {unit.name}",
+            label=repeat.label(unit),
             progress=config.progress,
+            outlook=functools.partial(self.outlook.took, repeat.label(unit)),
             hparams=_hparams(repeat, unit),
         )
         return loop.train(job, periods, repeat.folder / unit.name, watch)
@@ -196,7 +223,9 @@ def finetune(config: FinetuneConfig) -> None:
     parts = [(repeat, unit) for repeat in _repeats(config, models) for unit in every]
     for repeat, unit in parts:
         repeat.check(unit)
-    tuning = _Finetuning(config, engine_factory(config.devices))
+    works = {repeat.label(unit): repeat.work(unit) for repeat, unit in parts}
+    outlook = Outlook(works, expected_speed())
+    tuning = _Finetuning(config, engine_factory(config.devices), outlook)
     engine = tuning.engines(StepOptions())
     is_chief = engine.is_chief
     hosts.check_command(engine, config)
@@ -205,6 +234,9 @@ def finetune(config: FinetuneConfig) -> None:
         if is_chief:
             with locks.run_files(workdir.path):
                 workdir.open(_SETTINGS, command=config.command, versions=installed_versions())
+            print(
+                f"Fine-tuning: {outlook.cost}" + " Evaluations come on top." * bool(outlook.flops)
+            )
             _print_plan(config, models, every)
         for repeat, unit in parts:
             tuning.run(repeat, unit)

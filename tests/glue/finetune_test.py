@@ -1,6 +1,7 @@
 """Fine-tuning from a checkpoint to a report: its parts, and that no stop changes the result."""
 
 import json
+import re
 import shutil
 
 import keras
@@ -138,7 +139,9 @@ def test_a_finished_one_is_left_alone_and_reported(finished, world, capsys):
     after = nano.content(finished)
     before.pop("run.json"), after.pop("run.json")  # it says what was typed last
     assert after == before
-    assert "synthetic_grammar was finished" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert output.startswith("Fine-tuning: all stages are finished.\n")
+    assert "synthetic_grammar was finished" in output
     path, _ = glue_page.write_report(finished)
     text = path.read_text()
     assert "synthetic grammar" in text and "fused" in text
@@ -211,6 +214,9 @@ def test_a_mixture_leaves_out_a_task_whose_files_are_missing(world, capsys):
     run.finetune(config(world, *arguments, results_folder="mixed"))
     output = capsys.readouterr().out
     assert "mrpc is left out" in output and "dev.tsv" in output
+    cost = r"Fine-tuning: 1 stage to train, [\d.e+]+ FLOPs, roughly \d+ s; .* come on top\.\n"
+    assert re.search(cost, output)
+    assert "left in all, measured on fused-0-r0 mixture." in output
     (tuned,) = results.read_runs(world / "mixed")
     assert tuned.facts["mixture"] and tuned.facts["packed"]
     assert tuned.results["cola"].facts["trained_on"] == ["cola"]

@@ -3,7 +3,8 @@
 FLOPs are known before the first step. The speed is measured: wall time per FLOP, evaluations and
 checkpoints included, of the stages of each size. Until a size has been trained, that of another one
 stands for it. Each stage that has not begun also takes what the latest one took before its first
-step, for building and compiling. Before the first step of all, a matrix product is timed instead.
+step, since the end of the one before it: for evaluating, building and compiling. Before the first
+step of all, a matrix product is timed instead.
 """
 
 import dataclasses
@@ -28,12 +29,23 @@ _SHARE = 0.3
 
 @dataclasses.dataclass
 class Work:
-    """Work of one stage of a command."""
+    """Work of one stage of a command, or of one fine-tuning."""
 
-    stage: Stage
+    size: str  # of the model: works of one size take the same time per FLOP
     flops_per_step: float
     steps: int  # in all
     step: int = 0  # that it has reached, in this command or before
+    may_end_early: bool = False
+    rivals: tuple[str, ...] = ()  # see `Stage`, as the next two
+    keep: int = 1
+    promoted: frozenset[str] = frozenset()
+    has_begun: bool = False  # in this command
+
+    @classmethod
+    def of_stage(cls, stage: Stage, flops_per_step: float, steps: int, step: int = 0) -> "Work":
+        """Returns the work of a stage of a plan."""
+        rivals = (stage.until is not None, stage.rivals, stage.keep, frozenset(stage.promoted))
+        return cls(stage.size, flops_per_step, steps, step, *rivals)
 
     @property
     def flops(self) -> float:
@@ -57,7 +69,7 @@ class Outlook:
         clock: seconds from any point in time.
 
     Example:
-        >>> outlook = Outlook({"a": Work(Stage("a", "S"), 10.0, steps=5)})
+        >>> outlook = Outlook({"a": Work("S", 10.0, steps=5)})
         >>> outlook.begin("a")
         >>> outlook.flops, outlook.took("a", step=1, count=1, seconds=2.0)[0]
         (50.0, 8.0)
@@ -73,6 +85,7 @@ class Outlook:
         self._speed = speed
         self._clock = clock
         self._begun: dict[str, float] = {}  # stage to the time when it began
+        self._ended: float | None = None  # time when the latest stage ended
         self._setup = 0.0  # seconds before the first step of the latest stage
         self._spent: dict[str, tuple[float, float]] = {}  # size to FLOPs and seconds
         self._last = ""  # size that was measured last
@@ -87,7 +100,7 @@ class Outlook:
     def is_exact(self) -> bool:
         """False where stages may end early, or rivals cost unlike amounts: then it is a bound."""
         kept = self._by_rivals(lambda work: work.left).values()
-        return not any(work.stage.until and work.left for work in self.works.values()) and all(
+        return not any(work.may_end_early and work.left for work in self.works.values()) and all(
             math.isclose(min(costs), max(costs)) for costs in kept if min(costs)
         )
 
@@ -114,7 +127,8 @@ class Outlook:
 
     def begin(self, name: str) -> None:
         """Notes that a stage begins: its model is built, its steps are compiled."""
-        self._begun[name] = self._clock()
+        self.works[name].has_begun = True
+        self._begun[name] = self._clock() if self._ended is None else self._ended
 
     def took(self, name: str, step: int, count: int, seconds: float) -> tuple[float, str]:
         """Notes steps of a stage.
@@ -130,7 +144,7 @@ class Outlook:
             a size was measured; else it is empty.
         """
         work = self.works[name]
-        size = work.stage.size
+        size = work.size
         is_new = size not in self._spent
         now = self._clock()
         if name in self._noted:
@@ -150,15 +164,16 @@ class Outlook:
         """Notes that a stage is trained, or left out."""
         self.works[name].step = self.works[name].steps
         self._noted.pop(name, None)
+        self._ended = self._clock()
 
     def _seconds_of(self, work: Work) -> float:
-        size = work.stage.size if work.stage.size in self._spent else self._last
+        size = work.size if work.size in self._spent else self._last
         flops, seconds = self._spent[size]
-        has_setup = work.left and work.stage.name not in self._begun
+        has_setup = work.left and not work.has_begun
         return work.left * seconds / flops + (self._setup if has_setup else 0.0)
 
     def _sum(self, cost: Callable[[Work], float]) -> float:
-        alone = sum(cost(work) for work in self.works.values() if not work.stage.rivals)
+        alone = sum(cost(work) for work in self.works.values() if not work.rivals)
         rivals = self._by_rivals(cost).items()
         return alone + sum(sum(sorted(costs)[-keep:]) for (_, keep), costs in rivals)
 
@@ -166,11 +181,9 @@ class Outlook:
         """(rivals, how many of them go on) to the cost of what follows each of them."""
         groups: dict[tuple, dict[frozenset, float]] = {}
         for work in self.works.values():
-            stage = work.stage
-            if stage.rivals:
-                after = groups.setdefault((stage.rivals, stage.keep), {})
-                promoted = frozenset(stage.promoted)
-                after[promoted] = after.get(promoted, 0.0) + cost(work)
+            if work.rivals:
+                after = groups.setdefault((work.rivals, work.keep), {})
+                after[work.promoted] = after.get(work.promoted, 0.0) + cost(work)
         return {key: list(after.values()) for key, after in groups.items()}
 
 
@@ -199,7 +212,7 @@ def works(
         saves = checkpoints.steps(state.stage_dir(stage.name) / CHECKPOINT_FOLDER)
         is_finished = state.record(stage.name) is not None
         step = steps if is_finished else min(steps, max(saves, default=0))
-        all_work[stage.name] = Work(stage, flops, steps, step)
+        all_work[stage.name] = Work.of_stage(stage, flops, steps, step)
     return all_work
 
 

@@ -28,7 +28,7 @@ class Timed(Outlook):
 
 def outlook_of(*parts):
     """An outlook of (stage, FLOPs per step, steps, steps taken)."""
-    return Timed({stage.name: Work(stage, *numbers) for stage, *numbers in parts})
+    return Timed({stage.name: Work.of_stage(stage, *numbers) for stage, *numbers in parts})
 
 
 def rivals(count, keep, flops):
@@ -57,8 +57,21 @@ def test_flops_are_those_that_are_left():
     assert (outlook.flops, outlook.cost) == (0, "all stages are finished.")
 
 
+def test_what_lies_between_two_stages_counts_to_each_that_follows():
+    first, second, third = (Stage(name, "S") for name in ("first", "second", "third"))
+    outlook = outlook_of(*((stage, 1.0, 10, 0) for stage in (first, second, third)))
+    outlook.begin("first")
+    outlook.take("first", 10, 10, 10.0)
+    outlook.end("first")
+    outlook.now += 7.0  # an evaluation
+    outlook.begin("second")
+    outlook.now += 1.0  # a model is built
+    # 10 FLOPs of the third at 1 s per FLOP, and 7 + 1 s before them.
+    assert outlook.take("second", 10, 10, 10.0)[0] == pytest.approx(10 + 8)
+
+
 def test_time_is_guessed_before_any_step():
-    outlook = Timed({"small": Work(SMALL, 2.0, 100)}, speed=0.5)
+    outlook = Timed({"small": Work("S", 2.0, 100)}, speed=0.5)
     assert outlook.cost == (
         "1 stage to train, 200 FLOPs, roughly 7 min; the time is measured after the first call."
     )
