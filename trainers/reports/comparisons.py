@@ -194,6 +194,7 @@ def _guards(run, plan, baseline, goal, ratios):
     sources = [run.stages[name] for name in ancestors(run, plan.name) if name in run.stages]
     yield guards.small_model(sources, goal, plan.curve)
     yield guards.standing(baseline.curve, baseline.learning_rate.get("decay_steps", 0))
+    yield guards.one_decay(plan, baseline)
     if ratios[0] is not None:
         yield guards.wobble(*ratios)
 

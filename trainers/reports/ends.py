@@ -11,7 +11,7 @@ import statistics
 
 from scipy.special import stdtrit
 
-from trainers.reports import numbers
+from trainers.reports import guards, numbers
 from trainers.reports.comparisons import cost_before, own_cost
 
 LEVEL = 0.95
@@ -27,16 +27,21 @@ class Ends:
 
     losses: tuple[float, ...]  # nats per token
     accuracies: tuple[float, ...]  # points of per cent
+    repeats: tuple[int, ...]  # the seeds' numbers, from 1
+    seeds: int  # all that the plan has, those without both ends too
 
     def to_dict(self):
         """The differences as an element of `results.json`."""
-        fields = dataclasses.asdict(self)
-        intervals = {f"{name}_interval": mean_interval(values) for name, values in fields.items()}
-        return fields | intervals
+        values = {"losses": self.losses, "accuracies": self.accuracies}
+        intervals = {f"{name}_interval": mean_interval(value) for name, value in values.items()}
+        return dataclasses.asdict(self) | intervals
 
     def __str__(self):
-        count = len(self.losses)
-        seeds = f"; means of {numbers.seeds(count)}, {LEVEL:.0%} intervals" if count > 1 else ""
+        count = len(self.repeats)
+        # A seed that diverged, or is not finished, is no reason to leave the others out.
+        of = numbers.seeds(self.seeds) if count == self.seeds else f"{count} of {self.seeds} seeds"
+        seeds = f"; means of {of}, {LEVEL:.0%} intervals" if count > 1 else f"; {of}"
+        seeds = seeds if self.seeds > 1 else ""
         loss = _text(self.losses, ".3f", "nats per token")
         accuracy = _text(self.accuracies, ".2f", "points")
         return (
@@ -46,8 +51,11 @@ class Ends:
 
 
 def ends(run, repeats):
-    """The `Ends` of a plan's comparisons; None where no seed has both arms at one compute."""
-    losses, accuracies = [], []
+    """The `Ends` of a plan's comparisons; None where no seed has both arms at one compute.
+
+    A seed counts only where both arms have a decay of the learning rate, or neither has one.
+    """
+    told = []
     for comparison in repeats:
         plan, baseline = run.stages[comparison.plan], run.stages[comparison.baseline]
         before, last, whole = cost_before(run, plan.name), own_cost(plan), own_cost(baseline)
@@ -55,10 +63,9 @@ def ends(run, repeats):
             continue
         is_same = math.isclose((before + last).flops, whole.flops, rel_tol=_SAME)
         values = (plan.loss_per_token, baseline.loss_per_token, plan.accuracy, baseline.accuracy)
-        if is_same and None not in values:
-            losses.append(values[0] - values[1])
-            accuracies.append(values[2] - values[3])
-    return Ends(tuple(losses), tuple(accuracies)) if losses else None
+        if is_same and not guards.one_decay(plan, baseline) and None not in values:
+            told.append((values[0] - values[1], values[2] - values[3], plan.repeat))
+    return Ends(*zip(*told, strict=True), len(repeats)) if told else None
 
 
 def mean_interval(values):

@@ -5,6 +5,7 @@ given only where none strikes:
 
     small_model    what the plan was fused from reaches the goal alone
     standing       the baseline is not trained: its loss stands still, or has only begun to fall
+    one_decay      the learning rate falls to zero at the end of one arm alone
     not_reached    the plan did not reach the goal
     wobble         the ratio rests on one evaluation
 
@@ -39,6 +40,7 @@ RULES = (
     f"In the last third of the baseline's steps its loss fell by less than {_STILL} of its whole "
     "fall, as on a plateau, or by more than in the third before, as after one; a decay of the "
     "learning rate at the end is left out.",
+    "The learning rate falls to zero in the last steps of one arm alone: there any loss falls.",
     "The plan did not reach the goal.",
     f"The ratio would differ by more than {_WOBBLE} at the point from which no later evaluation "
     "falls below the goal; or if the evaluation that reaches it first, where it is above both its "
@@ -117,6 +119,22 @@ def standing(curve, decay_steps=0):
         )
         return Guard("the baseline leaves a plateau", clause)
     return None
+
+
+def one_decay(plan, baseline):
+    """Strikes where the learning rate falls to zero at the end of one arm alone.
+
+    There any loss falls, whatever was learned before: the arm with a decay seems to be ahead.
+
+    Args:
+        plan, baseline: the `StageHistory` of either arm's last stage.
+    """
+    decayed = [bool(stage.learning_rate.get("decay_steps")) for stage in (plan, baseline)]
+    if len(set(decayed)) == 1:
+        return None
+    arm = "it" if decayed[0] else "the baseline"
+    clause = f"of both arms {arm} alone has a decay of the learning rate at its end"
+    return Guard("one arm has a decay", clause)
 
 
 def not_reached(curve, goal, finished):

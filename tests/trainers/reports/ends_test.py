@@ -54,6 +54,28 @@ def test_arms_of_unequal_compute_have_none(tmp_path):
     assert headline(tmp_path / "w", *arms(1, 40.0, 43.0, small_steps=2100)).ends is None
     both = headline(tmp_path / "v", *arms(1, 40.0, 43.0, small_steps=2100), *arms(2, 50.0, 51.0))
     assert both.ends.accuracies == pytest.approx((1.0,))
+    assert str(both.ends).endswith("accuracy +1.00 points; 1 of 2 seeds.")
+
+
+def test_the_seeds_that_have_none_are_told(tmp_path):
+    diverged = arms(3, 50.0, 51.0)
+    diverged[2].update(loss_per_token=None, accuracy=None)
+    told = headline(tmp_path, *arms(1, 40.0, 43.0), *arms(2, 50.0, 51.0), *diverged).ends
+    assert "; means of 2 of 3 seeds, 95 % intervals." in str(told)
+    assert (told.to_dict()["repeats"], told.to_dict()["seeds"]) == ((1, 2), 3)
+
+
+@pytest.mark.parametrize("decayed", [0, 2])
+def test_an_arm_that_alone_has_a_decay_has_no_ends_and_no_ratio(tmp_path, decayed):
+    stages = arms(1, 40.0, 43.0)
+    stages[decayed]["learning_rate"]["decay_steps"] = 200
+    told = headline(tmp_path / "one", *stages)
+    assert told.ends is None and not told.stands
+    assert "one arm has a decay" in [guard.short for _, guard in told.struck]
+    stages[2 - decayed]["learning_rate"]["decay_steps"] = 100
+    both = headline(tmp_path / "both", *stages)
+    assert both.ends is not None
+    assert "one arm has a decay" not in [guard.short for _, guard in both.struck]
 
 
 def test_the_page_says_it_also_where_there_is_no_ratio(tmp_path):
