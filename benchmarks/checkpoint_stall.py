@@ -19,9 +19,10 @@ import time
 
 import keras
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 import keras_fusion as kf
+from benchmarks import _programs
 from trainers import checkpoints
 from trainers.data.spans import raw_length, target_length
 from trainers.engines.tensorflow import TensorFlowEngine
@@ -124,8 +125,7 @@ def stalls(engine: TimedEngine, every: int, rounds: int) -> dict[str, np.ndarray
     }
 
 
-def main(argv):
-    del argv
+def main():
     config = kf.models.T5Config.from_size(SIZE.value)
     with tempfile.TemporaryDirectory() as folder:
         engine = train(
@@ -157,4 +157,4 @@ if __name__ == "__main__":
         "every", 100, "Steps between a save and the next window.", lower_bound=1
     )
     ROUNDS = flags.DEFINE_integer("rounds", 10, "Saves that are measured.", lower_bound=1)
-    app.run(main)
+    _programs.run(main)

@@ -21,8 +21,9 @@ import time
 
 import ml_dtypes
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from benchmarks import _programs
 from benchmarks._rounds import line, ratios
 from keras_fusion import interop
 from keras_fusion.interop import tensors
@@ -158,8 +159,7 @@ def measure(folder, sources):
     return copied, written, fused, memory.bytes, plan
 
 
-def main(argv):
-    del argv
+def main():
     with tempfile.TemporaryDirectory(dir=flags.FLAGS.folder) as name:
         folder = pathlib.Path(name)
         size = flags.FLAGS.gigabytes * 1e9
@@ -185,4 +185,7 @@ if __name__ == "__main__":
     flags.DEFINE_float("gigabytes", 3.0, "Size of each source.", lower_bound=0.3)
     flags.DEFINE_integer("rounds", 3, "Measurements.", lower_bound=1)
     flags.DEFINE_string("folder", None, "Where the files are made; None for the system's.")
-    app.run(main)
+    flags.register_validator(
+        "folder", lambda name: name is None or os.path.isdir(name), "it has to be a folder"
+    )
+    _programs.run(main)

@@ -15,9 +15,10 @@ import warnings
 
 import keras
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 import keras_fusion as kf
+from benchmarks import _programs
 
 BOUNDS = ("copying the weights", "Keras builds and assigns")
 
@@ -53,8 +54,7 @@ def _timed(function):
     return (time.perf_counter() - wall, time.process_time() - processor), made
 
 
-def main(argv):
-    del argv
+def main():
     warnings.simplefilter("ignore")
     rounds = [measure(networks(flags.FLAGS.size)) for _ in range(flags.FLAGS.rounds)]
     print("fusion over                                bound    fusion     ratio    min – max")
@@ -72,4 +72,4 @@ def main(argv):
 if __name__ == "__main__":
     flags.DEFINE_integer("rounds", 3, "Measurements.", lower_bound=1)
     flags.DEFINE_integer("size", 64, "Height and width of the images.", lower_bound=32)
-    app.run(main)
+    _programs.run(main)

@@ -12,9 +12,10 @@ import gc
 import time
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 import keras_fusion as kf
+from benchmarks import _programs
 from benchmarks._rounds import line, ratios
 
 
@@ -53,8 +54,7 @@ def fuse_once(sources):
     return seconds, added, sum(sizes) + max(sizes), [tuple(w.shape) for w in fused.weights]
 
 
-def main(argv):
-    del argv
+def main():
     config = kf.models.T5Config.from_size(SIZE.value)
     sources = [kf.models.T5(config, seed=seed) for seed in range(2)]
     fusions, writes = [], []
@@ -78,4 +78,4 @@ def main(argv):
 if __name__ == "__main__":
     SIZE = flags.DEFINE_enum("size", "t5_m", sorted(kf.models.config.SIZES), "Size of a source.")
     ROUNDS = flags.DEFINE_integer("rounds", 3, "Fusions and writes, in turn.", lower_bound=1)
-    app.run(main)
+    _programs.run(main)

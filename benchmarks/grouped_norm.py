@@ -10,9 +10,10 @@ widths, which are split and concatenated. Takes about two minutes on two cores.
 
 import dataclasses
 
-from absl import app, flags
+from absl import flags
 
 import keras_fusion as kf
+from benchmarks import _programs
 from benchmarks._rounds import in_turn, line, ratios
 from benchmarks.train_step import make_step
 
@@ -34,8 +35,7 @@ def compare(config, groups, batch_size, input_length, steps, rounds):
     return ratios(*in_turn([lambda: grouped(steps), lambda: plain(steps)], rounds))
 
 
-def main(argv):
-    del argv
+def main():
     config = kf.models.T5Config.from_size(SIZE.value)
     groups = groups_of(config.hidden_dim, GROUPS.value, UNEQUAL.value)
     measured = compare(
@@ -53,4 +53,4 @@ if __name__ == "__main__":
     INPUT_LENGTH = flags.DEFINE_integer("input_length", 128, "Tokens of an input.", lower_bound=1)
     STEPS = flags.DEFINE_integer("steps", 20, "Steps per round.", lower_bound=1)
     ROUNDS = flags.DEFINE_integer("rounds", 15, "Rounds, both models in turn.", lower_bound=1)
-    app.run(main)
+    _programs.run(main)

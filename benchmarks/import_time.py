@@ -13,8 +13,9 @@ import os
 import subprocess
 import sys
 
-from absl import app, flags
+from absl import flags
 
+from benchmarks import _programs
 from benchmarks._rounds import line, ratios
 
 PROGRAM = """
@@ -46,8 +47,7 @@ def import_once():
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main(argv):
-    del argv
+def main():
     import_once()
     keras, extra, processor, _ = zip(*(import_once() for _ in range(ROUNDS.value)), strict=True)
     print(line("keras", keras, "s", decimals=3))
@@ -58,4 +58,4 @@ def main(argv):
 
 if __name__ == "__main__":
     ROUNDS = flags.DEFINE_integer("rounds", 9, "Processes that import both.", lower_bound=1)
-    app.run(main)
+    _programs.run(main)

@@ -14,11 +14,12 @@ the prefetching iterator, and measures how long it waits. Some seconds on two co
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from benchmarks import _programs
 from trainers.data import manifest, spans
 from trainers.data.batches import PretrainingBatches
 
@@ -140,9 +141,8 @@ def measure(batch_size: int, input_length: int, step_seconds: float, steps: int)
     return rows
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Prints one table."""
-    del argv
     step = _STEP_MS.value / 1000
     rows = measure(_BATCH_SIZE.value, _INPUT_LENGTH.value, step, _STEPS.value)
     print(f"Batches of {_BATCH_SIZE.value} × {_INPUT_LENGTH.value}, steps of {_STEP_MS.value} ms")
@@ -156,4 +156,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    _programs.run(main)

@@ -22,7 +22,9 @@ import threading
 import time
 
 import numpy as np
-from absl import app, flags
+from absl import flags
+
+from benchmarks import _programs
 
 SOURCES = 2
 # A shard and the slice that it is copied from.
@@ -201,8 +203,7 @@ def in_a_process_of_its_own(folder):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main(argv):
-    del argv
+def main():
     if FUSE.value:
         figures = fuse_on_mesh(pathlib.Path(FUSE.value), SIZE.value, DEVICES.value, LAYOUT.value)
         print(json.dumps(figures))
@@ -231,4 +232,4 @@ if __name__ == "__main__":
         "layout", "batch:batch,heads:model,mlp:model,vocab:model", "Layout rules."
     )
     FUSE = flags.DEFINE_string("fuse", None, "Folder of sources; used by the benchmark itself.")
-    app.run(main)
+    _programs.run(main)

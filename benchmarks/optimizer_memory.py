@@ -14,8 +14,9 @@ import time
 
 import keras
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from benchmarks import _programs
 from keras_fusion.models import T5Config
 from keras_fusion.optimizers import Adafactor
 from keras_fusion.optimizers.adafactor import slot_shapes
@@ -144,10 +145,8 @@ def define_flags():
     flags.DEFINE_integer("rounds", 5, "calls of each optimizer, the best counts", lower_bound=1)
 
 
-def main(argv):
+def main():
     """Prints both tables."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only. Received: {' '.join(argv[1:])}")
     print_memory()
     if keras.backend.backend() != "tensorflow":
         print("\nthe step time is measured on the tensorflow backend only")
@@ -157,4 +156,4 @@ def main(argv):
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    _programs.run(main)

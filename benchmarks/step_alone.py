@@ -11,6 +11,7 @@ import sys
 import time
 
 import trainers  # noqa: F401  first, as in the programs: it makes settings before TensorFlow's import
+from benchmarks import _programs
 from benchmarks._batches import random_batches
 from benchmarks._workers import serve
 
@@ -107,4 +108,9 @@ def timed(name, config, batch_size, input_length):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 5 or sys.argv[1] not in STEPS:
+        _programs.fail(
+            f"Expected {'|'.join(STEPS)} CONFIG BATCH_SIZE LENGTH, as benchmarks.train_step gives "
+            f"them. Received: {' '.join(sys.argv[1:]) or 'nothing'}. Run benchmarks.train_step"
+        )
     serve(lambda: timed(*sys.argv[1:]))

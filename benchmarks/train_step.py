@@ -19,9 +19,10 @@ import json
 import sys
 import time
 
-from absl import app, flags
+from absl import flags
 
 import trainers  # noqa: F401  first, as in the programs: it makes settings before TensorFlow's import
+from benchmarks import _programs
 
 # isort: split
 import keras
@@ -32,6 +33,7 @@ from benchmarks._batches import lengths, random_batches
 from benchmarks._keras_hub import KerasHubT5
 from benchmarks._rounds import in_turn, line, ratios
 from benchmarks._workers import Worker
+from benchmarks.step_alone import STEPS as ALL_STEPS
 from trainers.process import keep_freed_memory
 
 
@@ -108,8 +110,7 @@ def print_ratios(names, seconds, tokens):
         print(line(f"over {name}", ratios(values, seconds[0])))
 
 
-def main(argv):
-    del argv
+def main():
     keep_freed_memory()
     overrides = {} if NUM_LAYERS.value is None else {"num_layers": NUM_LAYERS.value}
     config = kf.models.T5Config.from_size(SIZE.value, **overrides)
@@ -145,7 +146,9 @@ if __name__ == "__main__":
     STEPS = flags.DEFINE_integer("steps", 20, "Steps per round.", lower_bound=1)
     ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds, all models in turn.", lower_bound=1)
     ALONE = flags.DEFINE_list("alone", "keras_hub", "Peers in processes of their own.")
+    _programs.check_list("small", sorted(kf.models.config.SIZES))
+    _programs.check_list("alone", list(ALL_STEPS))
     TORCH_PYTHON = flags.DEFINE_string(
         "torch_python", sys.executable, "Python that has torch and transformers."
     )
-    app.run(main)
+    _programs.run(main)

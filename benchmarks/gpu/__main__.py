@@ -32,8 +32,9 @@ import subprocess
 import sys
 import time
 
-from absl import app, flags
+from absl import flags
 
+from benchmarks import _programs
 from benchmarks.gpu import collect
 from benchmarks.gpu.results import JSON_LINES, TABLE, Results, markdown, read
 from benchmarks.gpu.sizes import SIZES
@@ -127,8 +128,7 @@ def versions():
     return ", ".join(texts)
 
 
-def main(argv):
-    del argv
+def main():
     values = flags.FLAGS
     output = pathlib.Path(values.output or os.environ.get("OUT") or "gpu_results")
     data_dir = values.data_dir or (collect.TOKENS if collect.TOKENS.exists() else None)
@@ -150,9 +150,7 @@ def main(argv):
 if __name__ == "__main__":
     flags.DEFINE_float("minutes", 12, "Time for all parts.", lower_bound=0.1)
     flags.DEFINE_list("parts", list(PARTS), "Parts, in this order.")
-    flags.register_validator(
-        "parts", lambda parts: {*parts} <= {*PARTS}, f"parts are among {', '.join(PARTS)}"
-    )
+    _programs.check_list("parts", list(PARTS))
     flags.DEFINE_enum("size", "full", list(SIZES), "Sizes of what is measured.")
     flags.DEFINE_string("output", None, "Folder of the results.")
     flags.DEFINE_string(
@@ -162,4 +160,4 @@ if __name__ == "__main__":
     # What a process of this program is started with.
     flags.DEFINE_enum("part", None, list(PARTS), "Run this part in this process.")
     flags.DEFINE_float("seconds", 600, "Time of that part.")
-    app.run(main)
+    _programs.run(main)

@@ -17,8 +17,9 @@ import re
 import subprocess
 import sys
 
-from absl import app, flags
+from absl import flags
 
+from benchmarks import _programs
 from benchmarks.gpu.sizes import SIZES
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -68,10 +69,9 @@ def prepare_tokens():
         pretraining.prepare(experiment, TOKENS)
 
 
-def main(argv):
-    del argv
+def main():
     if not re.fullmatch(r"3\.\d+", flags.FLAGS.python):
-        raise app.UsageError(f"--python takes a version such as 3.12, not {flags.FLAGS.python}")
+        _programs.fail(f"--python takes a version such as 3.12, not {flags.FLAGS.python!r}")
     download(FOLDER / "wheels", flags.FLAGS.python)
     prepare_tokens()
     size = sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file())
@@ -80,4 +80,4 @@ def main(argv):
 
 if __name__ == "__main__":
     flags.DEFINE_string("python", "3.12", "Version of Python on that machine.")
-    app.run(main)
+    _programs.run(main)
