@@ -5,12 +5,12 @@ evaluation lines of `metrics.jsonl` how far it has come. Nothing here interprets
 """
 
 import dataclasses
-import math
 from pathlib import Path
 
 from trainers.errors import UserError
 from trainers.files import parse_json, read_json
 from trainers.plans.graph import SIZE_LETTERS
+from trainers.runs import kinds
 from trainers.runs.workdir import METRICS_FILE, RECORD_FILE, RUN_FILE, STAGE_FILE
 
 FORMAT = 1
@@ -183,61 +183,42 @@ def _stage_folders(workdir):
     return [folder for folder in folders if any((folder / name).exists() for name in files)]
 
 
-def _is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_finite(value):
-    return _is_number(value) and math.isfinite(value)
-
-
-def _is_schedule(value):
-    names = ("warmup_steps", "offset", "scale")
-    return isinstance(value, dict) and all(_is_finite(value.get(name)) for name in names)
-
-
-# Kinds of values in the files of a stage, and their checks. A number is null where a run diverged.
-_TEXT, _COUNT, _FINITE = "a text", "an integer", "a finite number"
-_NUMBER, _NAMES, _STEPS = "a number or null", "a list of stage names", "the step of each source"
-_EVALUATIONS, _OBJECT = "a list of evaluations", "a JSON object"
-_SCHEDULE = "warmup_steps, offset and scale"
-_CHECKS = {
-    _TEXT: lambda value: isinstance(value, str),
-    _COUNT: lambda value: type(value) is int,
-    _FINITE: _is_finite,
-    _NUMBER: lambda value: value is None or _is_number(value),
-    _NAMES: lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
-    _STEPS: lambda value: isinstance(value, dict) and all(type(v) is int for v in value.values()),
-    _EVALUATIONS: lambda value: isinstance(value, list),
-    _OBJECT: lambda value: isinstance(value, dict),
-    _SCHEDULE: _is_schedule,
-}
 _TOTALS = dict.fromkeys(
-    ("tokens", "flops", "device_seconds", "loss", "loss_per_token", "accuracy"), _NUMBER
+    ("tokens", "flops", "device_seconds", "loss", "loss_per_token", "accuracy"), kinds.NUMBER
 )
 # What stage.json and record.json say of a stage.
 _STAGE = {
-    **dict.fromkeys(("name", "size", "init", "repeat_of", "flops_method"), _TEXT),
-    **dict.fromkeys(("steps", "parameters", "seed", "repeat"), _COUNT),
-    **{"learning_rate": _SCHEDULE, "settings": _OBJECT},
-    **{"sources": _NAMES, "source_steps": _STEPS},
+    **dict.fromkeys(("name", "size", "init", "repeat_of", "flops_method"), kinds.TEXT),
+    **dict.fromkeys(("steps", "parameters", "seed", "repeat"), kinds.COUNT),
+    **{"learning_rate": kinds.SCHEDULE, "settings": kinds.OBJECT},
+    **{"sources": kinds.NAMES, "source_steps": kinds.STEPS},
 }
-_EVALUATION = dict.fromkeys(("step", "tokens", "flops", "device_seconds"), _FINITE)
-_EVALUATION |= dict.fromkeys(("loss_per_token", "accuracy"), _NUMBER)
+_EVALUATION = dict.fromkeys(("step", "tokens", "flops", "device_seconds"), kinds.FINITE)
+_EVALUATION |= dict.fromkeys(("loss_per_token", "accuracy"), kinds.NUMBER)
+# Of run.json, what reports read.
+_RUN = {
+    **dict.fromkeys(("corpus", "corpus_path", "corpus_note", "objective"), kinds.TEXT_OR_NULL),
+    **dict.fromkeys(("tuning", "command"), kinds.TEXT_OR_NULL),
+    **dict.fromkeys(("corpus_unknown", "noise_density", "mean_span_length"), kinds.NUMBER),
+    **{"versions": kinds.OBJECT, "experiments": kinds.EXPERIMENTS},
+}
 
 
 def _settings(workdir):
     """The content of run.json, flat; empty without one."""
     path = workdir / RUN_FILE
     content = _read_object(path) if path.exists() else {}
-    settings = content.pop("settings", None)
-    return {**settings, **content} if isinstance(settings, dict) else content
+    do = "Restore the file, or start in a new folder"
+    kinds.check(content, {"settings": kinds.OBJECT}, path, do)
+    settings = content.pop("settings", {}) | content
+    kinds.check(settings, _RUN, path, do)
+    return settings
 
 
 def _finished_stage(folder):
     path = folder / RECORD_FILE
     record = _read_object(path)
-    fields = _read(record, _STAGE | _TOTALS | {"curve": _EVALUATIONS}, path)
+    fields = kinds.read(record, _STAGE | _TOTALS | {"curve": kinds.EVALUATIONS}, path)
     if fields["name"] != folder.name:
         raise UserError(
             f"{path} to record the stage of its folder, {folder.name!r}",
@@ -254,7 +235,7 @@ def _finished_stage(folder):
 
 def _running_stage(folder):
     path = folder / STAGE_FILE
-    fields = _read(_read_object(path) | {"name": folder.name}, _STAGE, path)
+    fields = kinds.read(_read_object(path) | {"name": folder.name}, _STAGE, path)
     curve = _evaluations(folder / METRICS_FILE)
     last = curve[-1] if curve else None
     fields |= {name: getattr(last, name, None) for name in _TOTALS}
@@ -291,36 +272,13 @@ def _evaluations(path):
 
 def _evaluation(entry, where):
     if not isinstance(entry, dict):
-        raise _unreadable(f"an evaluation with the fields {', '.join(_EVALUATION)}", entry, where)
-    entry = {"loss": None} | entry
-    return Evaluation(**_read(entry, _EVALUATION | {"loss": _NUMBER}, where))
-
-
-def _read(entry, fields, where):
-    """The fields of a JSON object, each checked to be of its kind."""
-    missing = [name for name in fields if name not in entry]
-    if missing:
         raise UserError(
-            f"the fields {', '.join(fields)} in {where}",
-            f"none of the name {', '.join(missing)}",
-            "Make the report with the version that wrote it, or run the stage again",
+            f"an evaluation with the fields {', '.join(_EVALUATION)} in {where}",
+            repr(entry),
+            "Run the stage again in an empty folder",
         )
-    for name, kind in fields.items():
-        if not _CHECKS[kind](entry[name]):
-            raise _unreadable(f"{kind} for {name!r}", entry[name], where, f"{name}=")
-    return {name: _kept(entry[name]) for name in fields}
-
-
-def _kept(value):
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _unreadable(expected, value, where, name=""):
-    return UserError(
-        f"{expected} in {where}", f"{name}{value!r}", "Run the stage again in an empty folder"
-    )
+    entry = {"loss": None} | entry
+    return Evaluation(**kinds.read(entry, _EVALUATION | {"loss": kinds.NUMBER}, where))
 
 
 def _read_object(path):

@@ -6,10 +6,14 @@ run.json has them under "planned": stage name to the fields of `Stage` that are 
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+from trainers.errors import UserError
 from trainers.files import read_json
 from trainers.plans.graph import Stage
+from trainers.runs import kinds
 from trainers.runs.state import RunState
 from trainers.runs.workdir import RUN_FILE
+
+_RESTORE = "Restore the file, or start in a new folder"
 
 
 def with_stages(state: RunState, stages: Iterable[Stage]) -> dict[str, dict]:
@@ -21,7 +25,7 @@ def unfinished(state: RunState) -> list[str]:
     """Returns the stages that are still to be trained, without those that others beat."""
     settled, names = set(), []
     for name, fields in _read(state).items():
-        stage = Stage(**{field: _value(value) for field, value in fields.items()})
+        stage = _stage(fields, state)
         is_beaten = stage.rivals and settled.issuperset(stage.rivals)
         if state.record(name) is not None or (is_beaten and not is_promoted(stage, state)):
             settled.add(name)
@@ -44,7 +48,9 @@ def is_promoted(stage: Stage, state: RunState) -> bool:
 
 def _read(state: RunState) -> dict[str, dict]:
     path = state.path / RUN_FILE
-    return read_json(path).get("planned", {}) if path.exists() else {}
+    content = read_json(path) if path.exists() else {}
+    kinds.check(content, {"planned": kinds.OBJECTS}, path, _RESTORE)
+    return content.get("planned", {})
 
 
 def _fields(stage: Stage) -> dict:
@@ -52,6 +58,14 @@ def _fields(stage: Stage) -> dict:
     content: Mapping = dataclasses.asdict(stage)
     kept = {n: v for n, v in content.items() if n in ("name", "size") or v != getattr(default, n)}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in kept.items()}
+
+
+def _stage(fields: dict, state: RunState) -> Stage:
+    try:
+        return Stage(**{field: _value(value) for field, value in fields.items()})
+    except TypeError:
+        expected = f"the fields of a stage in {state.path / RUN_FILE}, planned"
+        raise UserError(expected, f"{fields}, of another version or program", _RESTORE) from None
 
 
 def _value(value: object) -> object:

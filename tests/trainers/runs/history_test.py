@@ -115,6 +115,27 @@ def test_unreadable_file_is_named(tmp_path, text, name):
         history.read_run(workdir)
 
 
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ({"settings": 3}, "settings=3"),
+        ({"settings": {"corpus": {"a": 1}}}, "corpus={'a': 1}"),
+        ({"settings": {}, "tuning": 5}, "tuning=5"),
+        ({"versions": "3.15"}, "versions='3.15'"),
+        ({"corpus_unknown": "few"}, "corpus_unknown='few'"),
+        ({"experiments": [1]}, "experiments=[1]"),
+        ({"experiments": {"tune": 3}}, "experiments={'tune': 3}"),
+        ({"experiments": {"tune": {"points": {"a": 1}}}}, "'points': {'a': 1}"),
+    ],
+)
+def test_damaged_settings_are_named(tmp_path, content, named):
+    workdir = synthetic.write_run(tmp_path / "w", synthetic.small())
+    (workdir / "run.json").write_text(json.dumps(content))
+    with pytest.raises(UserError) as error:
+        history.read_run(workdir)
+    assert named in str(error.value) and "run.json" in str(error.value)
+
+
 def test_damaged_metrics_line_is_named(tmp_path):
     synthetic.write_running(tmp_path, synthetic.baseline())
     metrics = tmp_path / "baseline" / "metrics.jsonl"

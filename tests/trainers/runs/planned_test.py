@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
+
 from trainers import plans
+from trainers.errors import UserError
 from trainers.plans.graph import Stage
 from trainers.runs import planned
 from trainers.runs.state import RunState
@@ -62,3 +65,10 @@ def test_only_what_is_not_the_default_is_written(tmp_path):
         "sources": ["x"],
         "rivals": ["x", "y", "z"],
     }
+
+
+@pytest.mark.parametrize("content", [7, {"x": 7}, {"x": {}}, {"x": {"name": "x", "newer": 1}}])
+def test_damaged_stages_are_named(tmp_path, content):
+    (tmp_path / "run.json").write_text(json.dumps({"planned": content}))
+    with pytest.raises(UserError, match="run.json"):
+        planned.unfinished(RunState(tmp_path))
