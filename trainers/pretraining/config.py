@@ -299,7 +299,7 @@ def _check_continued(config: PretrainConfig):
             raise UserError(
                 f"stage {source!r} without a decay, as stage {stage.name!r} continues it",
                 f"decay_steps={config.settings[source].decay_steps}",
-                f"Give --decay_steps={source}:0 as well, or another --plan",
+                "Leave out --decay_steps, or the plan with that stage",
             )
         flags, names = config.stage_flags.items(), {stage.name, stage.base}
         given = [setting for setting, values in flags if not names.isdisjoint(values)]
