@@ -131,7 +131,9 @@ class Option:
         return UserError(expected, f"{self.flag}={value!r}", do)
 
     def beyond(self, value: object) -> str:
-        """Returns what `words` does not say of a value, or of a text, of too many digits."""
+        """Returns what `words` does not say of a value, or of a text, that is too large."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return ", finite"
         numbers = re.findall(r"[0-9]{10,}", str(value)) if self.type is int else ()
         is_beyond = any(len(digits) > 10 or int(digits) > LARGEST for digits in numbers)
         return f", at most {LARGEST:,}" if is_beyond else ""

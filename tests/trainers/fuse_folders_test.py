@@ -78,6 +78,7 @@ def test_what_cannot_be_verified_is_said(llamas, capsys, monkeypatch):
         ("a", "--norm=rule", "at least two folders"),
         ("ac", "--norm=rule", "sources of one library.*trainers.convert"),
         ("cc", "--grow=mlp:2", "two folders|one folder"),
+        ("ab", "--check_data_dir=tokens", "check_data_dir='tokens' with sources of transformers"),
     ],
 )
 def test_flags_that_are_refused(llamas, sources, flag, message):

@@ -142,6 +142,13 @@ def test_a_growth_that_is_checked(sources, tmp_path, capsys):
     assert "of the source, " in output and "0.0000" in output.split("validation batch")[1]
 
 
+@pytest.mark.parametrize("flag", ["--verify", "--max_shard_size=1GB"])
+def test_what_checkpoints_leave_unread_is_refused(sources, tmp_path, flag):
+    with pytest.raises(UserError, match="with sources of keras_fusion"):
+        run(sources, "ab", tmp_path / "c", flag)
+    assert not (tmp_path / "c").exists()
+
+
 def test_says_where_it_comes_from(sources, tmp_path):
     written = run(sources, "ab", tmp_path / "c", "--norm=rule", "--noise=0.5", "--seed=3")
     settings = json.loads((written / "manifest.json").read_text())["config"]["settings"]

@@ -201,6 +201,15 @@ def test_a_text_that_is_no_value_is_refused(argument, words):
         programs.parse(Config, [argument])
 
 
+def test_a_number_without_end_is_said_to_be_none():
+    @dataclasses.dataclass(frozen=True)
+    class Limit:
+        minutes: float = option(1.0, "Minutes.", above=0)
+
+    with pytest.raises(UserError, match="a number above 0, finite. Received: minutes=inf"):
+        programs.parse(Limit, ["--minutes=inf"])
+
+
 @pytest.mark.parametrize("given", [{"steps": 0}, {"steps": "3"}, {"steps": True}, {"root": 1}])
 def test_values_that_no_flag_gave_are_checked_too(given):
     with pytest.raises(UserError, match="Received: "):

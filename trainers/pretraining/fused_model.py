@@ -118,7 +118,30 @@ def fuse(config: FuseConfig) -> pathlib.Path | None:
         fused_folders.KERAS_HUB: fused_folders.fuse_presets,
         fused_folders.CHECKPOINTS: fuse_checkpoints,
     }
-    return fusers[fused_folders.kind_of(config.sources)](config)
+    kind = fused_folders.kind_of(config.sources)
+    _check_read(config, kind)
+    return fusers[kind](config)
+
+
+# Options that fusions of some kinds read, and the kinds.
+_READ = {
+    "verify": (fused_folders.TRANSFORMERS, fused_folders.KERAS_HUB),
+    "max_shard_size": (fused_folders.TRANSFORMERS,),
+    "check_data_dir": (fused_folders.CHECKPOINTS,),
+}
+
+
+def _check_read(config: FuseConfig, kind: str) -> None:
+    """Refuses what sources of a kind leave unread: who asks for a check has to get one."""
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    for name, kinds in _READ.items():
+        value = getattr(config, name)
+        if value not in (defaults[name], False) and kind not in kinds:
+            raise UserError(
+                f"--{name} with sources of {' or '.join(kinds)}",
+                f"{name}={value!r} with sources of {kind}",
+                f"Leave out --{name}",
+            )
 
 
 def fuse_checkpoints(config: FuseConfig) -> pathlib.Path | None:
