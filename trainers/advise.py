@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from trainers import files
 from trainers.advice import choice, curves, laws
 from trainers.errors import UserError, check_new_file
-from trainers.programs import check_options, option, run
+from trainers.programs import check_options, option, recorded, run
 from trainers.runs import history
 from trainers.storage import Kind
 
@@ -82,7 +82,7 @@ def advise(config: AdviseConfig) -> dict:
     scores = choice.backtest(groups, fused) if config.backtest else []
     lines = [*describe(advice, fits), *(f"Backtest: {_words(score)}" for score in scores)]
     print("\n".join(lines))
-    content = {"format": FORMAT, "settings": dataclasses.asdict(config), "advice": advice}
+    content = {"format": FORMAT, "settings": recorded(config), "advice": advice}
     facts = {size: dataclasses.asdict(fit) for size, fit in fits.items()}
     content |= {"fits": {s: {k: fact[k] for k in _FACTS} for s, fact in facts.items()}}
     content |= {"backtest": scores, "text": lines}

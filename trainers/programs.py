@@ -31,6 +31,7 @@ A second signal, five seconds later or more, ends the program at once with 128 p
 import argparse
 import dataclasses
 import functools
+import json
 import math
 import re
 import shlex
@@ -229,6 +230,11 @@ def flag_values(config: object) -> dict[str, object]:
         if spec.place is None:
             values[spec.flag] = value
     return values
+
+
+def recorded(config: object) -> dict[str, object]:
+    """Returns the fields of a configuration as a JSON file holds them, with the URLs of copies."""
+    return json.loads(shown(json.dumps(dataclasses.asdict(config), ensure_ascii=False)))
 
 
 def define_flags(config_class: type, values: flags.FlagValues = flags.FLAGS) -> None:

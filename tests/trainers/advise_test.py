@@ -27,11 +27,14 @@ def call(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_the_advice_is_printed_and_written(workdir, tmp_path):
-    output = tmp_path / "advice.json"
-    done = call(f"--workdir={workdir}", "--budget=1.2e13", f"--output={output}", "--backtest")
+def test_the_advice_is_printed_and_written(workdir, tmp_path, monkeypatch):
+    # As in a bucket: the program works on a copy, which the file does not name.
+    monkeypatch.setenv("KERAS_FUSION_CACHE", str(tmp_path / "cache"))
+    url, output = f"file://{workdir}", tmp_path / "advice.json"
+    done = call(f"--workdir={url}", "--budget=1.2e13", f"--output={output}", "--backtest")
     assert done.returncode == 0, done.stderr
     content = json.loads(output.read_text())
+    assert content["settings"]["workdir"] == [url]
     assert done.stdout.splitlines() == [*content["text"], f"Wrote {output}"]
     assert content["format"] == advise.FORMAT
     assert content["advice"]["budget"] == 1.2e13

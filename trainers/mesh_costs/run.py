@@ -1,6 +1,5 @@
 """A report of mesh costs: models by name, virtual devices, the table and its JSON file."""
 
-import dataclasses
 import os
 import sys
 
@@ -11,6 +10,7 @@ from trainers.files import write_json
 from trainers.mesh_costs import measure, table
 from trainers.mesh_costs.config import MeshReportConfig
 from trainers.plans import sizes
+from trainers.programs import recorded
 from trainers.versions import installed_versions
 
 # How fast the code would run does not matter, how much memory it needs does: the schedule is the
@@ -39,7 +39,7 @@ def report(config: MeshReportConfig) -> dict:
         print(f"{name}: took {costs[name].compile_seconds:.1f} s", file=sys.stderr, flush=True)
     print(table.text(config, costs))
     content = {
-        "config": dataclasses.asdict(config),
+        "config": recorded(config),
         "devices": devices,
         "versions": installed_versions(),
         "conventions": table.CONVENTIONS,

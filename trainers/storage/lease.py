@@ -72,8 +72,8 @@ class Lease:
     def check(self) -> None:
         """Raises `Refused` where the lease is another process's.
 
-        Whoever takes it over writes its name: a file that is gone, or that a server which fails
-        did not give, says nothing.
+        Whoever takes it over writes its name: a file that is gone, or that holds something else,
+        says nothing.
         """
         now = self._read()
         if now and (now.get("mirror"), now.get("process")) != (self._mirror, self._process):
@@ -107,8 +107,10 @@ class Lease:
         self._remote.write(LEASE_FILE, json.dumps(content).encode())
 
     def _read(self) -> dict:
+        # Apart from what follows: storage that does not answer says nothing about another writer.
+        text = self._remote.read(LEASE_FILE)
         try:
-            content = json.loads(self._remote.read(LEASE_FILE) or b"{}")
+            content = json.loads(text or b"{}")
         except ValueError:
             return {}
         return content if isinstance(content, dict) else {}

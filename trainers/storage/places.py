@@ -245,7 +245,6 @@ class _Sender:
         self._ended.set()
         for thread in self._threads:
             thread.join()
-        self._right.check()
         _send(self._mirror, self._right.check)
         self._right.release()
 

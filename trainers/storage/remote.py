@@ -107,14 +107,17 @@ class Remote:
         self.url = url.rstrip("/")
         protocol = url.partition("://")[0]
         module, extra, options, tries = PROTOCOLS[protocol]
-        self._tries = TRIES if tries else 1
         self._is_gs = protocol == "gs"
         try:
             importlib.import_module(module)
             import fsspec
+            from fsspec.exceptions import FSTimeoutError
         except ImportError as error:
             do = f"Install the extra that has it: pip install 'keras-fusion[{extra}]'"
             raise UserError(f"the package {module} for {protocol}://", str(error), do) from error
+        self._tries = TRIES if tries else 1
+        # Another try takes as long, or ends alike.
+        self._final = (FSTimeoutError, FileNotFoundError, PermissionError, TypeError, ValueError)
         self._files = self._try(
             "open", fsspec.filesystem, protocol, skip_instance_cache=True, **options()
         )
@@ -137,7 +140,7 @@ class Remote:
             return self._files.find(root, detail=True, **self._limit)
 
         names = {}
-        for path, facts in self._try("list", find).items():
+        for path, facts in self._try("list", find, name=under).items():
             name = path.removeprefix(self._root + "/")
             if facts.get("type", "file") != "file" or name == path or name.endswith("/"):
                 continue
@@ -209,7 +212,7 @@ class Remote:
             # Each library behind fsspec has errors of its own: for requests, tokens, timeouts.
             except Exception as error:
                 fault = " ".join(f"{type(error).__name__}: {error}".split())
-                if isinstance(error, FileNotFoundError | PermissionError | TypeError | ValueError):
+                if isinstance(error, self._final):
                     break
                 if isinstance(error, OSError) and error.errno in _LOCAL:
                     fault = f"{error.strerror} on this machine"

@@ -85,3 +85,18 @@ def test_a_lease_that_cannot_be_read_is_nobody_elses(content):
     first.renew()
     with pytest.raises(UserError, match="process .* which writes there"):
         lease_of("b").check()
+
+
+def test_a_server_that_does_not_give_the_lease_gives_nobody_the_folder(monkeypatch):
+    first, second = lease_of("a"), lease_of("b")
+    first.acquire()
+
+    def fail(there, name):
+        raise UserError("to read in object storage", there.url, "Check")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remote.Remote, "read", fail)
+        for act in (second.acquire, first.check):
+            with pytest.raises(UserError, match="to read in object storage"):
+                act()
+    first.check()

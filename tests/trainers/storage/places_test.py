@@ -127,6 +127,16 @@ def test_of_checkpoints_the_newest_is_read_or_all():
             assert support.read(folder) == files | support.checkpoint(6)
 
 
+def test_an_older_checkpoint_is_brought_by_its_own_folder():
+    put(support.FILES | support.checkpoint(6))
+    home = "small_0/checkpoints/step_00000003/"
+    with Places() as program:
+        folder = pathlib.Path(program.local(f"{URL}/{home}", Kind.READ))
+        assert {home + name: b for name, b in support.read(folder).items()} == {
+            name: b for name, b in support.FILES.items() if name.startswith(home)
+        }
+
+
 def test_paths_are_shown_as_urls(capsys):
     with Places() as program:
         folder = program.local(URL, Kind.ADD)

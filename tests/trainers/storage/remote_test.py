@@ -5,6 +5,7 @@ import os
 
 import fsspec
 import pytest
+from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.memory import MemoryFileSystem
 
 from trainers.errors import UserError
@@ -42,7 +43,8 @@ def test_a_request_is_tried_again(monkeypatch, error):
 
 
 @pytest.mark.parametrize(
-    ("error", "count"), [(OSError("500"), remote.TRIES), (PermissionError("403"), 1)]
+    ("error", "count"),
+    [(OSError("500"), remote.TRIES), (PermissionError("403"), 1), (FSTimeoutError("late"), 1)],
 )
 def test_the_end_of_the_tries_is_one_line(monkeypatch, error, count):
     tries = failing(monkeypatch, error, 100)

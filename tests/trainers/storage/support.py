@@ -39,14 +39,14 @@ def read(folder):
 
 def content(url):
     """Returns name → bytes of all files of a folder of a bucket."""
-    files, root = fsspec.url_to_fs(url)
+    files, root = fsspec.url_to_fs(url, skip_instance_cache=True)
     files.invalidate_cache()
     return {path[len(root) + 1 :]: files.cat_file(path) for path in files.find(root)}
 
 
 def send(url, paths):
     """Copies files, by name, into a folder of a bucket."""
-    files, root = fsspec.url_to_fs(url)
+    files, root = fsspec.url_to_fs(url, skip_instance_cache=True)
     for name, path in paths.items():
         files.put_file(str(path), f"{root}/{name}")
 
