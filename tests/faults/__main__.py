@@ -15,6 +15,7 @@ import pathlib
 import random
 import tempfile
 import time
+import traceback
 
 from tests.faults import hosts
 from tests.faults.cases import FAULTS, PROGRAMS, make_inputs, pairs
@@ -79,12 +80,15 @@ def main(config: FaultsConfig) -> int:
             if time.monotonic() - began > 60 * config.minutes:
                 break
             fault, program = cells[number % len(cells)]
-            if program not in harnesses:
-                folder = home / program
-                folder.mkdir()
-                row = PROGRAMS[program]
-                harnesses[program] = Harness(zygotes[row.backend], folder, row, inputs, bucket)
-            outcome = harnesses[program].fail(str(number), fault, rng, number)
+            try:
+                if program not in harnesses:
+                    folder, row = home / f"{number} {program}", PROGRAMS[program]
+                    folder.mkdir()
+                    harnesses[program] = Harness(zygotes[row.backend], folder, row, inputs, bucket)
+                outcome = harnesses[program].fail(str(number), fault, rng, number)
+            except Exception as error:  # one point, while hours of others are to come
+                traceback.print_exc()
+                outcome = Outcome((), {}, f"in the harness: {error!r:.300}")
             outcomes.setdefault((fault, program), []).append(outcome)
             where = "; then ".join(map(str, filter(None, outcome.points)))
             verdict = "survived" if outcome.survived else f"LOST ({outcome.fault or outcome.lost})"

@@ -1,5 +1,6 @@
 """Content of a finished run's folder, apart from what the clock says."""
 
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -43,6 +44,13 @@ def lost(expected: dict[str, bytes], contents: dict[str, bytes]) -> dict[str, in
 
 
 def _bytes(path: pathlib.Path) -> bytes:
+    # Of a process that was killed while it wrote, text may be cut.
+    with contextlib.suppress(ValueError):
+        return _parsed(path)
+    return path.read_bytes()
+
+
+def _parsed(path: pathlib.Path) -> bytes:
     if path.name == METRICS_FILE:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         return json.dumps([_without_clock(line) for line in lines]).encode()

@@ -9,6 +9,8 @@ import random
 import shutil
 from collections.abc import Callable, Iterable
 
+from trainers import checkpoints
+
 # Files that carry a hash, or that a hash stands for elsewhere: no other damage can be seen.
 HASHED = ("*.safetensors", "manifest.json", "COMMITTED", "*.tokens", "vocabulary.model")
 # JSON says by itself where it was cut.
@@ -48,6 +50,7 @@ def remove_folder(rng: random.Random, folders: Iterable[pathlib.Path]) -> tuple[
         return "", lambda: None
     inside = [path for path in sorted(home.rglob("*")) if path.is_dir()]
     inside = [path for path in inside if not set(_KEPT) & set(path.relative_to(home).parts)]
+    inside = [path for path in inside if not _is_older_checkpoint(path)]
     folder = rng.choice([home, *inside])
     kept = home.with_name(f"{home.name}.removed")
     shutil.copytree(folder, kept)
@@ -58,6 +61,12 @@ def remove_folder(rng: random.Random, folders: Iterable[pathlib.Path]) -> tuple[
         kept.rename(folder)
 
     return folder.name, repair
+
+
+def _is_older_checkpoint(folder: pathlib.Path) -> bool:
+    """Returns whether a folder is a checkpoint with a later one beside it: no run makes it anew."""
+    older = checkpoints.steps(folder.parent)[:-1]
+    return folder.name in map(checkpoints.step_folder, older)
 
 
 def _change(rng, folders, patterns, change, takes=pathlib.Path.is_file) -> tuple[str, Repair]:

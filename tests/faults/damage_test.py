@@ -1,0 +1,30 @@
+"""Damage by the faults table, and the comparison of what is left."""
+
+import random
+
+from tests.faults import compare, damage
+from trainers.checkpoints import MARKER_FILE, step_folder
+
+
+def test_a_removed_folder_is_none_that_no_run_makes_anew(tmp_path):
+    """An older checkpoint goes only with all others."""
+    workdir = tmp_path / "W"
+    for step in (0, 3):
+        folder = workdir / "a/checkpoints" / step_folder(step)
+        folder.mkdir(parents=True)
+        (folder / MARKER_FILE).write_text("")
+    (workdir / "a/tensorboard").mkdir()
+    removed = set()
+    for seed in range(40):
+        name, repair = damage.remove_folder(random.Random(seed), [workdir])
+        removed.add(name)
+        repair()
+    assert removed == {"W", "a", "checkpoints", step_folder(3)}
+
+
+def test_text_that_a_kill_has_cut_is_compared_as_it_is(tmp_path):
+    (tmp_path / "whole.json").write_text('{"seconds": 1, "a": 2}')
+    files = {"cut.json": b'{"seconds": 1, "a', "metrics.jsonl": b'{"seconds": 1}\n{"a'}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    assert compare.content(tmp_path) == files | {"whole.json": b'{"a": 2}'}
