@@ -182,7 +182,7 @@ def _import() -> None:
     nano.define(pytest.MonkeyPatch())
     synthetic.SIZES = {"train": 40, "validation": 5, "test": 4}
     lease.CONFIRM_SECONDS, lease.BEAT_SECONDS, lease.DEAD_SECONDS = 0.0, 0.2, 1.0
-    remote.PAUSE_SECONDS, places.PUSH_SECONDS = 0.01, 0.2
+    remote.PAUSE_SECONDS, remote.READ_SECONDS, places.PUSH_SECONDS = 0.01, 5, 0.2
     # All hosts are started at once.
     hosts.JOIN_SECONDS = 40
     # Figures take longer than the training; the report is made anew from the records anyway.
