@@ -46,14 +46,34 @@ def note_model(request):
     return functools.partial(models_table.note, write=request.config.getoption("--write_models"))
 
 
+def pytest_collectstart():
+    """Imports make many objects, and none that garbage collection would find."""
+    gc.disable()
+
+
 def pytest_collection_finish():
     """Leaves the modules that are loaded to no later garbage collection.
 
     A collection looks at all of their objects otherwise, and tests make many.
     """
+    gc.enable()
     gc.collect()
     gc.freeze()
     gc.set_threshold(5_000, 20, 20)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session):
+    """Lets `tests.forks` begin, if a module that was collected uses it."""
+    forks = sys.modules.get("tests.forks")
+    if forks and session.testscollected and not session.config.option.collectonly:
+        forks.begin()
+
+
+def pytest_sessionfinish():
+    """Ends it."""
+    if forks := sys.modules.get("tests.forks"):
+        forks.end()
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import signal
 import keras
 import pytest
 
+from tests import forks
 from tests.faults.cases import PRETRAIN, PROGRAMS, TOKENS, Program, make_inputs
 from tests.faults.harness import Harness
 from tests.faults.points import ENGINE, Point
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def zygote():
-    with Zygote(eager=True) as zygote:
+    with Zygote(eager=True, start=forks.Popen) as zygote:
         yield zygote
 
 

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from tests import forks
 from tests.faults import compare, hosts
 from tests.faults.cases import Program
 from tests.faults.harness import Harness, Outcome
@@ -74,7 +75,7 @@ class Hosts:
 @pytest.fixture(scope="module")
 def zygote(tmp_path_factory):
     cached = hosts.compiled_in(tmp_path_factory.mktemp("compiled"))
-    with Zygote(backend="jax", variables=cached) as zygote:
+    with Zygote(backend="jax", variables=cached, start=forks.Popen) as zygote:
         yield zygote
 
 

@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from tests.faults import points
@@ -55,6 +55,7 @@ class Zygote:
         backend: of Keras.
         root: folder of the project's sources, if not this one.
         variables: other variables of its environment.
+        start: starts its process.
 
     Example:
         with Zygote() as zygote:
@@ -67,9 +68,11 @@ class Zygote:
         backend: str = "tensorflow",
         root: pathlib.Path = ROOT,
         variables: Mapping[str, str] = MappingProxyType({}),
+        start: Callable = subprocess.Popen,
     ):
         self._arguments = ["eager"] if eager else []
         self._backend, self._root, self._variables = backend, root, variables
+        self._start = start
 
     def __enter__(self) -> "Zygote":
         environment = dict(
@@ -84,7 +87,7 @@ class Zygote:
         )
         command = [sys.executable, "-m", "tests.faults.zygote", *self._arguments]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
+        self._process = self._start(
             command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=self._root
         )
         return self

@@ -1,12 +1,12 @@
 """The binary trainers.advise: what it prints and writes, and how it refuses."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import forks
 from tests.trainers.reports import synthetic
 from trainers import advise
 from trainers.errors import UserError
@@ -24,7 +24,7 @@ def workdir(tmp_path):
 
 def call(*arguments):
     command = [sys.executable, "-m", "trainers.advise", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return forks.run(command, cwd=ROOT)
 
 
 def test_the_advice_is_printed_and_written(workdir, tmp_path, monkeypatch):

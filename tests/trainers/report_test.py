@@ -1,11 +1,11 @@
 """The binary trainers.report: the file it writes, and how it refuses."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import forks
 from tests.trainers.reports import synthetic
 from trainers import errors, programs, report
 from trainers.reports import pictures
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def call(*arguments):
     command = [sys.executable, "-m", "trainers.report", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return forks.run(command, cwd=ROOT)
 
 
 def test_report_is_written_and_its_place_printed(tmp_path, monkeypatch, capsys):

@@ -14,17 +14,17 @@ from tests.keras_fusion.graph.networks import check_mean, graph, randomised, sta
 @pytest.mark.one_backend
 class TestSettings:
     @pytest.mark.parametrize(
-        ("first", "second", "message"),
+        ("layer_class", "settings", "message"),
         [
-            (layers.Activation("relu"), layers.Activation("tanh"), "activation: relu vs tanh"),
-            (layers.LeakyReLU(0.1), layers.LeakyReLU(0.5), "negative_slope: 0.1 vs 0.5"),
-            (layers.Dropout(0.1), layers.Dropout(0.2), "rate: 0.1 vs 0.2"),
-            (layers.Rescaling(2.0), layers.Rescaling(3.0), "scale: 2.0 vs 3.0"),
-            (layers.ELU(1.0), layers.ELU(2.0), "alpha: 1.0 vs 2.0"),
+            (layers.Activation, ("relu", "tanh"), "activation: relu vs tanh"),
+            (layers.LeakyReLU, (0.1, 0.5), "negative_slope: 0.1 vs 0.5"),
+            (layers.Dropout, (0.1, 0.2), "rate: 0.1 vs 0.2"),
+            (layers.Rescaling, (2.0, 3.0), "scale: 2.0 vs 3.0"),
+            (layers.ELU, (1.0, 2.0), "alpha: 1.0 vs 2.0"),
         ],
     )
     @pytest.mark.parametrize("before", [True, False])
-    def test_of_layers_without_weights(self, first, second, message, before):
+    def test_of_layers_without_weights(self, layer_class, settings, message, before):
         sources = [
             stacked(
                 *([layer] if before else []),
@@ -32,7 +32,7 @@ class TestSettings:
                 *([] if before else [layer]),
                 layers.Dense(2),
             )
-            for layer in (type(x).from_config(x.get_config()) for x in (first, second))
+            for layer in map(layer_class, settings)
         ]
         with pytest.raises(kf.FusionError, match=message):
             kf.fuse(sources)

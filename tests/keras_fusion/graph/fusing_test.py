@@ -1,7 +1,6 @@
 """`kf.fuse` on functional and sequential models: what it computes, and what it cannot fuse."""
 
 import os
-import subprocess
 import sys
 import warnings
 
@@ -20,6 +19,7 @@ from keras_fusion.layers import (
     FusableMultiHeadAttention,
     FusableRMSNorm,
 )
+from tests import forks
 from tests.keras_fusion.fusion_contract import numpy, random_inputs
 from tests.keras_fusion.graph.networks import FEATURES, perceptron, randomised, residual
 
@@ -332,7 +332,7 @@ def test_a_saved_model_of_stock_layers_loads_without_the_library(tmp_path):
         "np.save(sys.argv[3], keras.ops.convert_to_numpy(model(np.load(sys.argv[2]))))\n"
     )
     names = [str(tmp_path / name) for name in ("fused.keras", "x.npy", "y.npy")]
-    # Another backend than this one's, which starts fast.
+    # Another backend than this one's: Keras is imported anew, and the library is not.
     environment = os.environ | {"KERAS_BACKEND": "numpy"}
-    subprocess.run([sys.executable, "-c", program, *names], env=environment, check=True)
+    forks.run([sys.executable, "-c", program, *names], env=environment, check=True)
     np.testing.assert_allclose(np.load(names[2]), numpy(fused(FEATURES)), atol=1e-6)

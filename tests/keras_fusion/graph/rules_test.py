@@ -33,13 +33,19 @@ def plain(*stack):
     ]
 
 
+def random(*calls):
+    """Makers of layers with a seed, which are made with no variable before the test runs."""
+    return [lambda width, call=call: call[0](*call[1:]) for call in calls]
+
+
 ONE = [
     lambda width: layers.Conv1D(width, 3, padding="same", activation="relu"),
     *plain(layers.MaxPooling1D(), layers.UpSampling1D()),
     lambda width: layers.Conv1DTranspose(width + 1, 2, strides=2),
     *plain(layers.AveragePooling1D(2), layers.DepthwiseConv1D(2, depth_multiplier=2)),
     lambda width: layers.SeparableConv1D(width, 2),
-    *plain(layers.ZeroPadding1D(), layers.Cropping1D(1), layers.SpatialDropout1D(0.1)),
+    *plain(layers.ZeroPadding1D(), layers.Cropping1D(1)),
+    *random((layers.SpatialDropout1D, 0.1)),
     *plain(layers.GlobalMaxPooling1D()),
 ]
 TWO = [
@@ -48,7 +54,8 @@ TWO = [
     lambda width: layers.Conv2DTranspose(width + 1, 2, strides=2),
     *plain(layers.AveragePooling2D(2), layers.DepthwiseConv2D(2, depth_multiplier=2)),
     lambda width: layers.SeparableConv2D(width, 2),
-    *plain(layers.ZeroPadding2D(), layers.Cropping2D(1), layers.SpatialDropout2D(0.1)),
+    *plain(layers.ZeroPadding2D(), layers.Cropping2D(1)),
+    *random((layers.SpatialDropout2D, 0.1)),
     *plain(layers.Resizing(4, 4), layers.GroupNormalization(-1), layers.GlobalAveragePooling2D()),
 ]
 THREE = [
@@ -56,13 +63,15 @@ THREE = [
     *plain(layers.MaxPooling3D(), layers.UpSampling3D()),
     lambda width: layers.Conv3DTranspose(width + 1, 2, strides=2),
     *plain(layers.AveragePooling3D(2), layers.ZeroPadding3D(), layers.Cropping3D(1)),
-    *plain(layers.SpatialDropout3D(0.1), layers.GlobalMaxPooling3D()),
+    *random((layers.SpatialDropout3D, 0.1)),
+    *plain(layers.GlobalMaxPooling3D()),
 ]
 UNITS = [
     lambda width: layers.Dense(width),
     *plain(layers.ReLU(), layers.LeakyReLU(), layers.ELU(), layers.PReLU(), layers.Softmax()),
-    *plain(layers.Dropout(0.1), layers.GaussianDropout(0.1), layers.AlphaDropout(0.1)),
-    *plain(layers.GaussianNoise(0.1), layers.ActivityRegularization(0.1), layers.Identity()),
+    *random((layers.Dropout, 0.1), (layers.GaussianDropout, 0.1), (layers.AlphaDropout, 0.1)),
+    *random((layers.GaussianNoise, 0.1)),
+    *plain(layers.ActivityRegularization(0.1), layers.Identity()),
     *plain(layers.BatchNormalization(), layers.LayerNormalization(), layers.RMSNormalization()),
     *plain(layers.UnitNormalization()),
     lambda width: layers.EinsumDense("ab,bc->ac", width, bias_axes="c"),
@@ -80,8 +89,8 @@ STEPS = [
 # Nothing has grown before the first layer with weights: anything may stand there.
 IMAGES = [
     *plain(layers.Rescaling(1 / 255), layers.Resizing(6, 6), layers.CenterCrop(5, 5)),
-    *plain(layers.RandomFlip(), layers.RandomRotation(0.1), layers.RandomContrast(0.1)),
-    *plain(layers.RandomZoom(0.1), layers.RandomTranslation(0.1, 0.1), layers.Flatten()),
+    *random((layers.RandomFlip,), (layers.RandomRotation, 0.1), (layers.RandomContrast, 0.1)),
+    *random((layers.RandomZoom, 0.1), (layers.RandomTranslation, 0.1, 0.1), (layers.Flatten,)),
     lambda width: layers.Dense(width, activation="relu"),
 ]
 

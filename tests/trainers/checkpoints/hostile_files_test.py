@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import resource
-import subprocess
 import sys
 import tracemalloc
 
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 
 import keras_fusion as kf
+from tests import forks
 from tests.trainers.training.loop_support import python
 from trainers import checkpoints
 from trainers.checkpoints import format, models
@@ -330,7 +330,5 @@ def test_no_header_makes_the_loader_allocate_more_than_the_files_hold(tmp_path):
         path = checkpoints.save(tmp_path / str(number), 1, STATE, {})
         replace(path, "model.safetensors", header, b"\0" * 8)
         paths.append(path)
-    command = python(LIMITED, *paths)
-    command["env"] |= {"KERAS_BACKEND": "numpy", "OPENBLAS_NUM_THREADS": "1"}
-    ran = subprocess.run(**command, capture_output=True, text=True, timeout=300)
+    ran = forks.run(**python(LIMITED, *paths))
     assert ran.stdout.split() == ["refused"] * len(paths), ran.stderr[-4000:]

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 import keras_fusion as kf
+from tests import forks
 from tests.trainers.engines import jax_engines as engines
 from tests.trainers.engines import jax_support as support
 from tests.trainers.engines.equality_support import free_ports
@@ -186,7 +187,7 @@ def exchange(engine, sent, case, folder):
     tensors.write(folder / "dropout", sent)
     child = loop_support.python(ON_TENSORFLOW, case, folder)
     child["env"]["KERAS_BACKEND"] = "tensorflow"
-    ran = subprocess.run(**child, capture_output=True, text=True, timeout=300)
+    ran = forks.run(**child)
     assert ran.returncode == 0, ran.stderr[-4000:]
 
     def written(name, like):

@@ -1,12 +1,12 @@
 """The tf.distribute engine: one device here, two logical CPUs in a process of their own."""
 
 import json
-import subprocess
 
 import keras
 import numpy as np
 import pytest
 
+from tests import forks
 from tests.trainers.training import loop_support as support
 from trainers.engines.base import Engine, StepSums
 from trainers.engines.gradients import largest_if_not_finite
@@ -200,6 +200,7 @@ import numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
+from tests import forks
 from tests.trainers.training import loop_support as support
 from trainers.engines.tensorflow import TensorFlowEngine
 from keras_fusion.layers.dropout import FoldingSeedGenerator
@@ -273,7 +274,7 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def two_cpus():
     """Results of a process with two logical CPUs: devices are fixed once TensorFlow has begun."""
-    ran = subprocess.run(**support.python(TWO_CPUS), capture_output=True, text=True, timeout=300)
+    ran = forks.run(**support.python(TWO_CPUS))
     assert ran.returncode == 0, ran.stderr[-4000:]
     return json.loads(ran.stdout.splitlines()[-1])
 

@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
 import time
 import warnings
 
@@ -12,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests import forks
 from tests.trainers.shared_steps import SharedSteps
 from tests.trainers.training import loop_support as support
 from trainers import checkpoints, stopping
@@ -258,7 +258,7 @@ support.run(sys.argv[1], batches=support.Batches(kill))
 
 @pytest.mark.slow  # tests/faults kills runs of the whole program
 def test_killed(tmp_path, whole):
-    ran = subprocess.run(**support.python(KILLED, tmp_path), capture_output=True, timeout=300)
+    ran = forks.run(**support.python(KILLED, tmp_path))
     assert ran.returncode == -signal.SIGKILL, ran.stderr[-4000:]
     assert 0 < checkpoints.steps(tmp_path / "checkpoints")[-1] < 40
     assert_same_run(support.run(tmp_path), whole)
