@@ -7,7 +7,7 @@ from keras_fusion.layers import checks
 from keras_fusion.layers.fusing import FusedWeights, FusionOptions, mismatches
 from keras_fusion.layers.values import misfits
 from keras_fusion.models.config import GROWING
-from keras_fusion.models.t5 import T5
+from keras_fusion.models.t5 import shared_skeleton
 from keras_fusion.noise import Noise
 from keras_fusion.options import COUNTS, is_count
 
@@ -61,10 +61,9 @@ def fused_weights(
         fill=fill,
         asymmetry=asymmetry,
     )
-    # Networks of one configuration share a skeleton: their weights tell them apart.
     checks.raise_mismatches(options.copies_mismatches(weights))
-    skeletons = {config: T5.skeleton(config) for config in configs}
-    sources = [skeletons[config] for config in configs]
+    # Networks of one configuration share a skeleton: their weights tell them apart.
+    sources = [shared_skeleton(config) for config in configs]
     messages = [
         f"source {index}: {message}"
         for index, (source, arrays) in enumerate(zip(sources, weights, strict=True))

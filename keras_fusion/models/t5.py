@@ -105,7 +105,7 @@ class T5(Fusable, keras.Model):
             >>> config, weights = kf.models.fused_weights([config_a, config_b], [file_a, file_b])
             >>> big = T5.from_weights(config, weights)
         """
-        messages = misfits(cls.skeleton(config), weights)
+        messages = misfits(shared_skeleton(config), weights)
         if messages:
             raise ValueError(
                 "a T5 of this configuration has other weights: "
@@ -313,6 +313,12 @@ def _wide(policy):
     return keras.dtype_policies.DTypePolicy(wide) if wide == policy.variable_dtype else policy
 
 
+@functools.lru_cache(maxsize=16)
+def shared_skeleton(config):
+    """Returns `T5.skeleton`, made once for all who only read it; making it takes longer."""
+    return T5.skeleton(config)
+
+
 @functools.lru_cache
 def parameter_count(config):
     """Returns the number of weights of a T5 of this configuration, without creating them.
@@ -323,7 +329,7 @@ def parameter_count(config):
     """
     # All blocks of a stack are alike, so two depths suffice: a file may claim any number of them.
     one_layer, two_layers = (
-        T5.skeleton(dataclasses.replace(config, num_layers=depth)).count_params()
+        shared_skeleton(dataclasses.replace(config, num_layers=depth)).count_params()
         for depth in (1, 2)
     )
     return one_layer + (config.num_layers - 1) * (two_layers - one_layer)
