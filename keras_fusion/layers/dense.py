@@ -23,6 +23,8 @@ class FusableDense(Fusable, keras.layers.Dense):
     default_axes = ("input", "output")
 
     def call(self, inputs, training=None):
+        if _bias_is_apart(self):
+            return _with_bias(self, ops.matmul(inputs, self.kernel))
         # An activation may depend on the number of axes.
         is_linear = self.activation in (None, keras.activations.linear)
         if keras.backend.backend() != "jax" or len(inputs.shape) < 3 or not is_linear:
@@ -74,6 +76,11 @@ class FusableEinsumDense(Fusable, keras.layers.EinsumDense):
         (16, 4, 4)
     """
 
+    def call(self, inputs, training=None):
+        if _bias_is_apart(self):
+            return _with_bias(self, ops.einsum(self.equation, inputs, self.kernel))
+        return super().call(inputs, training=training)
+
     def default_grow(self):
         declaration = self._declaration()
         return frozenset(declaration.weights["kernel"].sums[:1]) | declaration.made_axes
@@ -94,6 +101,22 @@ class FusableEinsumDense(Fusable, keras.layers.EinsumDense):
         grow = dict.fromkeys(sorted(options.grow))
         reason = None if messages else self._declaration().refuse(sources, grow, options.norm)
         return messages + ([reason] if reason else [])
+
+
+def _bias_is_apart(layer):
+    """True where the gradient of a bias would be wrong if Keras added it.
+
+    Of a product plus a bias, in this order, Keras makes TensorFlow's `bias_add`, whose gradient
+    adds up bfloat16 one after the other, so that it ends where one more is less than a last digit.
+    """
+    is_short = layer.bias is not None and layer.compute_dtype == "bfloat16"
+    return is_short and keras.backend.backend() == "tensorflow"
+
+
+def _with_bias(layer, product):
+    """A layer's output, of its product and its bias in the order that is no `bias_add`."""
+    outputs = ops.add(layer.bias, product)
+    return outputs if layer.activation is None else layer.activation(outputs)
 
 
 def _as_tuple(shape):

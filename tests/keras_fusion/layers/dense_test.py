@@ -15,6 +15,22 @@ from tests.keras_fusion.fusion_contract import (
 )
 
 
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16"])
+@pytest.mark.parametrize("shape", [(2000, 4), (2, 1000, 4)])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda **options: FusableDense(3, **options),
+        lambda **options: FusableEinsumDense("...a,ab->...b", 3, bias_axes="b", **options),
+    ],
+)
+def test_gradients_of_a_bias_add_up_with_mixed_precision(layer, shape, dtype):
+    """Added up in bfloat16 one after the other they end at 256."""
+    layer = layer(dtype=dtype)
+    _, gradient = gradients_of_the_sum(layer, np.ones(shape, "float32"))
+    np.testing.assert_allclose(gradient, [2000] * 3, rtol=0.01)
+
+
 class TestDense:
     def test_contract(self, tmp_path):
         run_fusion_test(
