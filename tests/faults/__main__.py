@@ -29,7 +29,8 @@ from trainers.programs import check_options, option
 class FaultsConfig:
     """Number and seed of the points; checks itself."""
 
-    points: int = option(200, "Number of points.", at_least=1, group="Faults")
+    points: int = option(200, "Number of the last point.", at_least=1, group="Faults")
+    first: int = option(1, "Number of the first point, to continue a table.", at_least=1)
     minutes: float = option(60.0, "Time after which no other point is tried.", above=0)
     seed: int = option(0, "Seed that the points are drawn from.", at_least=0)
     programs: tuple[str, ...] = option(
@@ -61,9 +62,9 @@ def _bucket():
 
 def main(config: FaultsConfig) -> int:
     """Lets the faults happen, compares, prints."""
-    began, rng = time.monotonic(), random.Random(config.seed)
+    began = time.monotonic()
     cells = [pair for pair in pairs() if config.takes(*pair)]
-    rng.shuffle(cells)
+    random.Random(config.seed).shuffle(cells)
     outcomes: dict[tuple[str, str], list[Outcome]] = {}
     harnesses: dict[str, Harness] = {}
     with contextlib.ExitStack() as stack:
@@ -76,7 +77,9 @@ def main(config: FaultsConfig) -> int:
             zygotes["jax"] = stack.enter_context(Zygote(backend="jax", variables=cached))
         inputs = home / "inputs"
         make_inputs(inputs, zygotes["tensorflow"])
-        for number in range(config.points):
+        for number in range(config.first - 1, config.points):
+            # Each point has draws of its own, so that it can be repeated alone.
+            rng = random.Random(f"{config.seed} {number}")
             if time.monotonic() - began > 60 * config.minutes:
                 break
             fault, program = cells[number % len(cells)]

@@ -157,6 +157,8 @@ class Fault:
         act: of the point; see `points.Point`.
         is_timed: whether it happens at any instant, in place of a site of the program.
         damage: changes the files, and returns how to repair them.
+        shows: whether each reader of the damaged file sees it. A run that ends well has not read
+            it; its other files must be right, and this one too once it is repaired.
         clock: seconds by which the clock of the second process is ahead.
         codes: exit codes with which the first process may end.
         in_bucket: whether it is tried with object storage.
@@ -165,6 +167,7 @@ class Fault:
     act: str = "kill"
     is_timed: bool = False
     damage: Callable | None = None
+    shows: bool = False
     clock: float = 0.0
     codes: tuple[int, ...] = (-9, 0)
     in_bucket: bool = True
@@ -183,8 +186,8 @@ FAULTS = {
     "SIGTERM": Fault("term", codes=(75, -15, 0)),
     "SIGSTOP": Fault("stop", codes=(0,)),
     "disk full": Fault("full", codes=(2, 0)),
-    "bit flipped": Fault(damage=damage.flip, in_bucket=False),
-    "file cut": Fault(damage=damage.cut, in_bucket=False),
+    "bit flipped": Fault(damage=damage.flip, shows=True, in_bucket=False),
+    "file cut": Fault(damage=damage.cut, shows=True, in_bucket=False),
     "folder removed": Fault(damage=damage.remove_folder),
     "clock back": Fault(clock=-86_400.0),
 }

@@ -1,6 +1,7 @@
 """Damage to files that lie still: each function returns what it was, and how to repair it.
 
-What it was are names, with / between, one of which an error has to say.
+What it was are names, with / between, one of which an error has to say. A repair of a file may be
+asked for only if the file is as the damage left it (`if_left`).
 """
 
 import fnmatch
@@ -18,7 +19,7 @@ _CUT = (*HASHED, "run.json", "stage.json", "record.json", "model.json", "result.
 # What only people read is gone with its folder, and made anew or not.
 _KEPT = ("tensorboard", "report")
 
-Repair = Callable[[], object]
+Repair = Callable[..., object]
 
 
 def flip(rng: random.Random, folders: Iterable[pathlib.Path]) -> tuple[str, Repair]:
@@ -87,7 +88,9 @@ def _change(rng, folders, patterns, change, takes=pathlib.Path.is_file) -> tuple
     change(content)
     path.write_bytes(content)
 
-    def repair():
+    def repair(if_left: bool = False):
+        if if_left and not (path.is_file() and path.read_bytes() == content):
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(before)
 

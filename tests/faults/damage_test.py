@@ -28,3 +28,18 @@ def test_text_that_a_kill_has_cut_is_compared_as_it_is(tmp_path):
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     assert compare.content(tmp_path) == files | {"whole.json": b'{"a": 2}'}
+
+
+def test_a_repair_may_leave_what_was_written_since(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"right")
+    _, repair = damage.cut(random.Random(0), [tmp_path])
+    assert path.read_bytes() != b"right"
+    repair(if_left=True)
+    assert path.read_bytes() == b"right"
+    _, repair = damage.cut(random.Random(0), [tmp_path])
+    path.write_bytes(b"wrong")
+    repair(if_left=True)
+    assert path.read_bytes() == b"wrong"
+    repair()
+    assert path.read_bytes() == b"right"

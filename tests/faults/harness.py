@@ -196,6 +196,8 @@ class Harness:
         reached = (point, damaged)
         ended = self.run(folder)
         if ended.is_done:
+            if fault.shows:
+                repair(if_left=True)
             return Outcome(reached, self.lost(folder))
         if not _is_refusal(ended, damaged):
             return Outcome(reached, {}, _last_words(ended))
