@@ -166,6 +166,7 @@ class Harness:
             is_over = ended.is_done or self._is_made(folder)
             if not is_over or not (reached or point.site in points.BY_CLOCK):
                 return Outcome((*reached, point), {}, f"not reached: {_last_words(ended)}")
+            break  # the later points lie behind the end
         return self._finish(folder, tuple(reached))
 
     def fail(self, name: str, fault_name: str, rng: random.Random, turn: int) -> Outcome:
