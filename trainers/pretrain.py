@@ -16,8 +16,9 @@ its newest checkpoint; after a signal or --max_seconds nothing is lost (exit cod
 form), and `--repeats=3` trains everything with three seeds: STAGE, STAGE_r2, STAGE_r3.
 `--plan=tune` finds learning rates for the arms of table1 first; plans in the same command, or later
 in the same workdir, take them. `--plan=gains` compares ways to grow a model at equal compute
-(trainers/plans/gains.py). `--theory_every=N` logs the Lie bracket of fused stages, and
-`--profile=STEP:COUNT` profiles a window of steps for TensorBoard.
+(trainers/plans/gains.py); `--plan=domains`, `shapes` and `lengths` fuse sources of other texts,
+shapes and lengths (trainers/plans/beyond.py). `--theory_every=N` logs the Lie bracket of fused
+stages, and `--profile=STEP:COUNT` profiles a window of steps for TensorBoard.
 Settings of stages are written NAME:VALUE[,NAME:VALUE], NAME a stage or a size:
 `--steps=S:3000,M:4000 --learning_rate_offset=self_fusion:-500`.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainers.errors import UserError
-from trainers.plans import gains, known, tuning
+from trainers.plans import beyond, gains, known, tuning
 
 # Losses compare only where these settings of two runs are equal.
 _SHARED = (
@@ -15,7 +15,7 @@ _SHARED = (
 )
 
 # Plans that vary on purpose what other runs leave at its best.
-_VARIED = (tuning.NAME, gains.NAME, "offsets", "zero_blocks")
+_VARIED = (tuning.NAME, gains.NAME, "offsets", "zero_blocks", *beyond.NAMES)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -2,14 +2,15 @@
 
 The tokens of a split are one long row, cut into examples of L raw tokens, where L is the largest
 number whose inputs fit (568 for 512 in span corruption). Every epoch visits the examples in
-another order.
+another order. Of several texts every batch has equal shares, each in an order of its own.
 A run that stops at any step resumes with the very batch that would have come next.
 """
 
 import hashlib
+import itertools
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import grain
 import numpy as np
@@ -32,7 +33,7 @@ class PretrainingBatches:
     shifted right, starting with 0.
 
     Args:
-        data_dir: folder of `trainers.data.preparation.prepare`.
+        data_dir: folder of `trainers.data.preparation.prepare`, or several of one vocabulary.
         split: "train" or "validation". Validation ignores `seed`: its batches are the same for
             every run on this data, `num_batches` of them before they repeat.
         batch_size: examples per batch.
@@ -43,7 +44,8 @@ class PretrainingBatches:
         rows: rows of each batch that are made; the others are not read. None for all.
 
     Raises:
-        UserError: a damaged folder, too few sentinels for the length, or less text than a batch.
+        UserError: a damaged folder, too few sentinels for the length, less text than a batch, or
+            texts with different vocabularies.
 
     Example:
         >>> batches = PretrainingBatches(folder, "train", 32, 128, seed=0)
@@ -53,7 +55,7 @@ class PretrainingBatches:
 
     def __init__(
         self,
-        data_dir: str | pathlib.Path,
+        data_dir: str | pathlib.Path | Sequence[str | pathlib.Path],
         split: str,
         batch_size: int,
         input_length: int,
@@ -63,8 +65,12 @@ class PretrainingBatches:
         rows: slice | None = None,
     ):
         check_choice((TRAIN, VALIDATION), split=split)
-        self._folder = folder = pathlib.Path(data_dir)
-        self.manifest = manifest.read(folder)
+        several = isinstance(data_dir, Sequence) and not isinstance(data_dir, str)
+        folders = [pathlib.Path(folder) for folder in (data_dir if several else (data_dir,))]
+        self._folder = folder = folders[0]
+        self._manifests = [manifest.read(folder) for folder in folders]
+        self.manifest = self._manifests[0]
+        self._check_vocabularies(folders)
         facts = self.manifest["vocabulary"]
         self.batch_size = batch_size
         self._objective = objective
@@ -80,24 +86,60 @@ class PretrainingBatches:
                 f"input_length={input_length} with {facts['sentinels']} sentinels in {folder}",
                 f"Prepare with --num_sentinels={needed} or more, or take a shorter input",
             )
-        dtype = manifest.token_dtype(facts["size"])
+        self._texts = [self._examples(folder, split) for folder in folders]
+        # The examples are numbered through; these are the first numbers of the texts.
+        *self._starts, self.num_examples = itertools.accumulate(map(len, self._texts), initial=0)
+        self._seed = 0 if split == VALIDATION else seed
+        self._first = first
+        self._indices = self._order().batch(batch_size)
+
+    def _check_vocabularies(self, folders: Sequence[pathlib.Path]):
+        vocabularies = [facts["vocabulary"]["sha256"] for facts in self._manifests]
+        if len(set(vocabularies)) > 1:
+            received = ", ".join(
+                f"{folder} with {digest:.12}…"
+                for folder, digest in zip(folders, vocabularies, strict=True)
+            )
+            words = folders[0] / manifest.VOCABULARY
+            raise UserError(
+                "texts with one vocabulary",
+                received,
+                f"Prepare the others with trainers.prepare --vocabulary={words}",
+            )
+
+    def _examples(self, folder: pathlib.Path, split: str) -> np.ndarray:
+        """The examples of a text, (number, L)."""
+        dtype = manifest.token_dtype(self.manifest["vocabulary"]["size"])
         tokens = np.memmap(folder / manifest.token_file(split), dtype, mode="r")
-        self.num_examples = len(tokens) // self.raw_length
+        count = len(tokens) // self.raw_length
         # The fixed validation set may be smaller than a batch, which then repeats examples.
-        if self.num_examples < (batch_size if split == TRAIN else 1):
-            examples = f"one {split} batch of {batch_size} ×" if split == TRAIN else "validation of"
+        if count < (self.batch_size if split == TRAIN else 1):
+            batch = f"one {split} batch of {self.batch_size} ×"
+            examples = batch if split == TRAIN else "validation of"
             raise UserError(
                 f"text for {examples} {self.raw_length} tokens",
                 f"data_dir={folder} with {len(tokens)} {split} tokens",
                 "Take a smaller batch or shorter inputs, more text, or prepare it with "
                 "trainers.prepare --validation_fraction=0.5",
             )
-        size = self.num_examples * self.raw_length
-        self._examples = tokens[:size].reshape(-1, self.raw_length)
-        self._seed = 0 if split == VALIDATION else seed
-        self._first = first
-        order = grain.MapDataset.range(self.num_examples).seed(self._seed % 2**32).shuffle()
-        self._indices = order.repeat().batch(batch_size)
+        return tokens[: count * self.raw_length].reshape(-1, self.raw_length)
+
+    def _order(self) -> grain.MapDataset:
+        """Numbers of examples without end: of the texts in turn, each epoch in another order."""
+        orders = []
+        for text, start in zip(self._texts, self._starts, strict=True):
+            order = grain.MapDataset.range(start, start + len(text))
+            orders.append(order.seed(self._seed % 2**32).shuffle().repeat())
+        return orders[0] if len(orders) == 1 else grain.MapDataset.mix(orders)
+
+    def _tokens(self, numbers: np.ndarray) -> np.ndarray:
+        """The tokens of examples, (number, L)."""
+        of_text = np.searchsorted(self._starts, numbers, side="right") - 1
+        tokens = np.empty((len(numbers), self.raw_length), self._texts[0].dtype)
+        for index, (text, start) in enumerate(zip(self._texts, self._starts, strict=True)):
+            chosen = of_text == index
+            tokens[chosen] = text[numbers[chosen] - start]
+        return tokens
 
     @property
     def num_batches(self) -> int:
@@ -112,7 +154,9 @@ class PretrainingBatches:
     @property
     def fingerprint(self) -> str:
         """Hash of tokens and vocabulary: two runs with the same one trained on the same data."""
-        digests = [self.manifest["files"][name]["sha256"] for name in manifest.FILES]
+        digests = [
+            facts["files"][name]["sha256"] for facts in self._manifests for name in manifest.FILES
+        ]
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     @property
@@ -126,7 +170,7 @@ class PretrainingBatches:
         """Returns the batch of a step, whatever was asked for before."""
         index = self._first + step
         rng = np.random.default_rng([self._seed, index])
-        tokens = self._examples[self._indices[index][self._rows]]
+        tokens = self._tokens(self._indices[index][self._rows])
         if tokens.max() > self._first_sentinel:
             raise UserError(
                 f"ids up to {self._first_sentinel} in the tokens of {self._folder}",

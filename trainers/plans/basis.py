@@ -17,7 +17,7 @@ class Basis:
     size: Size  # what `--size` says
     # Size letter to the cost of a training step: FLOPs, or device-seconds where the options have
     # `step_seconds`. Of both functions `times` has what fields of the model's config are multiplied
-    # by.
+    # by; of this one `input_length` has the tokens that the encoder sees, where not the run's.
     step_cost: Callable[..., float]
     # Setting to what `settings.parse` found in its flag.
     flags: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
@@ -25,6 +25,7 @@ class Basis:
     # What a sweep found, as for `settings.resolve`.
     tuned: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
     parameters: Callable[..., int] = None  # size letter to the number of its model's weights
+    input_length: int | None = None  # tokens that the encoder sees; None: those of the size
     finalists: tuple[str, ...] = ()  # arms of the plan `gains` that did best in its screening
 
     def settings_of(self, stage: Stage) -> StageSettings:

@@ -21,7 +21,8 @@ source for more steps, `"until"` it is as accurate as another stage was at its e
 `"init": "stacked"` has the layers of its source `copies` times. A self-fusion that grows along some
 axes, as with `"settings": {"grow": "mlp"}`, has the size letter of its source: its model lies
 between the sizes. Settings are those of the flags; they win over flags for a size, not over flags
-for the stage. A stage of a known plan may be written down once more: where it says the same, it is
+for the stage. `"validations": {"longer": {"training_length": 128}}` also evaluates a stage on such
+batches. A stage of a known plan may be written down once more: where it says the same, it is
 the same stage and is trained once.
 """
 
@@ -53,6 +54,7 @@ _STAGE_FIELDS = {
     "until": str,
     "rivals": list,
     "keep": int,
+    "validations": dict,
 }
 _WORDS = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
 

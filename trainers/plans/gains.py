@@ -43,7 +43,7 @@ _SCALES = (0.5, 1.0, 2.0)
 _UNIT = 1 / 8
 _EVALUATIONS = 25  # of a stage
 # Last share of a budget, in which the learning rate falls to zero.
-_DECAY = 0.2
+DECAY = 0.2
 
 _SMALL = PLANS["fusion_rule"].stages[:2]
 # What arms without a fusion train from random weights.
@@ -220,7 +220,7 @@ class _Maker:
         """Steps of a cost that some FLOPs pay for, and the last ones of a budget, of the decay."""
         steps = max(1, round(flops / cost))
         share = self.basis.options.gains_decay
-        decay = budget * self.budget * (_DECAY if share is None else share)
+        decay = budget * self.budget * (DECAY if share is None else share)
         periods = {"steps": steps, "eval_every": -(-steps // _EVALUATIONS)}
         return periods | {"decay_steps": min(steps, round(decay / cost))}
 

@@ -22,7 +22,7 @@ a fusion step is one stage, and `points` says at which step each budget ends the
 hours are 0.86, 1.03 and 1.20 of what its self-fusion cost (58.4 hours, Table 2); so are ours.
 
 `tune`, the sweep of learning rates, is in `trainers.plans.tuning`; `table5` and `gains` are in
-modules of their own.
+modules of their own, as are `domains`, `shapes` and `lengths` (`trainers.plans.beyond`).
 """
 
 import dataclasses
@@ -31,6 +31,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from trainers.errors import UserError
 from trainers.plans.basis import Basis
+from trainers.plans.beyond import domains, lengths, shapes
 from trainers.plans.gains import gains
 from trainers.plans.graph import Stage
 from trainers.plans.known import BASELINE, PLANS, SELF_FUSION
@@ -177,5 +178,9 @@ def steps_to_keep(basis: Basis) -> dict[str, list[int]]:
 
 
 GENERATED: dict[str, Callable[[Basis], Plan]] = {
-    plan.__name__: plan for plan in (tune, offsets, zero_blocks, when_to_fuse, table5, gains)
+    plan.__name__: plan
+    for plan in (
+        *(tune, offsets, zero_blocks, when_to_fuse, table5, gains),
+        *(domains, shapes, lengths),
+    )
 }

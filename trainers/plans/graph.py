@@ -78,6 +78,9 @@ class Stage:
     keep: int = 1  # see `rivals`
     # Name of the rival that has to be among the best, where that is not the source.
     stands_for: str | None = None
+    # What else it is evaluated on, besides the validation set of the run: name to "text" and
+    # "training_length" of stages that are trained on such batches, where they are not the run's.
+    validations: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         norm, fewest, most = INITS.get(self.init, (None, 0, 0))

@@ -11,7 +11,7 @@ Example:
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from trainers.errors import UserError
@@ -42,7 +42,20 @@ OPTIMIZER_STATES = MappingProxyType(
     {"fresh": None, "grown": "all", "grown_diagonal": "diagonal", "grown_first": "first"}
 )
 SCHEDULES = ("restart", "continue")
-DEPTHS = ("whole", "half")
+# Values of `depth` and `shape`, and what fields of the size's model are multiplied by. Two models,
+# one of each shape but "even", have the widths of two even ones; at `tiny` as many weights, too.
+DEPTHS = MappingProxyType({"whole": {}, "half": {"num_layers": 1 / 2}})
+SHAPES = MappingProxyType(
+    {
+        "even": {},
+        "attention": {"num_heads": 3 / 2, "intermediate_dim": 1 / 2},
+        "mlp": {"num_heads": 1 / 2, "intermediate_dim": 3 / 2},
+    }
+)
+# Values of `text`, and the numbers of the texts of a run that stand in a batch, in equal shares.
+TEXTS = MappingProxyType({"first": (0,), "second": (1,), "both": (0, 1)})
+# Settings of a further validation set of a stage.
+OF_VALIDATION = ("text", "training_length")
 DTYPES = ("float32", "mixed_bfloat16")
 # The scale that makes 1/sqrt(max(n, warm-up)) a learning rate that the optimizer can use:
 # Adafactor's step is relative to the parameter's own RMS, AdamW's is not.
@@ -57,9 +70,10 @@ class StageSettings:
 
     `noise`, `noise_kind`, `norm` and `optimizer_state` are None where nothing is fused, `fill`,
     `asymmetry` and `grow` where no model is fused with itself, `schedule` and `rewarmup_steps`
-    where the stage neither fuses nor stacks, `depth` where it does, `decay_steps` where it
-    continues another one, `clip_norm` where gradients are not clipped. The dtype is Keras' policy:
-    mixed_bfloat16 has float32 weights and bfloat16 products.
+    where the stage neither fuses nor stacks, `depth` and `shape` where it does, `decay_steps` and
+    `text` where it continues another one, `clip_norm` where gradients are not clipped,
+    `training_length` where it is the run's. The dtype is Keras' policy: mixed_bfloat16 has float32
+    weights and bfloat16 products.
     """
 
     steps: int = option(help="Training steps.", at_least=1, group="Settings of stages")
@@ -108,6 +122,16 @@ class StageSettings:
         help="Layers of a model from random weights: its size's, or half of them, to be stacked.",
         choices=DEPTHS,
     )
+    shape: str | None = option(
+        help="Shape of a model from random weights: its size's, or half as many heads or units of "
+        "the MLP less and the others more.",
+        choices=SHAPES,
+    )
+    text: str | None = option(help="Text to train on; see --second_data_dir.", choices=TEXTS)
+    training_length: int | None = option(
+        help="Tokens of a sequence that the encoder sees in training; without it --input_length.",
+        at_least=3,
+    )
     seed: int = option(help="Seed; a VALUE for the run, NAME:VALUE for a stage's own.", at_least=0)
     clip_norm: float | None = option(help="Largest global norm of the gradients.", above=0)
     dtype: str = option(help="Precision.", choices=DTYPES)
@@ -124,6 +148,11 @@ class StageSettings:
     def growing(self) -> tuple[str, ...]:
         """Axes of the model that grow where the stage fuses."""
         return GROWTHS[self.grow or "all"]
+
+    @property
+    def times(self) -> Mapping[str, float]:
+        """What fields of the size's model are multiplied by."""
+        return {**DEPTHS[self.depth or "whole"], **SHAPES[self.shape or "even"]}
 
     def identity(self) -> dict:
         """The settings that make a stage what it is, for telling one run from another.
@@ -149,6 +178,9 @@ _NOT_CONTINUED = (lambda stage: not stage.is_continued), "stages that do not con
 _OF_SOME = {
     "decay_steps": (_NOT_CONTINUED, 0),
     "depth": (_SCRATCH, "whole"),
+    "shape": (_SCRATCH, "even"),
+    "text": (_NOT_CONTINUED, "first"),
+    "training_length": (_NOT_CONTINUED, None),
     "fill": (_SELF_FUSED, "diagonal"),
     "asymmetry": (_SELF_FUSED, 0.0),
     "grow": (_SELF_FUSED, "all"),
@@ -301,12 +333,21 @@ def _seed(stage: Stage, value: int, given: Mapping[str, object]) -> int:
 
 def check_plan_settings(stage: Stage):
     """Checks that what a plan fixes for a stage is a setting, and of its kind."""
-    for name, value in stage.settings.items():
-        if name not in _OPTIONS:
-            expected = f"the settings of stage {stage.name!r} among {', '.join(_OPTIONS)}"
+    _check_plan_settings(f"stage {stage.name!r}", stage.settings, _OPTIONS)
+    for name, content in stage.validations.items():
+        where = f"validation {name!r} of stage {stage.name!r}"
+        if not isinstance(content, Mapping):
+            raise UserError(f"settings of {where}", repr(content), "Correct the plan")
+        _check_plan_settings(where, content, OF_VALIDATION)
+
+
+def _check_plan_settings(where: str, content: Mapping, names: Collection[str]):
+    for name, value in content.items():
+        if name not in names:
+            expected = f"the settings of {where} among {', '.join(names)}"
         elif not _OPTIONS[name].accepts(value):
             words = _OPTIONS[name].words + _OPTIONS[name].beyond(value)
-            expected = f"{name} of stage {stage.name!r} to be {words}"
+            expected = f"{name} of {where} to be {words}"
         else:
             continue
         raise UserError(expected, f"{name}={value!r}", "Correct the plan")

@@ -1,6 +1,6 @@
 """Widths and depths of the models of a plan: they fit together, before anything is trained."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from trainers.errors import UserError
@@ -22,7 +22,7 @@ def check_widths(
     stages: Sequence[Stage],
     configs: Mapping[str, Fields],
     growths: Mapping[str, Sequence[str]] = MappingProxyType({}),
-    halved: Collection[str] = (),
+    resized: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ):
     """Checks, before anything is trained, that every fusion gives the size that its stage has.
 
@@ -33,7 +33,7 @@ def check_widths(
         stages: all stages, sources first.
         configs: size letter to the fields of its model.
         growths: stage to the axes along which it grows, where these are not all.
-        halved: stages with half of the layers of their size.
+        resized: stage to what fields of its size are multiplied by, where any are.
 
     Raises:
         UserError: a size is not defined, or fields of a stage do not follow from its sources.
@@ -50,7 +50,7 @@ def check_widths(
         between = stage.name in growths or stage.is_continued
         if stage.is_stacked or (between and parents[0].size == stage.size):
             continue
-        fields = [model_fields(parent, by_name, configs, growths, halved) for parent in parents]
+        fields = [model_fields(parent, by_name, configs, growths, resized) for parent in parents]
         axes = growths.get(stage.name, GROWTHS["all"])
         if wrong := _misfits(fields, configs[stage.size], axes):
             raise UserError(
@@ -66,7 +66,7 @@ def model_fields(
     stages: Mapping[str, Stage],
     configs: Mapping[str, Fields],
     growths: Mapping[str, Sequence[str]] = MappingProxyType({}),
-    halved: Collection[str] = (),
+    resized: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ) -> Fields:
     """Fields of the config of a stage's model, groups and blocks of its fusion aside.
 
@@ -75,22 +75,36 @@ def model_fields(
     Args:
         stage: the stage.
         stages: the stages that it comes from, by name.
-        configs, growths, halved: as for `check_widths`.
+        configs, growths, resized: as for `check_widths`.
+
+    Raises:
+        UserError: a field that is multiplied to no whole number.
     """
-    if stage.name in halved:
-        layers, odd = divmod(configs[stage.size]["num_layers"], 2)
-        if odd:
-            expected = f"an even number of layers of stage {stage.name!r}, which has half of them"
-            raise UserError(expected, f"num_layers={2 * layers + odd}", "Leave out --depth=half")
-        return {**configs[stage.size], "num_layers": layers}
+    if stage.name in resized:
+        return configs[stage.size] | _multiplied(stage, configs[stage.size], resized[stage.name])
     if not (stage.is_stacked or stage.is_continued or stage.name in growths):
         return configs[stage.size]
     source = stages[stage.sources[0]]
-    fields = dict(model_fields(source, stages, configs, growths, halved))
+    fields = dict(model_fields(source, stages, configs, growths, resized))
     if stage.is_stacked:
         fields["num_layers"] *= stage.copies
     for axis in growths.get(stage.name, ()):
         fields[GROWING_FIELDS[axis]] *= stage.copies
+    return fields
+
+
+def _multiplied(stage: Stage, whole: Fields, times: Mapping[str, float]) -> dict[str, int]:
+    """The fields of a model that differ from those of its size."""
+    fields = {}
+    for field, factor in times.items():
+        if not (whole[field] * factor).is_integer():
+            raise UserError(
+                f"{factor:g} times the {field} of size {stage.size} to be a whole number, as "
+                f"stage {stage.name!r} has so many",
+                f"{field}={whole[field]}",
+                "Leave out its --depth or --shape, or take another --size",
+            )
+        fields[field] = int(whole[field] * factor)
     return fields
 
 

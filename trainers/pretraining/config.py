@@ -75,6 +75,15 @@ class PretrainConfig:
         "Tokens of trainers.prepare; without them they are prepared in the workdir.",
         place=Kind.TOKENS,
     )
+    second_corpus_path: str | None = option(
+        None,
+        "Files of a second text, for stages with --text=second or both; it takes the vocabulary "
+        "of the first.",
+        place=Kind.FILES,
+    )
+    second_data_dir: str | None = option(
+        None, "Its tokens, prepared with the vocabulary of the first.", place=Kind.TOKENS
+    )
     batch_size: int | None = option(
         None, "Sequences per batch; without it the size's.", at_least=1, group="Training"
     )
@@ -135,6 +144,7 @@ class PretrainConfig:
                 "Choose one of them, or add its --plan",
             )
         _check_plans_of_options(self)
+        _check_second_text(self)
         others = [stage for plan in self.plans for stage in plan.made_from]
         settings.check_names(self.stage_flags, (*self.stages, *others), size)
         _check_continued(self)
@@ -173,6 +183,7 @@ class PretrainConfig:
             self.plan_options,
             self.tuned,
             functools.partial(parameters, size=size, **text),
+            self.input_length,
             self._finalists,
         )
 
@@ -239,10 +250,17 @@ class PretrainConfig:
         return {name: s.growing for name, s in grown.items() if s.grow not in (None, "all")}
 
     @property
-    def halved(self) -> set[str]:
-        """Stages from random weights with half of the layers of their size."""
+    def resized(self) -> dict[str, Mapping[str, float]]:
+        """Stage to what fields of its size are multiplied by, where any are."""
         scratch = [stage.name for stage in self.stages if not stage.sources]
-        return {name for name in scratch if self.settings[name].depth == "half"}
+        times = {name: self.settings[name].times for name in scratch}
+        return {name: factors for name, factors in times.items() if factors}
+
+    def takes_second(self, stage: Stage) -> bool:
+        """Returns whether a stage is trained or evaluated on the second text."""
+        own = {"text": self.settings[stage.name].text}
+        texts = [of.get("text") for of in (own, *stage.validations.values())]
+        return any(1 in settings.TEXTS[text or "first"] for text in texts)
 
     @property
     def tuned_by(self) -> str:
@@ -289,6 +307,25 @@ def _check_plans_of_options(config: PretrainConfig):
                 f"{name}={value}, plan={','.join(config.plan)!r}",
                 f"Add the plan, or leave out --{name}",
             )
+
+
+def _check_second_text(config: PretrainConfig):
+    """Refuses stages of a second text without one, and one without such stages."""
+    flags = {name: getattr(config, name) for name in ("second_data_dir", "second_corpus_path")}
+    received = ", ".join(f"{name}={value!r}" for name, value in flags.items())
+    users = [stage.name for stage in config.stages if config.takes_second(stage)]
+    if users and not any(flags.values()):
+        raise UserError(
+            f"the second text of stage {users[0]!r}",
+            received,
+            "Add --second_corpus_path=FILES, or --second_data_dir=TOKENS",
+        )
+    if any(flags.values()) and not users:
+        raise UserError(
+            "a second text where a stage is trained or evaluated on it",
+            received,
+            "Add --plan=domains or --text=STAGE:second, or leave it out",
+        )
 
 
 def _check_continued(config: PretrainConfig):
@@ -361,7 +398,9 @@ def _check_files(config: PretrainConfig):
     if config.vocabulary and not os.path.isfile(config.vocabulary):
         received = f"vocabulary={config.vocabulary!r}, which is no file"
         raise UserError("--vocabulary to be a SentencePiece model", received, "Check the path")
-    if config.data_dir and not os.path.isdir(config.data_dir):
-        received = f"data_dir={config.data_dir!r}, which is no folder"
-        expected = "--data_dir to be a folder that trainers.prepare wrote"
-        raise UserError(expected, received, "Check the path")
+    for name in ("data_dir", "second_data_dir"):
+        folder = getattr(config, name)
+        if folder and not os.path.isdir(folder):
+            received = f"{name}={folder!r}, which is no folder"
+            expected = f"--{name} to be a folder that trainers.prepare wrote"
+            raise UserError(expected, received, "Check the path")

@@ -193,7 +193,7 @@ def works(
     model_config: Callable[[Stage], "kf.models.T5Config"],
     state: RunState,
     batch_size: int,
-    lengths: tuple[int, int],
+    lengths: Callable[[Stage], tuple[int, int]],
 ) -> dict[str, Work]:
     """Returns the work of stages, of which some may be trained already, or in part.
 
@@ -203,12 +203,12 @@ def works(
         model_config: function from a stage to the configuration of its model.
         state: the folder of the run.
         batch_size: sequences per batch.
-        lengths: tokens of a sequence that encoder and decoder see.
+        lengths: function from a stage to the tokens of a sequence that encoder and decoder see.
     """
     all_work = {}
     for stage in stages:
         steps = settings[stage.name].steps
-        flops = planned_step_flops(model_config(stage), batch_size, *lengths)
+        flops = planned_step_flops(model_config(stage), batch_size, *lengths(stage))
         saves = checkpoints.steps(state.stage_dir(stage.name) / CHECKPOINT_FOLDER)
         is_finished = state.record(stage.name) is not None
         step = steps if is_finished else min(steps, max(saves, default=0))

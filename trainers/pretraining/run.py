@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+from collections.abc import Sequence
 
 import keras_fusion as kf
 from trainers.data import manifest
@@ -57,35 +58,37 @@ def train(config: PretrainConfig) -> bool:
 def _train(
     config: PretrainConfig, workdir: RunState, engines: EngineFactory, engine: Engine
 ) -> None:
-    data_dir = _data(config)
-    do = "Give all hosts the same --data_dir"
-    hosts.check_same(engine, fingerprints(data_dir), "the same tokens on all hosts", do)
-    run = _run(config, workdir, data_dir, engines, engine.is_chief)
+    texts = _data(config)
+    do = "Give all hosts the same --data_dir, and the same --second_data_dir"
+    hosts.check_same(engine, fingerprints(texts), "the same tokens on all hosts", do)
+    run = _run(config, workdir, texts, engines, engine.is_chief)
     if isinstance(engines, MeshEngines):
         letters = dict.fromkeys(stage.size for stage in config.wanted)
         engines.check(map(run.model_config, letters), config.batch_size)
     for stage in config.wanted:
         workdir.check_stage(stage.name, identity(stage, config.settings[stage.name], run))
     if run.is_chief:
-        _open(config, workdir, data_dir)
+        _open(config, workdir, texts)
         _print_plan(config, run)
     run, rest = order.tune(run)
     if run.is_chief:
-        _open(run.config, workdir, data_dir)
+        _open(run.config, workdir, texts)
     order.train(rest, run)
 
 
-def _open(config: PretrainConfig, workdir: RunState, data_dir: pathlib.Path):
+def _open(config: PretrainConfig, workdir: RunState, texts: Sequence[pathlib.Path]):
+    first, *others = map(_corpus, texts)
     with locks.run_files(workdir.path):
         workdir.open(
-            config.identity() | fingerprints(data_dir),
+            config.identity() | fingerprints(texts),
             [plan.name for plan in config.plans],
             experiments=_experiments(config, workdir),
             planned=planned.with_stages(workdir, config.stages),
             tuning=config.tuned_by,
             command=config.command,
             versions=installed_versions(),
-            **_corpus(data_dir),
+            **first,
+            **({"second_text": others[0]} if others else {}),
         )
 
 
@@ -115,10 +118,27 @@ def _check_widths(config: PretrainConfig):
     size = sizes.get_size(config.size)
     configs = {letter: model_config(size, letter, vocabulary_size=128) for letter in size.models}
     fields = {letter: model.to_dict() for letter, model in configs.items()}
-    check_widths(config.stages, fields, config.growths, config.halved)
+    check_widths(config.stages, fields, config.growths, config.resized)
 
 
-def _data(config: PretrainConfig) -> pathlib.Path:
+def _data(config: PretrainConfig) -> tuple[pathlib.Path, ...]:
+    """The folders of the tokens of the first text, and of the second, if there is one."""
+    first = _first_data(config)
+    if config.second_data_dir:
+        return first, pathlib.Path(config.second_data_dir)
+    if not config.second_corpus_path:
+        return (first,)
+    second = DataConfig(
+        corpus="text",
+        corpus_path=config.second_corpus_path,
+        vocabulary_path=str(first / manifest.VOCABULARY),
+        num_sentinels=manifest.read(first)["vocabulary"]["sentinels"],
+        root=str(pathlib.Path(config.workdir) / DATA_FOLDER),
+    )
+    return first, prepare(second)
+
+
+def _first_data(config: PretrainConfig) -> pathlib.Path:
     """The folder of the tokens, which are prepared where none was named."""
     if config.data_dir:
         _check_vocabulary(config)
@@ -148,10 +168,13 @@ def _check_vocabulary(config: PretrainConfig):
         )
 
 
-def fingerprints(data_dir: pathlib.Path) -> dict[str, str]:
+def fingerprints(texts: Sequence[pathlib.Path]) -> dict[str, str]:
     """Beginnings of the hashes of prepared tokens, which tell them from others."""
-    files = manifest.read(data_dir)["files"]
-    return {name: file["sha256"][:12] for name, file in files.items()}
+    hashes = {}
+    for prefix, folder in zip(("", "second "), texts, strict=False):
+        files = manifest.read(folder)["files"]
+        hashes |= {f"{prefix}{name}": file["sha256"][:12] for name, file in files.items()}
+    return hashes
 
 
 def _corpus(data_dir: pathlib.Path) -> dict[str, str | float]:
@@ -170,20 +193,25 @@ def _corpus(data_dir: pathlib.Path) -> dict[str, str | float]:
 def _run(
     config: PretrainConfig,
     workdir: RunState,
-    data_dir: pathlib.Path,
+    texts: Sequence[pathlib.Path],
     engines: EngineFactory,
     is_chief: bool,
 ) -> Run:
-    vocabulary_size = manifest.read(data_dir)["vocabulary"]["padded_size"]
-    run = Run(config, workdir, data_dir, vocabulary_size, engines, is_chief)
-    lengths = config.task.lengths(config.task.raw_length(config.input_length))
+    vocabulary_size = manifest.read(texts[0])["vocabulary"]["padded_size"]
+    run = Run(config, workdir, texts, vocabulary_size, engines, is_chief)
     works = outlook.works(
-        config.wanted, config.settings, run.stage_config, workdir, config.batch_size, lengths
+        config.wanted, config.settings, run.stage_config, workdir, config.batch_size, run.lengths
     )
     run = dataclasses.replace(run, outlook=outlook.Outlook(works, outlook.expected_speed()))
-    for split in ("train", "validation"):
-        # Faults are found now, and not when the first stage is trained or evaluated.
-        run.batches(split, seed=0)
+    # Faults are found now, and not when the first stage is trained or evaluated.
+    batches = {("validation", "first", None)}
+    for stage in config.wanted:
+        how = config.settings[stage.name]
+        batches.add(("train", how.text or "first", how.training_length))
+        for of in stage.validations.values():
+            batches.add(("validation", of.get("text", "first"), of.get("training_length")))
+    for split, text, length in batches:
+        run.batches(split, seed=0, text=text, training_length=length)
     return run
 
 
@@ -199,6 +227,7 @@ def _print_plan(config: PretrainConfig, run: Run):
         flops = f"{run.outlook.works[stage.name].flops:.4g}"
         rows.append((*model, f"{parameters:,}", f"{steps:,}", flops, source))
     names = ", ".join(plan.name for plan in config.plans)
-    print(f"Plan {names} at size {config.size}: {run.outlook.cost} Tokens from {run.data_dir}.")
+    places = " and ".join(map(str, run.texts))
+    print(f"Plan {names} at size {config.size}: {run.outlook.cost} Tokens from {places}.")
     for line in aligned(rows):
         print(f"  {line}", flush=True)

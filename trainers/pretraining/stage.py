@@ -20,13 +20,14 @@ from trainers.checkpoints.models import (
     read_config,
     stacked_weights,
 )
+from trainers.data import manifest
 from trainers.data.batches import PretrainingBatches
 from trainers.engines.base import Engine, StepOptions
 from trainers.engines.devices import EngineFactory
 from trainers.engines.flops import step_flops
 from trainers.plans import sizes
 from trainers.plans.graph import Stage
-from trainers.plans.settings import StageSettings
+from trainers.plans.settings import TEXTS, StageSettings
 from trainers.plans.sizes import Size
 from trainers.plans.widths import model_fields
 from trainers.pretraining import starts, theory_monitor
@@ -51,7 +52,7 @@ class Run:
 
     config: PretrainConfig
     workdir: RunState
-    data_dir: pathlib.Path  # of the prepared tokens
+    texts: Sequence[pathlib.Path]  # folders of the prepared tokens: of the first text, the second
     vocabulary_size: int  # rows of the embedding
     make_engine: EngineFactory
     is_chief: bool = True  # whether this process is the one that writes and prints
@@ -67,17 +68,33 @@ class Run:
         letters = sizes.get_size(self.config.size).models
         configs = {letter: self.model_config(letter, dropout).to_dict() for letter in letters}
         stages = {planned.name: planned for planned in self.config.stages}
-        between = self.config.growths, self.config.halved
+        between = self.config.growths, self.config.resized
         fields = model_fields(stage, stages, configs, *between)
         return kf.models.T5Config.from_dict(fields)
 
+    def lengths(self, stage: Stage) -> tuple[int, int]:
+        """Tokens of a sequence that encoder and decoder of a stage see in training."""
+        own_length = self.config.settings[stage.name].training_length
+        task = self.config.task
+        return task.lengths(task.raw_length(own_length or self.config.input_length))
+
     def batches(
-        self, split: str, seed: int, first: int = 0, rows: slice | None = None
+        self,
+        split: str,
+        seed: int,
+        first: int = 0,
+        rows: slice | None = None,
+        text: str | None = None,
+        training_length: int | None = None,
     ) -> PretrainingBatches:
-        """The batches of a split, from the one with index `first`; of each these rows, or all."""
-        lengths = (self.config.batch_size, self.config.input_length)
+        """The batches of a split, from the one with index `first`; of each these rows, or all.
+
+        Text and length are as settings of stages have them; None takes those of the run.
+        """
+        folders = [self.texts[index] for index in TEXTS[text or "first"]]
+        lengths = (self.config.batch_size, training_length or self.config.input_length)
         how = {"seed": seed, "first": first, "objective": self.config.task, "rows": rows}
-        return PretrainingBatches(self.data_dir, split, *lengths, **how)
+        return PretrainingBatches(folders, split, *lengths, **how)
 
 
 def model_config(
@@ -93,6 +110,8 @@ def identity(stage: Stage, settings: StageSettings, run: Run) -> dict:
     """Returns the identity of a stage, flat: two runs of the stage compare by it."""
     model = run.stage_config(stage, settings.dropout).to_dict()
     optional = {"source_steps": dict(stage.source_steps), "until": stage.until}
+    if run.config.takes_second(stage):
+        optional["second_text"] = manifest.read(run.texts[1])["config_sha256"][:12]
     optional = {name: value for name, value in optional.items() if value}
     return {
         "size": stage.size,
@@ -125,7 +144,8 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         model, source_steps = make_model(stage, settings, run, engine)
         optimizer = optimizers.OPTIMIZERS[settings.optimizer](starts.learning_rate(settings, start))
     rows = engine.rows(run.config.batch_size)
-    batches = run.batches("train", settings.seed, start.first_batch, rows)
+    data = {"text": settings.text, "training_length": settings.training_length}
+    batches = run.batches("train", settings.seed, start.first_batch, rows, **data)
     flops = step_flops(model, run.config.batch_size, batches.input_length, batches.target_length)
     facts = records.describe(stage, settings, model, flops)
     facts |= {"source_steps": source_steps, **start.to_dict()}
@@ -139,6 +159,10 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         optimizer=optimizer,
         batches=batches,
         validation=run.batches("validation", VALIDATION_SEED, rows=rows),
+        validations={
+            name: run.batches("validation", VALIDATION_SEED, rows=rows, **of)
+            for name, of in stage.validations.items()
+        },
         costs=StepCosts(batches.tokens_per_batch, flops.total),
         settings={
             "model": model.config.to_dict(),

@@ -9,6 +9,7 @@ no ratio. Repeats compare with the baseline of their own repeat. Stages that onl
 
 import dataclasses
 
+from trainers.plans import beyond
 from trainers.reports import guards
 from trainers.reports.crossings import (
     COSTS,
@@ -23,7 +24,7 @@ from trainers.runs.history import CONTINUED
 
 BASELINE, LARGE_BASELINE, SELF_FUSION = "baseline", "figure2_1", "self_fusion"
 # Plans that vary one stage, or many: what they train has a section of its own.
-_VARIATIONS = ("tune", "gains", "offsets", "zero_blocks", "when_to_fuse")
+_VARIATIONS = ("tune", "gains", "offsets", "zero_blocks", "when_to_fuse", *beyond.NAMES)
 
 DEFINITION = (
     "The accuracy to reach is that of the baseline's last evaluation. Either arm reaches it where "

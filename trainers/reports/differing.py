@@ -8,7 +8,10 @@ ABSENT, NO_STAGE = "not recorded", "no such stage"
 
 ALL_STAGES = "all"
 # Of run.json, what is no setting of the run as a whole, or has a place of its own on the page.
-_NOT_COMPARED = {"command", "experiments", "planned", "versions", "corpus_unknown", *FILES}
+_NOT_COMPARED = {
+    *("command", "experiments", "planned", "versions", "corpus_unknown", "second_text"),
+    *FILES,
+}
 # Settings of a run that have to be the same; what they are, and what follows where they differ.
 _INCOMPARABLE = (
     ((VOCABULARY,), "vocabularies, so that losses per token and accuracies do not compare"),

@@ -4,6 +4,7 @@ import statistics
 
 from trainers.data.manifest import MUCH_UNKNOWN
 from trainers.data.objectives import PREFIX_LM, SPAN_CORRUPTION
+from trainers.plans import beyond, gains
 from trainers.reports import headlines, numbers
 from trainers.reports.comparisons import BASELINE, SELF_FUSION, ancestors, variations
 from trainers.runs.history import STACKED
@@ -22,6 +23,8 @@ def summarize(run, comparisons):
     """The summary of a run and of what `compare(run)` gave, as paragraphs."""
     opening = f"T5 models were trained on {corpus(run.settings)}{objective(run.settings)}."
     opening += unknown(run.settings)
+    if second := run.settings.get("second_text"):
+        opening += f" A second text is {corpus(second)}.{unknown(second)}"
     told = headlines.headlines(run, comparisons)
     plans = [_plan(run, headline) for headline in told] or [_nothing_compared(run)]
     if len(plans) == 1:
@@ -186,8 +189,8 @@ def _verdict(subject, ratios):
 
 
 def _nothing_compared(run):
-    if run.experiment("gains"):
-        return "Ways to grow a model (plan gains) are compared in a section of their own."
+    if shown := [plan for plan in (gains.NAME, *beyond.NAMES) if run.experiment(plan)]:
+        return f"What plan {', '.join(shown)} compares has a section of its own."
     if BASELINE not in run.stages:
         reason = "there is no baseline in this run"
     elif any(stage.sources for stage in run.stages.values()):

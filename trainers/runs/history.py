@@ -37,6 +37,8 @@ class Evaluation:
     loss_per_token: float | None  # nats; None where it was not a finite number
     accuracy: float | None  # per cent; None where it was not a finite number
     loss: float | None = None  # nats, summed over a batch; None where it was not recorded
+    # Loss per token and accuracy on further validation sets: name to {field: number}.
+    validations: dict = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,8 +279,9 @@ def _evaluation(entry, where):
             repr(entry),
             "Run the stage again in an empty folder",
         )
-    entry = {"loss": None} | entry
-    return Evaluation(**kinds.read(entry, _EVALUATION | {"loss": kinds.NUMBER}, where))
+    entry = {"loss": None, "validations": {}} | entry
+    optional = {"loss": kinds.NUMBER, "validations": kinds.VALIDATIONS}
+    return Evaluation(**kinds.read(entry, _EVALUATION | optional, where))
 
 
 def _read_object(path):

@@ -8,7 +8,7 @@ from trainers.errors import UserError
 TEXT, COUNT, FINITE = "a text", "an integer", "a finite number"
 NUMBER, NAMES, STEPS = "a number or null", "a list of stage names", "the step of each source"
 EVALUATIONS, OBJECT = "a list of evaluations", "a JSON object"
-SCHEDULE = "warmup_steps, offset and scale"
+SCHEDULE, VALIDATIONS = "warmup_steps, offset and scale", "numbers of validation sets by name"
 TEXT_OR_NULL, OBJECTS = "a text or null", "a JSON object of objects"
 EXPERIMENTS = "a JSON object of objects, whose points are objects"
 
@@ -34,6 +34,13 @@ def _is_experiments(value):
     return _is_objects(value) and all(_is_objects(v.get("points") or {}) for v in value.values())
 
 
+def _is_validations(value):
+    names = ("loss_per_token", "accuracy")
+    return _is_objects(value) and all(
+        _is_finite(numbers.get(name)) for numbers in value.values() for name in names
+    )
+
+
 _CHECKS = {
     TEXT: lambda value: isinstance(value, str),
     TEXT_OR_NULL: lambda value: value is None or isinstance(value, str),
@@ -47,6 +54,7 @@ _CHECKS = {
     OBJECTS: _is_objects,
     EXPERIMENTS: _is_experiments,
     SCHEDULE: _is_schedule,
+    VALIDATIONS: _is_validations,
 }
 
 

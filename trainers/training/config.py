@@ -33,6 +33,8 @@ class StageJob:
     batches: object  # for training: `.batch(i)`, and `.from_step(start)` iterates from any step
     validation: object  # `.batch(i)` for i in range(eval_batches)
     costs: StepCosts
+    # Further ones to evaluate on, by name.
+    validations: Mapping[str, object] = dataclasses.field(default_factory=dict)
     # What is written into each checkpoint (model, data, …).
     settings: Mapping = dataclasses.field(default_factory=dict)
     # State that a new run begins with, as `Engine.load_state` takes it; None for what model and
@@ -114,7 +116,7 @@ class TrainResult:
     # checkpoints are not in it, nor steps that a resume took again.
     device_seconds: float
     # Validation points {step, tokens, flops, device_seconds, loss, loss_per_token, accuracy}, from
-    # step 0 to the end.
+    # step 0 to the end; with "validations" the last three of the job's further ones, by name.
     curve: list[dict]
     checkpoint: pathlib.Path  # folder of the last one
     skipped_batches: tuple[int, ...] = ()  # indices of those that `on_nan="skip"` left out

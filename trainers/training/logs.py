@@ -7,7 +7,7 @@ import pathlib
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -92,8 +92,8 @@ class TensorBoard:
         """Adds numbers under "train/loss", "eval/accuracy", …"""
         scalars = [
             summary_pb2.Summary.Value(tag=f"{kind}/{name}", simple_value=float(value))
-            for name, value in values.items()
-            if isinstance(value, int | float) and name != "step"
+            for name, value in _flat(values)
+            if name != "step"
         ]
         self._write(step=step, summary=summary_pb2.Summary(value=scalars))
 
@@ -108,6 +108,15 @@ class TensorBoard:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _flat(values: Mapping, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yields the numbers in a mapping and in those within it, with their paths."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float):
+            yield f"{prefix}{name}", value
 
 
 def _stamp(folder: pathlib.Path) -> str:

@@ -76,7 +76,11 @@ class _Loop(contextlib.AbstractContextManager):
         self.folder = pathlib.Path(folder)
         self.saves = self.folder / CHECKPOINT_FOLDER
         # Pure functions of their index: made once, used in every evaluation.
-        self.validation = [job.validation.batch(index) for index in range(config.eval_batches)]
+        sets = {"": job.validation, **job.validations}
+        self.validations = {
+            name: [batches.batch(index) for index in range(config.eval_batches)]
+            for name, batches in sets.items()
+        }
         self.writer = self.make_writer()
         self.at = Progress()
         self.profiler = Profiler(watch.profile, self.engine, self.folder / TENSORBOARD_FOLDER)
@@ -249,17 +253,22 @@ class _Loop(contextlib.AbstractContextManager):
 
     def evaluate(self, trained: StepSums | None = None) -> None:
         """Adds a point to the curve and logs it."""
-        sums = self.engine.evaluate(self.validation)
-        if not math.isfinite(sums.loss_sum):
-            cause = f"validation loss={sums.loss_sum}"
-            raise self.not_finite(cause, self.at.step - 1, trained)
+        means = {}
+        for name, batches in self.validations.items():
+            sums = self.engine.evaluate(batches)
+            if not math.isfinite(sums.loss_sum):
+                cause = f"validation loss={sums.loss_sum}"
+                raise self.not_finite(cause, self.at.step - 1, trained)
+            means[name] = sums.means()
         point = {
             "step": self.at.step,
             "tokens": self.at.step * self.job.costs.tokens_per_step,
             "flops": self.at.step * self.job.costs.flops_per_step,
             "device_seconds": self.at.device_seconds,
-            **sums.means(),
+            **means.pop(""),
         }
+        if means:
+            point["validations"] = means
         self.at.curve.append(point)
         model = self.job.model
         monitored = {name: float(of(model)) for name, of in self.watch.monitors.items()}

@@ -19,6 +19,7 @@ from trainers.runs.state import RunState
 from trainers.runs.workdir import RUN_FILE
 
 FLAGS = {"steps": {"baseline": 64}}
+HALF = settings.DEPTHS["half"]
 CONFIGS = {
     "S": {"num_layers": 2, "hidden_dim": 8, "num_heads": 2, "intermediate_dim": 16},
     "M": {"num_layers": 2, "hidden_dim": 16, "num_heads": 4, "intermediate_dim": 32},
@@ -55,7 +56,7 @@ def spent(plan, name):
     stages = {stage.name: stage for stage in plan.stages}
     growths = {n: s.settings["grow"] for n, s in stages.items() if "grow" in s.settings}
     axes = {name: settings.GROWTHS[grow] for name, grow in growths.items()}
-    halved = {n for n, s in stages.items() if s.settings.get("depth") == "half"}
+    halved = {n: HALF for n, s in stages.items() if s.settings.get("depth") == "half"}
     total, pending = 0.0, [(name, stages[name].settings["steps"])]
     while pending:
         name, steps = pending.pop()
@@ -85,13 +86,13 @@ def test_every_arm_spends_the_budget(budget):
 
 def test_arms_are_stages_that_can_be_trained():
     plan = plan_of()
-    growths, halved = {}, set()
+    growths, halved = {}, {}
     for stage in plan.stages:
         resolved = settings.resolve(stage, nano.NANO, FLAGS)
         if (resolved.grow or "all") != "all":
             growths[stage.name] = resolved.growing
         if resolved.depth == "half":
-            halved.add(stage.name)
+            halved[stage.name] = resolved.times
     assert growths and halved
     check_widths(plan.stages, CONFIGS, growths, halved)
 
@@ -274,5 +275,5 @@ def test_stacked_layers_of_the_big_model_are_those_of_half_its_depth():
     assert (source.size, source.settings["depth"], source.init) == ("M", "half", "scratch")
     assert source.seed != stacked.seed
     assert (stacked.size, stacked.copies) == ("M", 2)
-    fields = model_fields(stacked, stages, CONFIGS, halved={source.name})
+    fields = model_fields(stacked, stages, CONFIGS, resized={source.name: HALF})
     assert fields == CONFIGS["M"]

@@ -5,6 +5,7 @@ import pytest
 from trainers import plans
 from trainers.errors import UserError
 from trainers.plans.graph import Stage
+from trainers.plans.settings import DEPTHS, SHAPES
 from trainers.plans.widths import check_widths, model_fields
 
 S = {"num_layers": 2, "hidden_dim": 8, "num_heads": 2, "intermediate_dim": 16, "dropout": 0.0}
@@ -62,8 +63,25 @@ def test_half_a_model_is_what_is_stacked_to_the_whole():
     half = Stage("half", "M")
     stacked = Stage("stacked", "M", "stacked", ("half",), copies=2)
     stages = {stage.name: stage for stage in (half, stacked)}
-    check_widths((half, stacked), {"M": M}, halved={"half"})
-    assert model_fields(half, stages, {"M": M}, halved={"half"}) == M | {"num_layers": 1}
-    assert model_fields(stacked, stages, {"M": M}, halved={"half"}) == M
-    with pytest.raises(UserError, match="even number of layers .* Received: num_layers=3"):
-        model_fields(half, stages, {"M": M | {"num_layers": 3}}, halved={"half"})
+    resized = {"half": DEPTHS["half"]}
+    check_widths((half, stacked), {"M": M}, resized=resized)
+    assert model_fields(half, stages, {"M": M}, resized=resized) == M | {"num_layers": 1}
+    assert model_fields(stacked, stages, {"M": M}, resized=resized) == M
+    with pytest.raises(UserError, match="0.5 times the num_layers .* Received: num_layers=3"):
+        model_fields(half, stages, {"M": M | {"num_layers": 3}}, resized=resized)
+
+
+def test_sources_of_two_shapes_have_the_widths_of_two_even_ones():
+    names = ("attention", "mlp")
+    sources = tuple(Stage(name, "S") for name in names)
+    fused = Stage("fused", "M", "fusion_property", names)
+    resized = {name: SHAPES[name] for name in names}
+    check_widths((*sources, fused), {"S": S, "M": M}, resized=resized)
+    fields = model_fields(sources[0], {}, {"S": S}, resized=resized)
+    assert fields == S | {"num_heads": 3, "intermediate_dim": 8}
+    with pytest.raises(
+        UserError, match=r"'fused'.*: num_heads=3\+2, not 4; intermediate_dim=8\+16"
+    ):
+        check_widths(
+            (*sources, fused), {"S": S, "M": M}, resized={"attention": SHAPES["attention"]}
+        )

@@ -160,7 +160,7 @@ def test_what_is_trained_already_is_not_left(tmp_path):
             (folder / MARKER_FILE).write_text("")
     config = kf.models.T5Config.from_size("tiny_s", vocabulary_size=128)
     settings = {stage.name: resolve(stage, nano.NANO) for stage in stages}
-    work = works(stages, settings, lambda stage: config, state, 2, (16, 5))
+    work = works(stages, settings, lambda stage: config, state, 2, lambda stage: (16, 5))
     assert {name: (w.step, w.steps) for name, w in work.items()} == {
         "done": (3, 3),
         "begun": (2, 3),

@@ -41,7 +41,7 @@ def run(tmp_path_factory, patch):
             ("self_fusion",), size="nano", workdir=str(folder / "w"), progress=False
         ),
         workdir=RunState(folder / "w"),
-        data_dir=data_dir,
+        texts=(data_dir,),
         vocabulary_size=PretrainingBatches(data_dir, "train", 2, 16).vocabulary_size,
         make_engine=engine_factory(Devices(strategy="one_device")),
     )
@@ -57,7 +57,7 @@ def settings_of(stage, **flags):
 
 def loss_of(model, run):
     """Loss on the validation batches, summed per batch, without trainers.training.loop."""
-    batches = PretrainingBatches(run.data_dir, "validation", 2, 16)
+    batches = PretrainingBatches(run.texts[0], "validation", 2, 16)
     losses = []
     for index in range(run.config.eval_batches):
         batch = batches.batch(index)

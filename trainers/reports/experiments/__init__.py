@@ -1,11 +1,13 @@
-"""The sections of a report about experiments that vary one stage, the theory and the advice.
+"""The sections of a report about experiments beside the tables, the theory and the advice.
 
 Each is there only where its plan was asked for in the folder, and shows what has been trained so
 far.
 """
 
+from trainers.plans import beyond as plans
 from trainers.reports.experiments import (
     advice,
+    beyond,
     budgets,
     gains,
     noise_levels,
@@ -15,9 +17,10 @@ from trainers.reports.experiments import (
 
 
 def sections(run):
-    """The sections of experiments that vary one stage, without those that have nothing to show."""
+    """The sections of experiments, without those that have nothing to show."""
     parts = (offsets, theory_terms, noise_levels, budgets, advice)
-    made = (part.section(run) for part in parts)
+    made = [part.section(run) for part in parts]
+    made += [beyond.section(run, plan) for plan in plans.NAMES]
     return tuple(section for section in made if section is not None)
 
 
