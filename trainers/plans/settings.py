@@ -294,6 +294,12 @@ def resolve(
     return settings
 
 
+def takes_second(stage: Stage, settings: StageSettings) -> bool:
+    """Returns whether a stage is trained or evaluated on the second text."""
+    texts = [settings.text, *(of.get("text") for of in stage.validations.values())]
+    return any(1 in TEXTS[text or "first"] for text in texts)
+
+
 def _check_together(stage: Stage, settings: StageSettings):
     """Checks that settings of a stage go together."""
     is_grown = OPTIMIZER_STATES[settings.optimizer_state or "fresh"] is not None

@@ -256,12 +256,6 @@ class PretrainConfig:
         times = {name: self.settings[name].times for name in scratch}
         return {name: factors for name, factors in times.items() if factors}
 
-    def takes_second(self, stage: Stage) -> bool:
-        """Returns whether a stage is trained or evaluated on the second text."""
-        own = {"text": self.settings[stage.name].text}
-        texts = [of.get("text") for of in (own, *stage.validations.values())]
-        return any(1 in settings.TEXTS[text or "first"] for text in texts)
-
     @property
     def tuned_by(self) -> str:
         """The sweep that chose the learning rates, in words; empty where none did."""
@@ -313,7 +307,7 @@ def _check_second_text(config: PretrainConfig):
     """Refuses stages of a second text without one, and one without such stages."""
     flags = {name: getattr(config, name) for name in ("second_data_dir", "second_corpus_path")}
     received = ", ".join(f"{name}={value!r}" for name, value in flags.items())
-    users = [stage.name for stage in config.stages if config.takes_second(stage)]
+    users = [s.name for s in config.stages if settings.takes_second(s, config.settings[s.name])]
     if users and not any(flags.values()):
         raise UserError(
             f"the second text of stage {users[0]!r}",

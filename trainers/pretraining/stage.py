@@ -27,7 +27,7 @@ from trainers.engines.devices import EngineFactory
 from trainers.engines.flops import step_flops
 from trainers.plans import sizes
 from trainers.plans.graph import Stage
-from trainers.plans.settings import TEXTS, StageSettings
+from trainers.plans.settings import TEXTS, StageSettings, takes_second
 from trainers.plans.sizes import Size
 from trainers.plans.widths import model_fields
 from trainers.pretraining import starts, theory_monitor
@@ -110,7 +110,7 @@ def identity(stage: Stage, settings: StageSettings, run: Run) -> dict:
     """Returns the identity of a stage, flat: two runs of the stage compare by it."""
     model = run.stage_config(stage, settings.dropout).to_dict()
     optional = {"source_steps": dict(stage.source_steps), "until": stage.until}
-    if run.config.takes_second(stage):
+    if takes_second(stage, settings):
         optional["second_text"] = manifest.read(run.texts[1])["config_sha256"][:12]
     optional = {name: value for name, value in optional.items() if value}
     return {

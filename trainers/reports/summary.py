@@ -190,7 +190,7 @@ def _verdict(subject, ratios):
 
 def _nothing_compared(run):
     if shown := [plan for plan in (gains.NAME, *beyond.NAMES) if run.experiment(plan)]:
-        return f"What plan {', '.join(shown)} compares has a section of its own."
+        return f"Arms of plan {', '.join(shown)} are compared in a section of their own."
     if BASELINE not in run.stages:
         reason = "there is no baseline in this run"
     elif any(stage.sources for stage in run.stages.values()):

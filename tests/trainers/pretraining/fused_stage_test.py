@@ -25,7 +25,7 @@ def run(tmp_path, monkeypatch):
     run = Run(
         config=PretrainConfig(("self_fusion",), size="nano", workdir=str(tmp_path)),
         workdir=RunState(tmp_path),
-        data_dir=tmp_path,
+        texts=(tmp_path,),
         vocabulary_size=128,
         make_engine=engine_factory(Devices()),
     )
