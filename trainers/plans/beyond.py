@@ -78,9 +78,9 @@ def _plan(name: str, description: str, stages: Sequence[Stage], validation: str)
     """The plan; its facts have its stages, and what the run's validation set is, in words."""
     arms = [None, None, FUSED, None, None, ALIKE, FROM_SCRATCH]
     names = [stage.name for stage in stages]
-    known = {stage.name for stage in _SMALL}
+    shared = {stage.name for stage in _SMALL}
     points = {
-        stage: {"arm": arm} for stage, arm in zip(names, arms, strict=True) if stage not in known
+        stage: {"arm": arm} for stage, arm in zip(names, arms, strict=True) if stage not in shared
     }
     return Plan(name, description, stages, points, {"stages": names, "validation": validation})
 

@@ -151,7 +151,7 @@ class StageSettings:
 
     @property
     def times(self) -> Mapping[str, float]:
-        """What fields of the size's model are multiplied by."""
+        """Factors that fields of the size's model are multiplied by."""
         return {**DEPTHS[self.depth or "whole"], **SHAPES[self.shape or "even"]}
 
     def identity(self) -> dict:

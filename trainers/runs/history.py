@@ -202,7 +202,7 @@ _RUN = {
     **dict.fromkeys(("corpus", "corpus_path", "corpus_note", "objective"), kinds.TEXT_OR_NULL),
     **dict.fromkeys(("tuning", "command"), kinds.TEXT_OR_NULL),
     **dict.fromkeys(("corpus_unknown", "noise_density", "mean_span_length"), kinds.NUMBER),
-    **{"versions": kinds.OBJECT, "experiments": kinds.EXPERIMENTS},
+    **{"versions": kinds.OBJECT, "experiments": kinds.EXPERIMENTS, "second_text": kinds.OBJECT},
 }
 
 
