@@ -13,8 +13,8 @@ import pytest
 
 from tests import forks
 from tests.faults.cases import PRETRAIN, PROGRAMS, TOKENS, Program, make_inputs
-from tests.faults.harness import Harness
-from tests.faults.points import ENGINE, Point
+from tests.faults.harness import Harness, Outcome
+from tests.faults.points import ENGINE, LIFE, Point
 from tests.faults.zygote import Zygote
 from trainers import reports
 from trainers.checkpoints.format import CHECKPOINT_FOLDER, MANIFEST_FILE, MODEL_FILE
@@ -88,6 +88,12 @@ def assert_survived(harness, *kills):
     assert outcome.fault == ""
     assert outcome.lost == {}
     assert outcome.points == kills
+
+
+def test_a_kill_that_comes_after_the_end_is_none(harness_of):
+    """By the clock a program may end before it, and reaches no later point then."""
+    kills = (Point(LIFE, 0, "inside", 3600.0), Point("os:rename", 0))
+    assert harness_of(PROGRAMS["fuse"]).kill("killed too late", kills) == Outcome((), {})
 
 
 def test_a_killed_run_ends_as_one_that_was_not(one_stage):
