@@ -108,6 +108,10 @@ class Remote:
         protocol = url.partition("://")[0]
         module, extra, options, tries = PROTOCOLS[protocol]
         self._is_gs = protocol == "gs"
+        if self._is_gs:
+            # Else gcsfs asks by gRPC, at every request, what kind of bucket it is: zonal ones alone
+            # need that, and each request takes a minute more where nothing answers gRPC.
+            os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         try:
             importlib.import_module(module)
             import fsspec

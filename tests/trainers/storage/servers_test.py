@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+import fsspec
 import pytest
 
 from tests.trainers.storage import servers, support
@@ -61,6 +62,14 @@ def test_files_come_back_with_their_last_bytes(monkeypatch, kind):
         for end in (b"", b"\r", b"\n", b"\r\n", b"\n\r", b"--", b"\0"):
             there.write("file", b"x" + end)
             assert there.read("file") == b"x" + end
+
+
+def test_a_bucket_is_not_asked_for_its_kind_by_grpc(monkeypatch):
+    monkeypatch.setattr(remote, "READ_SECONDS", 1)
+    with bucket("gs", monkeypatch) as (_, url):
+        # With a token it would be asked, and nothing here answers.
+        monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
+        assert Remote(url).read("run.json") is None
 
 
 @pytest.mark.parametrize("kind", ["s3", "gs"])
