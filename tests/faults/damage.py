@@ -53,15 +53,19 @@ def remove_folder(rng: random.Random, folders: Iterable[pathlib.Path]) -> tuple[
     inside = [path for path in inside if not set(_KEPT) & set(path.relative_to(home).parts)]
     inside = [path for path in inside if not _is_older_checkpoint(path)]
     folder = rng.choice([home, *inside])
-    kept = home.with_name(f"{home.name}.removed")
-    shutil.copytree(folder, kept)
+    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     shutil.rmtree(folder)
 
     def repair():
         shutil.rmtree(folder, ignore_errors=True)
-        kept.rename(folder)
+        folder.mkdir(parents=True)
+        for path, content in kept.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
 
-    return folder.name, repair
+    # Of a stage's only checkpoint nobody knows the name any more.
+    is_checkpoint = folder.parent.name == checkpoints.CHECKPOINT_FOLDER
+    return f"{folder.parents[1].name}/{folder.name}" if is_checkpoint else folder.name, repair
 
 
 def _is_older_checkpoint(folder: pathlib.Path) -> bool:

@@ -3,6 +3,7 @@
 import random
 
 from tests.faults import compare, damage
+from tests.trainers.storage import support
 from trainers.checkpoints import MARKER_FILE, step_folder
 
 
@@ -14,12 +15,14 @@ def test_a_removed_folder_is_none_that_no_run_makes_anew(tmp_path):
         folder.mkdir(parents=True)
         (folder / MARKER_FILE).write_text("")
     (workdir / "a/tensorboard").mkdir()
-    removed = set()
+    (workdir / "a/tensorboard/events").write_bytes(b"1")
+    removed, before = set(), support.read(tmp_path)
     for seed in range(40):
         name, repair = damage.remove_folder(random.Random(seed), [workdir])
         removed.add(name)
         repair()
-    assert removed == {"W", "a", "checkpoints", step_folder(3)}
+        assert support.read(tmp_path) == before
+    assert removed == {"W", "a", "checkpoints", f"a/{step_folder(3)}"}
 
 
 def test_text_that_a_kill_has_cut_is_compared_as_it_is(tmp_path):

@@ -55,7 +55,7 @@ def find_checkpoint(path: str | os.PathLike, hosts: Engine | None = None) -> che
         raise UserError(
             f"a checkpoint in the folder or in its {CHECKPOINT_FOLDER}/",
             f"folder={str(path)!r}, which has none",
-            "Train the stage first",
+            "Train the stage first, or restore what it had",
         )
     return checkpoint
 

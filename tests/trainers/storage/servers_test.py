@@ -65,7 +65,7 @@ def test_files_come_back_with_their_last_bytes(monkeypatch, kind):
 
 
 def test_a_bucket_is_not_asked_for_its_kind_by_grpc(monkeypatch):
-    monkeypatch.setattr(remote, "READ_SECONDS", 1)
+    monkeypatch.setattr(remote, "READ_SECONDS", 2)
     with bucket("gs", monkeypatch) as (_, url):
         # With a token it would be asked, and nothing here answers.
         monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
