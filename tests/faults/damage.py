@@ -48,7 +48,7 @@ def remove_folder(rng: random.Random, folders: Iterable[pathlib.Path]) -> tuple[
     """Removes a folder of those that the program writes, which are the first."""
     home = next(iter(folders))
     if not home.is_dir():
-        return "", lambda: None
+        return "", _nothing
     inside = [path for path in sorted(home.rglob("*")) if path.is_dir()]
     inside = [path for path in inside if not set(_KEPT) & set(path.relative_to(home).parts)]
     inside = [path for path in inside if not _is_older_checkpoint(path)]
@@ -68,6 +68,10 @@ def remove_folder(rng: random.Random, folders: Iterable[pathlib.Path]) -> tuple[
     return f"{folder.parents[1].name}/{folder.name}" if is_checkpoint else folder.name, repair
 
 
+def _nothing(if_left: bool = False):
+    """Repairs what was not damaged."""
+
+
 def _is_older_checkpoint(folder: pathlib.Path) -> bool:
     """Returns whether a folder is a checkpoint with a later one beside it: no run makes it anew."""
     older = checkpoints.steps(folder.parent)[:-1]
@@ -85,7 +89,7 @@ def _change(rng, folders, patterns, change, takes=pathlib.Path.is_file) -> tuple
         if path.stat().st_size
     ]
     if not paths:
-        return "", lambda: None
+        return "", _nothing
     path = rng.choice(paths)
     before = path.read_bytes()
     content = bytearray(before)

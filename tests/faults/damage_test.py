@@ -25,6 +25,14 @@ def test_a_removed_folder_is_none_that_no_run_makes_anew(tmp_path):
     assert removed == {"W", "a", "checkpoints", f"a/{step_folder(3)}"}
 
 
+def test_nothing_to_damage_is_nothing_to_repair(tmp_path):
+    for damages in (damage.flip, damage.cut):
+        name, repair = damages(random.Random(0), [tmp_path])
+        assert name == "" and repair(if_left=True) is None
+    name, repair = damage.remove_folder(random.Random(0), [tmp_path / "W"])
+    assert name == "" and repair() is None
+
+
 def test_text_that_a_kill_has_cut_is_compared_as_it_is(tmp_path):
     (tmp_path / "whole.json").write_text('{"seconds": 1, "a": 2}')
     files = {"cut.json": b'{"seconds": 1, "a', "metrics.jsonl": b'{"seconds": 1}\n{"a'}
