@@ -61,8 +61,8 @@ def is_url(text: str) -> bool:
     return bool(mark) and protocol in PROTOCOLS
 
 
-# The beginning of a URL; of one letter it is a drive of Windows.
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+# The beginning of a URL, or a slip of one; of one letter it is a drive of Windows.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|(gs|s3):")
 
 
 def check_url(text: str, others: bool = False) -> None:
@@ -215,7 +215,7 @@ class Remote:
                 return function(*args, **kwargs)
             # Each library behind fsspec has errors of its own: for requests, tokens, timeouts.
             except Exception as error:
-                fault = " ".join(f"{type(error).__name__}: {error}".split())
+                fault = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
                 if isinstance(error, self._final):
                     break
                 if isinstance(error, OSError) and error.errno in _LOCAL:

@@ -38,7 +38,15 @@ def test_a_folder_of_this_machine_is_itself():
 
 
 @pytest.mark.parametrize(
-    "url", ["gcs://bucket/W", "S3://bucket/W", "s3:/bucket/W", "hf://org/model", "http://host/W"]
+    "url",
+    [
+        "gcs://bucket/W",
+        "S3://bucket/W",
+        "s3:/bucket/W",
+        "gs:bucket",
+        "hf://org/model",
+        "http://host/W",
+    ],
 )
 @pytest.mark.parametrize("kind", [Kind.RUN, Kind.READ, Kind.NEW])
 def test_a_url_of_another_kind_is_no_folder(kind, url):
