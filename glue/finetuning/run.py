@@ -65,7 +65,7 @@ class _Repeat:
         return f"{self.name} {unit.name}"
 
     def work(self, unit: Unit) -> Work:
-        """Steps of the fine-tuning on a unit, and the FLOPs of each while rows are not packed."""
+        """Steps of the fine-tuning on a unit, and the FLOPs of each; of packed rows a bound."""
         config = self.config
         lengths = (config.batch_size, config.input_length, config.target_length)
         step = max(checkpoints.steps(self.folder / unit.name / CHECKPOINT_FOLDER), default=0)
@@ -74,6 +74,7 @@ class _Repeat:
             _flops(self.pretrained.config, lengths),
             config.steps,
             min(step, config.steps) if self.unfinished(unit) else config.steps,
+            is_bound=config.packed,
         )
 
     def check(self, unit: Unit) -> None:

@@ -214,8 +214,8 @@ def test_a_mixture_leaves_out_a_task_whose_files_are_missing(world, capsys):
     run.finetune(config(world, *arguments, results_folder="mixed"))
     output = capsys.readouterr().out
     assert "mrpc is left out" in output and "dev.tsv" in output
-    cost = r"Fine-tuning: 1 stage to train, [\d.e+]+ FLOPs, roughly \d+ s; .* come on top\.\n"
-    assert re.search(cost, output)
+    cost = r"Fine-tuning: 1 stage to train, at most [\d.e+]+ FLOPs, roughly \d+ s; .* on top\.\n"
+    assert re.search(cost, output)  # A bound, as rows are packed.
     assert "left in all, measured on fused-0-r0 mixture." in output
     (tuned,) = results.read_runs(world / "mixed")
     assert tuned.facts["mixture"] and tuned.facts["packed"]

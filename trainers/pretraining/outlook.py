@@ -35,7 +35,7 @@ class Work:
     flops_per_step: float
     steps: int  # in all
     step: int = 0  # that it has reached, in this command or before
-    may_end_early: bool = False
+    is_bound: bool = False  # whether it may cost less: it ends early, or packs its rows
     rivals: tuple[str, ...] = ()  # see `Stage`, as the next two
     keep: int = 1
     promoted: frozenset[str] = frozenset()
@@ -98,9 +98,9 @@ class Outlook:
 
     @property
     def is_exact(self) -> bool:
-        """False where stages may end early, or rivals cost unlike amounts: then it is a bound."""
+        """False where works may cost less, or rivals cost unlike amounts: then it is a bound."""
         kept = self._by_rivals(lambda work: work.left).values()
-        return not any(work.may_end_early and work.left for work in self.works.values()) and all(
+        return not any(work.is_bound and work.left for work in self.works.values()) and all(
             math.isclose(min(costs), max(costs)) for costs in kept if min(costs)
         )
 
