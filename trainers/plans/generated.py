@@ -39,6 +39,7 @@ from trainers.plans.plan import Plan, short
 from trainers.plans.settings import NOISE_KINDS
 from trainers.plans.table5 import table5
 from trainers.plans.tuning import tune
+from trainers.programs import LARGEST
 
 _PAPER_STEPS = 1_000_000
 _PAPER_WARMUP = 10_000
@@ -115,6 +116,12 @@ def when_to_fuse(basis: Basis) -> Plan:
     costs = {letter: basis.step_cost(letter) for letter in ("S", "M")}
     whole = small.steps * costs["S"] + fused.steps * costs["M"]
     budgets = sorted(options.budgets or [share * whole for share in _PAPER_BUDGETS])
+    if budgets[-1] > LARGEST * costs["M"]:
+        raise UserError(
+            f"budgets of at most {LARGEST * costs['M']:.3g}, which are {LARGEST:,} steps",
+            f"budgets={budgets[-1]:g}",
+            "Lower the budget",
+        )
     fusion_steps = options.fuse_at or _fusion_steps(small.steps, small.checkpoint_every)
     stages, points = [], {}
     decays = any(basis.settings_of(stage).decay_steps for stage in (BASELINE, SELF_FUSION))

@@ -17,8 +17,14 @@ from trainers.reports.comparisons import cost_before, own_cost
 LEVEL = 0.95
 """The level of `mean_interval`."""
 
-# Largest difference of the FLOPs of two arms that are taken for the same compute.
-_SAME = 0.02
+SAME = 0.02
+"""The largest difference of the FLOPs of two arms that are taken for the same compute."""
+
+DEFINITION = (
+    f"Ends are compared where the FLOPs of both arms differ by at most {100 * SAME:g} %, and both "
+    "or neither have a decay of the learning rate: the difference is of two arms with the same "
+    "seed, its interval that of the mean by Student's t."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +67,7 @@ def ends(run, repeats):
         before, last, whole = cost_before(run, plan.name), own_cost(plan), own_cost(baseline)
         if not (plan.finished and baseline.finished) or None in (before, last, whole):
             continue
-        is_same = math.isclose((before + last).flops, whole.flops, rel_tol=_SAME)
+        is_same = math.isclose((before + last).flops, whole.flops, rel_tol=SAME)
         values = (plan.loss_per_token, baseline.loss_per_token, plan.accuracy, baseline.accuracy)
         if is_same and not guards.one_decay(plan, baseline) and None not in values:
             told.append((values[0] - values[1], values[2] - values[3], plan.repeat))

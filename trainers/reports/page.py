@@ -11,6 +11,7 @@ import markupsafe
 from trainers.reports import (
     comparisons,
     dag,
+    ends,
     experiments,
     figures,
     guards,
@@ -94,7 +95,7 @@ def _comparison(run, compared):
     blocks, tuning = (sweep,) if sweep else (), f"Learning rates: {summary.tuning(run.settings)}"
     if not table.rows:
         return Section("Comparison", blocks, (tuning,))
-    texts = comparisons.DEFINITION, headlines.DEFINITION, tuning, guards.DEFINITION
+    texts = comparisons.DEFINITION, headlines.DEFINITION, ends.DEFINITION, tuning, guards.DEFINITION
     return Section("Comparison", (table, *blocks), texts, guards.RULES)
 
 

@@ -194,6 +194,8 @@ def test_a_budget_that_the_small_model_eats_has_no_point():
     assert plan.points["self_fusion"]["steps"] == [None, 1875]
     with pytest.raises(UserError, match=r"fuse_at=2500, which takes 2.5e\+03.*budget=2e\+03"):
         generated.when_to_fuse(basis(budgets=(2000.0,), fuse_at=(2500,)))
+    with pytest.raises(UserError, match=r"budgets of at most 8.59e\+09.*budgets=1e\+300. Lower"):
+        generated.when_to_fuse(basis(budgets=(1e300,)))
 
 
 def config(*arguments):

@@ -94,4 +94,6 @@ def test_results_json_has_the_differences(tmp_path):
     results = json.loads((folder / "report" / "results.json").read_text())
     (told,) = results["headlines"]
     assert told["at_equal_compute"]["accuracies"] == pytest.approx([-3.0])
+    page = (folder / "report" / "report.md").read_text()
+    assert "where the FLOPs of both arms differ by at most 2 %" in page
     assert told["at_equal_compute"]["accuracies_interval"] is None
