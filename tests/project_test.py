@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import grimp
@@ -61,10 +62,23 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def trees(*folders: str) -> dict[str, ast.Module]:
-    """Path and syntax tree of every Python file in folders of the repository."""
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    """The nodes of a Python file's syntax tree that the tests look at."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.Call, ast.Name)
+    return [node for node in ast.walk(parsed(path)) if isinstance(node, kinds)]
+
+
+def nodes_of(*folders: str) -> dict[str, list[ast.AST]]:
+    """Path and `nodes` of every Python file in folders of the repository."""
     paths = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
-    return {str(path.relative_to(ROOT)): parsed(path) for path in paths}
+    return {str(path.relative_to(ROOT)): nodes(path) for path in paths}
+
+
+@functools.cache
+def distributions() -> Mapping[str, list[str]]:
+    """Distributions that are installed, by the packages that they hold."""
+    return importlib.metadata.packages_distributions()
 
 
 def top_level_names(source: str) -> set[str]:
@@ -86,12 +100,11 @@ def top_level_names(source: str) -> set[str]:
 def test_third_party_imports_are_requirements(package):
     extras = {"keras_fusion": (), "trainers": ("trainers",), "glue": ("trainers",)}
     names = required(*extras.get(package, ("test",)), *IN_FUNCTIONS)
-    distributions = importlib.metadata.packages_distributions()
     for module in modules(package):
         for name in import_graph().find_modules_directly_imported_by(module):
             top = name.split(".")[0]
             if top not in {*FOLDERS, *sys.stdlib_module_names, "setuptools"}:
-                candidates = {canonicalize_name(name) for name in distributions.get(top, [top])}
+                candidates = {canonicalize_name(name) for name in distributions().get(top, [top])}
                 assert candidates & names.keys(), f"{module} imports {top}: add {candidates}."
 
 
@@ -157,11 +170,11 @@ def test_every_module_is_imported_by_some_test():
     assert not untested, f"No test imports {untested}."
 
 
-def private_patches(tree: ast.Module) -> list[int]:
+def private_patches(of_file: list[ast.AST]) -> list[int]:
     """Lines where a test patches a private name: `monkeypatch.setattr(module, "_name", …)`."""
     patches = [
         call
-        for call in ast.walk(tree)
+        for call in of_file
         if isinstance(call, ast.Call)
         and isinstance(call.func, ast.Attribute)
         and call.func.attr in ("setattr", "delattr", "setitem")
@@ -171,7 +184,8 @@ def private_patches(tree: ast.Module) -> list[int]:
 
 
 def test_tests_reach_code_through_public_names():
-    lines = [f"{p}:{n}" for p, tree in trees("tests").items() for n in private_patches(tree)]
+    patches = {path: private_patches(of_file) for path, of_file in nodes_of("tests").items()}
+    lines = [f"{path}:{line}" for path in patches for line in patches[path]]
     assert len(lines) <= PRIVATE_PATCHES, f"Give the code a public seam in place of {lines}."
 
 
@@ -179,8 +193,8 @@ def test_docstrings_start_with_a_verb_or_a_noun():
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
     lines = [
         f"{path}:{getattr(node, 'lineno', 1)}"
-        for path, tree in trees(*FOLDERS).items()
-        for node in ast.walk(tree)
+        for path, of_file in nodes_of(*FOLDERS).items()
+        for node in of_file
         if isinstance(node, kinds) and re.match(QUESTIONS, ast.get_docstring(node) or "")
     ]
     assert not lines, f"Say the noun, or `Returns …`, in {lines}."
@@ -189,8 +203,8 @@ def test_docstrings_start_with_a_verb_or_a_noun():
 def test_variables_are_named_for_what_they_hold():
     lines = [
         f"{path}:{node.lineno}: {node.id}"
-        for path, tree in trees(*FOLDERS).items()
-        for node in ast.walk(tree)
+        for path, of_file in nodes_of(*FOLDERS).items()
+        for node in of_file
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
         if node.id in VAGUE_NAMES
     ]

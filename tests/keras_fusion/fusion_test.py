@@ -27,6 +27,7 @@ def test_fuse_takes_models_of_the_library():
 
 
 @pytest.mark.parametrize("version", [tiny.V1_1, tiny.V1_0])
+@pytest.mark.one_backend
 def test_weights_of_the_mean_of_t5s(version):
     sources = [tiny.shared(0, num_layers=1, **version), tiny.shared(1, num_layers=1, **version)]
     inputs = tiny.batch()

@@ -20,6 +20,7 @@ def dense(kernel):
     return layer
 
 
+@pytest.mark.one_backend
 class TestSymmetry:
     @pytest.mark.parametrize(
         ("a", "b", "expected"),
@@ -58,6 +59,7 @@ class TestSymmetry:
             kf.symmetry(dense([[1.0]]).fuse(dense([[1.0, 2.0], [2.0, 3.0]])))
 
 
+@pytest.mark.one_backend
 def test_diagonal_blocks_are_the_sources():
     a, b = tiny.model(0, num_layers=1), tiny.model(1, num_layers=1, hidden_dim=6)
     blocks = diagonal_blocks(a.fuse(b))
@@ -68,6 +70,7 @@ def test_diagonal_blocks_are_the_sources():
         np.testing.assert_array_equal(block, np.asarray(kernel))
 
 
+@pytest.mark.one_backend
 class TestFusionGap:
     def test_by_hand(self):
         class Constant:

@@ -19,6 +19,7 @@ import numpy as np
 import keras_fusion as kf
 from keras_fusion.layers.fusing import FusionOptions
 from keras_fusion.layers.values import array_of
+from keras_fusion.models.t5 import shared_skeleton
 from keras_fusion.optimizers.growth import lazy_state
 from trainers import checkpoints
 from trainers.checkpoints import CHECKPOINT_FOLDER
@@ -136,7 +137,7 @@ def grown_slots(
         and slicing.
     """
     states = {id(checkpoint): _slots_of(checkpoint) for checkpoint in sources}
-    skeletons = [kf.models.T5.skeleton(read_config(checkpoint)) for checkpoint in sources]
+    skeletons = [shared_skeleton(read_config(checkpoint)) for checkpoint in sources]
     options = FusionOptions.of(grow, len(sources))
     grown = lazy_state(
         kf.weight_axes(skeletons[0]),

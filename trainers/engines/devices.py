@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import keras
 
 import keras_fusion as kf
+from keras_fusion.models.t5 import shared_skeleton
 from trainers.engines import sharding
 from trainers.engines.base import Engine, StepOptions
 from trainers.engines.mesh import BATCH, T5_LAYOUT, Layout, MeshShape, check_devices
@@ -167,7 +168,7 @@ class MeshEngines:
     def check(self, configs: Iterable["kf.models.T5Config"], batch_size: int) -> None:
         """Raises a `UserError` unless models and batches can be split; allocates nothing."""
         for config in configs:
-            model = kf.models.T5.skeleton(config)
+            model = shared_skeleton(config)
             sharding.weight_specs(model, self.shape, self.layout)
             layout = sharding.checked_layout(self.layout, sharding.axis_sizes(model))
             sharding.check_batch(batch_size, self.shape, layout)

@@ -16,6 +16,7 @@ import functools
 import math
 
 import keras_fusion as kf
+from keras_fusion.models.t5 import shared_skeleton
 from trainers.engines.sharding import declared_weights
 
 METHOD = (
@@ -89,5 +90,5 @@ def planned_step_flops(
     config: "kf.models.T5Config", batch_size: int, encoder_length: int, decoder_length: int
 ) -> float:
     """Returns `step_flops(...).total` of a T5 of a configuration, without allocating it."""
-    model = kf.models.T5.skeleton(config)
+    model = shared_skeleton(config)
     return step_flops(model, batch_size, encoder_length, decoder_length).total

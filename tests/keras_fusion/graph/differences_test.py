@@ -152,6 +152,7 @@ class TestWiring:
             kf.fuse([network(True), network(False)])
 
 
+@pytest.mark.one_backend
 class TestWhatIsSupported:
     @pytest.mark.one_backend
     def test_an_activation_that_normalises_over_the_units(self):

@@ -44,7 +44,11 @@ TOKENS[1, 4:] = 0
 @pytest.mark.filterwarnings("ignore:Layer 'fusable_einsum_dense")
 @pytest.mark.parametrize(
     ("build", "inputs"),
-    [(perceptron, FEATURES), (residual, FEATURES), (transformer, TOKENS)],
+    [
+        pytest.param(perceptron, FEATURES, marks=pytest.mark.one_backend),
+        pytest.param(residual, FEATURES, marks=pytest.mark.one_backend),
+        (transformer, TOKENS),
+    ],
 )
 @pytest.mark.parametrize("widths", [(4, 4), pytest.param((4, 3, 6), marks=pytest.mark.one_backend)])
 def test_the_outputs_are_the_mean(build, inputs, widths):
@@ -91,6 +95,7 @@ def test_rule_keeps_the_architecture_and_property_the_groups():
 
 
 @pytest.mark.parametrize("norm", ["property", "rule"])
+@pytest.mark.one_backend
 def test_self_fusion_with_balanced_noise_keeps_the_function(norm):
     model = residual(0)
     fused = kf.fuse([model] * 3, norm=norm, noise=0.2, noise_kind="balanced", seed=1)

@@ -36,6 +36,7 @@ class TestOptimizers:
         own_m, _ = _keras.adam_slots(model.optimizer, model.layers[2].kernel)
         np.testing.assert_allclose(numpy(m), np.tile(numpy(own_m), (2, 1)), rtol=1e-5)
 
+    @pytest.mark.one_backend
     def test_a_fresh_one_starts_anew(self):
         fused = kf.fuse([self.compiled(0), self.compiled(1)])
         assert int(numpy(fused.optimizer.iterations)) == 0
@@ -97,6 +98,7 @@ class TestCopies:
             kf.self_fuse(perceptron(0), 2, fill="copies", asymmetry=1.0)
 
 
+@pytest.mark.one_backend
 class TestInputsOutputsAndWeights:
     def test_each_source_reads_its_own_input(self):
         sources = [perceptron(0), perceptron(1, 3)]

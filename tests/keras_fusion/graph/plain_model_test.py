@@ -96,6 +96,7 @@ def test_mixed_precision_stays(options):
     ("build", "inputs"),
     [CASES[0], pytest.param(*CASES[1], marks=pytest.mark.slow)],
 )
+@pytest.mark.one_backend
 def test_it_is_compiled_by_xla_and_trained(build, inputs):
     sources = pair(build)
     fused = kf.fuse(sources, average="outputs")

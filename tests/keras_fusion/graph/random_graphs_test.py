@@ -58,11 +58,11 @@ def test_random_graphs():
     """Most fuse: a generator whose graphs were all refused would show nothing."""
     rng = np.random.default_rng(1)
     fused = []
-    for heads in (1, 2) * 20:
+    for heads in (1, 2) * 12:
         # Building a model is what takes time: these are small.
         program = rng.integers(0, 10_000, (rng.integers(2, 6), 3)).tolist()
         fused.append(fuses_to_the_mean(program, rng.integers(1, 5, 2).tolist(), heads))
-    assert sum(fused) >= 30
+    assert sum(fused) >= 18
 
 
 @pytest.mark.slow

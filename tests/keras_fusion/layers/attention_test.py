@@ -89,6 +89,7 @@ class TestContract:
         )
 
 
+@pytest.mark.one_backend
 class TestLikeKeras:
     """The function of keras.layers.MultiHeadAttention, in every way to call it."""
 
@@ -186,6 +187,7 @@ class TestLikeKeras:
         assert isinstance(again.activity_regularizer, keras.regularizers.L1)
 
 
+@pytest.mark.one_backend
 def test_scale_by_hand():
     # One query, two keys: scores q·k are 4 and 0; with the scale they are 2 and 0.
     x, y = np.full((1, 1, 4), 1.0, "float32"), np.array([[[1.0] * 4, [0.0] * 4]], "float32")
@@ -221,6 +223,7 @@ def test_a_position_bias_is_added_to_the_scores_and_is_fused_with_the_heads():
     np.testing.assert_allclose(numpy(fused), np.concatenate(apart, -1), atol=1e-5)
 
 
+@pytest.mark.one_backend
 def test_an_attention_that_averages():
     x = random_inputs([(2, 5, 4)])[0]
     layers = [built(FusableMultiHeadAttention(heads, 3), [x, x], heads) for heads in (1, 2)]
@@ -239,6 +242,7 @@ def test_outputs_of_unequal_width_cannot_be_averaged():
         layers[0].fuse(layers[1], grow={"input", "heads"})
 
 
+@pytest.mark.one_backend
 class TestBuckets:
     """Raffel et al. (2019): half of the buckets for exact distances, the others logarithmic."""
 

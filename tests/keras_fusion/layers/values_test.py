@@ -95,6 +95,7 @@ class TestDeferred:
         assert keras.ops.convert_to_numpy(inner.kernel).shape == (3, 2)
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    @pytest.mark.one_backend
     def test_a_large_weight_is_its_array(self, dtype):
         # 73 MB, or 64.1 MiB in bfloat16: rows that no part divides.
         rows = {"float32": 2**15 + 3, "bfloat16": 2**16 + 77}[dtype]

@@ -88,7 +88,8 @@ def test_greedy_in_mixed_precision(untraced, dtype):
     ("version", "norm"),
     [
         pytest.param(tiny.V1_1, "property", id="v1.1-property"),
-        pytest.param(tiny.V1_0, "rule", id="v1.0-rule"),
+        # test_greedy_equals_full_forward_passes has v1.0, whose norms over a fusion are plain.
+        pytest.param(tiny.V1_0, "rule", id="v1.0-rule", marks=pytest.mark.slow),
         pytest.param(tiny.V1_1, "rule", id="v1.1-rule", marks=pytest.mark.slow),
         pytest.param(tiny.V1_0, "property", id="v1.0-property", marks=pytest.mark.slow),
     ],
@@ -166,6 +167,7 @@ def test_padding_of_the_encoder_is_ignored(untraced):
     np.testing.assert_array_equal(decode(changed, mask), padded)
 
 
+@pytest.mark.one_backend
 def test_what_follows_the_end_is_padding(untraced):
     model = tiny.model(num_layers=1)
     token_ids = tiny.batch(size=3)["encoder_token_ids"]
@@ -187,7 +189,7 @@ class TestSampling:
         model = tiny.model(num_layers=1)
         token_ids = tiny.batch()["encoder_token_ids"]
         a, b, c = (
-            model.generate(token_ids, max_length=12, temperature=2.0, seed=seed, end_id=-1)
+            model.generate(token_ids, max_length=6, temperature=2.0, seed=seed, end_id=-1)
             for seed in (1, 1, 2)
         )
         np.testing.assert_array_equal(a, b)

@@ -78,6 +78,7 @@ def test_an_example_has_the_same_logits_wherever_it_lies(version, norm):
 
 
 @VERSIONS
+@pytest.mark.one_backend
 def test_the_loss_and_its_gradient_are_the_same(version):
     model = tiny.shared(num_layers=1, **version)
     values, gradients = [], []
@@ -116,9 +117,8 @@ def test_each_attention_stays_in_its_segment(hidden):
     np.testing.assert_allclose(before[ends[0] : ends[1]], after[ends[0] : ends[1]], atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "dtype", ["float16", pytest.param("mixed_bfloat16", marks=pytest.mark.one_backend)]
-)
+@pytest.mark.parametrize("dtype", ["float16", "mixed_bfloat16"])
+@pytest.mark.one_backend
 def test_a_row_without_examples_is_finite(dtype):
     model = tiny.shared(num_layers=1, dtype=dtype)
     batch = batch_of([(0, 1), ()])

@@ -9,6 +9,7 @@ from keras import ops
 from keras_fusion.layers.tree import own_weights_inside
 from keras_fusion.layers.values import born_as
 from keras_fusion.models import T5, T5Config
+from keras_fusion.models.t5 import shared_skeleton
 
 # Compiled forward passes, which JAX makes once for each configuration.
 _programs = {}
@@ -31,7 +32,7 @@ def config(**overrides):
 @functools.cache
 def _shapes(config):
     """`{path: shape}` of every weight."""
-    variables = own_weights_inside(T5.skeleton(config))
+    variables = own_weights_inside(shared_skeleton(config))
     return {path: tuple(variable.shape) for path, variable in variables.items()}
 
 

@@ -19,6 +19,7 @@ def moved(weights, direction, by):
     return combine((1.0, weights), (by, direction))
 
 
+@pytest.mark.one_backend
 class TestLosses:
     @pytest.mark.parametrize(
         "make",
@@ -62,6 +63,7 @@ class TestProducts:
         np.testing.assert_allclose(product, expected, atol=1e-7 * np.abs(expected).max())
 
 
+@pytest.mark.one_backend
 class TestBracket:
     def test_by_its_definition(self):
         """(∇G)F − (∇F)G with F = −∇L1 and G = −∇L2, by differences, where η ≠ 0."""

@@ -6,7 +6,7 @@ import pytest
 
 from tests.trainers.reports import synthetic
 from trainers import report
-from trainers.reports import ends, summary
+from trainers.reports import ends, pictures, summary
 from trainers.reports.comparisons import compare
 from trainers.reports.headlines import headlines
 from trainers.runs import history
@@ -88,7 +88,8 @@ def test_the_page_says_it_also_where_there_is_no_ratio(tmp_path):
     assert "accuracy −2.25 points (−11.78 to +7.28); means of 2 seeds, 95 % intervals" in text
 
 
-def test_results_json_has_the_differences(tmp_path):
+def test_results_json_has_the_differences(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures.Picture, "png", lambda picture, theme=None: b"")
     folder = synthetic.write_run(tmp_path / "w", *arms(1, 40.0, 37.0))
     report.main(report.ReportConfig(workdir=(str(folder),)))
     results = json.loads((folder / "report" / "results.json").read_text())

@@ -5,7 +5,6 @@ are memory-mapped, and a kernel is read in pieces, so that memory holds one piec
 """
 
 import dataclasses
-import functools
 import itertools
 import math
 import os
@@ -17,6 +16,7 @@ import keras_fusion as kf
 from keras_fusion.axes import Axes
 from keras_fusion.layers.tree import weight_axes
 from keras_fusion.layers.values import misfits
+from keras_fusion.models.t5 import shared_skeleton
 from keras_fusion.regions import pieces
 from trainers import checkpoints
 from trainers.checkpoints import CHECKPOINT_FOLDER
@@ -81,17 +81,12 @@ def open_saved(folder, wanted=None):
 def _open(path):
     checkpoint = checkpoints.load(path)
     config = read_config(checkpoint)
-    skeleton = _skeleton(config)
+    skeleton = shared_skeleton(config)
     wrong = misfits(skeleton, checkpoint.weights)
     if wrong or not config.blocks:
         received = f"{path} with {wrong[0] if wrong else 'no blocks in its configuration'}"
         raise UserError("the weights of a fused T5", received, "Use another checkpoint")
     return Saved(checkpoint.weights, weight_axes(skeleton), config)
-
-
-@functools.lru_cache(maxsize=16)
-def _skeleton(config):
-    return kf.models.T5.skeleton(config)
 
 
 def borders(axes, shape, blocks):
