@@ -100,6 +100,11 @@ def test_a_kill_that_comes_after_the_end_is_none(harness_of):
     assert harness_of(PROGRAMS["fuse"]).kill("killed too late", kills) == Outcome((), {})
 
 
+def test_killed_after_a_call_that_fails(harness_of):
+    """The first report tries to put an older one aside, and finds none."""
+    assert_survived(harness_of(PROGRAMS["report"]), Point("os:rename", 0, "after"))
+
+
 def test_a_killed_run_ends_as_one_that_was_not(one_stage):
     """Killed while the device works; and when the resume has put a checkpoint in its place."""
     placed = Point("trainers.checkpoints.writer:_put_in_place", 0, "after")

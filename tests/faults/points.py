@@ -203,17 +203,21 @@ def _at_call(point: Point, number: int, function):
     if point.where == "before":
         _end(point)
         return function()
-    if point.where == "inside":
-        if point.site in TIMED and point.act != "pause":
-            timer = threading.Timer(point.amount, _end, (point,))
-            timer.daemon = True
-            timer.start()
-            return function()
-        count, result = _count_events(function, int(point.amount), lambda: _end(point))
-        if point.act != "kill" and count >= point.amount:
-            return result
-    else:
-        result = function()
+    try:
+        if point.where == "inside":
+            if point.site in TIMED and point.act != "pause":
+                timer = threading.Timer(point.amount, _end, (point,))
+                timer.daemon = True
+                timer.start()
+                return function()
+            count, result = _count_events(function, int(point.amount), lambda: _end(point))
+            if point.act != "kill" and count >= point.amount:
+                return result
+        else:
+            result = function()
+    except Exception:  # a call that fails is over as well
+        _end(point)
+        raise
     _end(point)
     return result
 
