@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import pathlib
+from collections.abc import Iterable
 
 from absl import logging
 from tensorboard.backend.event_processing import event_accumulator
@@ -34,13 +35,27 @@ def content(workdir: pathlib.Path) -> dict[str, bytes]:
 
 
 def lost(expected: dict[str, bytes], contents: dict[str, bytes]) -> dict[str, int]:
-    """Returns the files that differ, are missing or should not be there, with their bytes."""
-    names = expected.keys() | contents.keys()
+    """Returns the files that differ, are missing or should not be there, with their bytes.
+
+    A run that was stopped saves a checkpoint there, and may keep it beside later ones.
+    """
+    there = {name for name in contents if name in expected or not _is_older(name, expected)}
+    names = expected.keys() | there
     return {
         name: max(len(expected.get(name, b"")), len(contents.get(name, b"")), 1)
         for name in sorted(names)
         if expected.get(name) != contents.get(name)
     }
+
+
+def _is_older(name: str, expected: Iterable[str]) -> bool:
+    """Returns whether a file is of a checkpoint that has later ones beside it, as expected."""
+    folder = pathlib.PurePath(name).parent
+    home = folder.parent
+    if home.name != checkpoints.CHECKPOINT_FOLDER:
+        return False
+    beside = {path.parent.name for path in map(pathlib.PurePath, expected) if home in path.parents}
+    return folder.name < max(beside, default="")
 
 
 def _bytes(path: pathlib.Path) -> bytes:

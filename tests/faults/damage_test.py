@@ -54,3 +54,12 @@ def test_a_repair_may_leave_what_was_written_since(tmp_path):
     assert path.read_bytes() == b"wrong"
     repair()
     assert path.read_bytes() == b"right"
+
+
+def test_a_checkpoint_of_a_stop_is_nothing_that_was_lost():
+    three = {"a/checkpoints/step_00000003/model.safetensors": b"3"}
+    zero = {"a/checkpoints/step_00000000/model.safetensors": b"0"}
+    assert compare.lost(three, three | zero) == {}
+    assert compare.lost(three | zero, three) == {next(iter(zero)): 1}
+    assert compare.lost(zero, three | zero) == {next(iter(three)): 1}
+    assert compare.lost(three, three | {"b/checkpoints/step_00000000/COMMITTED": b""}) != {}
