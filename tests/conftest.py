@@ -13,6 +13,9 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# TensorFlow reads it once, and programs that are forks of this process (`tests.forks`) show no more
+# than they do as their users start them.
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 # Compiling is most of what tests with XLA wait for; without optimizations it takes less.
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()

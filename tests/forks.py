@@ -26,6 +26,7 @@ import traceback
 import types
 import warnings
 
+from absl import flags
 from absl import logging as absl_logging
 
 # Where the backend is another one, these are imported anew: Keras and all that imports it.
@@ -139,6 +140,7 @@ def _become(job: dict, descriptors: list[int]) -> None:
         if is_of_other_backend:
             for name in [name for name in sys.modules if name.partition(".")[0] in _OF_KERAS]:
                 del sys.modules[name]
+        _forget_flags()
         kind, text, *arguments = job["args"]
         if kind == "-m":
             sys.argv[:] = [text, *arguments]
@@ -163,6 +165,14 @@ def _become(job: dict, descriptors: list[int]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _forget_flags() -> None:
+    """Takes back the flags that programs of the project have defined when they were imported."""
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        if module.partition(".")[0] in _OF_KERAS:
+            for flag in list(defined):
+                delattr(flags.FLAGS, flag.name)
 
 
 class Popen:

@@ -363,6 +363,6 @@ def test_the_good_form_of_these_commands_is_accepted(world):
     assert len(PRETRAIN) + len(FUSE) >= 25
     good = "--plan=self_fusion --data_dir={data} --workdir={w} --steps=S:3,M:5".format(**world)
     config = nano.config_of(pretrain, "--size=nano", *good.split())
-    Workdir(world["w"]).check(config.identity() | run.fingerprints(world["data"]))
+    Workdir(world["w"]).check(config.identity() | run.fingerprints([world["data"]]))
     model, _ = models.load_model(world["a"])
     assert model.fuse(models.load_model(world["b"])[0]).config.hidden_dim == 16

@@ -58,6 +58,7 @@ def test_stage_is_frozen_and_writes_itself():
         "rivals": [],
         "keep": 1,
         "stands_for": None,
+        "validations": {},
     }
 
 
