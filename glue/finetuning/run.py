@@ -224,10 +224,12 @@ def finetune(config: FinetuneConfig) -> None:
     parts = [(repeat, unit) for repeat in _repeats(config, models) for unit in every]
     for repeat, unit in parts:
         repeat.check(unit)
+    engines = engine_factory(config.devices)
+    engine = engines(StepOptions())
+    # After the engine: TensorFlow's strategy of several hosts has to come before any operation.
     works = {repeat.label(unit): repeat.work(unit) for repeat, unit in parts}
     outlook = Outlook(works, expected_speed())
-    tuning = _Finetuning(config, engine_factory(config.devices), outlook)
-    engine = tuning.engines(StepOptions())
+    tuning = _Finetuning(config, engines, outlook)
     is_chief = engine.is_chief
     hosts.check_command(engine, config)
     with _locked(config, parts) if is_chief else contextlib.nullcontext():
