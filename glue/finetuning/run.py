@@ -219,14 +219,14 @@ def finetune(config: FinetuneConfig) -> None:
         print(f"{name} is left out. {reason}", flush=True)
     workdir = Workdir(config.workdir)
     workdir.check(_SETTINGS)
+    # TensorFlow's strategy of several hosts has to come before any operation, as of a tokenizer.
+    engines = engine_factory(config.devices)
+    engine = engines(StepOptions())
     # The models of a run have one vocabulary.
     every = units.read(config, names, models[0].vocabulary)
     parts = [(repeat, unit) for repeat in _repeats(config, models) for unit in every]
     for repeat, unit in parts:
         repeat.check(unit)
-    engines = engine_factory(config.devices)
-    engine = engines(StepOptions())
-    # After the engine: TensorFlow's strategy of several hosts has to come before any operation.
     works = {repeat.label(unit): repeat.work(unit) for repeat, unit in parts}
     outlook = Outlook(works, expected_speed())
     tuning = _Finetuning(config, engines, outlook)

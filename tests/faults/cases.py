@@ -142,11 +142,12 @@ PROGRAMS |= {
         ("finetune", 2, "jax", (_SPLIT, "--strategy=auto")),
     )
 }
-PROGRAMS["pretrain on 2 hosts of TensorFlow"] = dataclasses.replace(
-    PROGRAMS["pretrain"],
-    command=(*PROGRAMS["pretrain"].command, "--strategy=multi_worker"),
-    hosts=2,
-)
+PROGRAMS |= {
+    f"{name} on 2 hosts of TensorFlow": dataclasses.replace(
+        PROGRAMS[name], command=(*PROGRAMS[name].command, "--strategy=multi_worker"), hosts=2
+    )
+    for name in ("pretrain", "finetune")
+}
 
 
 @dataclasses.dataclass(frozen=True)
