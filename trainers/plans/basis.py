@@ -17,7 +17,7 @@ class Basis:
     size: Size  # what `--size` says
     # Size letter to the cost of a training step: FLOPs, or device-seconds where the options have
     # `step_seconds`. Of both functions `times` has what fields of the model's config are multiplied
-    # by; of this one `input_length` has the tokens that the encoder sees, where not the run's.
+    # by; of this one `training_length` has the tokens that the encoder sees, where not the run's.
     step_cost: Callable[..., float]
     # Setting to what `settings.parse` found in its flag.
     flags: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)

@@ -138,7 +138,5 @@ def _stages(
 
 def _cost(basis: Basis, settings: Mapping[str, object]) -> float:
     """Cost of a step of a source."""
-    options = {"times": SHAPES[settings["shape"]]} if "shape" in settings else {}
-    if "training_length" in settings:
-        options["input_length"] = settings["training_length"]
-    return basis.step_cost("S", **options)
+    times = SHAPES[settings["shape"]] if "shape" in settings else None
+    return basis.step_cost("S", times=times, training_length=settings.get("training_length"))

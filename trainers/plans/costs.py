@@ -44,15 +44,18 @@ def step_cost(
     batch_size: int,
     input_length: int,
     objective: Objective,
+    training_length: int | None = None,
     **arguments,
 ) -> float:
     """FLOPs of a training step, or its device-seconds where the user gave them.
 
-    Further arguments are those of `model_config`.
+    A training length stands in the place of the input length. Further arguments are those of
+    `model_config`.
     """
     if options.step_seconds is not None:
-        if arguments.get("times"):
-            raise UserError("FLOPs for models between the sizes", "--step_seconds", "Leave it out")
+        if arguments.get("times") or training_length:
+            expected = "FLOPs for models between the sizes, and for sequences of other lengths"
+            raise UserError(expected, "--step_seconds", "Leave it out")
         if letter not in options.step_seconds:
             raise UserError(
                 f"--step_seconds for size {letter} too",
@@ -60,7 +63,7 @@ def step_cost(
                 f"Add {letter}:SECONDS",
             )
         return options.step_seconds[letter]
-    lengths = objective.lengths(objective.raw_length(input_length))
+    lengths = objective.lengths(objective.raw_length(training_length or input_length))
     return planned_step_flops(model_config(letter, size, **arguments), batch_size, *lengths)
 
 

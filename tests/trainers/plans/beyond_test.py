@@ -41,10 +41,10 @@ PLAN = {
 }
 
 
-def cost(letter, times=None, input_length=WHOLE):
+def cost(letter, times=None, training_length=None):
     """Attention costs half of a step, and so does the MLP."""
     times = {"num_heads": 1, "intermediate_dim": 1} | dict(times or {})
-    return COSTS[letter] * sum(times.values()) / 2 * input_length / WHOLE
+    return COSTS[letter] * sum(times.values()) / 2 * (training_length or WHOLE) / WHOLE
 
 
 def plan_of(name, **fields):

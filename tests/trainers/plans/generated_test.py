@@ -231,6 +231,10 @@ def test_budgets_in_device_seconds():
     assert plan.points["fuse_at_1000"] == {"fusion_step": 1000, "steps": [1600]}
     with pytest.raises(UserError, match="size M too"):
         config(*flags, "--step_seconds=S:0.02")
+    # The seconds are those of whole sequences and of the sizes' own shapes.
+    for plan in ("lengths", "shapes"):
+        with pytest.raises(UserError, match="Received: --step_seconds"):
+            config(f"--plan=when_to_fuse,{plan}", *flags[1:], "--step_seconds=S:0.02,M:0.05")
 
 
 def test_flops_are_those_of_the_models():
