@@ -37,6 +37,10 @@ def compare(config, groups, batch_size, input_length, steps, rounds):
 
 def main():
     config = kf.models.T5Config.from_size(SIZE.value)
+    if GROUPS.value > (most := config.hidden_dim // 4):
+        _programs.fail(
+            f"Expected --groups of at most {most}. Received: {GROUPS.value}. Take fewer."
+        )
     groups = groups_of(config.hidden_dim, GROUPS.value, UNEQUAL.value)
     measured = compare(
         config, groups, BATCH_SIZE.value, INPUT_LENGTH.value, STEPS.value, ROUNDS.value

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests import forks
+
 MISTAKEN = """
 from benchmarks import _programs
 from trainers.errors import UserError
@@ -36,6 +38,14 @@ def test_a_mistake_is_one_line(arguments, told):
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and told in line
+
+
+def test_more_groups_than_a_model_has_width_for():
+    # 128 units; with --unequal the last group has two fewer.
+    done = forks.run([sys.executable, "-m", "benchmarks.grouped_norm", "--groups=33"])
+    assert done.returncode == 2
+    line = "error: Expected --groups of at most 32. Received: 33. Take fewer."
+    assert done.stderr.splitlines()[-1] == line and "Traceback" not in done.stderr
 
 
 def test_help_is_the_docstring_and_the_flags():
