@@ -4,7 +4,6 @@ import contextlib
 import pathlib
 import threading
 
-import keras
 import pytest
 
 from tests.faults import compare
@@ -16,10 +15,7 @@ from tests.trainers.storage import servers, support
 from trainers.storage.lease import LEASE_FILE, Lease
 from trainers.storage.remote import Remote
 
-pytestmark = [
-    pytest.mark.slow,  # places_test.py and remote_test.py show the same without programs
-    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="what surrounds training"),
-]
+pytestmark = pytest.mark.slow  # places_test.py and remote_test.py show the same without programs
 
 BUCKETS = ("s3", "gs")
 _VOCABULARY = (f"--vocabulary_pieces={nano.PIECES}", f"--num_sentinels={nano.SENTINELS}")
