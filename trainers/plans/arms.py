@@ -38,7 +38,7 @@ class Arm:
     settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
     rewarms: bool = False  # whether the learning rate rises onto the schedule after the fusion
     optimizer: str | None = None  # of all its stages; None for the size's
-    # Whether its source is a model of size M with half of the layers, in place of one of size S.
+    # Whether a model of size M with half of the layers stands in place of one of size S.
     halved: bool = False
     # Values of `grow`, one for each stage after the small model; each has as much compute.
     growth: tuple[str, ...] = ("all",)
@@ -96,6 +96,13 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         # Where it is ahead of the baseline, the budget is too small for the bigger model.
         "small_alone": Arm(
             "the small model, for all of the budget", CONTROL, "scratch", size="S", share=0.0
+        ),
+        "half_alone": Arm(
+            "half of the big model's layers, for all of the budget",
+            CONTROL,
+            "scratch",
+            share=0.0,
+            halved=True,
         ),
         **_when_to_fuse(),
         **_after_the_fusion(),

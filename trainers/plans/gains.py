@@ -46,9 +46,6 @@ _EVALUATIONS = 25  # of a stage
 DECAY = 0.2
 
 _SMALL = PLANS["fusion_rule"].stages[:2]
-# What arms without a fusion train from random weights.
-_MODELS = {REFERENCE: BASELINE, CONTROL: _SMALL[0]}
-
 # Stages that make a model from the ones before, and their points.
 Candidates = dict[str, tuple[list[Stage], dict]]
 
@@ -150,7 +147,7 @@ class _Maker:
     def candidates(self, name: str, arm: Arm, budget: int) -> Candidates:
         """Stages and point of each candidate of an arm, by the name of its last stage."""
         options = self.basis.options
-        tuned = self.basis.settings_of(_MODELS.get(arm.kind, SELF_FUSION))
+        tuned = self.basis.settings_of(_alone(arm) or SELF_FUSION)
         scale = tuned.learning_rate_scale
         if arm.optimizer not in (None, tuned.optimizer):
             scale = OPTIMIZER_SCALES[arm.optimizer]
@@ -174,8 +171,9 @@ class _Maker:
     def _stages(self, name: str, arm: Arm, budget: int, common: Mapping) -> list[Stage]:
         """The stages of an arm after the small models."""
         left = budget * self.budget
-        if model := _MODELS.get(arm.kind):
-            settings = common | self._periods(left, self.basis.step_cost(arm.size), budget)
+        if model := _alone(arm):
+            depth, cost = self._half() if arm.halved else ({}, self.basis.step_cost(arm.size))
+            settings = {**common, **depth, **self._periods(left, cost, budget)}
             return [dataclasses.replace(model, name=name, settings=settings, like=model.name)]
         number = 1 if arm.init in ("self_fusion", "stacked") else 2
         units = round(arm.share * budget / _UNIT) // number
@@ -210,6 +208,10 @@ class _Maker:
             sources, source_steps = (stage.name,), {}
         return stages
 
+    def _half(self) -> tuple[dict, float]:
+        """The settings of a model of size M with half of the layers, and the cost of its step."""
+        return {"depth": "half"}, self.basis.step_cost("M", times={"num_layers": 1 / 2})
+
     def _layers(self) -> int:
         """Number of stacked small models that has M's parameters most nearly."""
         count = self.basis.parameters
@@ -242,8 +244,8 @@ class _Maker:
             settings["learning_rate_scale"] = OPTIMIZER_SCALES[arm.optimizer]
         if arm.halved:
             words.append("half")
-            settings["depth"] = "half"
-            cost = self.basis.step_cost("M", times={"num_layers": 1 / 2})
+            depth, cost = self._half()
+            settings |= depth
             # Another seed than that of the stacked model, which then sees other batches.
             model = dataclasses.replace(BASELINE, seed=_SMALL[index].seed, like=BASELINE.name)
         unit = max(1, round(_UNIT * self.budget / cost))
@@ -278,6 +280,13 @@ class _Maker:
                 settings = {**small.settings, **periods}
                 yield dataclasses.replace(small.model, name=name, settings=settings)
             start, before = end, name
+
+
+def _alone(arm: Arm) -> Stage | None:
+    """What an arm without a fusion trains from random weights; None for the others."""
+    if arm.kind == CONTROL:
+        return BASELINE if arm.halved else _SMALL[0]
+    return BASELINE if arm.kind == REFERENCE else None
 
 
 def _settings(arm: Arm, growth: str, common: Mapping) -> dict:
