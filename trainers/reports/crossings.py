@@ -32,6 +32,12 @@ def with_accuracy(curve):
     return [point for point in curve if point.accuracy is not None]
 
 
+def by_loss(curve):
+    """The evaluations with a loss, whose "accuracy" is its negative: what rises is better."""
+    points = [point for point in curve if point.loss_per_token is not None]
+    return [dataclasses.replace(point, accuracy=-point.loss_per_token) for point in points]
+
+
 def best_accuracy(curve):
     """The best accuracy of a curve in per cent, or None without an evaluation."""
     return max((point.accuracy for point in with_accuracy(curve)), default=None)

@@ -15,6 +15,7 @@ from trainers.reports import (
     experiments,
     figures,
     guards,
+    head_starts,
     headlines,
     openings,
     paper,
@@ -95,8 +96,13 @@ def _comparison(run, compared):
     blocks, tuning = (sweep,) if sweep else (), f"Learning rates: {summary.tuning(run.settings)}"
     if not table.rows:
         return Section("Comparison", blocks, (tuning,))
-    texts = comparisons.DEFINITION, headlines.DEFINITION, ends.DEFINITION, tuning, guards.DEFINITION
-    return Section("Comparison", (table, *blocks), texts, guards.RULES)
+    starts = head_starts.tables_of(head_starts.of_comparisons(run, compared))
+    texts = (
+        *(comparisons.DEFINITION, headlines.DEFINITION, ends.DEFINITION),
+        *((head_starts.DEFINITION,) if starts else ()),
+        *(tuning, guards.DEFINITION),
+    )
+    return Section("Comparison", (table, *starts, *blocks), texts, guards.RULES)
 
 
 def _printed(run, compared):

@@ -134,7 +134,7 @@ def test_a_report_has_the_tables_of_what_was_trained(tmp_path):
         ),
     )
     assert keys(small, baseline, fused) == (
-        ["comparisons", "table1", "table2", "stages", "results"],
+        ["comparisons", "head_starts", "table1", "table2", "stages", "results"],
         (f"Not run: fusion_rule, fusion_property, Table 3, Table 4, {varied}.",),
     )
     larger = synthetic.record("figure2_5", "M", baseline["curve"], "self_fusion", ("baseline",))

@@ -78,7 +78,7 @@ def test_results_have_the_promised_form(written):
         }  # fmt: skip
     assert [h["plan"] for h in results["headlines"]] == [c["plan"] for c in results["comparisons"]]
     of_paper = {"table1", "table2"}
-    assert set(results["tables"]) == {"comparisons", "stages", "results"} | of_paper
+    assert set(results["tables"]) == {"comparisons", "head_starts", "stages", "results"} | of_paper
     assert {f"{key}.png" for key in results["figures"]} == PICTURES
 
 

@@ -4,9 +4,9 @@ import dataclasses
 import statistics
 
 from trainers.plans.arms import ARMS, REFERENCE
-from trainers.reports import headlines, numbers, pictures, tables
+from trainers.reports import head_starts, headlines, numbers, pictures, tables
 from trainers.reports.comparisons import cost_before, own_cost
-from trainers.reports.crossings import COSTS, lasting_crossing
+from trainers.reports.crossings import COSTS, by_loss, lasting_crossing
 from trainers.reports.tables import Section
 
 PLAN = "gains"
@@ -55,12 +55,32 @@ def section(run):
     if not rows:
         return None
     rows.sort(key=lambda row: (row[0].budget, _mean(row[1]["flops"]), row[0].loss))
-    chart = _chart(rows)
+    chart, starts = _chart(rows), _head_starts(run, rows, references)
     return Section(
         "Gains at equal compute",
-        (*((chart,) if chart else ()), _table(run, rows, references)),
-        (_ABOUT, _RATIO, headlines.DEFINITION, *_conclusions(rows, references)),
+        (*((chart,) if chart else ()), _table(run, rows, references), *starts),
+        (
+            *(_ABOUT, _RATIO, headlines.DEFINITION),
+            *((head_starts.DEFINITION,) if starts else ()),
+            *_conclusions(rows, references),
+        ),
     )
+
+
+def _head_starts(run, rows, references):
+    """The table of the head starts, over the reference of the largest budget."""
+    reference = references[max(references)]
+    starts = {}
+    for result, _ in rows:
+        pairs = [
+            (stage, reference.seeds[repeat])
+            for repeat, stage in result.seeds.items()
+            if stage.sources and repeat in reference.seeds
+        ]
+        if pairs:
+            name = f"{result.arm}, {result.budget} ×"
+            starts[name] = [head_starts.head_start(run, *pair) for pair in pairs]
+    return head_starts.tables_of(starts, "gains_head_starts")
 
 
 def results(run):
@@ -111,7 +131,7 @@ def ratios(run, result, reference):
         other, before = reference.seeds.get(repeat), cost_before(run, stage.name)
         if other is None or before is None:
             continue
-        curve, base = _descent(stage), _descent(other)
+        curve, base = by_loss(stage.curve), by_loss(other.curve)
         goal = min(curve[-1].accuracy, base[-1].accuracy)
         cost, whole = before + own_cost(stage), lasting_crossing(base, goal)
         if goal == base[-1].accuracy:
@@ -125,16 +145,10 @@ def ratios(run, result, reference):
 def starts_there(result, reference):
     """True where an arm is as good as the reference's end before it is trained itself."""
     return any(
-        _descent(stage)[0].accuracy >= _descent(reference.seeds[repeat])[-1].accuracy
+        by_loss(stage.curve)[0].accuracy >= by_loss(reference.seeds[repeat].curve)[-1].accuracy
         for repeat, stage in result.seeds.items()
         if repeat in reference.seeds
     )
-
-
-def _descent(stage):
-    """The evaluations of a stage whose "accuracy" is the negative loss: what rises is better."""
-    points = [point for point in stage.curve if point.loss_per_token is not None]
-    return [dataclasses.replace(point, accuracy=-point.loss_per_token) for point in points]
 
 
 def _mean(ratios):

@@ -118,7 +118,7 @@ def test_the_picture_has_a_band_over_seeds_for_each_arm(tmp_path):
         for made in seed(repeat, end, budget=budget)
     ]
     run = read(tmp_path / "w", stages, points)
-    picture, table = gains.section(run).blocks
+    picture, table, starts = gains.section(run).blocks
     (curve,) = picture.data["curves"]
     assert (curve["stage"], curve["x"]) == ("mlp", (1, 3))
     assert (curve["low"][0], curve["high"][0]) == pytest.approx((SECOND, FIRST))
@@ -127,6 +127,9 @@ def test_the_picture_has_a_band_over_seeds_for_each_arm(tmp_path):
     )
     assert picture.png().startswith(b"\x89PNG")
     assert cells(table, "mlp", "3 ×")["seeds"].value == 2
+    # Over the larger baseline, which needs 2,250 steps for the 30 % of 1,000 small ones.
+    assert [row[0].text for row in starts.rows] == ["mlp, 1 ×", "mlp, 3 ×"]
+    assert starts.rows[0][4].value == pytest.approx((2250 * 3.9 - 1000 * 1.1) * 1e9)
 
 
 def test_arms_are_no_plans_of_the_comparison(run):
