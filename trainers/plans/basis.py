@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from trainers.plans import settings
 from trainers.plans.graph import Stage
@@ -31,6 +32,25 @@ class Basis:
     def settings_of(self, stage: Stage) -> StageSettings:
         """Returns the settings that a stage will be trained with."""
         return settings.resolve(stage, self.size, self.flags, self.tuned)
+
+    def cost_of(
+        self,
+        stage: Stage,
+        size: str | None = None,
+        times: Mapping[str, float] = MappingProxyType({}),
+    ) -> float:
+        """Returns the cost of a step of a stage, as its settings have its model and sequences.
+
+        Args:
+            stage: of a plan.
+            size: letter of the size that its model is made from; None for its own.
+            times: what fields of the config of that size are multiplied by, besides.
+        """
+        resolved = self.settings_of(stage)
+        own = {"times": {**resolved.times, **times}, "training_length": resolved.training_length}
+        return self.step_cost(
+            size or stage.size, **{name: value for name, value in own.items() if value}
+        )
 
     def unless_same(self, stage: Stage, built_in: Stage) -> Stage:
         """The built-in stage where it is trained alike, else the stage."""

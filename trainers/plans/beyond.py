@@ -8,7 +8,8 @@ its arms, at equal compute with all sources counted:
     alike      two sources that do not, fused
     baseline   random weights
 
-A source has the compute that size S has in its steps, whatever its own steps cost. A fusion keeps
+A source has the compute that a small model of other plans has in its steps, whatever its own steps
+cost, and what is fused that of `fusion_property`. A fusion keeps
 the property, and takes the flags of `fusion_property`. In the last part of the compute the learning
 rate of every model of size M falls to zero, as in the plan `gains`.
 
@@ -33,7 +34,6 @@ from trainers.plans.gains import DECAY
 from trainers.plans.graph import Stage
 from trainers.plans.known import BASELINE, PLANS
 from trainers.plans.plan import Plan
-from trainers.plans.settings import SHAPES
 
 NAMES = ("domains", "shapes", "lengths")
 # The arms, which the names of their last stages end with.
@@ -105,6 +105,10 @@ def _stages(
         validations: further ones of the stages that are the plan's own.
     """
     reference = name if alike else _SHARED
+    *computes, compute_after = (
+        basis.settings_of(model).steps * basis.cost_of(model) for model in (*_SMALL, _FUSION)
+    )
+    budget = sum(computes) + compute_after
 
     def like(model: Stage, stage: str, settings: Mapping, **fields) -> Stage:
         fields |= {"settings": settings, "like": model.like or model.name}
@@ -113,17 +117,16 @@ def _stages(
         return dataclasses.replace(model, name=stage, **fields)
 
     def small(pair: Settings) -> list[Stage]:
-        named = zip(_SMALL, pair.items(), strict=True)
+        named = zip(_SMALL, pair.items(), computes, strict=True)
         return [
-            like(model, stage, {**settings, "steps": round(compute / _cost(basis, settings))})
-            for model, (stage, settings) in named
+            _spending(like(model, stage, settings), compute, basis)
+            for model, (stage, settings), compute in named
         ]
 
-    compute = basis.settings_of(_SMALL[0]).steps * basis.step_cost("S")
-    steps = basis.settings_of(_FUSION).steps
-    whole = round(steps + len(_SMALL) * compute / basis.step_cost("M"))
-    decay = {"decay_steps": round(DECAY * whole)}
-    fused = {**(last or {}), "decay_steps": min(steps, *decay.values())}
+    def big(model: Stage, stage: str, compute: float, **fields) -> Stage:
+        bare = like(model, stage, {**(last or {}), "decay_steps": 0}, **fields)
+        return _spending(bare, compute, basis, decay=DECAY * budget)
+
     pairs = {
         f"{name}_{FUSED}": small(sources),
         f"{reference}_{ALIKE}": small(alike) if alike else _SMALL,
@@ -131,12 +134,15 @@ def _stages(
     stages: list[Stage] = []
     for stage, pair in pairs.items():
         names = tuple(source.name for source in pair)
-        stages += [*pair, like(_FUSION, stage, fused, sources=names)]
-    scratch = {**(last or {}), "steps": whole, **decay}
-    return (*stages, like(BASELINE, f"{reference}_{FROM_SCRATCH}", scratch))
+        stages += [*pair, big(_FUSION, stage, compute_after, sources=names)]
+    return (*stages, big(BASELINE, f"{reference}_{FROM_SCRATCH}", budget))
 
 
-def _cost(basis: Basis, settings: Mapping[str, object]) -> float:
-    """Cost of a step of a source."""
-    times = SHAPES[settings["shape"]] if "shape" in settings else None
-    return basis.step_cost("S", times=times, training_length=settings.get("training_length"))
+def _spending(stage: Stage, compute: float, basis: Basis, decay: float = 0) -> Stage:
+    """The stage with the steps that some compute pays for, and those of its decay."""
+    cost = basis.cost_of(stage)
+    steps = max(1, round(compute / cost))
+    periods = {"steps": steps}
+    if decay:
+        periods["decay_steps"] = min(steps, round(decay / cost))
+    return dataclasses.replace(stage, settings={**stage.settings, **periods})

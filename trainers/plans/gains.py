@@ -45,6 +45,8 @@ _EVALUATIONS = 25  # of a stage
 # Last share of a budget, in which the learning rate falls to zero.
 DECAY = 0.2
 
+# Settings of a model of size M with half of the layers.
+_HALF = {"depth": "half"}
 _SMALL = PLANS["fusion_rule"].stages[:2]
 # Stages that make a model from the ones before, and their points.
 Candidates = dict[str, tuple[list[Stage], dict]]
@@ -123,8 +125,7 @@ class _Small:
     """A small model that arms start from."""
 
     name: str  # of its stages, up to the steps
-    model: Stage  # size, seed and what it is like
-    settings: Mapping[str, object]  # besides the usual ones
+    model: Stage  # size, seed, settings besides the usual ones, and what it is like
     cost: float  # of a step
     unit: int  # steps between two points at which a budget may fuse it
 
@@ -138,7 +139,7 @@ class _Maker:
 
     def __init__(self, basis: Basis, budgets: Sequence[int]):
         self.basis = basis
-        self.budget = basis.settings_of(BASELINE).steps * basis.step_cost("M")
+        self.budget = basis.settings_of(BASELINE).steps * basis.cost_of(BASELINE)
         # Where stages of small models end, in their units. What smaller budgets need is among it:
         # a command for more of them continues the stages of this one.
         chained = {*budgets, *(usual for usual in BUDGETS if usual < max(budgets))}
@@ -172,45 +173,40 @@ class _Maker:
         """The stages of an arm after the small models."""
         left = budget * self.budget
         if model := _alone(arm):
-            depth, cost = self._half() if arm.halved else ({}, self.basis.step_cost(arm.size))
-            settings = {**common, **depth, **self._periods(left, cost, budget)}
-            return [dataclasses.replace(model, name=name, settings=settings, like=model.name)]
+            fixed = {**common, **(_HALF if arm.halved else {}), "decay_steps": 0}
+            bare = dataclasses.replace(model, name=name, settings=fixed, like=model.name)
+            periods = self._periods(left, self.basis.cost_of(bare), budget)
+            return [dataclasses.replace(bare, settings=fixed | periods)]
         number = 1 if arm.init in ("self_fusion", "stacked") else 2
         units = round(arm.share * budget / _UNIT) // number
         small = [self._small(arm, index) for index in range(number)]
         places = [self._place(model, units) for model in small]
         sources, source_steps = tuple(link for link, _ in places), dict(filter(all, places))
         left -= sum(units * model.unit * model.cost for model in small)
-        stages, times = [], {}
+        copies = self._layers() if arm.init == "stacked" and not arm.halved else 3 - number
+        times = dict(self.basis.settings_of(small[0].model).times)
+        stages: list[Stage] = []
         for index, growth in enumerate(arm.growth, start=1):
             is_last = index == len(arm.growth)
-            copies = 3 - number
-            if arm.init == "stacked" and not arm.halved:
-                copies = self._layers()
-                times = {"num_layers": copies}
-            elif growth != "all":
-                times = times | {GROWING_FIELDS[axis]: 2 for axis in GROWTHS[growth]}
-            is_big = not times or len(times) == len(GROWING_FIELDS)
-            cost = self.basis.step_cost("M") if is_big else self.basis.step_cost("S", times=times)
-            periods = self._periods(left / len(arm.growth), cost, budget if is_last else 0)
-            stage = Stage(
+            is_big = _multiply(times, arm, growth, copies)
+            bare = Stage(
                 name if is_last else f"{name}_{growth}",
                 "M" if is_big or arm.init == "stacked" else "S",
                 arm.init,
                 sources,
                 copies=copies,
                 seed=SELF_FUSION.seed,
-                settings=_settings(arm, growth, {**common, **periods}),
+                settings={**common, "decay_steps": 0},
                 like=SELF_FUSION.name,
                 source_steps=source_steps,
             )
-            stages.append(stage)
-            sources, source_steps = (stage.name,), {}
+            made_from = {} if is_big else {"size": small[0].model.size, "times": times}
+            cost = self.basis.cost_of(bare, **made_from)
+            periods = self._periods(left / len(arm.growth), cost, budget if is_last else 0)
+            settings = _settings(arm, growth, {**common, **periods})
+            stages.append(dataclasses.replace(bare, settings=settings))
+            sources, source_steps = (bare.name,), {}
         return stages
-
-    def _half(self) -> tuple[dict, float]:
-        """The settings of a model of size M with half of the layers, and the cost of its step."""
-        return {"depth": "half"}, self.basis.step_cost("M", times={"num_layers": 1 / 2})
 
     def _layers(self) -> int:
         """Number of stacked small models that has M's parameters most nearly."""
@@ -238,18 +234,19 @@ class _Maker:
     def _small(self, arm: Arm, index: int) -> _Small:
         """The small model that an arm starts from, or its other one."""
         words = ["gains_small", *([arm.optimizer] if arm.optimizer else []), *(["other"] * index)]
-        settings, cost = _optimizer(arm), self.basis.step_cost("S")
+        settings = _optimizer(arm)
         model = dataclasses.replace(_SMALL[index], like=_SMALL[0].name)
         if arm.optimizer:
             settings["learning_rate_scale"] = OPTIMIZER_SCALES[arm.optimizer]
         if arm.halved:
             words.append("half")
-            depth, cost = self._half()
-            settings |= depth
+            settings |= _HALF
             # Another seed than that of the stacked model, which then sees other batches.
             model = dataclasses.replace(BASELINE, seed=_SMALL[index].seed, like=BASELINE.name)
+        model = dataclasses.replace(model, settings=settings)
+        cost = self.basis.cost_of(model)
         unit = max(1, round(_UNIT * self.budget / cost))
-        return _Small("_".join(words), model, settings, cost, unit)
+        return _Small("_".join(words), model, cost, unit)
 
     def small_stages(self, users: Iterable[Stage]) -> list[Stage]:
         """The small models that stages start from, and all that these continue."""
@@ -277,9 +274,16 @@ class _Maker:
             if before:
                 yield Stage(name, small.model.size, "continued", (before,), settings=periods)
             else:
-                settings = {**small.settings, **periods}
+                settings = {**small.model.settings, **periods}
                 yield dataclasses.replace(small.model, name=name, settings=settings)
             start, before = end, name
+
+
+def _multiply(times: dict[str, float], arm: Arm, growth: str, copies: int) -> bool:
+    """Multiplies what a model has of the small one; returns whether it then is of size M."""
+    grown = ["num_layers"] if arm.init == "stacked" else map(GROWING_FIELDS.get, GROWTHS[growth])
+    times |= {field: copies * times.get(field, 1) for field in grown}
+    return all(field in times for field in GROWING_FIELDS.values())
 
 
 def _alone(arm: Arm) -> Stage | None:

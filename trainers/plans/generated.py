@@ -113,7 +113,7 @@ def when_to_fuse(basis: Basis) -> Plan:
     """
     options = basis.options
     small, fused = basis.settings_of(_SMALL), basis.settings_of(SELF_FUSION)
-    costs = {letter: basis.step_cost(letter) for letter in ("S", "M")}
+    costs = {"S": basis.cost_of(_SMALL), "M": basis.cost_of(SELF_FUSION)}
     whole = small.steps * costs["S"] + fused.steps * costs["M"]
     budgets = sorted(options.budgets or [share * whole for share in _PAPER_BUDGETS])
     if budgets[-1] > LARGEST * costs["M"]:
@@ -127,7 +127,8 @@ def when_to_fuse(basis: Basis) -> Plan:
     decays = any(basis.settings_of(stage).decay_steps for stage in (BASELINE, SELF_FUSION))
     for fusion_step in sorted({0, *fusion_steps}):
         left = [budget - fusion_step * costs["S"] for budget in budgets]
-        ends = [int(rest / costs["M"]) or None if rest > 0 else None for rest in left]
+        cost = costs["M"] if fusion_step else basis.cost_of(BASELINE)
+        ends = [int(rest / cost) or None if rest > 0 else None for rest in left]
         if ends[-1] is None:
             raise UserError(
                 "budgets that leave something to train the fused model with",

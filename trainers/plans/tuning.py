@@ -49,13 +49,14 @@ def tune(basis: Basis) -> Plan:
                 f"--tune_arms among {', '.join(trained)}", f"tune_arms={arm}", "Correct the list"
             )
     arms = [name for name in trained if name in arms]
-    big = settings.resolve(trained["self_fusion"], basis.size, basis.flags).steps
+    fused = trained["self_fusion"]
+    big = settings.resolve(fused, basis.size, basis.flags).steps
     first = options.tune_steps or max(1, round(big * _FIRST_RUNG))
     stages, points, rungs = {}, {}, {}
     for arm in arms:
         for source in ancestors(tuple(trained.values()), arm)[:-1]:
             stages.setdefault(source.name, source)
-        steps = max(1, round(first * basis.step_cost("M") / basis.step_cost(trained[arm].size)))
+        steps = max(1, round(first * basis.cost_of(fused) / basis.cost_of(trained[arm])))
         candidates = _halving(trained[arm], steps, basis)
         rungs[arm] = sorted({stage.settings["steps"] for stage, _ in candidates})
         for stage, point in candidates:
