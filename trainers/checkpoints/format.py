@@ -14,7 +14,6 @@ The folder is written as `.partial_…` and renamed, so that `step_…` is there
 and `step_….replaced_…` only for the moment in which another one takes its place.
 """
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -22,7 +21,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from trainers.checkpoints.tensors import Digest
 from trainers.errors import UserError
@@ -87,11 +86,16 @@ def step_folder(step: int) -> str:
 
 def step_folders(folder: str | os.PathLike) -> list[tuple[int, pathlib.Path]]:
     """Returns (step, path) of all that is called like a checkpoint, ascending."""
-    folders = []
-    with contextlib.suppress(FileNotFoundError):
-        for path in pathlib.Path(folder).iterdir():
-            if match := _STEP_FOLDER.fullmatch(path.name):
-                folders.append((int(match[1]), path))
+    try:
+        return by_step(pathlib.Path(folder).iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def by_step(paths: Iterable[pathlib.Path]) -> list[tuple[int, pathlib.Path]]:
+    """Returns (step, path) of those that are called like checkpoints, ascending."""
+    named = ((path, _STEP_FOLDER.fullmatch(path.name)) for path in paths)
+    folders = [(int(match[1]), path) for path, match in named if match]
     # One that was being replaced comes before the one that replaces it.
     return sorted(folders, key=lambda item: (item[0], item[1].name == step_folder(item[0])))
 

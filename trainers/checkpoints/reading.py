@@ -2,7 +2,8 @@
 
 How they lie on the disk: `trainers.checkpoints.format`; how they are written:
 `trainers.checkpoints.writer`; which stay: `trainers.checkpoints.keep`. What got damaged later is
-found by its hashes, named in a warning, and passed over. Nothing here knows a backend.
+found by its hashes, named in a warning, and passed over; in object storage too. Nothing here knows
+a backend.
 
 A checkpoint may come from anybody: nothing is unpickled, no path is taken from a file, links and
 pipes are refused, and no array is larger than the file that holds it.
@@ -12,16 +13,18 @@ import dataclasses
 import os
 import pathlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from trainers import storage
 from trainers.checkpoints import parts, tensors
 from trainers.checkpoints.format import (
     MARKER_FILE,
     MODEL_PREFIX,
     TRAINING_FILE,
     CheckpointWarning,
+    by_step,
     damaged,
     read_manifest,
     step_folders,
@@ -103,10 +106,12 @@ def latest(
     """Opens the newest good checkpoint of a folder.
 
     Each newer one that cannot be used is named in a `CheckpointWarning`. Whatever is called like a
-    checkpoint was one, an empty folder too: saving leaves nothing else under such a name.
+    checkpoint was one, an empty folder too: saving leaves nothing else under such a name. In object
+    storage one without a marker may be half sent: alone it is none.
 
     Args:
-        folder: where the checkpoints of a run lie.
+        folder: where the checkpoints of a run lie; of a copy of object storage with the newest one,
+            older ones are brought when they are needed.
         shapes: name → shape of the state that is to be set, under the names that `save` was given;
             a checkpoint of another model is passed over like a damaged one. None takes any.
         hosts: an engine, all of whose hosts call this; they share the checking, and take the same
@@ -116,9 +121,9 @@ def latest(
         None where there is no checkpoint at all. Where there are some and none is good, a
         `UserError` is raised: training must not silently begin anew.
     """
-    faults = []
+    faults, absent = [], _unmarked_there(folder)
     share = (hosts.host, hosts.num_hosts) if hosts else (0, 1)
-    for _, path in reversed(step_folders(folder)):
+    for path in _newest_first(folder, absent):
         fault = ""
         try:
             checkpoint = load(path, share)
@@ -129,12 +134,12 @@ def latest(
         fault = next(filter(None, hosts.gather(fault) if hosts else [fault]), "")
         if not fault:
             return checkpoint
-        if not os.path.lexists(path):
+        if path not in absent and not os.path.lexists(path):
             # Removed by the run that writes here: a newer one has come meanwhile.
             return latest(folder, shapes, hosts)
         warnings.warn(f"{fault} It is passed over.", CheckpointWarning, stacklevel=2)
         faults.append((path, fault))
-    if faults:
+    if any(path not in absent for path, _ in faults):
         path, fault = faults[0]
         raise UserError(
             f"a good checkpoint in {folder}",
@@ -142,3 +147,27 @@ def latest(
             "Restore one, or move the folder away to start anew",
         )
     return None
+
+
+def _unmarked_there(folder: str | os.PathLike) -> list[pathlib.Path]:
+    """Returns the folders for checkpoints that object storage has without a marker."""
+    paths = [pathlib.Path(folder, name) for name in storage.unmarked(folder)]
+    return [path for path in paths if not os.path.lexists(path)]
+
+
+def _newest_first(
+    folder: str | os.PathLike, absent: Sequence[pathlib.Path]
+) -> Iterator[pathlib.Path]:
+    """The folders of checkpoints and the absent ones; brings older ones when they are asked for."""
+    left, done = by_step(absent), set()
+    while True:
+        for item in reversed(step_folders(folder)):
+            if item in done:
+                continue
+            done.add(item)
+            while left and left[-1] > item:
+                yield left.pop()[1]
+            yield item[1]
+        if not storage.bring_older(folder):
+            break
+    yield from (path for _, path in reversed(left))

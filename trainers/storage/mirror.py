@@ -2,16 +2,18 @@
 
 Only finished files travel: names that begin with a dot stay where they are, and a checkpoint counts
 by its marker, which is sent last and removed first. At any moment a kill leaves a bucket from which
-the run can resume; what was sent of a half checkpoint is ignored, and removed by the next send.
+the run can resume. A checkpoint without a marker is not brought: half of it was sent, or it is
+damaged. It stays there until it is written anew, or a marked one has come after it.
 """
 
+import collections
 import contextlib
 import json
 import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from trainers.errors import os_errors
 from trainers.storage.remote import Remote
@@ -38,6 +40,9 @@ class Mirror:
         # There while the copy is partly what it was before: a killed process leaves it.
         self._mixed = folder.with_name(".mixed")
         self._index: dict[str, list] = self._read_index()
+        # Of the last pull: checkpoints there without a marker; whether it left out others.
+        self.unmarked: set[str] = set()
+        self._has_more = False
 
     def pull(
         self,
@@ -49,7 +54,8 @@ class Mirror:
         """Makes the copy equal to the folder there.
 
         Args:
-            owner: nobody else writes there: what is there and not here is removed by the next send.
+            owner: nobody else writes there: what is there and not here is removed by the next send,
+                but for a checkpoint without a marker that no marked one has come after.
             keep_own: nobody else wrote there since the last send: the copy may be ahead, and what
                 it alone has stays.
             chosen: returns those of the names there that are brought; by default all.
@@ -57,6 +63,7 @@ class Mirror:
         """
         there = self.remote.find(under)
         names = chosen(whole(there))
+        self._has_more = names != whole(there)
         local = self._local()
         keep_own = keep_own and not self._mixed.exists()
         with os_errors("to copy from object storage", self.folder, "Make room there"):
@@ -72,11 +79,31 @@ class Mirror:
                 if name not in local or self._index.get(name) != [there[name], local[name]]:
                     self.remote.download(name, self.folder / name)
                     self._index[name] = [there[name], _signature(self.folder / name)]
+        both = there.keys() | local.keys() if keep_own else there.keys()
+        self.unmarked = {_step_folder(name) for name in _seen(both) - whole(both)}
         if owner:
-            names = {name for name in there if not _is_hidden(name)}
+            names = there.keys() & _reached(both)
         self._index = {name: self._index.get(name, ["", None]) for name in names}
         self._write_index()
         self._mixed.unlink(missing_ok=True)
+
+    def pull_older(self, home: str) -> bool:
+        """Brings the newest checkpoint of a folder that is not here; returns whether there is one.
+
+        Args:
+            home: the folder of checkpoints; empty for the copy itself.
+        """
+        if not self._has_more:
+            return False
+        local = self._local().keys()
+        here = {_step_folder(name) for name in local} | {""}
+
+        def chosen(names):
+            others = {name for name in names if _step_folder(name) not in here}
+            return names & local | newest({n for n in others if _place(n)[0] == home})
+
+        self.pull(keep_own=True, chosen=chosen)
+        return self._local().keys() > local
 
     def compare(self) -> None:
         """Forgets what one side has lost: it is sent again, or stays there."""
@@ -179,7 +206,7 @@ class Mirror:
 
 def whole(names: Iterable[str]) -> set[str]:
     """Returns the names without hidden files and without checkpoints that have no marker."""
-    names = {name for name in names if not _is_hidden(name)}
+    names = _seen(names)
     return {
         name
         for name in names
@@ -189,22 +216,38 @@ def whole(names: Iterable[str]) -> set[str]:
 
 def newest(names: set[str]) -> set[str]:
     """Returns the names without checkpoints that have a later one beside them."""
-    last: dict[str, int] = {}
-    for name in names:
-        if match := _STEP.fullmatch(_step_folder(name)):
-            last[match[1] or ""] = max(last.get(match[1] or "", 0), int(match[2]))
+    last = _last_steps(names)
+    return {name for name in names if not (at := _place(name)) or at[1] == last[at[0]]}
 
-    def stays(name):
-        match = _STEP.fullmatch(_step_folder(name))
-        return not match or int(match[2]) == last[match[1] or ""]
 
-    return {*filter(stays, names)}
+def _reached(names: Iterable[str]) -> set[str]:
+    """Returns the names without hidden files and checkpoints later than all with a marker."""
+    last = _last_steps(whole(names))
+    return {name for name in _seen(names) if not (at := _place(name)) or at[1] <= last[at[0]]}
+
+
+def _last_steps(names: Iterable[str]) -> Mapping[str, int]:
+    """Folder of checkpoints → the largest step in it; -1 where there is none."""
+    last = collections.defaultdict(lambda: -1)
+    for home, step in filter(None, map(_place, names)):
+        last[home] = max(last[home], step)
+    return last
+
+
+def _place(name: str) -> tuple[str, int] | None:
+    """The folder of checkpoints that a file of one lies in, and its step; None for others."""
+    match = _STEP.fullmatch(_step_folder(name))
+    return (match[1] or "", int(match[2])) if match else None
 
 
 def _step_folder(name: str) -> str:
     """The checkpoint's folder that a file lies in; empty for others."""
     folder = name.rpartition("/")[0]
     return folder if _STEP.fullmatch(folder) else ""
+
+
+def _seen(names: Iterable[str]) -> set[str]:
+    return {name for name in names if not _is_hidden(name)}
 
 
 def _is_hidden(name: str) -> bool:

@@ -28,7 +28,7 @@ from absl import logging
 
 from trainers.errors import UserError
 from trainers.files import locked, replacing_folder, write_text
-from trainers.storage import lease
+from trainers.storage import copies, lease
 from trainers.storage.mirror import Mirror, newest, whole
 from trainers.storage.remote import Remote, check_url, is_url
 
@@ -76,6 +76,7 @@ class Places:
 
     def __init__(self):
         self._finish = contextlib.ExitStack()
+        self._read: dict[str, str] = {}  # URL → copy of what is only read
 
     def __enter__(self) -> "Places":
         for redirect, stream in (
@@ -116,7 +117,12 @@ class Places:
     def _local(self, url: str, kind: Kind) -> str:
         if kind in (Kind.FILE, Kind.FILES, Kind.NEW_FILE):
             return self._files(url, kind)
-        return self._folder_of(url, kind)
+        if kind is not Kind.READ:
+            return self._folder_of(url, kind)
+        # A source may stand twice.
+        if url not in self._read:
+            self._read[url] = self._folder_of(url, kind)
+        return self._read[url]
 
     def _folder_of(self, url: str, kind: Kind) -> str:
         remote = Remote(url)
@@ -145,6 +151,7 @@ class Places:
             mirror.compare()
         if kind in (Kind.UPDATE, Kind.NEW, Kind.ADD):
             self._finish.callback(_send, mirror)
+        self._finish.enter_context(copies.known(mirror))
         return mirror.folder
 
     def _files(self, url: str, kind: Kind) -> str:

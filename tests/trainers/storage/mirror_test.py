@@ -121,22 +121,43 @@ def test_killed_before_every_request_no_half_checkpoint_counts(tmp_path):
     assert requests > 8
 
 
-def test_a_half_sent_checkpoint_is_ignored_and_removed_by_the_next_writer(tmp_path):
-    support.write(tmp_path / "a/W", support.FILES)
-    mirror_at(tmp_path / "a").push()
-    half = support.checkpoint(6)
+def half_sent(step):
+    """Sends a checkpoint but for its marker; returns its files."""
+    half = support.checkpoint(step)
     half.popitem()
     for name, content in half.items():
         Remote(URL).write(name, content)
+    return half
+
+
+def test_a_checkpoint_without_a_marker_is_ignored_and_stays_until_a_later_one_is_there(tmp_path):
+    support.write(tmp_path / "a/W", support.FILES)
+    mirror_at(tmp_path / "a").push()
+    half = half_sent(6)
     reader, writer = mirror_at(tmp_path / "b"), mirror_at(tmp_path / "c")
     reader.pull()
     writer.pull(owner=True)
     assert support.read(tmp_path / "b/W") == support.read(tmp_path / "c/W") == support.FILES
     assert not (tmp_path / "b/W/small_0/checkpoints/step_00000006").exists()
-    reader.push()  # A report beside the writer: what it is sending is none of its business.
-    assert half.keys() <= support.content(URL).keys()
+    support.write(tmp_path / "c/W", support.checkpoint(9))
+    for mirror in (reader, writer):
+        mirror.push()
+        assert half.keys() <= support.content(URL).keys()
+    # The next writer knows that another one has come after it.
+    writer.pull(owner=True)
     writer.push()
-    assert support.content(URL) == support.FILES
+    assert support.content(URL) == support.FILES | support.checkpoint(9)
+
+
+def test_a_checkpoint_without_a_marker_is_sent_whole_by_who_has_it(tmp_path):
+    support.write(tmp_path / "W", support.FILES | support.checkpoint(6))
+    mirror_at(tmp_path).push()
+    Remote(URL).remove(["small_0/checkpoints/step_00000006/COMMITTED"])
+    half_sent(2)
+    mirror = mirror_at(tmp_path)
+    mirror.pull(owner=True, keep_own=True)
+    assert mirror.push() == 1
+    assert support.content(URL) == support.FILES | support.checkpoint(6)
 
 
 @pytest.mark.parametrize("keep_own", [False, True])

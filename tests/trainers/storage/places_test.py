@@ -259,6 +259,13 @@ def test_a_folder_keeps_its_spaces_and_commas_unless_the_flag_is_a_list():
         ]
 
 
+def test_what_is_named_twice_is_read_once():
+    put(support.FILES)
+    with Places() as program:
+        one, other = program.local(f"{URL},{URL}", Kind.READ, is_list=True).split(",")
+        assert one == other == program.local(URL, Kind.READ)
+
+
 def test_an_output_that_holds_something_is_refused():
     put({".hidden": b""})
     with Places() as program:

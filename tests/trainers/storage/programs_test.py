@@ -1,7 +1,9 @@
 """Programs from the command line on real servers of object storage, which fail or are slow."""
 
 import contextlib
+import os
 import pathlib
+import shutil
 import threading
 
 import pytest
@@ -12,6 +14,7 @@ from tests.faults.zygote import Zygote
 from tests.glue import languages
 from tests.trainers import nano
 from tests.trainers.storage import servers, support
+from trainers.runs.workdir import LOCK_FOLDER
 from trainers.storage.lease import LEASE_FILE, Lease
 from trainers.storage.remote import Remote
 
@@ -171,6 +174,60 @@ def test_all_programs_do_in_a_bucket_what_they_do_on_a_disk(server, text, local_
     for name in ("tokens", "W", "fused", "t5", "glue"):
         there = content(f"{url}/{name}", tmp_path / name)
         assert_same(there, compare.content(local_chain / name), url, local_chain)
+
+
+def readers(machines, tokens, place):
+    """Runs programs on a run whose newest checkpoint is damaged; returns their warnings.
+
+    The run has no record of its end, and resumes last.
+    """
+    source = f"{place}/W/baseline"
+    model = (f"--checkpoint={source}", f"--vocabulary={tokens}")
+    ends = [
+        machines.end("trainers.report", f"--workdir={place}/W"),
+        machines.end("trainers.fuse", f"--sources={source},{source}", f"--output={place}/fused"),
+        machines.end("trainers.convert", f"--source={source}", f"--output={place}/t5"),
+        machines.end("glue.finetune", *model, f"--workdir={place}/glue", *_FINETUNE),
+        machines.end(*baseline(tokens, f"{place}/W")),
+    ]
+    assert [ended.code for ended in ends] == [0] * len(ends), ends
+    lines = [line for ended in ends for line in ended.output.splitlines()]
+    return [line.replace(place, "P") for line in lines if line.endswith("It is passed over.")]
+
+
+def damage_newest(run, file, change, folder):
+    """A copy of a run whose newest checkpoint is damaged and whose end is not recorded."""
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns(LOCK_FOLDER, "record.json"))
+    change(max((folder / "baseline/checkpoints").iterdir()) / file)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("server", "file", "change"),
+    [
+        ("s3", "model.safetensors", lambda path: os.truncate(path, 50)),
+        (
+            "gs",
+            "training.safetensors",
+            lambda path: path.write_bytes(path.read_bytes()[:-1] + b"~"),
+        ),
+        ("s3", "COMMITTED", pathlib.Path.unlink),
+    ],
+    ids=["cut", "changed", "unmarked"],
+    indirect=["server"],
+)
+def test_a_damaged_newest_checkpoint_is_passed_over_as_on_a_disk(
+    server, tokens, local_run, tmp_path, file, change
+):
+    machines, _, url = server
+    run = damage_newest(local_run, file, change, tmp_path / "disk/W")
+    support.send(f"{url}/W", {name: run / name for name in support.read(run)})
+    warned = readers(machines, tokens, url)
+    assert warned == readers(machines, tokens, str(tmp_path / "disk"))
+    assert len(warned) == 4 and all("step_00000006" in line for line in warned)
+    for name in ("W", "fused", "t5", "glue"):
+        there = content(f"{url}/{name}", tmp_path / name)
+        assert_same(there, compare.content(tmp_path / "disk" / name), url, tmp_path / "disk")
 
 
 @on(*BUCKETS)

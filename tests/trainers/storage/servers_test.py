@@ -44,7 +44,8 @@ def test_a_run_goes_there_and_comes_back(tmp_path, monkeypatch, kind):
         mirror = Mirror(Remote(url), tmp_path / "a/W")
         assert mirror.push() == len(support.FILES) + 1
         assert mirror.push() == 0
-        half = support.checkpoint(6)
+        # Half removed: a later one is there.
+        half = support.checkpoint(2)
         half.popitem()
         for name, content in half.items():
             Remote(url).write(name, content)
