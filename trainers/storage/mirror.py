@@ -56,8 +56,8 @@ class Mirror:
         Args:
             owner: nobody else writes there: what is there and not here is removed by the next send,
                 but for a checkpoint without a marker that no marked one has come after.
-            keep_own: nobody else wrote there since the last send: the copy may be ahead, and what
-                it alone has stays.
+            keep_own: no other process wrote there since the last send: the copy may be ahead, and
+                what it alone has stays.
             chosen: returns those of the names there that are brought; by default all.
             under: only the file of this name, or those of a folder, is looked for.
         """
@@ -74,7 +74,7 @@ class Mirror:
                 (self.folder / name).unlink()
             self._remove_empty_folders()
             for name in sorted(names):
-                if keep_own and name in local:
+                if keep_own and name in local and not self._is_changed_there(name, there, local):
                     continue
                 if name not in local or self._index.get(name) != [there[name], local[name]]:
                     self.remote.download(name, self.folder / name)
@@ -142,6 +142,14 @@ class Mirror:
         self._remove(goes - {*gone})
         self._write_index()
         return sent
+
+    def _is_changed_there(self, name: str, there: dict[str, str], local: dict[str, list]) -> bool:
+        """Returns whether a file that was brought is another one there now, and the same here.
+
+        Somebody has restored it; nobody knows how a file was there that this copy sent.
+        """
+        stamp, signature = self._index.get(name, ["", None])
+        return stamp not in ("", there[name]) and signature == local[name]
 
     def _is_sent(self, marker: str, local: dict[str, list]) -> bool:
         """Returns whether all that a marker speaks for was sent, as it is now."""

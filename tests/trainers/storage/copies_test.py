@@ -166,3 +166,20 @@ def test_a_run_that_passes_a_damaged_one_over_takes_its_place(run, tmp_path):
     content = support.content(URL)
     del content[lease.LEASE_FILE]
     assert content == support.read(run)
+
+
+@pytest.mark.filterwarnings("ignore::trainers.checkpoints.CheckpointWarning")
+def test_what_is_restored_there_is_read_by_the_same_machine(run, tmp_path):
+    """The same command again, after an error that asks to restore a checkpoint."""
+    damaged(run, tmp_path / "disk", cut, cut, cut)
+    with Places() as program, pytest.raises(UserError, match="Restore one"):
+        checkpoints.latest(pathlib.Path(program.local(URL, Kind.RUN)) / SAVES)
+    send(run)
+    with Places() as program:
+        folder = pathlib.Path(program.local(URL, Kind.RUN))
+        assert taken(folder / SAVES) == taken(run / SAVES)
+        support.write(folder, {"run.json": b"{ahead}"})
+    remote.Remote(URL).write("run.json", b"{}")
+    with Places() as program:
+        # The copy is ahead: what was sent by this machine is its own.
+        assert support.read(pathlib.Path(program.local(URL, Kind.RUN)))["run.json"] == b"{ahead}"
