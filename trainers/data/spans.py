@@ -13,6 +13,8 @@ equally long examples is corrupted at once: every example then has the same n an
 results are rectangular and need no padding.
 """
 
+import bisect
+
 import numpy as np
 
 from trainers.data.tokens import EOS_ID
@@ -20,6 +22,8 @@ from trainers.errors import UserError
 
 # Share of the tokens that are noise, and mean tokens of a span: (density, length).
 DEFAULT = (0.15, 3.0)
+# Raw tokens beyond the inputs: no text has so many.
+_MOST = 1 << 40
 
 
 def span_counts(length: int, shares: tuple[float, float] = DEFAULT) -> tuple[int, int]:
@@ -66,10 +70,10 @@ def raw_length(inputs: int, shares: tuple[float, float] = DEFAULT) -> int:
     if inputs < 3:
         tokens = "at least 3 tokens, for one of the text, one sentinel and EOS"
         raise UserError(tokens, f"input_length={inputs}", "Take longer inputs")
-    length = max(inputs - 1, 2)
-    while input_length(length + 1, shares) <= inputs:
-        length += 1
-    return length
+    # More tokens never have shorter inputs; at a share of noise near 1 they may stay as short.
+    first = max(inputs - 1, 2)
+    lengths = range(first, first + _MOST)
+    return lengths[bisect.bisect(lengths, inputs, key=lambda n: input_length(n, shares)) - 1]
 
 
 def random_segmentation(

@@ -38,6 +38,13 @@ def test_raw_length_is_the_largest_that_fits(inputs):
     assert raw == max(fitting)
 
 
+@pytest.mark.parametrize("inputs", [512, 2**31 - 1])
+@pytest.mark.parametrize("shares", [(0.15, 3.0), (0.999999, 1e9), (1 - 1e-16, 3.0)])
+def test_no_length_takes_long_to_find(inputs, shares):
+    length = spans.raw_length(inputs, shares)
+    assert spans.input_length(length, shares) <= inputs <= length + 1
+
+
 def test_too_short():
     with pytest.raises(ValueError, match="Received: length=1"):
         spans.span_counts(1)
