@@ -76,7 +76,8 @@ def advise(config: AdviseConfig) -> dict:
     """
     budget, unit = parse_budget(config.budget)
     read = curves.read_curves([history.read_run(path) for path in config.workdir], unit)
-    groups, fused = curves.by_size(read, config.sizes), [c for c in read if c.source]
+    groups = curves.by_size(read, config.sizes)
+    fused = curves.self_fusions(read, groups)
     fits = {size: laws.fit(group, fused, config.seed) for size, group in groups.items()}
     advice = choice.advise(budget, unit, fits)
     scores = choice.backtest(groups, fused) if config.backtest else []

@@ -1,18 +1,23 @@
 """Loss curves of the stages of runs, in the unit of a budget: "flops" or "device_seconds"."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from trainers.errors import UserError
 from trainers.plans import beyond, gains, known, tuning
+from trainers.plans.settings import default_of
 
 # Losses compare only where these settings of two runs are equal.
 _SHARED = (
     *("size", "input_length", "objective", "noise_density", "mean_span_length"),
     *("validation.tokens", "vocabulary.model"),
 )
+
+# Settings of stages that make their steps others, and those that make another model of a size.
+_OF_DATA = ("text", "training_length")
+_OF_MODEL = ("depth", "shape")
 
 # Plans that vary on purpose what other runs leave at its best.
 _VARIED = (tuning.NAME, gains.NAME, "offsets", "zero_blocks", *beyond.NAMES)
@@ -30,6 +35,7 @@ class Curve:
     sources: tuple[str, ...] = ()  # names of what it was fused from
     source: tuple[float, float] | None = None  # of a self-fusion: loss and cost of its source then
     rate: tuple = ()  # its learning rate, to tell it from others
+    data: tuple = ()  # text and length that it is trained on, where not the run's own
 
     def part(self, kept) -> "Curve":
         """The curve with some of its evaluations: a mask, or a slice."""
@@ -41,7 +47,8 @@ def read_curves(runs: Sequence, unit: str) -> list[Curve]:
     """Returns the curves of all stages of histories of runs; copies of one stage count once.
 
     A stage that continues another one gives the curve of both together. What plans vary is left
-    out, and so are the steps in which a learning rate falls to zero: there any loss falls.
+    out, as are models of another depth or shape than their size's, and the steps in which a
+    learning rate falls to zero: there any loss falls.
 
     Raises:
         UserError: two runs differ in what losses depend on.
@@ -57,11 +64,18 @@ def read_curves(runs: Sequence, unit: str) -> list[Curve]:
     for run in runs:
         # Self-fusion is what those plans compare with, and no variation.
         varied = run.varied(_VARIED) - {known.SELF_FUSION.name}
-        curves += [_curve(run, s, unit) for s in run.stages.values() if s.base not in varied]
+        kept = [s for s in run.stages.values() if s.base not in varied]
+        curves += [_curve(run, s, unit) for s in kept if not _differing(s, _OF_MODEL)]
     # No two trainings have equal losses; of copies and beginnings the longest stays.
     curves.sort(key=lambda curve: -len(curve.costs))
     longest = {(c.size, float(c.losses[0])): c for c in reversed(curves) if len(c.losses)}
     return sorted(longest.values(), key=lambda c: ("SML".find(c.size), c.name))
+
+
+def _differing(stage, names):
+    """Settings of a stage that are not those of most stages, as (name, value) pairs."""
+    values = [(name, stage.settings.get(name)) for name in names]
+    return tuple(pair for pair in values if pair[1] not in (None, default_of(pair[0])))
 
 
 def _curve(run, stage, unit):
@@ -75,7 +89,8 @@ def _curve(run, stage, unit):
         step = stage.source_steps.get(previous.name, previous.steps)
         source = tuple(float(np.interp(step, before[2], before[row])) for row in (1, 0))
     rate = tuple(sorted((key, str(value)) for key, value in stage.learning_rate.items()))
-    return Curve(name, stage.size, *points[:, is_kept], stage.sources, source, rate)
+    data = _differing(stage, _OF_DATA)
+    return Curve(name, stage.size, *points[:, is_kept], stage.sources, source, rate, data)
 
 
 def _points(stage, unit):
@@ -86,7 +101,7 @@ def _points(stage, unit):
 
 
 def by_size(curves: Sequence[Curve], wanted: Sequence[str] = ()) -> dict[str, list[Curve]]:
-    """Returns the curves from random weights of each size, small to big, at its best rate.
+    """Returns the curves from random weights of each size, small to big, at its best rate and data.
 
     Raises:
         UserError: there are none of two sizes, or of a size wanted.
@@ -100,5 +115,14 @@ def by_size(curves: Sequence[Curve], wanted: Sequence[str] = ()) -> dict[str, li
             "Train the others (trainers.pretrain --plan=baseline,self_fusion), or name --sizes",
         )
     groups = {size: groups[size] for size in sizes if size in (wanted or sizes)}
-    best = {size: min(group, key=lambda c: c.losses.min()).rate for size, group in groups.items()}
-    return {size: [c for c in groups[size] if c.rate == best[size]] for size in groups}
+    best = {size: min(group, key=lambda c: c.losses.min()) for size, group in groups.items()}
+    return {
+        size: [c for c in group if (c.rate, c.data) == (best[size].rate, best[size].data)]
+        for size, group in groups.items()
+    }
+
+
+def self_fusions(curves: Sequence[Curve], groups: Mapping[str, Sequence[Curve]]) -> list[Curve]:
+    """Returns the curves of self-fusions that are trained on what those of their size are."""
+    data = {size: group[0].data for size, group in groups.items()}
+    return [c for c in curves if c.source and c.data == data.get(c.size)]

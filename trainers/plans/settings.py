@@ -11,6 +11,7 @@ Example:
 """
 
 import dataclasses
+import re
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
@@ -190,6 +191,11 @@ _OF_SOME = {
 }
 
 
+def default_of(setting: str) -> object:
+    """Returns what a setting is in most stages; None where none is more usual than others."""
+    return _OF_SOME[setting][1] if setting in _OF_SOME else None
+
+
 def parse(setting: str, text: str) -> dict[str, object]:
     """Reads `NAME:VALUE[,NAME:VALUE]` or one bare value: {stage or size, or "" for all: value}.
 
@@ -342,6 +348,10 @@ def check_plan_settings(stage: Stage):
     _check_plan_settings(f"stage {stage.name!r}", stage.settings, _OPTIONS)
     for name, content in stage.validations.items():
         where = f"validation {name!r} of stage {stage.name!r}"
+        # It stands in tables, pictures and the tags of TensorBoard.
+        if not re.fullmatch(r"[\w-]+( [\w-]+)*", name):
+            words = f"the name of a validation of stage {stage.name!r} in letters, digits, '_', '-'"
+            raise UserError(f"{words} and single spaces", f"name={name!r}", "Correct the plan")
         if not isinstance(content, Mapping):
             raise UserError(f"settings of {where}", repr(content), "Correct the plan")
         _check_plan_settings(where, content, OF_VALIDATION)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.trainers.reports import synthetic
-from trainers.advice.curves import by_size, read_curves
+from trainers.advice.curves import by_size, read_curves, self_fusions
 from trainers.errors import UserError
 from trainers.runs import history
 
@@ -131,6 +131,29 @@ def test_runs_that_do_not_compare(tmp_path):
     second = synthetic.write_run(tmp_path / "b", synthetic.small(), size="table8")
     with pytest.raises(UserError, match="size='tiny'.*size='table8'"):
         read(first, second)
+
+
+def test_other_texts_lengths_and_models_are_not_put_together(tmp_path):
+    def small(name, end, **settings):
+        curve = synthetic.learning_curve(3000, "S", end=end, wobble=0.01 * end)
+        return synthetic.record(name, "S", curve, settings=settings)
+
+    def fused(name, **settings):
+        return synthetic.fused(start=40 + len(name), settings=settings) | {"name": name}
+
+    stages = (
+        small("short", 43.0, training_length=32, text="first"),
+        small("usual", 44.0, training_length=None, text="first", depth="whole", shape="even"),
+        small("second", 42.0, text="second"),
+        small("half", 46.0, depth="half"),
+        small("mlp", 47.0, shape="mlp"),
+        *(synthetic.baseline(), synthetic.small()),
+        *(fused("on_first", text="first"), fused("on_both", text="both")),
+    )
+    curves = read(synthetic.write_run(tmp_path / "w", *stages))
+    groups = by_size(curves)
+    assert [curve.name for curve in groups["S"]] == ["w/small_0", "w/usual"]
+    assert [curve.name for curve in self_fusions(curves, groups)] == ["w/on_first"]
 
 
 def test_of_several_learning_rates_the_best_is_taken(tmp_path):

@@ -22,7 +22,7 @@ def section(run):
     try:
         read = curves.read_curves([run], "flops")
         groups = curves.by_size([curve for curve in read if curve.size in "SM"])
-        scores = choice.backtest(groups, [curve for curve in read if curve.source])
+        scores = choice.backtest(groups, curves.self_fusions(read, groups))
     except UserError as error:
         return Section(_TITLE, paragraphs=(f"There is no advice from this run yet: {error}",))
     return Section(
