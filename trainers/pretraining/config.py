@@ -314,6 +314,9 @@ def _check_second_text(config: PretrainConfig):
             received,
             "Add --second_corpus_path=FILES, or --second_data_dir=TOKENS",
         )
+    if all(flags.values()):
+        do = "Leave out one of them"
+        raise UserError("a second text as files, or as the tokens of files", received, do)
     if any(flags.values()) and not users:
         raise UserError(
             "a second text where a stage is trained or evaluated on it",
@@ -389,6 +392,10 @@ def _check_files(config: PretrainConfig):
     if config.corpus == "text" and not config.corpus_path and not config.data_dir:
         do = "Name a file or a quoted pattern such as 'texts/*.txt'"
         raise UserError("--corpus_path=FILES with --corpus=text", "corpus_path=None", do)
+    if config.corpus_path and config.data_dir:
+        received = f"corpus_path={config.corpus_path!r}, data_dir={config.data_dir!r}"
+        do = "Leave out one of them"
+        raise UserError("a text as files, or as the tokens of files", received, do)
     if config.vocabulary and not os.path.isfile(config.vocabulary):
         received = f"vocabulary={config.vocabulary!r}, which is no file"
         raise UserError("--vocabulary to be a SentencePiece model", received, "Check the path")

@@ -79,8 +79,12 @@ def _train(
 def _open(config: PretrainConfig, workdir: RunState, texts: Sequence[pathlib.Path]):
     first, *others = map(_corpus, texts)
     with locks.run_files(workdir.path):
+        # A second text stays that of the stages that earlier commands have trained on it.
+        before = read_json(workdir.path / RUN_FILE) if (workdir.path / RUN_FILE).exists() else {}
+        others = others or [before[name] for name in ("second_text",) if name in before]
+        settings = before.get("settings", {}) | config.identity() | fingerprints(texts)
         workdir.open(
-            config.identity() | fingerprints(texts),
+            settings,
             [plan.name for plan in config.plans],
             experiments=_experiments(config, workdir),
             planned=planned.with_stages(workdir, config.stages),
@@ -124,10 +128,25 @@ def _check_widths(config: PretrainConfig):
 def _data(config: PretrainConfig) -> tuple[pathlib.Path, ...]:
     """The folders of the tokens of the first text, and of the second, if there is one."""
     first = _first_data(config)
-    if config.second_data_dir:
-        return first, pathlib.Path(config.second_data_dir)
-    if not config.second_corpus_path:
+    if not (config.second_data_dir or config.second_corpus_path):
         return (first,)
+    try:
+        second = _second_data(config, first)
+        hashes = [
+            manifest.read(folder)["files"]["train.tokens"]["sha256"] for folder in (first, second)
+        ]
+        if len(set(hashes)) == 1:
+            raise UserError("another text", f"the tokens of the first in {second}", "Name another")
+    except UserError as error:
+        flag = "second_data_dir" if config.second_data_dir else "second_corpus_path"
+        raise UserError(f"{error} (Of the second text, --{flag}.)") from error
+    return first, second
+
+
+def _second_data(config: PretrainConfig, first: pathlib.Path) -> pathlib.Path:
+    """The folder of the tokens of the second text, which get the vocabulary of the first."""
+    if config.second_data_dir:
+        return pathlib.Path(config.second_data_dir)
     second = DataConfig(
         corpus="text",
         corpus_path=config.second_corpus_path,
@@ -135,7 +154,7 @@ def _data(config: PretrainConfig) -> tuple[pathlib.Path, ...]:
         num_sentinels=manifest.read(first)["vocabulary"]["sentinels"],
         root=str(pathlib.Path(config.workdir) / DATA_FOLDER),
     )
-    return first, prepare(second)
+    return prepare(second)
 
 
 def _first_data(config: PretrainConfig) -> pathlib.Path:
@@ -204,14 +223,18 @@ def _run(
     )
     run = dataclasses.replace(run, outlook=outlook.Outlook(works, outlook.expected_speed()))
     # Faults are found now, and not when the first stage is trained or evaluated.
-    batches = {("validation", "first", None)}
+    users = {("validation", "first", None): ""}
     for stage in config.wanted:
-        how = config.settings[stage.name]
-        batches.add(("train", how.text or "first", how.training_length))
-        for of in stage.validations.values():
-            batches.add(("validation", of.get("text", "first"), of.get("training_length")))
-    for split, text, length in batches:
-        run.batches(split, seed=0, text=text, training_length=length)
+        how, where = config.settings[stage.name], f"stage {stage.name!r}"
+        users.setdefault(("train", how.text or "first", how.training_length), where)
+        for name, of in stage.validations.items():
+            key = ("validation", of.get("text", "first"), of.get("training_length"))
+            users.setdefault(key, f"validation {name!r} of {where}")
+    for (split, text, length), user in users.items():
+        try:
+            run.batches(split, seed=0, text=text, training_length=length)
+        except UserError as error:
+            raise UserError(f"{error} (For {user}.)") if user else error from None
     return run
 
 
