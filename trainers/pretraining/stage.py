@@ -109,7 +109,11 @@ def model_config(
 def identity(stage: Stage, settings: StageSettings, run: Run) -> dict:
     """Returns the identity of a stage, flat: two runs of the stage compare by it."""
     model = run.stage_config(stage, settings.dropout).to_dict()
-    optional = {"source_steps": dict(stage.source_steps), "until": stage.until}
+    optional = {
+        "source_steps": dict(stage.source_steps),
+        "until": stage.until,
+        "validations": {name: dict(of) for name, of in stage.validations.items()},
+    }
     if takes_second(stage, settings):
         optional["second_text"] = manifest.read(run.texts[1])["config_sha256"][:12]
     optional = {name: value for name, value in optional.items() if value}

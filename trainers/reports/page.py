@@ -62,7 +62,12 @@ def pretraining_report(run, kernels=None, steps=None):
     """The report of a pretraining run; `kernels` and `steps` are those of `heat_maps`."""
     compared = comparisons.compare(run)
     curves = (*figures.figure_1(run, compared), *figures.figure_large(run))
-    stages = stage_tables.stages_table(run), stage_tables.results_table(run), dag.fusion_graph(run)
+    further = stage_tables.validations_table(run)
+    stages = (
+        *(stage_tables.stages_table(run), stage_tables.results_table(run)),
+        *([further] if further else ()),
+        dag.fusion_graph(run),
+    )
     has_lines = any(curve.data["series"] for curve in curves)
     sections = (
         *experiments.gains_section(run),

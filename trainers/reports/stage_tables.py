@@ -1,5 +1,6 @@
 """The tables of a pretraining run that the paper does not have: comparisons, and the stages."""
 
+from trainers.plans import beyond
 from trainers.reports import headlines, numbers, paper, tables
 from trainers.reports.comparisons import SELF_FUSION
 from trainers.reports.crossings import COSTS
@@ -118,6 +119,41 @@ def results_table(run):
         columns,
         "Losses in nats; loss and accuracy on the validation batches, teacher-forced.",
     )
+
+
+def validations_table(run):
+    """A table of the further validation sets of stages, but for those of plans that show them.
+
+    None where there are none.
+    """
+    shown = {
+        stage
+        for plan in beyond.NAMES
+        for stage in (run.experiment(plan).get("facts") or {}).get("stages", ())
+    }
+    stages = [stage for stage in run.stages.values() if stage.base not in shown and stage.curve]
+    rows = [(stage, name) for stage in stages for name in stage.curve[-1].validations]
+    if not rows:
+        return None
+
+    def at(index, field, style):
+        def cell(row):
+            stage, name = row
+            value = stage.curve[index].validations.get(name, {}).get(field)
+            return tables.figure(value, style, "not measured")
+
+        return cell
+
+    columns = (
+        ("stage", "Stage", "", lambda row: tables.stage_name(run, row[0].name)),
+        ("set", "Validation set", "", lambda row: tables.label(row[1])),
+        ("loss_start", "Start", "Loss, token", at(0, "loss_per_token", numbers.loss)),
+        ("loss_end", "End", "Loss, token", at(-1, "loss_per_token", numbers.loss)),
+        ("accuracy_start", "Start", "Acc., %", at(0, "accuracy", numbers.percent)),
+        ("accuracy_end", "End", "Acc., %", at(-1, "accuracy", numbers.percent)),
+    )
+    title = "Stages: further validation sets, at the first evaluation and at the last."
+    return tables.tabulate("validations", title, rows, columns, "Losses in nats.")
 
 
 def _field(field, title, style):

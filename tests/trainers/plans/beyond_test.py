@@ -9,11 +9,15 @@ from tests.trainers import nano
 from trainers import plans, pretrain
 from trainers.checkpoints.models import load_model
 from trainers.data.batches import PretrainingBatches
+from trainers.data.config import DataConfig
+from trainers.data.manifest import VOCABULARY
 from trainers.data.objectives import Objective
+from trainers.data.preparation import prepare
 from trainers.engines.losses import loss_sums
 from trainers.errors import UserError
 from trainers.files import read_json
 from trainers.plans import Basis, beyond, read_plan, settings
+from trainers.pretraining import run
 from trainers.runs.state import RunState
 from trainers.runs.workdir import REPORT_FOLDER, RESULTS_FILE, RUN_FILE
 from trainers.training.logs import read_metrics
@@ -161,9 +165,36 @@ def test_a_shape_is_that_of_the_model(world):
 def test_the_same_command_finds_all_finished_and_another_text_is_refused(world, capsys):
     pretrain.pretrain(asked(world, SECOND_TEXT.format(world)))
     assert "all stages are finished" in capsys.readouterr().out
-    first, _ = texts_of(world)
+    third = prepare(
+        DataConfig(
+            corpus="text",
+            corpus_path=str(nano.write_text(world / "third.txt", seed=2)),
+            vocabulary_path=str(texts_of(world)[0] / VOCABULARY),
+            num_sentinels=nano.SENTINELS,
+            root=str(world / "third"),
+        )
+    )
     with pytest.raises(UserError, match="stage 'a'.*Received: second_text="):
-        pretrain.pretrain(asked(world, f"--second_data_dir={first}"))
+        pretrain.pretrain(asked(world, f"--second_data_dir={third}"))
+
+
+def test_a_command_without_the_second_text_leaves_it_as_it_is(world):
+    """What the folder knows of it, so that no other one gets in beside it."""
+    (world / "b.json").write_text(json.dumps({"name": "b", "stages": [PLAN["stages"][1]]}))
+    before = read_json(world / "w" / RUN_FILE)
+    run.train(asked(world, f"--plan_file={world}/b.json"))
+    after = read_json(world / "w" / RUN_FILE)
+    assert after["second_text"] == before["second_text"]
+    assert after["settings"] == before["settings"]
+    assert "second train.tokens" in after["settings"]
+
+
+def test_other_validation_sets_of_a_stage_that_was_started_are_refused(world):
+    stages = [{**PLAN["stages"][0], "validations": {"short": {"training_length": 5}}}]
+    (world / "other.json").write_text(json.dumps({"name": "other", "stages": stages}))
+    config = asked(world, f"--plan_file={world}/other.json", SECOND_TEXT.format(world))
+    with pytest.raises(UserError, match="stage 'a'.*Received: validations=.*there it is"):
+        run.train(config)
 
 
 def test_a_second_text_has_to_be_given_and_of_use(world):
@@ -175,6 +206,25 @@ def test_a_second_text_has_to_be_given_and_of_use(world):
     asked(world, second, "--text=small_0:second", plan="shapes")
     with pytest.raises(UserError, match="second_data_dir='/nowhere', which is no folder"):
         asked(world, "--second_data_dir=/nowhere")
+    with pytest.raises(UserError, match="as files, or as the tokens of files.*Leave out one"):
+        asked(world, second, SECOND_TEXT.format(world))
+    with pytest.raises(UserError, match="as files, or as the tokens of files.*corpus_path='a'"):
+        asked(world, "--corpus_path=a")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("text", "another text. Received: the tokens of the first in .*Of the second text, --sec"),
+        ("none", "no file is there.*Of the second text, --second_corpus_path"),
+        ("short", "text for one train batch.*For stage 'a'"),
+    ],
+)
+def test_errors_of_a_second_text_say_so(world, tmp_path, text, words):
+    nano.write_text(world / "short.txt", seed=3, paragraphs=40)
+    second = f"--second_corpus_path={world}/{text}.txt"
+    with pytest.raises(UserError, match=words):
+        run.train(asked(world, second, "--batch_size=2000", workdir=tmp_path.name))
 
 
 def test_a_second_text_of_another_vocabulary_is_refused(world):
@@ -191,6 +241,8 @@ def test_a_second_text_of_another_vocabulary_is_refused(world):
         ({"short": {"dropout": 0.1}}, "the settings of validation 'short' of stage 'a' among text"),
         ({"short": {"text": "third"}}, "text of validation 'short' of stage 'a' to be one of"),
         ({"short": 8}, "settings of validation 'short' of stage 'a'. Received: 8"),
+        ({"$\\a$": {}}, "the name of a validation of stage 'a' in letters.*single spaces"),
+        ({"": {}}, "the name of a validation of stage 'a' in letters.*Received: name=''"),
     ],
 )
 def test_validations_of_plan_files_are_checked(tmp_path, validations, words):

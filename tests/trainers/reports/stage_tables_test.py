@@ -33,6 +33,24 @@ def all_tables(run):
     )
 
 
+def test_further_validation_sets_have_a_table(tmp_path):
+    """Of all stages but those of plans that show them in a section of their own."""
+    stages = [synthetic.small(), synthetic.small("lengths_short_0"), synthetic.baseline()]
+    for stage in stages[:2]:
+        for loss, point in zip((5.5, 3.25), (stage["curve"][0], stage["curve"][-1]), strict=True):
+            point["validations"] = {"short": {"loss_per_token": loss, "accuracy": 10 * loss}}
+    run = read(tmp_path, *stages)
+    run.settings["experiments"] = {
+        "lengths": {"facts": {"stages": ["lengths_short_0"], "validation": "whole"}}
+    }
+    (cells,) = stage_tables.validations_table(run).to_dict()["rows"]
+    shown = [cell["value"] for cell in cells.values()]
+    assert shown == ["small_0", "short", 5.5, 3.25, 55.0, 32.5]
+    titles = [table.title for table in page.pretraining_report(run).blocks(tables.Table)]
+    assert "Stages: further validation sets, at the first evaluation and at the last." in titles
+    assert stage_tables.validations_table(read(tmp_path / "w", synthetic.small())) is None
+
+
 def test_table_1_has_terms_and_their_sum(tmp_path):
     run = history.read_run(synthetic.full_run(tmp_path / "w"))
     cells = row(paper_tables.table_1(run), "fusion_rule")
