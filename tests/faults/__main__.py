@@ -22,6 +22,7 @@ from tests.faults.cases import FAULTS, PROGRAMS, make_inputs, pairs
 from tests.faults.harness import Harness, Outcome
 from tests.faults.zygote import Zygote
 from trainers import programs
+from trainers.errors import UserError
 from trainers.programs import check_options, option
 
 
@@ -40,6 +41,23 @@ class FaultsConfig:
 
     def __post_init__(self):
         check_options(self)
+        if self.first > self.points:
+            raise UserError(
+                "--first up to --points, the number of the last point",
+                f"first={self.first}, points={self.points}",
+                f"Raise --points, to {self.first} for one point",
+            )
+        if not self.cells:
+            raise UserError(
+                f"a fault of a program: of the programs {', '.join(PROGRAMS)}, not each has all",
+                f"programs={','.join(self.programs)!r}, faults={','.join(self.faults)!r}",
+                "Name others, or leave one of the two out",
+            )
+
+    @property
+    def cells(self) -> list[tuple[str, str]]:
+        """Pairs of a fault and a program that points are drawn from."""
+        return [pair for pair in pairs() if self.takes(*pair)]
 
     def takes(self, fault: str, program: str) -> bool:
         """Returns whether a fault of a program is tried."""
@@ -63,7 +81,7 @@ def _bucket():
 def main(config: FaultsConfig) -> int:
     """Lets the faults happen, compares, prints."""
     began = time.monotonic()
-    cells = [pair for pair in pairs() if config.takes(*pair)]
+    cells = config.cells
     random.Random(config.seed).shuffle(cells)
     outcomes: dict[tuple[str, str], list[Outcome]] = {}
     harnesses: dict[str, Harness] = {}
@@ -80,7 +98,7 @@ def main(config: FaultsConfig) -> int:
         for number in range(config.first - 1, config.points):
             # Each point has draws of its own, so that it can be repeated alone.
             rng = random.Random(f"{config.seed} {number}")
-            if time.monotonic() - began > 60 * config.minutes:
+            if outcomes and time.monotonic() - began > 60 * config.minutes:
                 break
             fault, program = cells[number % len(cells)]
             try:

@@ -12,12 +12,14 @@ import keras
 import pytest
 
 from tests import forks
+from tests.faults.__main__ import FaultsConfig
 from tests.faults.cases import PRETRAIN, PROGRAMS, TOKENS, Program, make_inputs
 from tests.faults.harness import Harness, Outcome
 from tests.faults.points import ENGINE, LIFE, Point
 from tests.faults.zygote import Zygote
 from trainers import reports
 from trainers.checkpoints.format import CHECKPOINT_FOLDER, MANIFEST_FILE, MODEL_FILE
+from trainers.errors import UserError
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="runs on the tensorflow engine"
@@ -92,6 +94,19 @@ def assert_survived(harness, *kills):
     assert outcome.fault == ""
     assert outcome.lost == {}
     assert outcome.points == kills
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"points": 3, "first": 4}, "Received: first=4, points=3. Raise --points, to 4"),
+        ({"programs": ("nothing",)}, "programs='nothing', faults=''. Name others"),
+        ({"programs": ("bucket",), "faults": ("bit flipped",)}, "faults='bit flipped'"),
+    ],
+)
+def test_a_table_without_points_is_refused(fields, words):
+    with pytest.raises(UserError, match=words):
+        FaultsConfig(**fields)
 
 
 def test_a_kill_that_comes_after_the_end_is_none(harness_of):
