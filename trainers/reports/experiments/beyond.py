@@ -27,10 +27,12 @@ def section(run, plan):
         return None
     sets = _sets(facts["validation"], stages)
     arms = {at.settings["arm"]: at for at in points.trained(run, plan, str)}
+    last = [arms[arm].stage for arm in (FUSED, ALIKE, FROM_SCRATCH) if arm in arms]
+    about = _ABOUT + points.unequal(run, [stage for stage in last if stage.finished])
     return Section(
         _TITLES[plan],
         (_chart(run, plan, stages, sets), _table(run, plan, stages, sets)),
-        (_ABOUT, *(_conclusion(run, arms, *one) for one in sets.items())),
+        (about, *(_conclusion(run, arms, *one) for one in sets.items())),
     )
 
 

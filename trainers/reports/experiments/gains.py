@@ -7,6 +7,7 @@ from trainers.plans.arms import ARMS, REFERENCE
 from trainers.reports import head_starts, headlines, numbers, pictures, tables
 from trainers.reports.comparisons import cost_before, own_cost
 from trainers.reports.crossings import COSTS, by_loss, lasting_crossing
+from trainers.reports.experiments import points
 from trainers.reports.tables import Section
 
 PLAN = "gains"
@@ -56,11 +57,17 @@ def section(run):
         return None
     rows.sort(key=lambda row: (row[0].budget, _mean(row[1]["flops"]), row[0].loss))
     chart, starts = _chart(rows), _head_starts(run, rows, references)
+    unequal = [
+        points.unequal(
+            run, [seed for row, _ in rows if row.budget == b for seed in row.seeds.values()]
+        )
+        for b in references
+    ]
     return Section(
         "Gains at equal compute",
         (*((chart,) if chart else ()), _table(run, rows, references), *starts),
         (
-            *(_ABOUT, _RATIO, headlines.DEFINITION),
+            *(_ABOUT + "".join(unequal), _RATIO, headlines.DEFINITION),
             *((head_starts.DEFINITION,) if starts else ()),
             *_conclusions(rows, references),
         ),

@@ -4,9 +4,13 @@ import dataclasses
 import statistics
 
 from trainers.reports import numbers, pictures, tables
+from trainers.reports.comparisons import cost_before, own_cost
 from trainers.runs.history import StageHistory
 from trainers.runs.workdir import METRICS_FILE
 from trainers.training.logs import read_metrics
+
+UNEQUAL = 0.02
+"""The share by which the compute of arms may differ that are said to have the same."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +78,22 @@ def ends(run, point, field):
 def gains(values, reference):
     """Differences between what `ends` gave of two points, for each repeat that both have."""
     return [values[repeat] - reference[repeat] for repeat in values if repeat in reference]
+
+
+def unequal(run, stages):
+    """A sentence after a space where stages, all that they come from counted, differ in compute.
+
+    Steps are whole, so that few of them cannot spend a budget exactly; and flags of stages by name
+    overrule the plan. Empty up to a share of `UNEQUAL`, and of fewer than two stages.
+    """
+    costs = [(cost_before(run, stage.name), own_cost(stage), stage.name) for stage in stages]
+    flops = [((before + own).flops, name) for before, own, name in costs if before and own]
+    if len(flops) < 2 or max(flops)[0] <= (1 + UNEQUAL) * min(flops)[0]:
+        return ""
+    low, high = (
+        f"{numbers.scientific(total)} ({name})" for total, name in (min(flops), max(flops))
+    )
+    return f" It is not equal here: from {low} to {high} FLOPs."
 
 
 def comparable(values):

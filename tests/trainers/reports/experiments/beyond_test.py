@@ -76,6 +76,9 @@ def test_the_table_has_start_and_end_on_every_text(tmp_path):
     flops = 100 * synthetic.FLOPS_PER_STEP["S"], 100 * synthetic.FLOPS_PER_STEP["M"]
     assert rows["domains_second"] == [flops[0], 6, 5, 6, 3]
     assert rows["domains_fused"] == [2 * flops[0] + flops[1], 4, 2.25, 4, 2.5]
+    assert section.paragraphs[0].endswith(
+        "not equal here: from 3.90e+11 (domains_baseline) to 6.10e+11 (domains_fused) FLOPs."
+    )
     # Fused minus baseline of both seeds, by text: 0.5 and 0, 0.25 and 0.25.
     assert "first text, fused minus baseline at the end, 2 seeds: +0.250 (" in section.paragraphs[1]
     assert (

@@ -63,6 +63,18 @@ FIRST = (1100 + 3.9 * 500) / 3900  # 40 % after half of the way from 30 to 50
 SECOND = (1100 + 3.9 * 1000 / 3) / 3900  # and after a third of that to 60
 
 
+def test_compute_that_is_not_equal_is_told(run, tmp_path):
+    """Here arms have a small model beside as many steps as the reference."""
+    told = " It is not equal here: from 3.90e+12 (base_b1) to 5.00e+12 (arm1_b1) FLOPs."
+    assert gains.section(run).paragraphs[0].endswith(told)
+    points = {"base_b1": point("baseline"), "base_2": point("baseline_adamw")}
+    stages = [
+        stage(name, "M", steps, 0, 40.0) for name, steps in (("base_b1", 1000), ("base_2", 1000))
+    ]
+    alike = gains.section(read(tmp_path / "alike", stages, points))
+    assert "not equal" not in " ".join(alike.paragraphs)
+
+
 def test_ratios_by_hand(run):
     table = gains.section(run).blocks[0]
     better = cells(table, "mlp")
