@@ -287,7 +287,7 @@ def _multiply(times: dict[str, float], arm: Arm, growth: str, copies: int) -> bo
 
 
 def _alone(arm: Arm) -> Stage | None:
-    """What an arm without a fusion trains from random weights; None for the others."""
+    """Stage that an arm without a fusion trains from random weights; None for the others."""
     if arm.kind == CONTROL:
         return BASELINE if arm.halved else _SMALL[0]
     return BASELINE if arm.kind == REFERENCE else None
