@@ -23,6 +23,7 @@ from trainers.plans import (
     tuning,
 )
 from trainers.plans.costs import parameters, step_cost
+from trainers.plans.counts import check_counts
 from trainers.plans.generated import steps_to_keep
 from trainers.plans.graph import Stage, fused_steps, repeated
 from trainers.plans.options import READERS, PlanOptions
@@ -149,6 +150,7 @@ class PretrainConfig:
         settings.check_names(self.stage_flags, (*self.stages, *others), size)
         _check_continued(self)
         _check_grown(self)
+        check_counts(self.stages, self.settings)
         _check_fused_steps(self)
         if self.profile:
             steps = {stage.name: self.settings[stage.name].steps for stage in self.wanted}

@@ -13,7 +13,7 @@ import numpy as np
 from keras_fusion.schedules import InverseSquareRoot, LinearDecay, LinearWarmup
 from trainers import checkpoints
 from trainers.checkpoints import CHECKPOINT_FOLDER, models
-from trainers.errors import UserError
+from trainers.plans.counts import check_equal
 from trainers.plans.graph import Stage
 from trainers.plans.settings import OPTIMIZER_STATES, StageSettings
 from trainers.runs.sources import checkpoint_folder
@@ -61,12 +61,7 @@ def start_of(stage: Stage, settings: StageSettings, workdir: RunState) -> Start:
         for name in stage.sources
     }
     counts = {name: _counts(name, checkpoint, workdir) for name, checkpoint in sources.items()}
-    if len(set(counts.values())) > 1:
-        raise UserError(
-            f"the sources of stage {stage.name!r} at one step of optimizer and schedule",
-            ", ".join(f"{name} at {steps}, {at}" for name, (steps, at) in counts.items()),
-            "Train them alike, or give --optimizer_state=fresh --schedule=restart",
-        )
+    check_equal(stage, counts)
     (iterations, schedule_step), *_ = counts.values()
     start = Start(schedule_step=schedule_step if continues else 0)
     if not blocks:
