@@ -49,9 +49,9 @@ class FaultsConfig:
             )
         if not self.cells:
             raise UserError(
-                f"a fault of a program: of the programs {', '.join(PROGRAMS)}, not each has all",
-                f"programs={','.join(self.programs)!r}, faults={','.join(self.faults)!r}",
-                "Name others, or leave one of the two out",
+                f"a part of a program's name: of {', '.join(PROGRAMS)}",
+                f"programs={','.join(self.programs)!r}",
+                "Name others, or leave it out",
             )
 
     @property

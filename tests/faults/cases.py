@@ -159,10 +159,10 @@ class Fault:
         is_timed: whether it happens at any instant, in place of a site of the program.
         damage: changes the files, and returns how to repair them.
         shows: whether each reader of the damaged file sees it. A run that ends well has not read
-            it; its other files must be right, and this one too once it is repaired.
+            it; its other files must be right, and this one too once it is repaired. In a bucket
+            the file there is damaged, and otherwise the copy.
         clock: seconds by which the clock of the second process is ahead.
         codes: exit codes with which the first process may end.
-        in_bucket: whether it is tried with object storage.
     """
 
     act: str = "kill"
@@ -171,7 +171,6 @@ class Fault:
     shows: bool = False
     clock: float = 0.0
     codes: tuple[int, ...] = (-9, 0)
-    in_bucket: bool = True
 
     def draw(self, rng: random.Random, recorded: dict, turn: int, later: bool = False) -> Point:
         """Draws where it happens; arguments as for `points.draw`."""
@@ -187,8 +186,8 @@ FAULTS = {
     "SIGTERM": Fault("term", codes=(75, -15, 0)),
     "SIGSTOP": Fault("stop", codes=(0,)),
     "disk full": Fault("full", codes=(2, 0)),
-    "bit flipped": Fault(damage=damage.flip, shows=True, in_bucket=False),
-    "file cut": Fault(damage=damage.cut, shows=True, in_bucket=False),
+    "bit flipped": Fault(damage=damage.flip, shows=True),
+    "file cut": Fault(damage=damage.cut, shows=True),
     "folder removed": Fault(damage=damage.remove_folder),
     "clock back": Fault(clock=-86_400.0),
 }
@@ -196,12 +195,7 @@ FAULTS = {
 
 def pairs() -> list[tuple[str, str]]:
     """Returns the faults and programs that go together."""
-    return [
-        (fault, program)
-        for program in PROGRAMS
-        for fault in FAULTS
-        if FAULTS[fault].in_bucket or not PROGRAMS[program].in_bucket
-    ]
+    return [(fault, program) for program in PROGRAMS for fault in FAULTS]
 
 
 def make_inputs(folder: pathlib.Path, zygote: Zygote, *flags: str) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 
 from tests.faults import compare, hosts, points
-from tests.faults.cases import FAULTS, Program
+from tests.faults.cases import FAULTS, Fault, Program
 from tests.faults.zygote import Ended, Zygote
 from tests.trainers.storage import support
 from trainers.storage.lease import LEASE_FILE
@@ -192,8 +192,7 @@ class Harness:
             return Outcome((point,), {}, fault_ended)
         if fault.damage is None or self._is_made(folder):
             return self._finish(folder, (point,), host, fault.clock)
-        folders = [self._written(folder), *(folder / "in" / name for name in self.program.reads)]
-        damaged, repair = fault.damage(rng, folders)
+        damaged, repair = self._damage(fault, rng, folder)
         reached = (point, damaged)
         ended = self.run(folder)
         if ended.is_done:
@@ -224,8 +223,35 @@ class Harness:
             return f"first: {_last_words(ended)}"
         return _fault_of_others(ended)
 
-    def _written(self, folder: pathlib.Path) -> pathlib.Path:
-        return folder / ("cache" if self.program.in_bucket else self.program.writes)
+    def _damage(self, fault: Fault, rng: random.Random, folder: pathlib.Path) -> tuple:
+        """Damages a file, as `damage` has it; of a bucket for a machine that has no copy."""
+        inputs = [folder / "in" / name for name in self.program.reads]
+        if not self.program.in_bucket:
+            return fault.damage(rng, [folder / self.program.writes, *inputs])
+        if not fault.shows:
+            return fault.damage(rng, [folder / "cache", *inputs])
+        home = folder / "changed"
+        with self._changed(folder, home):
+            written = home / self.program.writes
+            damaged, repair = fault.damage(rng, [written, *inputs])
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+
+        def repair_there(if_left: bool = False):
+            with self._changed(folder, home):
+                repair(if_left)
+
+        return damaged, repair_there
+
+    @contextlib.contextmanager
+    def _changed(self, folder: pathlib.Path, home: pathlib.Path):
+        """Context in which what a bucket has is W in a folder, from which changes are sent."""
+        shutil.rmtree(home, ignore_errors=True)
+        before = support.content(self._url(folder))
+        support.write(home / "W", before)
+        yield
+        after = {name: home / "W" / name for name in support.read(home / "W")}
+        changed = {n: path for n, path in after.items() if path.read_bytes() != before.get(n)}
+        support.send(self._url(folder), changed)
 
     def _url(self, folder: pathlib.Path) -> str:
         return f"{self._bucket}/{self._folder.name}/{folder.name}/W".replace(" ", "_")
