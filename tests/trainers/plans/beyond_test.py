@@ -179,7 +179,7 @@ def test_the_same_command_finds_all_finished_and_another_text_is_refused(world, 
 
 
 def test_a_command_without_the_second_text_leaves_it_as_it_is(world):
-    """What the folder knows of it, so that no other one gets in beside it."""
+    """All that the folder knows of it, so that no other one gets in beside it."""
     (world / "b.json").write_text(json.dumps({"name": "b", "stages": [PLAN["stages"][1]]}))
     before = read_json(world / "w" / RUN_FILE)
     run.train(asked(world, f"--plan_file={world}/b.json"))
