@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 
-from trainers.plans.arms import ARMS, REFERENCE
+from trainers.plans.arms import ARMS, CONTROL, REFERENCE
 from trainers.reports import head_starts, headlines, numbers, pictures, tables
 from trainers.reports.comparisons import cost_before, own_cost
 from trainers.reports.crossings import COSTS, by_loss, lasting_crossing
@@ -23,6 +23,7 @@ _RATIO = (
     "good as that: above 1. An arm and its reference are compared seed by seed. The reference is "
     "the best of those from random weights."
 )
+_TOO_SMALL = "Where one of them saves compute, the budget is too small for the bigger model."
 _AT_ONCE = "What it starts from is there already, so the ratio says nothing of the arm itself."
 
 
@@ -277,13 +278,21 @@ def _conclusions(rows, references):
         intervals = {
             row[0].arm: headlines.paired_interval(list(row[1]["flops"].values())) for row in others
         }
-        sure = {arm: ends for arm, ends in intervals.items() if ends}
-        groups = {
-            "saved compute": [arm for arm, (_, high) in sure.items() if high < 1],
-            "cost more": [arm for arm, (low, _) in sure.items() if low > 1],
-            "within noise": [arm for arm, (low, high) in sure.items() if low <= 1 <= high],
-            "one seed, so unknown": [arm for arm, ends in intervals.items() if not ends],
-        }
-        listed = "; ".join(f"{text}: {', '.join(arms)}" for text, arms in groups.items() if arms)
-        texts.append(f"Budget {budget} ×, against {reference.arm}: {listed or 'no other arm'}.")
+        alone = {arm: intervals.pop(arm) for arm in [*intervals] if ARMS[arm].kind == CONTROL}
+        listed = _grouped(intervals) or "no other arm"
+        texts.append(f"Budget {budget} ×, against {reference.arm}: {listed}.")
+        if alone:
+            texts[-1] += f" Models that stay smaller: {_grouped(alone)}. {_TOO_SMALL}"
     return texts
+
+
+def _grouped(intervals):
+    """Arms in words, by what their intervals say; empty without any."""
+    sure = {arm: ends for arm, ends in intervals.items() if ends}
+    groups = {
+        "saved compute": [arm for arm, (_, high) in sure.items() if high < 1],
+        "cost more": [arm for arm, (low, _) in sure.items() if low > 1],
+        "within noise": [arm for arm, (low, high) in sure.items() if low <= 1 <= high],
+        "one seed, so unknown": [arm for arm, ends in intervals.items() if not ends],
+    }
+    return "; ".join(f"{text}: {', '.join(arms)}" for text, arms in groups.items() if arms)

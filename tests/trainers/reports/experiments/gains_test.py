@@ -117,6 +117,16 @@ def test_conclusions_follow_the_intervals(run):
     assert "one seed, so unknown: net2net" in text
 
 
+def test_models_that_stay_smaller_are_no_ways_to_the_big_one(tmp_path):
+    points = {"base_b1": point("baseline"), "half": point("half_alone"), "arm0_b1": point("mlp")}
+    halves = [stage("half", "M", 500, 0, 45.0, repeat=repeat) for repeat in (1, 2)]
+    run = read(tmp_path / "w", [*seed(1, 50.0), *seed(2, 60.0), *halves], points)
+    *_, text = gains.section(run).paragraphs
+    ways, _, alone = text.partition(" Models that stay smaller: ")
+    assert "mlp" in ways and "half_alone" not in ways
+    assert alone.startswith("saved compute: half_alone. Where one of them saves compute,")
+
+
 def test_the_picture_has_a_band_over_seeds_for_each_arm(tmp_path):
     points = {
         f"{name}_b{budget}": point(arm, budget)
