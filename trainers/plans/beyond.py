@@ -29,11 +29,13 @@ and one baseline.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from trainers.errors import UserError
 from trainers.plans.basis import Basis
 from trainers.plans.gains import DECAY
 from trainers.plans.graph import Stage
 from trainers.plans.known import BASELINE, PLANS
 from trainers.plans.plan import Plan
+from trainers.plans.settings import SHORTEST
 
 NAMES = ("domains", "shapes", "lengths")
 # The arms, which the names of their last stages end with.
@@ -66,6 +68,13 @@ def shapes(basis: Basis) -> Plan:
 def lengths(basis: Basis) -> Plan:
     """Sources of shorter sequences; points as for `domains`."""
     whole = basis.input_length or basis.size.input_length
+    if whole < 2 * SHORTEST:
+        raise UserError(
+            f"--input_length of at least {2 * SHORTEST}, of which half is a sequence, with "
+            "--plan=lengths",
+            f"input_length={whole}",
+            "Take longer inputs",
+        )
     short = {"training_length": whole // 2}
     sources = {f"lengths_short_{index}": short for index in (0, 1)}
     validations = {f"{whole // 2} tokens": short}

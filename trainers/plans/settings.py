@@ -55,6 +55,8 @@ SHAPES = MappingProxyType(
 )
 # Values of `text`, and the numbers of the texts of a run that stand in a batch, in equal shares.
 TEXTS = MappingProxyType({"first": (0,), "second": (1,), "both": (0, 1)})
+# The fewest tokens that an encoder sees: one of the text, a sentinel and EOS.
+SHORTEST = 3
 # Settings of a further validation set of a stage.
 OF_VALIDATION = ("text", "training_length")
 DTYPES = ("float32", "mixed_bfloat16")
@@ -131,7 +133,7 @@ class StageSettings:
     text: str | None = option(help="Text to train on; see --second_data_dir.", choices=TEXTS)
     training_length: int | None = option(
         help="Tokens of a sequence that the encoder sees in training; without it --input_length.",
-        at_least=3,
+        at_least=SHORTEST,
     )
     seed: int = option(help="Seed; a VALUE for the run, NAME:VALUE for a stage's own.", at_least=0)
     clip_norm: float | None = option(help="Largest global norm of the gradients.", above=0)

@@ -158,7 +158,8 @@ class Outlook:
         self._last = size
         work.step = step
         left = self.seconds()
-        news = f"About {duration(left)} left in all, measured on {name}." if is_new else ""
+        is_news = is_new and left > 0
+        news = f"About {duration(left)} left in all, measured on {name}." if is_news else ""
         return left, news
 
     def end(self, name: str) -> None:

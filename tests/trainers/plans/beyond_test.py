@@ -85,6 +85,12 @@ def test_sources_differ_by_what_the_plan_is_about():
     assert long == {"training_length": 16, "steps": 40}
 
 
+def test_inputs_without_a_half_are_refused():
+    with pytest.raises(UserError, match="--input_length of at least 6.*=lengths. .*length=5"):
+        plan_of("lengths", input_length=5)
+    plan_of("lengths", input_length=6)
+
+
 def test_they_stand_beside_the_other_plans():
     plans.merge([*map(plan_of, beyond.NAMES), *plans.PLANS.values()])
 

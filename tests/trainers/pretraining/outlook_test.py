@@ -100,6 +100,12 @@ def test_time_left_is_that_of_all_stages_at_the_speed_measured():
     assert outlook.seconds() == 0
 
 
+def test_where_nothing_is_left_nothing_is_told():
+    outlook = outlook_of((SMALL, 2.0, 10, 0))
+    outlook.begin("small")
+    assert outlook.take("small", 10, 10, 4.0) == (0, "")
+
+
 def test_stages_of_one_size_are_as_fast_as_each_other():
     outlook = outlook_of((SMALL, 1.0, 10, 0), (BIG, 1.0, 10, 0), (Stage("other", "S"), 1.0, 10, 0))
     for name, seconds in (("small", 10.0), ("big", 30.0)):
