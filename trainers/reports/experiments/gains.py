@@ -11,6 +11,7 @@ from trainers.reports.experiments import points
 from trainers.reports.tables import Section
 
 PLAN = "gains"
+_TITLE = "Gains at equal compute"
 _ABOUT = (
     "Every arm has the same compute, all its stages counted, and a sweep of the same effort: of "
     "its candidates for the learning rate, the one with the lowest loss on the first seed was "
@@ -54,8 +55,9 @@ def section(run):
     references = _references(arms)
     rows = [(result, references.get(result.budget)) for result in arms]
     rows = [(result, ratios(run, result, reference)) for result, reference in rows if reference]
+    alone = _without_reference(arms, references)
     if not rows:
-        return None
+        return Section(_TITLE, paragraphs=alone) if alone else None
     rows.sort(key=lambda row: (row[0].budget, _mean(row[1]["flops"]), row[0].loss))
     chart, starts = _chart(rows), _head_starts(run, rows, references)
     unequal = [
@@ -65,13 +67,25 @@ def section(run):
         for b in references
     ]
     return Section(
-        "Gains at equal compute",
+        _TITLE,
         (*((chart,) if chart else ()), _table(run, rows, references), *starts),
         (
             *(_ABOUT + "".join(unequal), _RATIO, headlines.DEFINITION),
             *((head_starts.DEFINITION,) if starts else ()),
             *_conclusions(rows, references),
+            *alone,
         ),
+    )
+
+
+def _without_reference(arms, references):
+    """A sentence for each budget that has arms, but none from random weights."""
+    budgets = sorted({result.budget for result in arms} - {*references})
+    names = {budget: [r.arm for r in arms if r.budget == budget] for budget in budgets}
+    return tuple(
+        f"Budget {budget} ×: {', '.join(names[budget])}, with nothing from random weights to "
+        "compare with yet."
+        for budget in budgets
     )
 
 

@@ -117,6 +117,15 @@ def test_conclusions_follow_the_intervals(run):
     assert "one seed, so unknown: net2net" in text
 
 
+def test_arms_without_a_reference_are_told(tmp_path):
+    points = {"base_b3": point("baseline", 3), "arm0_b1": point("mlp"), "arm1_b1": point("heads")}
+    told = "Budget 1 ×: mlp, heads, with nothing from random weights to compare with yet."
+    stages = list(seed(1, 50.0, 35.0))
+    assert gains.section(read(tmp_path / "v", stages, points)).paragraphs == (told,)
+    run = read(tmp_path / "w", [*stages, stage("base_b3", "M", 3000, 0, 40.0)], points)
+    assert gains.section(run).paragraphs[-1] == told
+
+
 def test_models_that_stay_smaller_are_no_ways_to_the_big_one(tmp_path):
     points = {"base_b1": point("baseline"), "half": point("half_alone"), "arm0_b1": point("mlp")}
     halves = [stage("half", "M", 500, 0, 45.0, repeat=repeat) for repeat in (1, 2)]
