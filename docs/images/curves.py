@@ -8,6 +8,7 @@ The file has every evaluation of the runs that docs/gains.md tells of; nothing i
 import collections
 import csv
 import pathlib
+import re
 
 import matplotlib
 from matplotlib import pyplot as plt
@@ -18,10 +19,13 @@ DATA = FOLDER.parent / "gains_curves.csv"
 BUDGET = "3"
 # Arm: the scale of its learning rate that was best, its words and its colour.
 ARMS = {
-    "small": (1.0, "small model", "#777777"),
+    "small": (1.0, "narrow model", "#777777"),
     "baseline": (1.0, "big model from random weights", "#4477aa"),
-    "self_fusion_50": (1.0, "fused with itself, trained on", "#cc3311"),
+    "self_fusion_50": (1.0, "narrow one fused with itself, trained on", "#cc3311"),
+    "stacked_half": (1.0, "layers of a shallow one stacked, trained on", "#228833"),
 }
+# Stages of the model that is fused are named by their steps.
+_SMALL = re.compile(r"small_\d+")
 
 
 def curves(file=DATA):
@@ -29,7 +33,7 @@ def curves(file=DATA):
     points = collections.defaultdict(list)
     with open(file, newline="", encoding="utf-8") as lines:
         for row in csv.DictReader(lines):
-            arm = "small" if row["arm"].startswith("small") else row["arm"]
+            arm = "small" if _SMALL.fullmatch(row["arm"]) else row["arm"]
             scale = float(row["learning_rate_scale"])
             if row["budget"] == BUDGET and arm in ARMS and scale == ARMS[arm][0]:
                 points[arm, row["seed"]].append((float(row["flops"]), float(row["accuracy"])))
