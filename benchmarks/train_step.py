@@ -132,7 +132,7 @@ def main():
         if "transformers" in interpreters:
             interpreters["transformers"] = TORCH_PYTHON.value
         print("\nin processes of their own")
-        print_ratios(interpreters, compare_alone(config, *measured, interpreters), tokens)
+        print_ratios([*interpreters], compare_alone(config, *measured, interpreters), tokens)
 
 
 if __name__ == "__main__":
