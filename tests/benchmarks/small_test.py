@@ -26,12 +26,17 @@ def test_training_steps():
 
 
 @pytest.mark.slow
-def test_training_steps_in_processes_of_their_own():
+def test_training_steps_in_processes_of_their_own(capsys):
     from benchmarks import train_step
 
     interpreters = dict.fromkeys(["keras_fusion", "keras_hub"], sys.executable)
     measured = train_step.compare_alone(CONFIG, **SIZES, interpreters=interpreters)
     assert len(measured) == 2 and all(len(rounds) == 1 and rounds[0] > 0 for rounds in measured)
+
+    train_step.print_ratios([*interpreters], [[0.5], [1.0]], tokens=100)
+    ours, theirs, ratio = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert (ours[0], ours[-2], theirs[-2]) == ("keras_fusion", "200.00", "100.00")
+    assert ratio[:2] == ["over", "keras_hub"] and ratio[3] == "2.00"
 
 
 def test_a_fusion_and_its_bound():
