@@ -2,9 +2,9 @@
 
 Before its first step a fused model has a loss, for which its sources were paid. The model from
 random weights had that loss after some compute of its own. The difference is what the fusion gives:
-where it loses nothing afterwards it saves as much, however long either trains, and a model that
-begins behind saves nothing. Steps in which the learning rate falls to zero are left out: in them
-any loss falls, of models that have learned no more.
+where both learn alike afterwards it saves as much, however long they train. A model may learn
+faster, as one of stacked layers does, which begins behind. Steps in which the learning rate falls
+to zero are left out: in them any loss falls, of models that have learned no more.
 """
 
 import dataclasses
@@ -16,11 +16,10 @@ from trainers.reports.crossings import by_loss, first_crossing
 DEFINITION = (
     "The head start of a fused model is the compute that the baseline needed for the loss with "
     "which the fused model begins, less that of all stages it comes from. A fusion after which "
-    "both learn alike saves just that, at any budget; where it is negative, the sources were "
-    "trained for too long. The baseline's steps in which its learning rate falls do not count."
+    "both learn alike saves just that, at any budget. It is negative where the sources were "
+    "trained for too long, or where what they had learned is not kept. The baseline's steps in "
+    "which its learning rate falls do not count."
 )
-
-
 _AT_LEAST = "At least: the baseline is not as good before its learning rate falls, or its end."
 
 
@@ -49,7 +48,8 @@ class HeadStart:
 def head_start(run, stage, baseline):
     """The `HeadStart` of a fused stage over a model from random weights, a stage too."""
     start = next((point for point in by_loss(stage.curve) if point.step == 0), None)
-    last = (baseline.planned_steps or baseline.steps) - baseline.learning_rate.get("decay_steps", 0)
+    steps = baseline.planned_steps or baseline.steps
+    last = steps - baseline.learning_rate.get("decay_steps", 0)
     points = [point for point in by_loss(baseline.curve) if point.step <= last]
     if start is None or not points:
         whose = "its" if start is None else "the baseline's"
@@ -59,7 +59,8 @@ def head_start(run, stage, baseline):
         start.loss_per_token,
         before and before.flops,
         crossing.cost.flops if crossing else points[-1].flops,
-        baseline.flops,
+        # Of one that is still running the whole, too.
+        baseline.flops and baseline.flops * steps / baseline.steps,
         is_bound=crossing is None,
         reason="" if before else "the cost of one of its sources is not known",
     )

@@ -1,5 +1,7 @@
 """Head starts, by hand: curves are straight lines, and a loss is 6.2 − accuracy / 15."""
 
+import dataclasses
+
 import pytest
 
 from tests.trainers.reports import synthetic
@@ -41,6 +43,20 @@ def test_a_head_start_is_the_baselines_compute_less_that_of_the_sources(tmp_path
     assert start.flops == pytest.approx(625 * step - 1000 * small)
     assert start.share == pytest.approx(100 * start.flops / (1000 * step))
     assert not start.is_bound
+
+
+def test_the_share_is_of_the_whole_run_of_a_baseline_that_is_still_running(tmp_path):
+    run = read(tmp_path / "w", 25.0, 1000)
+    whole = told(run)
+    baseline = run.stages["baseline"]
+    run.stages["baseline"] = dataclasses.replace(
+        baseline,
+        steps=750,
+        flops=750 * synthetic.FLOPS_PER_STEP["M"],
+        planned_steps=1000,
+        curve=baseline.curve[:-1],
+    )
+    assert told(run).share == pytest.approx(whole.share)
 
 
 def test_sources_that_were_trained_for_too_long_give_a_negative_one(tmp_path):
