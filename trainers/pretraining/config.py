@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 from collections.abc import Mapping
 
 from trainers.data.config import CORPORA
@@ -23,11 +22,11 @@ from trainers.plans import (
     tuning,
 )
 from trainers.plans.costs import parameters, step_cost
-from trainers.plans.counts import check_counts
 from trainers.plans.generated import steps_to_keep
 from trainers.plans.graph import Stage, fused_steps, repeated
-from trainers.plans.options import READERS, PlanOptions
+from trainers.plans.options import PlanOptions
 from trainers.plans.settings import StageSettings
+from trainers.pretraining import checks
 from trainers.programs import check_options, option, options
 from trainers.runs import screening
 from trainers.runs.state import RunState
@@ -136,7 +135,7 @@ class PretrainConfig:
         if self.task.objective is None:
             task = dataclasses.replace(self.task, objective=size.objective)
             object.__setattr__(self, "task", task)
-        _check_files(self)
+        checks.check_files(self)
         names = [stage.name for stage in self.stages]
         if self.stage is not None and self.stage not in names:
             raise UserError(
@@ -144,14 +143,10 @@ class PretrainConfig:
                 f"stage={self.stage!r}",
                 "Choose one of them, or add its --plan",
             )
-        _check_plans_of_options(self)
-        _check_second_text(self)
+        checks.check_plans(self)
         others = [stage for plan in self.plans for stage in plan.made_from]
         settings.check_names(self.stage_flags, (*self.stages, *others), size)
-        _check_continued(self)
-        _check_grown(self)
-        check_counts(self.stages, self.settings)
-        _check_fused_steps(self)
+        checks.check_stages(self)
         if self.profile:
             steps = {stage.name: self.settings[stage.name].steps for stage in self.wanted}
             self.profile.check(steps, self.devices.parallel_stages)
@@ -284,126 +279,3 @@ class PretrainConfig:
         """Returns the identity of the run, tokens aside; plans may be added to a run."""
         sizes = {name: getattr(self, name) for name in ("size", *_SIZES)}
         return sizes | dataclasses.asdict(self.task)
-
-
-def _check_plans_of_options(config: PretrainConfig):
-    """Refuses lists for plans that are not asked for, and candidates around what is not found."""
-    if {tuning.NAME, gains.NAME} <= {*config.plan}:
-        raise UserError(
-            f"--plan={gains.NAME} in a command of its own, whose sweeps are around what "
-            f"--plan={tuning.NAME} has found",
-            f"plan={','.join(config.plan)!r}",
-            f"Give the command with --plan={tuning.NAME} first, then the other",
-        )
-    for name, plan in READERS.items():
-        value = getattr(config.plan_options, name)
-        if value is not None and plan not in config.plan:
-            raise UserError(
-                f"--{name} with --plan={plan}",
-                f"{name}={value}, plan={','.join(config.plan)!r}",
-                f"Add the plan, or leave out --{name}",
-            )
-
-
-def _check_second_text(config: PretrainConfig):
-    """Refuses stages of a second text without one, and one without such stages."""
-    flags = {name: getattr(config, name) for name in ("second_data_dir", "second_corpus_path")}
-    received = ", ".join(f"{name}={value!r}" for name, value in flags.items())
-    users = [s.name for s in config.stages if settings.takes_second(s, config.settings[s.name])]
-    if users and not any(flags.values()):
-        raise UserError(
-            f"the second text of stage {users[0]!r}",
-            received,
-            "Add --second_corpus_path=FILES, or --second_data_dir=TOKENS",
-        )
-    if all(flags.values()):
-        do = "Leave out one of them"
-        raise UserError("a second text as files, or as the tokens of files", received, do)
-    if any(flags.values()) and not users:
-        raise UserError(
-            "a second text where a stage is trained or evaluated on it",
-            received,
-            "Add --plan=domains or --text=STAGE:second, or leave it out",
-        )
-
-
-def _check_continued(config: PretrainConfig):
-    """Refuses settings of stages that have those of their source, and sources with a decay."""
-    for stage in filter(lambda stage: stage.is_continued, config.stages):
-        (source,) = stage.sources
-        if config.settings[source].decay_steps:
-            raise UserError(
-                f"stage {source!r} without a decay, as stage {stage.name!r} continues it",
-                f"decay_steps={config.settings[source].decay_steps}",
-                "Leave out --decay_steps, or the plan with that stage",
-            )
-        flags, names = config.stage_flags.items(), {stage.name, stage.base}
-        given = [setting for setting, values in flags if not names.isdisjoint(values)]
-        for setting in (*given, *stage.settings):
-            if setting not in StageSettings.OF_CONTINUED:
-                raise UserError(
-                    f"only {', '.join(StageSettings.OF_CONTINUED)} of its own for stage "
-                    f"{stage.name!r}, which continues {stage.sources[0]!r} as that ended",
-                    setting,
-                    f"Set it for {stage.sources[0]!r}",
-                )
-
-
-def _check_grown(config: PretrainConfig):
-    """Refuses optimizer state of another optimizer, and theory of what it is not about."""
-    for stage in config.stages:
-        own_settings = config.settings[stage.name]
-        if (
-            config.theory_every
-            and stage.is_fused
-            and (own_settings.fill == "copies" or own_settings.grow not in (None, "all"))
-        ):
-            raise UserError(
-                "--theory_every with blocks on the diagonal, along all axes",
-                f"stage={stage.name!r} with fill={own_settings.fill!r}, grow={own_settings.grow!r}",
-                "Leave out --theory_every, or that stage",
-            )
-        if (own_settings.optimizer_state or "fresh") == "fresh" or stage.is_continued:
-            continue
-        for source in stage.sources:
-            source_optimizer = config.settings[source].optimizer
-            if source_optimizer != own_settings.optimizer:
-                raise UserError(
-                    f"one optimizer of stage {stage.name!r}, whose optimizer state is grown, and "
-                    "of its sources",
-                    f"optimizer={own_settings.optimizer!r}, and {source_optimizer!r} of {source!r}",
-                    "Give --optimizer_state=fresh, or one --optimizer",
-                )
-
-
-def _check_fused_steps(config: PretrainConfig):
-    """Refuses fusions from checkpoints that are never written."""
-    fused_at = fused_steps(config.stages)
-    for name, planned in config.settings.items():
-        for step in fused_at.get(name, ()):
-            if step > planned.steps or (step % planned.checkpoint_every and step < planned.steps):
-                raise UserError(
-                    f"fusions from {name!r} at multiples of its checkpoint_every="
-                    f"{planned.checkpoint_every} up to its {planned.steps} steps",
-                    f"step={step}",
-                    f"Change the step, or give --checkpoint_every={name}:STEPS",
-                )
-
-
-def _check_files(config: PretrainConfig):
-    if config.corpus == "text" and not config.corpus_path and not config.data_dir:
-        do = "Name a file or a quoted pattern such as 'texts/*.txt'"
-        raise UserError("--corpus_path=FILES with --corpus=text", "corpus_path=None", do)
-    if config.corpus_path and config.data_dir:
-        received = f"corpus_path={config.corpus_path!r}, data_dir={config.data_dir!r}"
-        do = "Leave out one of them"
-        raise UserError("a text as files, or as the tokens of files", received, do)
-    if config.vocabulary and not os.path.isfile(config.vocabulary):
-        received = f"vocabulary={config.vocabulary!r}, which is no file"
-        raise UserError("--vocabulary to be a SentencePiece model", received, "Check the path")
-    for name in ("data_dir", "second_data_dir"):
-        folder = getattr(config, name)
-        if folder and not os.path.isdir(folder):
-            received = f"{name}={folder!r}, which is no folder"
-            expected = f"--{name} to be a folder that trainers.prepare wrote"
-            raise UserError(expected, received, "Check the path")
