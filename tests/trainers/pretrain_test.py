@@ -133,6 +133,7 @@ def test_a_size_has_its_objective():
         task("--size=tiny", "--noise_density=0.3")
 
 
+@pytest.mark.usefixtures("patch")
 @pytest.mark.parametrize(
     ("arguments", "received"),
     [
@@ -147,6 +148,7 @@ def test_a_profile_that_cannot_be_had_is_refused(arguments, received):
         config("--plan=self_fusion", "--workdir=w", *arguments)
 
 
+@pytest.mark.usefixtures("patch")
 def test_a_profile_is_of_the_wanted_stages_alone():
     arguments = ["--plan=self_fusion", "--workdir=w", "--profile=0:2", "--steps=M:1"]
     assert str(config(*arguments, "--stage=small_0").profile) == "0:2"
