@@ -10,6 +10,7 @@ from keras_fusion.layers.checks import differing_fields
 from keras_fusion.layers.dense import FusableDense, FusableEmbedding
 from keras_fusion.layers.fusable import Fusable
 from keras_fusion.layers.values import born_as, deferred, misfits
+from keras_fusion.layers.wide_product import serves, wide_product
 from keras_fusion.measures import fusion_gap
 from keras_fusion.models.config import GROWING, T5Config
 from keras_fusion.models.generation import generate
@@ -160,14 +161,18 @@ class T5(Fusable, keras.Model):
 
     def logits(self, decoded):
         """Logits from the decoder's output (batch, length, hidden_dim), at least in float32."""
+        table, scale = self.token_embedding.embeddings, self.config.hidden_dim**-0.5
+        if serves(decoded) and (self.head is None or self.head.quantization_mode is None):
+            if self.head is not None:
+                return wide_product(decoded, self.head.kernel)
+            return wide_product(decoded, table, transposed=True) * scale
         wide = keras.backend.result_type(decoded.dtype, "float32")
         decoded = ops.cast(decoded, wide)
         if self.head is not None and self.head.compute_dtype == wide:
             return self.head(decoded)
         if self.head is not None:  # Its weights are small floats; the product is not.
             return ops.matmul(decoded, ops.cast(self.head.kernel, wide))
-        table = ops.cast(self.token_embedding.embeddings, wide)
-        return ops.matmul(decoded * self.config.hidden_dim**-0.5, ops.transpose(table))
+        return ops.matmul(decoded * scale, ops.transpose(ops.cast(table, wide)))
 
     def fuse(self, *others, check_on=None, **options):
         """Fuses this network with others into one that computes the mean of their logits.
