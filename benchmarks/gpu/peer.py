@@ -10,11 +10,11 @@ import keras_fusion as kf
 from benchmarks._batches import lengths, random_batches
 from benchmarks.gpu.results import PEER
 
-MODES = ("eager", "compiled")
+MODES = ("compiled", "eager")
 
 
 def run(size, results, left):
-    """Measures each model at its first batch size, as it is, then compiled, which can take minutes.
+    """Measures each model at its first batch size, compiled, which can take minutes, then as it is.
 
     Products are in bfloat16 (autocast), weights and AdamW's slots in float32. `size`, `results`
     and `left` are as in `benchmarks.gpu.steps.run`.
@@ -26,8 +26,8 @@ def run(size, results, left):
         results.note("transformers", f"left out: {error}")
         return
     longest = 0.0
-    for model, batches in size.batches.items():
-        for mode in MODES:
+    for mode in MODES:
+        for model, batches in size.batches.items():
             name = f"transformers {transformers.__version__}, {model}, batch {batches[0]}, {mode}"
             if longest > left():
                 results.note(name, f"left out: {left():.0f} s left, the longest took {longest:.0f}")

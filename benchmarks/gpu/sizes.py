@@ -53,7 +53,7 @@ class Size:
 
 SIZES = {
     "full": Size(
-        MappingProxyType({"t5_m": (64, 128), "t5_l": (32, 64)}),
+        MappingProxyType({"t5_m": (64,), "t5_l": (32, 64)}),
         input_length=512,
         steps=10,
         rounds=5,
@@ -64,20 +64,26 @@ SIZES = {
             Experiment(
                 "tiny",
                 ("--steps=baseline:7200",),
-                _sweep("baseline", 0.5, 1, 2)
-                + _sweep("baseline", 1, seed=100)
-                + _sweep("self_fusion_50", 0.25, 0.5, 1)
-                + _sweep("self_fusion_50", 0.5, seed=100)
-                + _sweep("small_alone", 0.5, 1),
+                _sweep("baseline", 2, 4)
+                + _sweep("baseline", 2, seed=100)
+                + _sweep("baseline", 2, seed=200)
+                + _sweep("stacked_half", 1, 2, 4)
+                + _sweep("stacked_half", 2, seed=100)
+                + _sweep("stacked_half", 2, seed=200)
+                + _sweep("half_alone", 2)
+                + _sweep("half_alone", 2, seed=100)
+                + _sweep("self_fusion_25", 1, 2)
+                + _sweep("self_fusion_50", 2),
             ),
             Experiment(
                 "mini",
                 # Short runs leave no plateau of span corruption.
                 ("--objective=prefix_lm", "--input_length=64", "--warmup_steps=600")
-                + ("--steps=baseline:1000", "--dtype=mixed_bfloat16"),
+                + ("--steps=baseline:2000", "--dtype=mixed_bfloat16"),
                 # At rates of 1 and 2 the bigger model did not learn.
                 _sweep("baseline", 0.125, 0.25, 0.5)
                 + _sweep("self_fusion_50", 0.125, 0.25)
+                + _sweep("stacked_half", 0.25)
                 + _sweep("small_alone", 0.25),
             ),
         ),
@@ -92,7 +98,7 @@ SIZES = {
         experiments=(
             Experiment(
                 "tiny",
-                ("--batch_size=4", "--input_length=16", "--eval_batches=2", "--steps=baseline:16"),
+                ("--batch_size=8", "--input_length=16", "--eval_batches=2", "--steps=baseline:16"),
                 _sweep("baseline", 1) + _sweep("self_fusion_50", 0.5),
             ),
         ),

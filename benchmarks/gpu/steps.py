@@ -17,12 +17,13 @@ from benchmarks.gpu.results import OURS
 from trainers.engines.flops import step_flops
 from trainers.engines.jax import JaxEngine
 
-ATTENTIONS = ("plain", "flash")
+# As the library chooses it, and as plain operations.
+ATTENTIONS = ("chosen", "plain")
 DTYPE = "mixed_bfloat16"
 
 
 def run(size, results, left, profile=False):
-    """Measures each model with both attentions, then larger batches with the faster one.
+    """Measures each model at all its batch sizes, then with plain attention at the first one.
 
     Args:
         size: a `Size`.
@@ -32,28 +33,23 @@ def run(size, results, left, profile=False):
             what came before it.
     """
     peak = measure_peak(size, results)
-    queue = [
-        (model, kind, batches[0]) for model, batches in size.batches.items() for kind in ATTENTIONS
-    ]
-    medians, longest = {}, 0.0
-    while queue:
-        model, kind, batch = queue.pop(0)
+    chosen, plain = ATTENTIONS
+    queue = [(model, chosen, batch) for model, batches in size.batches.items() for batch in batches]
+    queue += [(model, plain, batches[0]) for model, batches in size.batches.items()]
+    longest = 0.0
+    for model, kind, batch in queue:
         name = f"{model}, batch {batch}, {kind} attention"
         if longest > left():
             results.note(name, f"left out: {left():.0f} s left, the longest took {longest:.0f}")
             continue
         start = time.perf_counter()
         try:
-            median = measure(size, model, kind, batch, name, peak, results, profile)
-            medians[model, kind] = max(median, medians.get((model, kind), 0))
+            measure(size, model, kind, batch, name, peak, results, profile)
         except Exception as error:
             results.note(name, f"failed: {error}")
         jax.clear_caches()
         gc.collect()  # models hold themselves
         longest = max(longest, time.perf_counter() - start)
-        if kind == ATTENTIONS[-1] and batch == size.batches[model][0]:
-            best = max(ATTENTIONS, key=lambda kind: medians.get((model, kind), 0))
-            queue += [(model, best, more) for more in size.batches[model][1:]]
 
 
 def measure_peak(size, results):
@@ -68,11 +64,9 @@ def measure_peak(size, results):
 
 
 def measure(size, model_name, kind, batch_size, name, peak, results, profile=False):
-    """Measures one model at one batch size, and returns the median of its tokens per second."""
+    """Measures one model at one batch size."""
     config = kf.models.T5Config.from_size(model_name)
-    if kind == "flash":
-        keras.config.enable_flash_attention()
-    else:
+    if kind == "plain":
         keras.config.disable_flash_attention()
     engine = JaxEngine()
     with engine.scope():
@@ -111,7 +105,6 @@ def measure(size, model_name, kind, batch_size, name, peak, results, profile=Fal
         trace(
             lambda: engine.train(batches, 2), results.folder / f"{model_name}_{batch_size}_{kind}"
         )
-    return float(np.median(speeds))
 
 
 def trace(call, path):
