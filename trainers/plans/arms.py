@@ -19,6 +19,8 @@ from types import MappingProxyType
 
 REFERENCE, FUSED, PEER, CONTROL = "reference", "fused", "peer", "control"
 SHARES = (0.25, 0.5, 0.75)
+# With one source only: of two, each would have less than a unit.
+EARLIEST_SHARE = 0.125
 # Re-warm-up as a share of the steps after the fusion.
 REWARMUP = 0.03
 _DECIBELS = 10
@@ -60,7 +62,7 @@ def _when_to_fuse() -> dict[str, Arm]:
             f"{about} at {share:.0%} of the budget", FUSED, init, share=share
         )
         for init, about in words.items()
-        for share in SHARES
+        for share in ((EARLIEST_SHARE, *SHARES) if init == "self_fusion" else SHARES)
     }
 
 

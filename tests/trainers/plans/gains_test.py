@@ -143,6 +143,14 @@ def test_two_sources_may_be_fused_on_the_way():
     assert plan.keep["gains_small_64"] == [32]
 
 
+def test_one_source_may_be_fused_after_an_eighth():
+    plan = plan_of("self_fusion_12", gains_scales=(1.0,), gains_seeds=1)
+    fused = plan.stages[-1]
+    assert [fused.written(name) for name in fused.sources] == ["gains_small_64@32"]
+    # The rest of the budget is the fused model's.
+    assert fused.settings["steps"] == 56
+
+
 def test_the_peers_of_their_papers():
     plan = plan_of("hypercloning", "net2net", "stacked", "staged_training", gains_scales=(1.0,))
     (hyper,), (net2net,), (stacked,), (staged,) = (
