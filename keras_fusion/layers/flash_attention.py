@@ -1,7 +1,7 @@
 """Attention as one operation of the accelerator, where JAX has it: cuDNN's, on one GPU.
 
-It writes no scores to memory. On an H200 a training step of t5_m with 512 tokens took 91 ms with it
-and 104 ms without (benchmarks/RESULTS.md).
+It writes no scores to memory. On an H200 a training step of t5_m with 512 tokens took 82 ms with it
+and 98 ms without (benchmarks/RESULTS.md).
 """
 
 import functools
