@@ -146,6 +146,10 @@ class PretrainingBatches:
         """Whole batches of different examples, at least one: an epoch, but for a remainder."""
         return max(1, self.num_examples // self.batch_size)
 
+    def passes(self, steps: int) -> float:
+        """How many times the first `steps` of a run go through the text."""
+        return (self._first + steps) * self.batch_size / self.num_examples
+
     @property
     def tokens_per_batch(self) -> int:
         """Input and target tokens of a batch, what a training step is counted by."""

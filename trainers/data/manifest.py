@@ -23,6 +23,9 @@ MAX_PADDING = 1 << 10  # rows of an embedding above the ids
 
 # Share of unknown tokens from which a vocabulary does not fit a text.
 MUCH_UNKNOWN = 0.01
+# Passes over a text up to which a repeated one teaches about as much as a new one
+# (Muennighoff et al., 2023, arXiv 2305.16264).
+MANY_PASSES = 4
 
 
 def unknown_share(manifest: dict) -> float | None:

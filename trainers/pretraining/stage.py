@@ -153,6 +153,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
     flops = step_flops(model, run.config.batch_size, batches.input_length, batches.target_length)
     facts = records.describe(stage, settings, model, flops)
     facts |= {"source_steps": source_steps, **start.to_dict()}
+    facts["passes"] = batches.passes(settings.steps)
     facts["learning_rate"]["offset"] += start.schedule_step
     if engine.is_chief:
         details = facts | {"model": model.config.to_dict(), "plan": stage.to_dict()}
@@ -183,7 +184,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         progress=run.config.progress,
         hparams=_hparams(stage, settings, run.config),
         profile=run.config.profile,
-        started=functools.partial(_show_parameters, stage, model, engine, folder),
+        started=functools.partial(_show_start, facts, model, engine, folder),
         outlook=run.outlook and functools.partial(run.outlook.took, stage.name),
     )
     result = loop.train(job, _train_config(stage, settings, run), folder, watch)
@@ -250,9 +251,15 @@ def _monitors(model, engine: Engine) -> dict[str, Callable]:
     return {"symmetry": kf.symmetry} if alike else {}
 
 
-def _show_parameters(stage: Stage, model, engine: Engine, folder: pathlib.Path):
+def _show_start(facts: dict, model, engine: Engine, folder: pathlib.Path):
     summary = parameters.write(folder / PARAMETERS_FILE, model, engine)
-    print(f"{stage.name}: {summary} ({PARAMETERS_FILE}).", flush=True)
+    lines = [f"{facts['name']}: {summary} ({PARAMETERS_FILE})."]
+    if facts["passes"] > manifest.MANY_PASSES:
+        lines.append(
+            f"It goes {facts['passes']:.1f} times through its text, which a model then learns by "
+            f"heart: take more text or fewer steps where ends are compared."
+        )
+    print(*lines, flush=True)
 
 
 def _hparams(stage: Stage, settings: StageSettings, config: PretrainConfig) -> HParams:

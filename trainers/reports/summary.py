@@ -2,7 +2,7 @@
 
 import statistics
 
-from trainers.data.manifest import MUCH_UNKNOWN
+from trainers.data.manifest import MANY_PASSES, MUCH_UNKNOWN
 from trainers.data.objectives import PREFIX_LM, SPAN_CORRUPTION
 from trainers.plans import beyond, gains
 from trainers.reports import headlines, numbers
@@ -25,6 +25,7 @@ def summarize(run, comparisons):
     opening += unknown(run.settings)
     if second := run.settings.get("second_text"):
         opening += f" A second text is {corpus(second)}.{unknown(second)}"
+    opening += passes(run)
     told = headlines.headlines(run, comparisons)
     plans = [_plan(run, headline) for headline in told] or [_nothing_compared(run)]
     if len(plans) == 1:
@@ -61,6 +62,20 @@ def unknown(settings):
         return " The vocabulary knows all of its tokens."
     warning = "" if share <= MUCH_UNKNOWN else ", so that it does not fit the text"
     return f" {100 * share:.2g} % of its tokens are unknown to the vocabulary{warning}."
+
+
+def passes(run):
+    """A sentence about stages that go through their text many times; empty where none does."""
+    stages = [stage for stage in run.stages.values() if stage.passes > MANY_PASSES]
+    if not stages:
+        return ""
+    most = max(stages, key=lambda stage: stage.passes)
+    others = f", and {len(stages) - 1} more over {MANY_PASSES} times" if stages[1:] else ""
+    return (
+        f" {most.name} goes {most.passes:.1f} times through its text{others}: a repeated text is "
+        "learned by heart, and validation losses rise where a pass begins. Small differences of "
+        "ends may be of that kind."
+    )
 
 
 def objective(settings):

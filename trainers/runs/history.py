@@ -69,6 +69,7 @@ class StageHistory:
     repeat: int = 1  # number of the repeat that it belongs to, from 1
     repeat_of: str = ""  # its name in the first repeat; empty if that is `name`
     settings: dict = dataclasses.field(default_factory=dict)
+    passes: float = 0.0  # how many times it goes through its text
     # `FINISHED` or `RUNNING`; a running stage's numbers are those of its last evaluation.
     status: str = FINISHED
     planned_steps: int = 0  # the steps that it is to train in all
@@ -192,7 +193,7 @@ _TOTALS = dict.fromkeys(
 _STAGE = {
     **dict.fromkeys(("name", "size", "init", "repeat_of", "flops_method"), kinds.TEXT),
     **dict.fromkeys(("steps", "parameters", "seed", "repeat"), kinds.COUNT),
-    **{"learning_rate": kinds.SCHEDULE, "settings": kinds.OBJECT},
+    **{"learning_rate": kinds.SCHEDULE, "settings": kinds.OBJECT, "passes": kinds.FINITE},
     **{"sources": kinds.NAMES, "source_steps": kinds.STEPS},
 }
 _EVALUATION = dict.fromkeys(("step", "tokens", "flops", "device_seconds"), kinds.FINITE)

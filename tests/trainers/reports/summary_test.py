@@ -29,6 +29,15 @@ def test_a_saving_is_said_in_flops_and_in_device_seconds(tmp_path):
     assert "no sweep chose them" in text
 
 
+def test_stages_that_repeat_their_text_often_are_named(tmp_path):
+    stages = synthetic.small(), synthetic.baseline(), synthetic.fused()
+    assert "through its text" not in said(synthetic.write_run(tmp_path / "a", *stages))
+    for stage, passes in zip(stages, (4.2, 7.3, 4.0), strict=True):
+        stage["passes"] = passes
+    text = said(synthetic.write_run(tmp_path / "b", *stages))
+    assert "baseline goes 7.3 times through its text, and 1 more over 4 times: " in text
+
+
 def test_no_saving_is_said_plainly(tmp_path):
     workdir = synthetic.write_run(
         tmp_path, synthetic.small(steps=30000), synthetic.baseline(), synthetic.fused()

@@ -49,6 +49,7 @@ def record(name, size, curve, init="scratch", sources=(), **changes):
         "source_steps": {},
         "repeat": 1,
         "settings": {},
+        "passes": 0.5,
         "curve": curve,
         **{
             field: last[field]
