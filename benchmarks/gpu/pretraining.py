@@ -70,6 +70,9 @@ def prepare(experiment, folder):
         f"--num_sentinels={size.num_sentinels}",
         f"--data_dir={folder / experiment.size}",
     ]
+    if experiment.packages:
+        # All of their text: without a limit of its own, `docs` has at most 16 MB.
+        flags += [f"--packages={','.join(experiment.packages)}", f"--max_bytes={10**9}"]
     command = [sys.executable, "-m", "trainers.prepare", *flags]
     return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.decode().split()[-1]
 
