@@ -1,7 +1,7 @@
 """Plans beyond the paper: losses on each text, or of each length, of every stage."""
 
 from trainers.plans.beyond import ALIKE, FROM_SCRATCH, FUSED
-from trainers.reports import numbers, pictures, tables
+from trainers.reports import head_starts, numbers, pictures, tables
 from trainers.reports.comparisons import cost_before, own_cost
 from trainers.reports.ends import mean_interval
 from trainers.reports.experiments import points
@@ -29,10 +29,15 @@ def section(run, plan):
     arms = {at.settings["arm"]: at for at in points.trained(run, plan, str)}
     last = [arms[arm].stage for arm in (FUSED, ALIKE, FROM_SCRATCH) if arm in arms]
     about = _ABOUT + points.unequal(run, [stage for stage in last if stage.finished])
+    starts = _head_starts(run, plan, arms)
     return Section(
         _TITLES[plan],
-        (_chart(run, plan, stages, sets), _table(run, plan, stages, sets)),
-        (about, *(_conclusion(run, arms, *one) for one in sets.items())),
+        (_chart(run, plan, stages, sets), _table(run, plan, stages, sets), *starts),
+        (
+            about,
+            *(_conclusion(run, arms, *one) for one in sets.items()),
+            *((head_starts.DEFINITION,) if starts else ()),
+        ),
     )
 
 
@@ -102,6 +107,19 @@ def _table(run, plan, stages, sets):
     )
 
 
+def _head_starts(run, plan, arms):
+    """The table of the head starts over the baseline, by the run's validation set."""
+    seeds = {arm: run.repeats_of(at.stage.base) for arm, at in arms.items() if arm}
+    references = {stage.repeat: stage for stage in seeds.get(FROM_SCRATCH, ()) if stage.curve}
+    starts = {}
+    for arm in (FUSED, ALIKE):
+        for stage in seeds.get(arm, ()):
+            if stage.curve and stage.repeat in references:
+                start = head_starts.head_start(run, stage, references[stage.repeat])
+                starts.setdefault(stage.base, []).append(start)
+    return head_starts.tables_of(starts, f"{plan}_head_starts")
+
+
 def _conclusion(run, arms, name, loss):
     """A sentence about a validation set: how far from the baseline the fused models end."""
 
@@ -119,7 +137,9 @@ def _conclusion(run, arms, name, loss):
             mean = sum(gains) / len(gains)
             texts.append(f"{mean:+.3f}{low_high or ''} of sources {about}")
     if not texts:
-        return f"On {name} no fused model can be compared with the baseline yet."
+        is_there = FROM_SCRATCH in arms and arms[FROM_SCRATCH].stage.finished
+        why = ", which was not evaluated on it" if is_there and not ends(FROM_SCRATCH) else " yet"
+        return f"On {name} no fused model can be compared with the baseline{why}."
     seeds = numbers.seeds(max(len(ends(FUSED)), len(ends(ALIKE))))
     return (
         f"Loss per token on {name}, fused minus baseline at the end, {seeds}: {'; '.join(texts)}."

@@ -6,7 +6,7 @@ import pytest
 
 from tests.trainers.reports import synthetic
 from trainers.errors import UserError
-from trainers.reports import page
+from trainers.reports import head_starts, page
 from trainers.reports.experiments import beyond
 from trainers.runs import history
 
@@ -68,7 +68,7 @@ def read(folder, *seeds):
 def test_the_table_has_start_and_end_on_every_text(tmp_path):
     run = read(tmp_path / "w", seed(1, (2.5, 2.75), (2.0, 2.5)), seed(2, (2.0, 2.25), (2.0, 2.0)))
     section = beyond.section(run, "domains")
-    chart, table = section.blocks
+    chart, table, starts = section.blocks
     keys = [column.key for column in table.columns]
     assert keys[4:] == ["start_0", "end_0", "start_1", "end_1"]
     rows = {row[0].text: [cell.value for cell in row[3:]] for row in table.rows}
@@ -85,10 +85,23 @@ def test_the_table_has_start_and_end_on_every_text(tmp_path):
         "second text, fused minus baseline at the end, 2 seeds: +0.250 (+0.250 to +0.250) of "
         in (section.paragraphs[2])
     )
+    # A baseline comes from 6 to 2 in 100 steps; fused models start at 4.
+    ((name, *cells),) = starts.rows
+    head_start = pytest.approx(flops[1] / 2 - 2 * flops[0])
+    assert (name.text, cells[3].value) == ("domains_fused", head_start)
+    assert section.paragraphs[-1] == head_starts.DEFINITION
     panels = chart.data["panels"]
     assert [panel["title"] for panel in panels] == ["first text", "second text"]
     (fused,) = [line for line in panels[1]["series"] if line["name"] == "domains_fused"]
     assert (fused["x"], fused["y"]) == ([2 * flops[0], 2 * flops[0] + flops[1]], [4, 2.75])
+
+
+def test_a_baseline_without_a_validation_set_is_said_to_have_none(tmp_path):
+    *others, (base, baseline) = seed(1, (2.5, 2.75), (2.0, 2.5))
+    baseline["curve"] = [point | {"validations": {}} for point in baseline["curve"]]
+    section = beyond.section(read(tmp_path / "w", [*others, (base, baseline)]), "domains")
+    expected = "On second text no fused model can be compared with the baseline, which was not "
+    assert section.paragraphs[2].startswith(expected)
 
 
 def test_a_plan_that_has_only_begun_is_shown(tmp_path):
