@@ -61,7 +61,8 @@ POINT = {
 RECORD = {
     **{"name": "a", "size": "S", "init": "scratch", "sources": [], "parameters": 9},
     **{"seed": 0, "settings": {"steps": 2}, "source_steps": {}, "curve": [POINT]},
-    **{"flops_method": "counted", "repeat": 1, "repeat_of": "a", "passes": 0.5},
+    **{"flops_method": "counted", "repeat": 1, "repeat_of": "a"},
+    "text_passes": {"first": 0.5},
     "learning_rate": {"warmup_steps": 1, "offset": 0, "scale": 1.0},
     **POINT,
     "steps": 2,

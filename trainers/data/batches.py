@@ -146,9 +146,10 @@ class PretrainingBatches:
         """Whole batches of different examples, at least one: an epoch, but for a remainder."""
         return max(1, self.num_examples // self.batch_size)
 
-    def passes(self, steps: int) -> float:
-        """How many times the first `steps` of a run go through the text."""
-        return (self._first + steps) * self.batch_size / self.num_examples
+    def passes(self, steps: int) -> tuple[float, ...]:
+        """How many times as many batches go through each of the texts."""
+        rows = steps * self.batch_size / len(self._texts)
+        return tuple(rows / len(text) for text in self._texts)
 
     @property
     def tokens_per_batch(self) -> int:

@@ -55,6 +55,7 @@ SHAPES = MappingProxyType(
 )
 # Values of `text`, and the numbers of the texts of a run that stand in a batch, in equal shares.
 TEXTS = MappingProxyType({"first": (0,), "second": (1,), "both": (0, 1)})
+TEXT_NAMES = ("first", "second")  # of one
 # The fewest tokens that an encoder sees: one of the text, a sentinel and EOS.
 SHORTEST = 3
 # Settings of a further validation set of a stage.

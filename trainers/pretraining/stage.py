@@ -27,13 +27,14 @@ from trainers.engines.devices import EngineFactory
 from trainers.engines.flops import step_flops
 from trainers.plans import sizes
 from trainers.plans.graph import Stage
-from trainers.plans.settings import TEXTS, StageSettings, takes_second
+from trainers.plans.settings import TEXT_NAMES, TEXTS, StageSettings, takes_second
 from trainers.plans.sizes import Size
 from trainers.plans.widths import model_fields
 from trainers.pretraining import starts, theory_monitor
 from trainers.pretraining.config import PretrainConfig
 from trainers.pretraining.outlook import Outlook
 from trainers.programs import options_of
+from trainers.runs import passes
 from trainers.runs import record as records
 from trainers.runs.sources import check_sources, checkpoint_folder
 from trainers.runs.state import RunState
@@ -153,7 +154,7 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
     flops = step_flops(model, run.config.batch_size, batches.input_length, batches.target_length)
     facts = records.describe(stage, settings, model, flops)
     facts |= {"source_steps": source_steps, **start.to_dict()}
-    facts["passes"] = batches.passes(settings.steps)
+    facts["text_passes"] = _text_passes(batches, settings, settings.steps)
     facts["learning_rate"]["offset"] += start.schedule_step
     if engine.is_chief:
         details = facts | {"model": model.config.to_dict(), "plan": stage.to_dict()}
@@ -184,11 +185,12 @@ def run_stage(stage: Stage, settings: StageSettings, run: Run) -> dict:
         progress=run.config.progress,
         hparams=_hparams(stage, settings, run.config),
         profile=run.config.profile,
-        started=functools.partial(_show_start, facts, model, engine, folder),
+        started=functools.partial(_show_start, stage, facts, model, engine, run.workdir),
         outlook=run.outlook and functools.partial(run.outlook.took, stage.name),
     )
     result = loop.train(job, _train_config(stage, settings, run), folder, watch)
     if engine.is_chief:
+        facts["text_passes"] = _text_passes(batches, settings, result.steps)
         run.workdir.write_record(stage.name, facts | records.reached(result, engine))
     # Every host waits until the record is there: the next stage asks for it.
     engine.agree(False)
@@ -251,13 +253,25 @@ def _monitors(model, engine: Engine) -> dict[str, Callable]:
     return {"symmetry": kf.symmetry} if alike else {}
 
 
-def _show_start(facts: dict, model, engine: Engine, folder: pathlib.Path):
-    summary = parameters.write(folder / PARAMETERS_FILE, model, engine)
-    lines = [f"{facts['name']}: {summary} ({PARAMETERS_FILE})."]
-    if facts["passes"] > manifest.MANY_PASSES:
+def _text_passes(
+    batches: PretrainingBatches, settings: StageSettings, steps: int
+) -> dict[str, float]:
+    """How many times some steps of a stage go through each of its texts, by the texts' names."""
+    names = (TEXT_NAMES[index] for index in TEXTS[settings.text or "first"])
+    return dict(zip(names, batches.passes(steps), strict=True))
+
+
+def _show_start(stage: Stage, facts: dict, model, engine: Engine, workdir: RunState):
+    file = workdir.stage_dir(stage.name) / PARAMETERS_FILE
+    lines = [f"{stage.name}: {parameters.write(file, model, engine)} ({PARAMETERS_FILE})."]
+    read = passes.passes(
+        stage.name, lambda name: facts if name == stage.name else workdir.record(name)
+    )
+    if max(read.values()) > manifest.MANY_PASSES:
+        bound = "up to " if stage.until else ""
         lines.append(
-            f"It goes {facts['passes']:.1f} times through its text, which a model then learns by "
-            f"heart: take more text or fewer steps where ends are compared."
+            f"It goes {bound}{passes.in_words(read, bool(stage.sources))}; a model then learns it "
+            "by heart: take more text or fewer steps where ends are compared."
         )
     print(*lines, flush=True)
 

@@ -7,6 +7,7 @@ from trainers.data.objectives import PREFIX_LM, SPAN_CORRUPTION
 from trainers.plans import beyond, gains
 from trainers.reports import headlines, numbers
 from trainers.reports.comparisons import BASELINE, SELF_FUSION, ancestors, variations
+from trainers.runs import passes
 from trainers.runs.history import STACKED
 from trainers.runs.workdir import RUN_FILE
 
@@ -25,7 +26,7 @@ def summarize(run, comparisons):
     opening += unknown(run.settings)
     if second := run.settings.get("second_text"):
         opening += f" A second text is {corpus(second)}.{unknown(second)}"
-    opening += passes(run)
+    opening += repeated_text(run)
     told = headlines.headlines(run, comparisons)
     plans = [_plan(run, headline) for headline in told] or [_nothing_compared(run)]
     if len(plans) == 1:
@@ -64,17 +65,24 @@ def unknown(settings):
     return f" {100 * share:.2g} % of its tokens are unknown to the vocabulary{warning}."
 
 
-def passes(run):
-    """A sentence about stages that go through their text many times; empty where none does."""
-    stages = [stage for stage in run.stages.values() if stage.passes > MANY_PASSES]
-    if not stages:
+def repeated_text(run):
+    """A sentence about stages that go through a text many times; empty where none does."""
+
+    def facts_of(name):
+        stage = run.stages.get(name)
+        return stage and {**vars(stage), "steps": stage.planned_steps}
+
+    read = {name: passes.passes(name, facts_of) for name in run.stages}
+    many = {name: max(counts.values(), default=0.0) for name, counts in read.items()}
+    many = {name: count for name, count in many.items() if count > MANY_PASSES}
+    if not many:
         return ""
-    most = max(stages, key=lambda stage: stage.passes)
-    others = f", and {len(stages) - 1} more over {MANY_PASSES} times" if stages[1:] else ""
+    most = max(many, key=many.__getitem__)
+    words = passes.in_words(read[most], bool(run.stages[most].sources))
+    others = f"; {len(many) - 1} more go over {MANY_PASSES} times" if len(many) > 1 else ""
     return (
-        f" {most.name} goes {most.passes:.1f} times through its text{others}: a repeated text is "
-        "learned by heart, and validation losses rise where a pass begins. Small differences of "
-        "ends may be of that kind."
+        f" {most} goes {words}{others}. A repeated text is learned by heart, and validation losses "
+        "rise where a pass begins: small differences of ends may be of that kind."
     )
 
 

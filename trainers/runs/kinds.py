@@ -10,6 +10,7 @@ NUMBER, NAMES, STEPS = "a number or null", "a list of stage names", "the step of
 EVALUATIONS, OBJECT = "a list of evaluations", "a JSON object"
 SCHEDULE, VALIDATIONS = "warmup_steps, offset and scale", "numbers of validation sets by name"
 TEXT_OR_NULL, OBJECTS = "a text or null", "a JSON object of objects"
+COUNTS = "numbers of at least 0 by name"
 EXPERIMENTS = "a JSON object of objects, whose points are objects"
 
 
@@ -41,6 +42,10 @@ def _is_validations(value):
     )
 
 
+def _is_counts(value):
+    return isinstance(value, dict) and all(_is_finite(v) and v >= 0 for v in value.values())
+
+
 _CHECKS = {
     TEXT: lambda value: isinstance(value, str),
     TEXT_OR_NULL: lambda value: value is None or isinstance(value, str),
@@ -50,6 +55,7 @@ _CHECKS = {
     NAMES: lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
     STEPS: lambda value: isinstance(value, dict) and all(type(v) is int for v in value.values()),
     EVALUATIONS: lambda value: isinstance(value, list),
+    COUNTS: _is_counts,
     OBJECT: lambda value: isinstance(value, dict),
     OBJECTS: _is_objects,
     EXPERIMENTS: _is_experiments,

@@ -98,7 +98,7 @@ def test_an_epoch_visits_every_example_once(prepared_dir):
     length = batches.raw_length
     count = len(tokens) // length
     assert batches.num_examples == batches.num_batches == count
-    assert batches.passes(2 * count) == pytest.approx(2)
+    assert batches.passes(2 * count) == pytest.approx((2,))
     expected = sorted(tokens[: count * length].reshape(count, length).tolist())
     epochs = [
         [raw_examples(batches.batch(step))[0] for step in range(e * count, (e + 1) * count)]

@@ -265,6 +265,7 @@ def test_batches_of_both_texts_have_half_of_each(world):
     both = PretrainingBatches(texts, "train", 4, WHOLE, seed=3, objective=task)
     halves = [PretrainingBatches([t], "train", 2, WHOLE, seed=3, objective=task) for t in texts]
     assert both.num_examples == sum(half.num_examples for half in halves)
+    assert both.passes(7) == tuple(passes for half in halves for passes in half.passes(7))
     for step in (0, 5, 1000):
         for index, half in enumerate(halves):
             for name, rows in half.batch(step).items():

@@ -82,6 +82,8 @@ def test_a_part_counts_its_own_steps_and_costs(world):
     parts = [records[name] for name in ("first", "then", "last")]
     assert [part["steps"] for part in parts] == [4, 2, 3]
     assert sum(part["flops"] for part in parts) == pytest.approx(records["whole"]["flops"])
+    read = [part["text_passes"]["first"] for part in parts]
+    assert sum(read) == pytest.approx(records["whole"]["text_passes"]["first"])
     start = parts[1]["curve"][0]
     assert (start["step"], start["flops"]) == (0, 0)
     assert start["loss"] == pytest.approx(parts[0]["loss"], rel=1e-6)
@@ -97,11 +99,14 @@ def test_a_part_that_was_interrupted_resumes_exactly(world, sharing_patch):
 
 def test_it_ends_at_the_goal(world):
     workdir = RunState(world / "w")
-    goal, met = workdir.record("other")["accuracy"], workdir.record("met")
+    other, met = workdir.record("other"), workdir.record("met")
+    goal = other["accuracy"]
     reached = [point["accuracy"] >= goal for point in met["curve"]]
     assert met["steps"] == met["curve"][-1]["step"]
     assert reached[-1] or met["steps"] == 3
     assert not any(reached[:-1])
+    of_a_step = other["text_passes"]["first"] / other["steps"]
+    assert met["text_passes"] == {"first": pytest.approx(met["steps"] * of_a_step)}
 
 
 def test_only_the_best_rival_continues(world):

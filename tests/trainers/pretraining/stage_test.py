@@ -87,7 +87,7 @@ def test_record_of_a_stage_from_random_weights(run):
     }
     assert record["seed"] == 0
     examples = PretrainingBatches(run.texts[0], "train", 2, 16).num_examples
-    assert record["passes"] == pytest.approx(3 * 2 / examples)
+    assert record["text_passes"] == {"first": pytest.approx(3 * 2 / examples)}
     assert [point["step"] for point in record["curve"]] == [0, 2, 3]
     assert record["loss"] == record["curve"][-1]["loss"]
     assert record["loss"] == pytest.approx(loss_of(model, run), rel=1e-5)

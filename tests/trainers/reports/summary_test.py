@@ -32,10 +32,24 @@ def test_a_saving_is_said_in_flops_and_in_device_seconds(tmp_path):
 def test_stages_that_repeat_their_text_often_are_named(tmp_path):
     stages = synthetic.small(), synthetic.baseline(), synthetic.fused()
     assert "through its text" not in said(synthetic.write_run(tmp_path / "a", *stages))
-    for stage, passes in zip(stages, (4.2, 7.3, 4.0), strict=True):
-        stage["passes"] = passes
+    for stage, passes in zip(stages, (4.2, 7.3, 1.0), strict=True):
+        stage["text_passes"] = {"first": passes}
     text = said(synthetic.write_run(tmp_path / "b", *stages))
-    assert "baseline goes 7.3 times through its text, and 1 more over 4 times: " in text
+    assert "baseline goes 7.3 times through its text; 2 more go over 4 times. A rep" in text
+
+
+def test_what_a_fused_model_comes_from_has_read_the_text_too(tmp_path):
+    small, fused = synthetic.small(), synthetic.fused(source_steps={"small_0": 1500})
+    small["text_passes"], fused["text_passes"] = {"first": 4.0, "second": 1.0}, {"first": 3.0}
+    text = said(synthetic.write_run(tmp_path, small, synthetic.baseline(), fused))
+    assert "self_fusion goes 5.0 times through the first text, with what it comes from. " in text
+
+
+def test_how_often_a_text_was_read_need_not_be_recorded(tmp_path):
+    stages = synthetic.small(), synthetic.baseline()
+    for stage in stages:
+        del stage["text_passes"]
+    assert "times through" not in said(synthetic.write_run(tmp_path, *stages))
 
 
 def test_no_saving_is_said_plainly(tmp_path):

@@ -49,7 +49,7 @@ def record(name, size, curve, init="scratch", sources=(), **changes):
         "source_steps": {},
         "repeat": 1,
         "settings": {},
-        "passes": 0.5,
+        "text_passes": {"first": 0.5},
         "curve": curve,
         **{
             field: last[field]
