@@ -1,4 +1,5 @@
-"""Draws what growing saves over the budget, as recorded in docs/gains_curves.csv.
+"""Draws what growing saves over the budget, as recorded in docs/gains_curves.csv and of a longer
+text in docs/gains_long_text.csv.
 
     python -m docs.images.gains
 
@@ -19,12 +20,13 @@ from matplotlib import pyplot as plt
 from docs.images.curves import DATA
 
 FILE = pathlib.Path(__file__).parent / "gains.png"
+LONG_TEXT = DATA.with_name("gains_long_text.csv")
 REFERENCE = "baseline"
 # Arm: its words and its colour.
 ARMS = {
-    "self_fusion_25": ("fused with itself after a quarter", "#cc3311"),
-    "self_fusion_50": ("fused with itself after a half", "#ee9988"),
-    "stacked_half": ("layers of a shallow one stacked", "#228833"),
+    "self_fusion_25": ("self-fusion after a quarter", "#cc3311"),
+    "self_fusion_50": ("after a half", "#ee9988"),
+    "stacked_half": ("stacked layers", "#228833"),
 }
 
 
@@ -61,8 +63,14 @@ def equal_compute(loss, reference):
     return float(np.exp(np.interp(loss, means, np.log(budgets))))
 
 
-def draw(losses, file=FILE):
-    """Draws leads in nats, and ratios of compute, of all arms into a PNG file."""
+def draw(losses, of_long_text, file=FILE):
+    """Draws leads in nats, and ratios of compute, of all arms into a PNG file.
+
+    Args:
+        losses: `ends()` of the runs on `docs`.
+        of_long_text: those of the longer text, at one budget; crosses beside the others' leads.
+        file: where to.
+    """
     matplotlib.use("Agg")
     figure, (leads, ratios) = plt.subplots(1, 2, figsize=(9.2, 3.6), layout="constrained")
     reference = losses[REFERENCE]
@@ -70,6 +78,10 @@ def draw(losses, file=FILE):
         for budget_axis, figure_of in ((leads, _leads), (ratios, _ratios)):
             figures = {b: figure_of(b, of, reference) for b, of in losses[arm].items()}
             _band(budget_axis, {b: values for b, values in figures.items() if values}, words, color)
+        for budget, values in of_long_text[arm].items():
+            there = _leads(budget, values, of_long_text[REFERENCE])
+            leads.plot([budget] * len(there), there, "x", color=color, markersize=8)
+    leads.plot([], [], "x", color="black", label="on a longer text")
     leads.axhline(0, color="black", linewidth=0.8)
     leads.set(ylabel="lead over random weights, nats", xlabel="budget")
     ratios.axhline(1, color="black", linewidth=0.8)
@@ -80,7 +92,7 @@ def draw(losses, file=FILE):
         axis.minorticks_off()
         axis.spines[["top", "right"]].set_visible(False)
     lines = leads.get_legend_handles_labels()
-    figure.legend(*lines, frameon=False, ncols=len(ARMS), loc="outside upper center")
+    figure.legend(*lines, frameon=False, ncols=len(ARMS) + 1, loc="outside upper center")
     figure.savefig(file, dpi=110, metadata={"Software": None})
     plt.close(figure)
 
@@ -105,4 +117,4 @@ def _band(axis, figures, words, color):
 
 
 if __name__ == "__main__":
-    draw(ends())
+    draw(ends(), ends(LONG_TEXT))
