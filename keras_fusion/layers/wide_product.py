@@ -17,7 +17,8 @@ def wide_product(inputs, kernel, transposed=False):
     """Returns `inputs @ kernel` in float32, with the kernel rounded to bfloat16.
 
     The gradient that arrives is rounded too. An accelerator multiplies these many times as fast as
-    float32; on a TPU JAX rounds the arrays of any product to them.
+    float32; on a TPU JAX rounds the arrays of any product to them. The first derivative is by
+    reverse mode: `jax.grad`, and `jax.jvp` of that, not `jax.jvp` alone.
 
     Args:
         inputs: Array (…, n) that it `serves`.

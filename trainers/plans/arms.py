@@ -59,7 +59,7 @@ def _when_to_fuse() -> dict[str, Arm]:
     }
     return {
         f"{init}_{round(100 * share)}": Arm(
-            f"{about} at {share:.0%} of the budget", FUSED, init, share=share
+            f"{about} at {100 * share:g}% of the budget", FUSED, init, share=share
         )
         for init, about in words.items()
         for share in ((EARLIEST_SHARE, *SHARES) if init == "self_fusion" else SHARES)

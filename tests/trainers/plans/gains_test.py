@@ -147,6 +147,7 @@ def test_one_source_may_be_fused_after_an_eighth():
     plan = plan_of("self_fusion_12", gains_scales=(1.0,), gains_seeds=1)
     fused = plan.stages[-1]
     assert [fused.written(name) for name in fused.sources] == ["gains_small_64@32"]
+    assert ARMS["self_fusion_12"].about.endswith(" at 12.5% of the budget")
     # The rest of the budget is the fused model's.
     assert fused.settings["steps"] == 56
 
