@@ -162,9 +162,9 @@ class T5(Fusable, keras.Model):
     def logits(self, decoded):
         """Logits from the decoder's output (batch, length, hidden_dim), at least in float32."""
         table, scale = self.token_embedding.embeddings, self.config.hidden_dim**-0.5
-        if serves(decoded) and (self.head is None or self.head.quantization_mode is None):
-            if self.head is not None:
-                return wide_product(decoded, self.head.kernel)
+        if serves(decoded) and self.head is not None:
+            return wide_product(decoded, self.head.kernel)
+        if serves(decoded):
             return wide_product(decoded, table, transposed=True) * scale
         wide = keras.backend.result_type(decoded.dtype, "float32")
         decoded = ops.cast(decoded, wide)
