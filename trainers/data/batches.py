@@ -147,7 +147,7 @@ class PretrainingBatches:
         return max(1, self.num_examples // self.batch_size)
 
     def passes(self, steps: int) -> tuple[float, ...]:
-        """How many times as many batches go through each of the texts."""
+        """Returns how many times as many batches go through each of the texts."""
         rows = steps * self.batch_size / len(self._texts)
         return tuple(rows / len(text) for text in self._texts)
 

@@ -256,7 +256,7 @@ def _monitors(model, engine: Engine) -> dict[str, Callable]:
 def _text_passes(
     batches: PretrainingBatches, settings: StageSettings, steps: int
 ) -> dict[str, float]:
-    """How many times some steps of a stage go through each of its texts, by the texts' names."""
+    """Passes of some steps of a stage through each of its texts, by the texts' names."""
     names = (TEXT_NAMES[index] for index in TEXTS[settings.text or "first"])
     return dict(zip(names, batches.passes(steps), strict=True))
 

@@ -1,4 +1,4 @@
-"""How often the weights of a stage go through its texts: with the stages that they come from.
+"""Passes of a stage through its texts, with those of the stages that its weights come from.
 
 A fused model has learned what its sources read, and one that continues another what that one did.
 """

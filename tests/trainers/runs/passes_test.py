@@ -1,4 +1,4 @@
-"""How often weights go through texts, along the stages that they come from."""
+"""Passes of weights through texts, along the stages that they come from."""
 
 import pytest
 
