@@ -213,6 +213,7 @@ figures: $(INSTALLED)
 	$(BIN)/python -m docs.images.blocks
 	$(BIN)/python -m docs.images.figures
 	$(BIN)/python -m docs.images.curves
+	$(BIN)/python -m docs.images.gains
 
 # All of them run, also when one fails; then make fails.
 bench: $(INSTALLED)

@@ -181,3 +181,14 @@ def test_every_section_that_a_message_names_is_there():
 def test_messages_name_the_address_of_the_documentation():
     """The folder of the repository, as long as the project's description has no address."""
     assert DOCS == settings()["project"].get("urls", {}).get("Documentation", "docs")
+
+
+def test_the_picture_of_gains_interpolates_between_ends_of_random_weights():
+    pytest.importorskip("matplotlib")
+    from docs.images.gains import equal_compute
+
+    reference = {1: [2.7, 2.5], 4: [2.4]}
+    assert equal_compute(2.6, reference) == pytest.approx(1)
+    # Half of the way along the logarithm.
+    assert equal_compute(2.5, reference) == pytest.approx(2)
+    assert equal_compute(2.39, reference) is None
