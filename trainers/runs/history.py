@@ -70,7 +70,7 @@ class StageHistory:
     repeat_of: str = ""  # its name in the first repeat; empty if that is `name`
     settings: dict = dataclasses.field(default_factory=dict)
     # How many times its steps, all that it is to train, go through each of its texts, by their
-    # names; empty where that was not recorded.
+    # names.
     text_passes: dict = dataclasses.field(default_factory=dict)
     # `FINISHED` or `RUNNING`; a running stage's numbers are those of its last evaluation.
     status: str = FINISHED
@@ -195,11 +195,9 @@ _TOTALS = dict.fromkeys(
 _STAGE = {
     **dict.fromkeys(("name", "size", "init", "repeat_of", "flops_method"), kinds.TEXT),
     **dict.fromkeys(("steps", "parameters", "seed", "repeat"), kinds.COUNT),
-    **{"learning_rate": kinds.SCHEDULE, "settings": kinds.OBJECT},
+    **{"learning_rate": kinds.SCHEDULE, "settings": kinds.OBJECT, "text_passes": kinds.COUNTS},
     **{"sources": kinds.NAMES, "source_steps": kinds.STEPS},
 }
-# What they may say besides: objects.
-_OPTIONAL_OF_STAGE = {"text_passes": kinds.COUNTS}
 _EVALUATION = dict.fromkeys(("step", "tokens", "flops", "device_seconds"), kinds.FINITE)
 _EVALUATION |= dict.fromkeys(("loss_per_token", "accuracy"), kinds.NUMBER)
 # Of run.json, what reports read.
@@ -225,7 +223,7 @@ def _settings(workdir):
 def _finished_stage(folder):
     path = folder / RECORD_FILE
     record = _read_object(path)
-    fields = _fields(record, _STAGE | _TOTALS | {"curve": kinds.EVALUATIONS}, path)
+    fields = kinds.read(record, _STAGE | _TOTALS | {"curve": kinds.EVALUATIONS}, path)
     if fields["name"] != folder.name:
         raise UserError(
             f"{path} to record the stage of its folder, {folder.name!r}",
@@ -240,15 +238,9 @@ def _finished_stage(folder):
     )
 
 
-def _fields(content, fields, where):
-    """Those fields of a stage, and the optional ones, which are empty where they are not there."""
-    content = dict.fromkeys(_OPTIONAL_OF_STAGE, {}) | content
-    return kinds.read(content, fields | _OPTIONAL_OF_STAGE, where)
-
-
 def _running_stage(folder):
     path = folder / STAGE_FILE
-    fields = _fields(_read_object(path) | {"name": folder.name}, _STAGE, path)
+    fields = kinds.read(_read_object(path) | {"name": folder.name}, _STAGE, path)
     curve = _evaluations(folder / METRICS_FILE)
     last = curve[-1] if curve else None
     fields |= {name: getattr(last, name, None) for name in _TOTALS}

@@ -45,13 +45,6 @@ def test_what_a_fused_model_comes_from_has_read_the_text_too(tmp_path):
     assert "self_fusion goes 5.0 times through the first text, with what it comes from. " in text
 
 
-def test_how_often_a_text_was_read_need_not_be_recorded(tmp_path):
-    stages = synthetic.small(), synthetic.baseline()
-    for stage in stages:
-        del stage["text_passes"]
-    assert "times through" not in said(synthetic.write_run(tmp_path, *stages))
-
-
 def test_no_saving_is_said_plainly(tmp_path):
     workdir = synthetic.write_run(
         tmp_path, synthetic.small(steps=30000), synthetic.baseline(), synthetic.fused()
