@@ -185,8 +185,7 @@ def test_messages_name_the_address_of_the_documentation():
 
 def test_the_picture_of_gains_interpolates_between_ends_of_random_weights():
     pytest.importorskip("matplotlib")
-    from docs.images.gains import equal_compute
-
+    equal_compute = runpy.run_module("docs.images.gains")["equal_compute"]
     reference = {1: [2.7, 2.5], 4: [2.4]}
     assert equal_compute(2.6, reference) == pytest.approx(1)
     # Half of the way along the logarithm.
