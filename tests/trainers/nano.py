@@ -31,7 +31,7 @@ NANO = sizes.Size(
     objective=SPAN_CORRUPTION,
     defaults=sizes.SIZES["tiny"].defaults
     | {"steps": "3", "eval_every": "2", "checkpoint_every": "2", "steps_per_call": "2"}
-    | {"warmup_steps": "S:600,M:2500,baseline:1000"},
+    | {"warmup_steps": "S:600,M:2500,L:2500,baseline:1000"},
 )
 
 

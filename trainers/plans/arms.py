@@ -18,13 +18,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 REFERENCE, FUSED, PEER, CONTROL = "reference", "fused", "peer", "control"
+# Sources: of size S; of size M, with half of the layers; of size M.
+SMALL, HALF, WHOLE = "small", "half", "whole"
 SHARES = (0.25, 0.5, 0.75)
 # With one source only: of two, each would have less than a unit.
 EARLIEST_SHARE = 0.125
 # Re-warm-up as a share of the steps after the fusion.
 REWARMUP = 0.03
 _DECIBELS = 10
-_HALF = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,16 +33,16 @@ class Arm:
     """A way to a model of size M."""
 
     about: str  # in words, for reports
-    # `REFERENCE` (random weights), `FUSED`, `PEER` (another method) or `CONTROL` (no growth).
+    # `REFERENCE` (of full size from random weights), `FUSED`, `PEER` (another method), or `CONTROL`
+    # (stays smaller).
     kind: str = FUSED
     init: str = "self_fusion"  # as for `Stage`; "stacked" takes as many layers as M's parameters
     size: str = "M"  # of what it ends with
-    share: float = _HALF  # of a budget, that all its sources together take
+    share: float = 0.5  # of a budget, that all its sources together take
     settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
     rewarms: bool = False  # whether the learning rate rises onto the schedule after the fusion
     optimizer: str | None = None  # of all its stages; None for the size's
-    # Whether a model of size M with half of the layers stands in place of one of size S.
-    halved: bool = False
+    source: str = SMALL  # what it starts from, or trains for all of a budget
     # Values of `grow`, one for each stage after the small model; each has as much compute.
     growth: tuple[str, ...] = ("all",)
 
@@ -104,8 +105,19 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
             CONTROL,
             "scratch",
             share=0.0,
-            halved=True,
+            source=HALF,
         ),
+        **{
+            # What a fresh optimizer and a restart give to a model that does not grow.
+            f"restarted_{round(100 * share)}": Arm(
+                f"from random weights, restarted at {share:.0%} of the budget",
+                REFERENCE,
+                "restarted",
+                share=share,
+                source=WHOLE,
+            )
+            for share in SHARES[:2]
+        },
         **_when_to_fuse(),
         **_after_the_fusion(),
         "balanced": Arm("balanced noise", settings={"noise_kind": "balanced"}),
@@ -129,7 +141,7 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "net2net": Arm("Net2Net, bert2BERT: copies in all blocks", PEER, settings=_COPIES),
         "stacked": Arm("G_stack: layers of the small model stacked", PEER, "stacked"),
         "stacked_half": Arm(
-            "G_stack: half of the big model's layers stacked", PEER, "stacked", halved=True
+            "G_stack: half of the big model's layers stacked", PEER, "stacked", source=HALF
         ),
         "staged_training": Arm(
             "Staged Training: m/2, v/4 on the diagonal, schedule continues",

@@ -18,7 +18,8 @@ left out.
 Stages may stand in any order. A source `a@500` is the checkpoint of `a` at step 500, which has to
 be one of those that it writes (`--checkpoint_every`). A stage with `"init": "continued"` trains its
 source for more steps, `"until"` it is as accurate as another stage was at its end; one with
-`"init": "stacked"` has the layers of its source `copies` times. A self-fusion that grows along some
+`"init": "stacked"` has the layers of its source `copies` times; `"init": "restarted"` has the
+model of its source, with a fresh optimizer. A self-fusion that grows along some
 axes, as with `"settings": {"grow": "mlp"}`, has the size letter of its source: its model lies
 between the sizes. Settings are those of the flags; they win over flags for a size, not over flags
 for the stage. `"validations": {"longer": {"training_length": 128}}` also evaluates a stage on such

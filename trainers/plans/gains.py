@@ -24,7 +24,18 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from trainers.errors import UserError
-from trainers.plans.arms import ARMS, CONTROL, FUSED, PEER, REFERENCE, REWARMUP, SHARES, Arm
+from trainers.plans.arms import (
+    ARMS,
+    FUSED,
+    HALF,
+    PEER,
+    REFERENCE,
+    REWARMUP,
+    SHARES,
+    SMALL,
+    WHOLE,
+    Arm,
+)
 from trainers.plans.basis import Basis
 from trainers.plans.graph import Stage, ancestors, in_order, repeated
 from trainers.plans.known import BASELINE, PLANS, SELF_FUSION
@@ -173,17 +184,19 @@ class _Maker:
         """The stages of an arm after the small models."""
         left = budget * self.budget
         if model := _alone(arm):
-            fixed = {**common, **(_HALF if arm.halved else {}), "decay_steps": 0}
+            fixed = {**common, **(_HALF if arm.source == HALF else {}), "decay_steps": 0}
             bare = dataclasses.replace(model, name=name, settings=fixed, like=model.name)
             periods = self._periods(left, self.basis.cost_of(bare), budget)
             return [dataclasses.replace(bare, settings=fixed | periods)]
-        number = 1 if arm.init in ("self_fusion", "stacked") else 2
+        number = 2 if arm.init in ("fusion_property", "fusion_rule") else 1
         units = round(arm.share * budget / _UNIT) // number
         small = [self._small(arm, index) for index in range(number)]
         places = [self._place(model, units) for model in small]
         sources, source_steps = tuple(link for link, _ in places), dict(filter(all, places))
         left -= sum(units * model.unit * model.cost for model in small)
-        copies = self._layers() if arm.init == "stacked" and not arm.halved else 3 - number
+        copies = 1 if arm.source == WHOLE else 3 - number
+        if arm.init == "stacked" and arm.source == SMALL:
+            copies = self._layers()
         times = dict(self.basis.settings_of(small[0].model).times)
         stages: list[Stage] = []
         for index, growth in enumerate(arm.growth, start=1):
@@ -191,7 +204,7 @@ class _Maker:
             is_big = _multiply(times, arm, growth, copies)
             bare = Stage(
                 name if is_last else f"{name}_{growth}",
-                "M" if is_big or arm.init == "stacked" else "S",
+                "M" if is_big or arm.init in ("stacked", "restarted") else "S",
                 arm.init,
                 sources,
                 copies=copies,
@@ -238,10 +251,10 @@ class _Maker:
         model = dataclasses.replace(_SMALL[index], like=_SMALL[0].name)
         if arm.optimizer:
             settings["learning_rate_scale"] = OPTIMIZER_SCALES[arm.optimizer]
-        if arm.halved:
-            words.append("half")
-            settings |= _HALF
-            # Another seed than that of the stacked model, which then sees other batches.
+        if arm.source != SMALL:
+            words.append(arm.source)
+            settings |= _HALF if arm.source == HALF else {}
+            # Another seed than that of what starts from it, which then sees other batches.
             model = dataclasses.replace(BASELINE, seed=_SMALL[index].seed, like=BASELINE.name)
         model = dataclasses.replace(model, settings=settings)
         cost = self.basis.cost_of(model)
@@ -281,16 +294,17 @@ class _Maker:
 
 def _multiply(times: dict[str, float], arm: Arm, growth: str, copies: int) -> bool:
     """Multiplies what a model has of the small one; returns whether it then is of size M."""
-    grown = ["num_layers"] if arm.init == "stacked" else map(GROWING_FIELDS.get, GROWTHS[growth])
+    deeper = {"stacked": ["num_layers"], "restarted": []}
+    grown = deeper.get(arm.init, map(GROWING_FIELDS.get, GROWTHS[growth]))
     times |= {field: copies * times.get(field, 1) for field in grown}
     return all(field in times for field in GROWING_FIELDS.values())
 
 
 def _alone(arm: Arm) -> Stage | None:
     """Stage that an arm without a fusion trains from random weights; None for the others."""
-    if arm.kind == CONTROL:
-        return BASELINE if arm.halved else _SMALL[0]
-    return BASELINE if arm.kind == REFERENCE else None
+    if arm.init != "scratch":
+        return None
+    return BASELINE if arm.kind == REFERENCE or arm.source == HALF else _SMALL[0]
 
 
 def _settings(arm: Arm, growth: str, common: Mapping) -> dict:

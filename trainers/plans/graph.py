@@ -33,6 +33,7 @@ INITS = MappingProxyType(
         "fusion_property": ("property", 2, None),
         "fusion_rule": ("rule", 2, None),
         "stacked": (None, 1, 1),
+        "restarted": (None, 1, 1),
         "continued": (None, 1, 1),
     }
 )
@@ -55,9 +56,10 @@ class Stage:
     name: str  # folder of the stage in the workdir, and its name in reports and flags
     size: str  # "S", "M" or "L"; what they are is said by `--size`
     # "scratch", "self_fusion", "fusion_property", "fusion_rule"; "stacked", whose layers are those
-    # of its source, all of them, `copies` times on top of one another; or "continued", which
-    # resumes where its source ended, as if that had been longer: with its weights, optimizer,
-    # batches and settings. Steps and costs of the stage are those that come on top.
+    # of its source, all of them, `copies` times one after the other; "restarted", with the weights
+    # of its source and nothing else of it, a control of what grows; or "continued", which resumes
+    # where its source ended, as if that had been longer: with its weights, optimizer, batches and
+    # settings. Steps and costs of the stage are those that come on top.
     init: str = "scratch"
     sources: tuple[str, ...] = ()  # names of the stages that it is fused from, or continues
     copies: int = 1  # how many copies of its only source a self-fusion or a stack takes
@@ -141,6 +143,11 @@ class Stage:
     def is_stacked(self) -> bool:
         """True if the stage starts from the layers of its source, several times."""
         return self.init == "stacked"
+
+    @property
+    def has_model_of_source(self) -> bool:
+        """True if the stage trains the model of its source further."""
+        return self.init in ("restarted", "continued")
 
     @property
     def is_continued(self) -> bool:

@@ -176,7 +176,10 @@ _OPTIONS = options_of(StageSettings)
 # Settings that some stages have: which, their default, and those stages in words.
 _SELF_FUSED = (lambda stage: stage.init == "self_fusion"), "stages that fuse a model with itself"
 _FUSED = (lambda stage: stage.is_fused), "stages that are fused"
-_GROWN = (lambda stage: stage.is_fused or stage.is_stacked), "stages that are fused or stacked"
+_BEGUN_ANEW = (
+    (lambda stage: stage.sources and not stage.is_continued),
+    "stages that are fused, stacked or restarted",
+)
 _SCRATCH = (lambda stage: not stage.sources), "stages from random weights"
 _NOT_CONTINUED = (lambda stage: not stage.is_continued), "stages that do not continue another one"
 _OF_SOME = {
@@ -189,8 +192,8 @@ _OF_SOME = {
     "asymmetry": (_SELF_FUSED, 0.0),
     "grow": (_SELF_FUSED, "all"),
     "optimizer_state": (_FUSED, "fresh"),
-    "schedule": (_GROWN, "restart"),
-    "rewarmup_steps": (_GROWN, 0),
+    "schedule": (_BEGUN_ANEW, "restart"),
+    "rewarmup_steps": (_BEGUN_ANEW, 0),
 }
 
 

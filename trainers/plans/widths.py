@@ -47,7 +47,7 @@ def check_widths(
                 "Choose a --size that defines it",
             )
         parents = [by_name[name] for name in stage.parents]
-        between = stage.name in growths or stage.is_continued
+        between = stage.name in growths or stage.has_model_of_source
         if stage.is_stacked or (between and parents[0].size == stage.size):
             continue
         fields = [model_fields(parent, by_name, configs, growths, resized) for parent in parents]
@@ -82,7 +82,7 @@ def model_fields(
     """
     if stage.name in resized:
         return configs[stage.size] | _multiplied(stage, configs[stage.size], resized[stage.name])
-    if not (stage.is_stacked or stage.is_continued or stage.name in growths):
+    if not (stage.is_stacked or stage.has_model_of_source or stage.name in growths):
         return configs[stage.size]
     source = stages[stage.sources[0]]
     fields = dict(model_fields(source, stages, configs, growths, resized))

@@ -229,6 +229,9 @@ def make_model(
     if stage.is_stacked:
         (checkpoint,) = sources.values()
         config, weights = stacked_weights(checkpoint, stage.copies, settings.dropout)
+    elif stage.has_model_of_source:
+        (checkpoint,) = sources.values()
+        config, weights = read_config(checkpoint, settings.dropout), checkpoint.weights
     else:
         config, weights = fused_weights(
             [sources[name] for name in stage.parents], settings.dropout, **_how_fused(settings)

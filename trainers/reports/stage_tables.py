@@ -11,6 +11,7 @@ INITS = {
     "fusion_property": "fusion, property",
     "fusion_rule": "fusion, rule",
     "stacked": "layers stacked",
+    "restarted": "restarts",
     "continued": "continues",
 }
 

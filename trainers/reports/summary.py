@@ -8,7 +8,7 @@ from trainers.plans import beyond, gains
 from trainers.reports import headlines, numbers
 from trainers.reports.comparisons import BASELINE, SELF_FUSION, ancestors, variations
 from trainers.runs import passes
-from trainers.runs.history import STACKED
+from trainers.runs.history import RESTARTED, STACKED
 from trainers.runs.workdir import RUN_FILE
 
 _CORPORA = {
@@ -141,6 +141,8 @@ def _origin(stage, sources):
     names = " and ".join(source.name for source in sources)
     if stage.init == STACKED:
         return f"{stage.name}: the layers of {names} were stacked, and the result{wide} {trained}."
+    if stage.init == RESTARTED:
+        return f"{stage.name}: the model of {names} was taken over and {trained}."
     return f"{stage.name}: the T5 models {names} were fused, and the result{wide} {trained}."
 
 

@@ -25,6 +25,9 @@ CONTINUED = "continued"
 STACKED = "stacked"
 """The start of a stage whose layers are those of another one, several times."""
 
+RESTARTED = "restarted"
+"""The start of a stage that takes over the model of another one, and nothing else."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -84,7 +87,7 @@ class StageHistory:
     @property
     def fused(self):
         """True if its sources' weights lie side by side in it."""
-        return bool(self.sources) and self.init not in (CONTINUED, STACKED)
+        return bool(self.sources) and self.init not in (CONTINUED, STACKED, RESTARTED)
 
     @property
     def base(self):

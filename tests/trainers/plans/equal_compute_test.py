@@ -17,7 +17,7 @@ CHEAPER = [
 ]
 ARMS = (
     *("baseline", "small_alone", "half_alone", "self_fusion_50", "fusion_rule_50"),
-    *("mlp", "two_steps", "stacked", "stacked_half"),
+    *("mlp", "two_steps", "stacked", "stacked_half", "restarted_25"),
 )
 
 

@@ -277,6 +277,16 @@ def test_a_sweep_comes_in_a_command_before(tmp_path):
         PretrainConfig(("tune", "gains"), workdir=str(tmp_path))
 
 
+def test_a_restarted_model_is_the_big_one_all_along():
+    plan = plan_of("restarted_25", gains_scales=(0.5,), gains_seeds=1)
+    source, again = plan.stages
+    assert (source.size, source.init, again.size, again.init) == ("M", "scratch", "M", "restarted")
+    assert source.settings["steps"] == 16 and again.settings["steps"] == 48
+    assert (again.sources, again.copies) == ((source.name,), 1)
+    assert again.settings["decay_steps"] == round(gains.DECAY * 64)
+    assert source.seed != again.seed  # other batches
+
+
 def test_stacked_layers_of_the_big_model_are_those_of_half_its_depth():
     plan = plan_of("stacked_half", gains_scales=(1.0,), gains_seeds=1)
     stages = {stage.name: stage for stage in plan.stages}

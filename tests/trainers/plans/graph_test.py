@@ -78,6 +78,8 @@ def test_stage_is_frozen_and_writes_itself():
         ({"init": "stacked", "sources": ("b",), "copies": 2, "norm": "rule"}, "norm='rule'"),
         ({"init": "self_fusion", "sources": ("b", "c"), "copies": 2}, r"sources=\['b', 'c'\]"),
         ({"copies": 2}, "copies=2"),
+        ({"init": "restarted", "sources": ("b",), "copies": 2}, "copies=2"),
+        ({"init": "restarted", "sources": ("b", "c")}, r"sources=\['b', 'c'\]"),
         ({"init": "fusion_rule", "sources": ("b", "c"), "norm": "property"}, "norm='property'"),
         ({"norm": "rule"}, "norm='rule'"),
     ],

@@ -203,6 +203,7 @@ def test_a_stage_has_the_settings_of_its_kind():
     assert of(FUSED) == NEW
     assert of(rule) == NEW | {"fill": None, "asymmetry": None, "grow": None}
     assert of(STACKED) == dict.fromkeys(NEW) | {"schedule": "restart", "rewarmup_steps": 0}
+    assert of(Stage("again", "M", "restarted", ("baseline",))) == of(STACKED)
     assert of(BASELINE) == dict.fromkeys(NEW)
 
 

@@ -59,6 +59,16 @@ def test_a_stack_has_the_widths_of_its_source():
     assert model_fields(STACKED, stages, {"S": S, "M": M}) == S | {"num_layers": 6}
 
 
+def test_a_restarted_model_is_that_of_its_source():
+    again = Stage("again", "S", "restarted", ("small_0",))
+    stages = {stage.name: stage for stage in (*plans.stages_of(["self_fusion"]), again)}
+    check_widths(tuple(stages.values()), {"S": S, "M": M})
+    assert model_fields(again, stages, {"S": S, "M": M}) == S
+    wrong = Stage("again", "M", "restarted", ("small_0",))
+    with pytest.raises(UserError, match="what stage 'again' comes from"):
+        check_widths((*plans.stages_of(["self_fusion"]), wrong), {"S": S, "M": M})
+
+
 def test_half_a_model_is_what_is_stacked_to_the_whole():
     half = Stage("half", "M")
     stacked = Stage("stacked", "M", "stacked", ("half",), copies=2)

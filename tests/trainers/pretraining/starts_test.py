@@ -27,8 +27,8 @@ CONTINUES = {"optimizer_state": "grown", "schedule": "continue"}
 UNEQUAL = {"fill": "copies", "asymmetry": 0.2}
 
 
-def fused(name, source, size, init="self_fusion", **fixed):
-    fields = {"name": name, "size": size, "init": init, "sources": [source], "copies": 2}
+def fused(name, source, size, init="self_fusion", copies=2, **fixed):
+    fields = {"name": name, "size": size, "init": init, "sources": [source], "copies": copies}
     return fields | {"settings": RATE | fixed}
 
 
@@ -40,6 +40,7 @@ PLAN = {
         fused("mlp", "small", "S", grow="mlp", **CONTINUES),
         fused("rest", "mlp", "M", grow="hidden+heads", **CONTINUES),
         fused("stacked", "small", "M", init="stacked", schedule="continue"),
+        fused("again", "small", "S", init="restarted", copies=1),
     ],
 }
 
@@ -100,9 +101,10 @@ def test_grown_state_is_that_of_a_fused_compiled_model(world, optimizer):
 
 
 def test_the_optimizer_keeps_its_step_count(world):
-    ended = {name: models.find_checkpoint(world / "w" / name) for name in ("kept", "stacked")}
+    names = ("kept", "stacked", "again")
+    ended = {name: models.find_checkpoint(world / "w" / name) for name in names}
     counts = {name: models.optimizer_steps(checkpoint) for name, checkpoint in ended.items()}
-    assert counts == {"kept": 4 + 3, "stacked": 3}
+    assert counts == {"kept": 4 + 3, "stacked": 3, "again": 3}
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ def test_a_stage_that_continues_has_the_schedule_of_its_source(world):
     assert not start.is_partial
 
 
-@pytest.mark.parametrize("name", ["kept", "mlp", "rest"])
+@pytest.mark.parametrize("name", ["kept", "mlp", "rest", "again"])
 def test_the_function_is_kept(world, name):
     workdir = RunState(world / "w")
     source = workdir.record(workdir.record(name)["sources"][0])
@@ -179,7 +181,7 @@ def test_models_between_the_sizes(world):
     fields = ("hidden_dim", "num_heads", "intermediate_dim", "num_layers")
     shapes = {
         name: tuple(workdir.stage(name)["model"][field] for field in fields)
-        for name in ("small", "mlp", "rest", "kept", "stacked")
+        for name in ("small", "mlp", "rest", "kept", "stacked", "again")
     }
     assert shapes == {
         "small": (8, 2, 16, 1),
@@ -187,9 +189,10 @@ def test_models_between_the_sizes(world):
         "rest": (16, 4, 32, 1),
         "kept": (16, 4, 32, 1),
         "stacked": (8, 2, 16, 2),
+        "again": (8, 2, 16, 1),
     }
     costs = {name: workdir.record(name)["flops"] / workdir.record(name)["steps"] for name in shapes}
-    assert costs["small"] < costs["mlp"] < costs["rest"] == costs["kept"]
+    assert costs["small"] == costs["again"] < costs["mlp"] < costs["rest"] == costs["kept"]
     assert workdir.stage("mlp")["identity"]["model.intermediate_dim"] == 32
 
 
