@@ -45,7 +45,7 @@ from trainers.plans.widths import GROWING_FIELDS
 
 NAME = "gains"
 BEST = "best"
-BUDGETS = (1, 3, 9)
+_FACTOR = 3  # from one usual budget to the next
 _FINALISTS = {REFERENCE: 1, FUSED: 2, PEER: 1}
 _SEEDS = 2
 _WARMUPS = (1.0,)
@@ -69,7 +69,7 @@ def gains(basis: Basis) -> Plan:
     A point with `on_the_way` is a stage that others start from, not a candidate.
     """
     options = basis.options
-    budgets = sorted(options.gains_budgets or BUDGETS[:1])
+    budgets = sorted(options.gains_budgets or [1])
     maker = _Maker(basis, budgets)
     points: dict[str, dict] = {}
     stages: list[Stage] = []
@@ -151,10 +151,11 @@ class _Maker:
     def __init__(self, basis: Basis, budgets: Sequence[int]):
         self.basis = basis
         self.budget = basis.settings_of(BASELINE).steps * basis.cost_of(BASELINE)
-        # Where stages of small models end, in their units. What smaller budgets need is among it:
-        # a command for more of them continues the stages of this one.
-        chained = {*budgets, *(usual for usual in BUDGETS if usual < max(budgets))}
-        self.ends = sorted({round(share * b / _UNIT) for share in SHARES for b in chained})
+        # Where stages of small models end, in their units: where budgets of 1, 3, 9, … fuse them.
+        # Other budgets fuse checkpoints between, so that all commands train the same stages.
+        powers = (_FACTOR**power for power in itertools.count())
+        chained = itertools.takewhile(lambda usual: usual < _FACTOR * max(budgets), powers)
+        self.ends = sorted({round(share * b / _UNIT) for b in chained for share in SHARES})
 
     def candidates(self, name: str, arm: Arm, budget: int) -> Candidates:
         """Stages and point of each candidate of an arm, by the name of its last stage."""

@@ -256,6 +256,15 @@ def test_finals_before_the_screening_are_refused():
         plan_of("ghost")
 
 
+@pytest.mark.parametrize("budgets", [(1,), (2,), (3, 4), (5, 7), (9,), (10,)])
+def test_a_stage_of_a_name_is_the_same_at_all_budgets(budgets):
+    """So that budgets can be trained one by one."""
+    arms = ("self_fusion_12", "self_fusion_75", "fusion_rule_25", "restarted_25")
+    stages = plan_of(*arms, gains_budgets=budgets, gains_seeds=1).stages
+    every = plan_of(*arms, gains_budgets=tuple(range(1, 12)), gains_seeds=1).stages
+    assert {stage.name: stage for stage in stages}.items() <= {s.name: s for s in every}.items()
+
+
 def test_names_do_not_depend_on_what_else_is_asked_for():
     """So that arms can be trained one by one, and candidates be added."""
     alone = {stage.name: stage for stage in plan_of("mlp", gains_scales=(1.0,)).stages}
