@@ -68,7 +68,7 @@ def draw(losses, of_long_text, file=FILE):
 
     Args:
         losses: `ends()` of the runs on `docs`.
-        of_long_text: those of the longer text, at one budget; crosses beside the others' leads.
+        of_long_text: those of the longer text; crosses beside the others' leads.
         file: where to.
     """
     matplotlib.use("Agg")
