@@ -295,8 +295,8 @@ class _Maker:
 
 def _multiply(times: dict[str, float], arm: Arm, growth: str, copies: int) -> bool:
     """Multiplies what a model has of the small one; returns whether it then is of size M."""
-    deeper = {"stacked": ["num_layers"], "restarted": []}
-    grown = deeper.get(arm.init, map(GROWING_FIELDS.get, GROWTHS[growth]))
+    not_wider = {"stacked": ["num_layers"], "restarted": []}
+    grown = not_wider.get(arm.init, map(GROWING_FIELDS.get, GROWTHS[growth]))
     times |= {field: copies * times.get(field, 1) for field in grown}
     return all(field in times for field in GROWING_FIELDS.values())
 

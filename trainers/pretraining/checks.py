@@ -138,13 +138,13 @@ def _check_grown(config):
 
 
 def _check_fused_steps(config):
-    """Refuses fusions from checkpoints that are never written."""
+    """Refuses stages that start from checkpoints that are never written."""
     fused_at = fused_steps(config.stages)
     for name, planned in config.settings.items():
         for step in fused_at.get(name, ()):
             if step > planned.steps or (step % planned.checkpoint_every and step < planned.steps):
                 raise UserError(
-                    f"fusions from {name!r} at multiples of its checkpoint_every="
+                    f"starts from {name!r} at multiples of its checkpoint_every="
                     f"{planned.checkpoint_every} up to its {planned.steps} steps",
                     f"step={step}",
                     f"Change the step, or give --checkpoint_every={name}:STEPS",

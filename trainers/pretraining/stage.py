@@ -223,19 +223,18 @@ def make_model(
         for name in stage.sources
     }
     steps = {name: checkpoint.step for name, checkpoint in sources.items()}
-    if stage.is_continued:
-        (checkpoint,) = sources.values()
-        return kf.models.T5(read_config(checkpoint, settings.dropout), **built), steps
-    if stage.is_stacked:
-        (checkpoint,) = sources.values()
-        config, weights = stacked_weights(checkpoint, stage.copies, settings.dropout)
-    elif stage.has_model_of_source:
-        (checkpoint,) = sources.values()
-        config, weights = read_config(checkpoint, settings.dropout), checkpoint.weights
-    else:
+    if stage.is_fused:
         config, weights = fused_weights(
             [sources[name] for name in stage.parents], settings.dropout, **_how_fused(settings)
         )
+        return kf.models.T5.from_weights(config, weights, **built), steps
+    (checkpoint,) = sources.values()
+    if stage.is_continued:
+        return kf.models.T5(read_config(checkpoint, settings.dropout), **built), steps
+    if stage.is_stacked:
+        config, weights = stacked_weights(checkpoint, stage.copies, settings.dropout)
+    else:
+        config, weights = read_config(checkpoint, settings.dropout), checkpoint.weights
     return kf.models.T5.from_weights(config, weights, **built), steps
 
 

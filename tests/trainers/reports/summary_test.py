@@ -91,6 +91,12 @@ def test_baseline_unfinished_or_absent(tmp_path):
     assert "It cannot be compared with the baseline: the baseline is not finished." in said(workdir)
 
 
+def test_a_restarted_model_is_not_called_fused(tmp_path):
+    again = synthetic.fused("again", ("baseline",)) | {"init": "restarted"}
+    workdir = synthetic.write_run(tmp_path, synthetic.baseline(), again)
+    assert "again: the model of baseline was taken over and" in said(workdir)
+
+
 def test_two_sources_and_a_source_elsewhere(tmp_path):
     both = ("small_0", "small_1")
     workdir = synthetic.write_run(
