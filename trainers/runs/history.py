@@ -29,6 +29,9 @@ RESTARTED = "restarted"
 """The start of a stage that takes over the model of another one, and nothing else."""
 
 
+_COSTS = ("tokens", "flops", "device_seconds")
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """One evaluation on the validation batches."""
@@ -134,21 +137,35 @@ class RunHistory:
         of_others |= {experiments[plan].get("final") for plan in points.keys() - {*plans}}
         return set().union(*(points.get(plan, ()) for plan in plans)) - of_others
 
-    def from_its_start(self, stage):
-        """Returns a stage that continues another one as if both were one; others as they are."""
-        first = self.stages.get(stage.sources[0]) if stage.init == CONTINUED else None
-        if first is None:
+    def from_its_start(self, stage, inits=(CONTINUED,)):
+        """Returns a stage that trains another one's model further as if both were one.
+
+        Others are returned as they are, as is one whose source has no cost yet.
+
+        Args:
+            stage: the stage.
+            inits: the starts of stages that are one with their source.
+        """
+        source = self.stages.get(stage.sources[0]) if stage.init in inits else None
+        first = source and self.from_its_start(source, inits)
+        if first is None or None in (getattr(first, name) for name in _COSTS):
             return stage
-        first = self.from_its_start(first)
-        before = {name: getattr(first, name) for name in ("tokens", "flops", "device_seconds")}
-        before["step"] = first.steps
-        curve = list(first.curve)
-        for point in stage.curve[1:]:
+        # What the source did after the step from which it was taken is left out.
+        left = source.steps - stage.source_steps.get(source.name, source.steps)
+        share = left / source.steps if left else 0.0
+        before = {name: getattr(first, name) - share * getattr(source, name) for name in _COSTS}
+        before["step"] = first.steps - left
+        curve = [point for point in first.curve if point.step <= before["step"]]
+        for point in stage.curve:
             sums = {name: getattr(point, name) + value for name, value in before.items()}
-            curve.append(dataclasses.replace(point, **sums))
+            if not curve or sums["step"] > curve[-1].step:
+                curve.append(dataclasses.replace(point, **sums))
+        own = {name: getattr(stage, name) for name in _COSTS}
+        costs = {n: None if cost is None else cost + before[n] for n, cost in own.items()}
         steps = {"steps": stage.steps, "planned_steps": stage.planned_steps}
-        steps = {name: first.steps + count for name, count in steps.items()}
-        return dataclasses.replace(first, curve=tuple(curve), **steps)
+        steps = {name: before["step"] + count for name, count in steps.items()}
+        rate = stage.learning_rate
+        return dataclasses.replace(first, curve=tuple(curve), learning_rate=rate, **steps, **costs)
 
     @property
     def repeat_count(self):

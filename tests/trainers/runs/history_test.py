@@ -149,3 +149,48 @@ def test_no_run(tmp_path):
         history.read_run(tmp_path / "nowhere")
     with pytest.raises(UserError, match="which has none"):
         history.read_run(tmp_path)
+
+
+def totals(stage):
+    """Costs of a stage over those of a step."""
+    flops, seconds = synthetic.FLOPS_PER_STEP["M"], synthetic.SECONDS_PER_STEP["M"]
+    return stage.flops / flops, stage.device_seconds / seconds
+
+
+def test_stages_that_continue_one_another_are_one_with_the_costs_of_all(tmp_path):
+    def link(name, *rest):
+        return synthetic.record(
+            name, "M", [synthetic.point(n, n / 10) for n in (0, 50, 100)], *rest
+        )
+
+    links = link("a"), link("b", "continued", ["a"]), link("c", "continued", ["b"])
+    run = history.read_run(synthetic.write_run(tmp_path, *links))
+    whole = run.from_its_start(run.stages["c"])
+    assert (whole.steps, whole.init) == (300, "scratch")
+    assert totals(whole) == pytest.approx((300, 300))
+    assert [point.step for point in whole.curve] == [0, 50, 100, 150, 200, 250, 300]
+    costs = [point.flops / synthetic.FLOPS_PER_STEP["M"] for point in whole.curve]
+    assert costs == pytest.approx([point.step for point in whole.curve])
+
+
+def test_a_restarted_stage_is_one_with_its_source_up_to_the_step_that_it_takes(tmp_path):
+    stages = (
+        synthetic.record("a", "M", [synthetic.point(n, n / 10) for n in (0, 50, 100)]),
+        synthetic.record(
+            "b",
+            "M",
+            [synthetic.point(n, 6 + n / 10) for n in (0, 40)],
+            "restarted",
+            ["a"],
+            source_steps={"a": 60},
+        ),
+    )
+    run = history.read_run(synthetic.write_run(tmp_path, *stages))
+    again = run.stages["b"]
+    assert run.from_its_start(again) is again
+    whole = run.from_its_start(again, (history.CONTINUED, history.RESTARTED))
+    assert [(point.step, point.accuracy) for point in whole.curve] == [
+        *((0, 0.0), (50, 5.0)),
+        *((60, 6.0), (100, 10.0)),
+    ]
+    assert totals(whole) == pytest.approx((100, 100))

@@ -9,6 +9,7 @@ from trainers.reports.comparisons import cost_before, own_cost
 from trainers.reports.crossings import COSTS, by_loss, lasting_crossing
 from trainers.reports.experiments import points
 from trainers.reports.tables import Section
+from trainers.runs.history import CONTINUED, RESTARTED
 
 PLAN = "gains"
 _TITLE = "Gains at equal compute"
@@ -95,9 +96,9 @@ def _head_starts(run, rows, references):
     starts = {}
     for result, _ in rows:
         pairs = [
-            (stage, reference.seeds[repeat])
+            (stage, whole)
             for repeat, stage in result.seeds.items()
-            if stage.sources and repeat in reference.seeds
+            if stage.sources and (whole := _whole(run, reference, repeat))
         ]
         if pairs:
             name = f"{result.arm}, {result.budget} ×"
@@ -141,6 +142,14 @@ def _references(arms):
     return best
 
 
+def _whole(run, reference, repeat):
+    """A seed of a reference with what it restarted from, as one stage; None without their cost."""
+    stage = reference.seeds.get(repeat)
+    if stage is None or cost_before(run, stage.name) is None:
+        return None
+    return run.from_its_start(stage, (CONTINUED, RESTARTED))
+
+
 def ratios(run, result, reference):
     """{cost: {repeat: ratio}} of the seeds that an arm and its reference both have.
 
@@ -150,7 +159,7 @@ def ratios(run, result, reference):
     """
     values = {field: {} for field in COSTS}
     for repeat, stage in result.seeds.items():
-        other, before = reference.seeds.get(repeat), cost_before(run, stage.name)
+        other, before = _whole(run, reference, repeat), cost_before(run, stage.name)
         if other is None or before is None:
             continue
         curve, base = by_loss(stage.curve), by_loss(other.curve)

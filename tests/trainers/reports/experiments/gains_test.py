@@ -91,6 +91,33 @@ def test_ratios_by_hand(run):
     assert [row[1].text for row in table.rows] == ["mlp", "baseline", "net2net"]
 
 
+def test_a_reference_that_restarted_has_spent_what_it_comes_from(tmp_path):
+    """The big model to 20 % in 500 of 1,000 steps, then from there to 45 % in 500 of its own."""
+    again = stage("again", "M", 500, 20, 45.0, "restarted", ("whole",), source_steps={"whole": 500})
+    points = {
+        "base_b1": point("baseline"),
+        "again": point("restarted_50"),
+        "arm0_b1": point("mlp"),
+        "whole": {"on_the_way": True},
+    }
+    run = read(tmp_path / "w", [*seed(1, 50.0), stage("whole", "M", 1000, 0, 40.0), again], points)
+    section = gains.section(run)
+    table, starts = section.blocks
+    assert any("against restarted_50" in text for text in section.paragraphs)
+    assert cells(table, "restarted_50")["flops_ratio"].value == pytest.approx(1.0)
+    # 45 % after three quarters of the way from 30 to 50.
+    ratio = cells(table, "mlp")["flops_ratio"].value
+    assert ratio == pytest.approx((1100 + 3.9 * 750) / 3900)
+    # It has the 30 % of the small model after 200 steps of its own.
+    (row,) = [row for row in starts.rows if row[0].text == "mlp, 1 ×"]
+    assert row[3].value == pytest.approx(700 * 3.9e9)
+    assert row[5].value == pytest.approx(100 * (700 * 3.9 - 1100) / 3900)
+    # Without what it restarted from its cost is not known, and no ratio is told.
+    del run.stages["whole"]
+    (table,) = gains.section(run).blocks
+    assert cells(table, "mlp")["flops_ratio"].value is None
+
+
 def test_what_was_lost_again_does_not_count(tmp_path):
     """An arm that starts above the reference's end and falls below it has spent its budget."""
     falls = stage("arm0_b1", "M", 1000, 45.0, 35.0, "self_fusion", ("small",))
