@@ -86,14 +86,21 @@ def read(folder: str | pathlib.Path) -> dict:
         expected = {name: (f["bytes"], str(f["sha256"])) for name, f in files.items()}
         _check_counts(manifest, expected)
     except FileNotFoundError as error:
-        do = "Make one with `python -m trainers.prepare`"
-        folder = f"data_dir={folder}"
-        raise UserError(f"a prepared data folder with {MANIFEST}", folder, do) from error
+        raise _not_prepared(folder) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(f"a manifest of format {FORMAT}", path, f"({error!r})") from error
     for name, (size, digest) in expected.items():
         _check_file(folder / name, size, digest)
     return manifest
+
+
+def _not_prepared(folder: pathlib.Path) -> UserError:
+    """The error of a folder without a manifest, which may be the one that `prepare` was given."""
+    received, do = f"data_dir={folder}", "Make one with `python -m trainers.prepare`"
+    if inside := sorted(str(path.parent) for path in folder.glob(f"*/{MANIFEST}")):
+        received += f", which holds {len(inside)} of them"
+        do = f"Name one, such as {inside[0]}" if len(inside) > 1 else f"Name it: {inside[0]}"
+    return UserError(f"a prepared data folder with {MANIFEST}", received, do)
 
 
 def _check_counts(manifest: dict, files: dict[str, tuple[int, str]]):

@@ -287,6 +287,18 @@ def test_no_manifest(tmp_path):
         manifest.read(tmp_path)
 
 
+def test_the_folder_of_prepared_folders_names_them(tmp_path):
+    """`trainers.prepare --data_dir` takes it, and makes them in it."""
+    for name in ("docs-1", "docs-0"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match=f"holds 2 of them. Name one, such as {tmp_path}/docs-0"):
+        manifest.read(tmp_path)
+    (tmp_path / "docs-0" / "manifest.json").unlink()
+    with pytest.raises(UserError, match=f"holds 1 of them. Name it: {tmp_path}/docs-1"):
+        manifest.read(tmp_path)
+
+
 @pytest.mark.parametrize(
     "change",
     [
