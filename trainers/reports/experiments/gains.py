@@ -61,12 +61,10 @@ def section(run):
         return Section(_TITLE, paragraphs=alone) if alone else None
     rows.sort(key=lambda row: (row[0].budget, _mean(row[1]["flops"]), row[0].loss))
     chart, starts = _chart(rows), _head_starts(run, rows, references)
-    unequal = [
-        points.unequal(
-            run, [seed for row, _ in rows if row.budget == b for seed in row.seeds.values()]
-        )
-        for b in references
-    ]
+    unequal = []
+    for budget in references:
+        stages = [s for row, _ in rows if row.budget == budget for s in row.seeds.values()]
+        unequal += [points.unequal(run, stages), _unequal_decays(run, stages)]
     return Section(
         _TITLE,
         (*((chart,) if chart else ()), _table(run, rows, references), *starts),
@@ -76,6 +74,23 @@ def section(run):
             *_conclusions(rows, references),
             *alone,
         ),
+    )
+
+
+def _unequal_decays(run, stages):
+    """A sentence after a space where the decays of stages differ, as those of two commands may."""
+    shares = []
+    for stage in stages:
+        decay, total = stage.learning_rate.get("decay_steps", 0), _total(run, stage)
+        if total and total.flops and stage.steps:
+            share = decay * stage.flops / stage.steps / total.flops
+            shares.append((share, f"{share:.0%} ({stage.name})".replace("%", " %")))
+    if not shares or max(shares)[0] - min(shares)[0] <= points.UNEQUAL:
+        return ""
+    return (
+        " The part of it in which the learning rate falls to zero is not equal: from "
+        f"{min(shares)[1]} to {max(shares)[1]}. There any loss falls, of models that have learned "
+        "no more."
     )
 
 

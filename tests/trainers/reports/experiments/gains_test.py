@@ -75,6 +75,22 @@ def test_compute_that_is_not_equal_is_told(run, tmp_path):
     assert "not equal" not in " ".join(alike.paragraphs)
 
 
+def test_decays_that_are_not_equal_are_told(tmp_path):
+    """As after two commands, the second one with another --gains_decay."""
+    points = {"base_b1": point("baseline"), "base_2": point("baseline_adamw")}
+
+    def told(folder, decay_steps):
+        rate = {"warmup_steps": 300, "offset": 0, "scale": 1.0}
+        stages = [
+            stage(name, "M", 1000, 0, 40.0, learning_rate=rate | {"decay_steps": steps})
+            for name, steps in (("base_b1", 200), ("base_2", decay_steps))
+        ]
+        return gains.section(read(tmp_path / folder, stages, points)).paragraphs[0]
+
+    assert " is not equal: from 20 % (base_b1) to 50 % (base_2). " in told("w", 500)
+    assert "not equal" not in told("alike", 210)
+
+
 def test_ratios_by_hand(run):
     table = gains.section(run).blocks[0]
     better = cells(table, "mlp")
