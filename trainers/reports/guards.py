@@ -67,7 +67,7 @@ def small_model(sources, goal, curve=()):
         goal: accuracy in per cent.
         curve: the evaluations of the plan's last stage.
     """
-    best = {f"{s.name}, which it was fused from,": best_accuracy(s.curve) for s in sources}
+    best = {f"{s.name}, which it comes from,": best_accuracy(s.curve) for s in sources}
     if curve and not curve[0].step:
         best["it, before any training,"] = curve[0].accuracy
     for name, accuracy in best.items():

@@ -138,7 +138,7 @@ def _origin(stage, sources):
         size = f" with {numbers.count(small.parameters)} parameters" if small.parameters else ""
         made = f"a small T5{size} was trained for {numbers.steps(small.steps)}, fused with itself,"
         return f"{stage.name}: {made} and{wide} {trained}."
-    names = " and ".join(source.name for source in sources)
+    names = " and ".join(stage.sources)
     if stage.init == STACKED:
         return f"{stage.name}: the layers of {names} were stacked, and the result{wide} {trained}."
     if stage.init == RESTARTED:

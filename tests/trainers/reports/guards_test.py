@@ -51,7 +51,7 @@ def test_a_source_that_reaches_the_goal_alone():
     small = stage("small_0", curve(0, 41, 38), size="S")
     words, text = told(curve(0, 20, 30, 40), curve(35, 45), small)
     assert words == ["a source gets there alone"]
-    said = "No ratio is given: small_0, which it was fused from, reaches the goal alone (41.00 % "
+    said = "No ratio is given: small_0, which it comes from, reaches the goal alone (41.00 % "
     assert said + "against 40.00 %)." in text
     assert "of the baseline's FLOPs and" not in text
 
@@ -69,7 +69,7 @@ def test_a_source_of_a_source_counts_as_well():
     middle = stage("middle", curve(20, 30), ("small_0",), "M")
     assert guards.small_model([middle], 40) is None
     struck = guards.small_model([first, middle], 40)
-    assert struck.clause.startswith("small_0, which it was fused from")
+    assert struck.clause.startswith("small_0, which it comes from")
     run = run_of(
         first,
         dataclasses.replace(middle, size="N"),
@@ -183,7 +183,7 @@ def test_all_guards_that_strike_are_told():
     small = stage("small_0", curve(0, 46), size="S")
     words, text = told(losses(6.0, 3.0, 2.0, 2.0), curve(30, 39), small)
     assert words == ["not reached", "a source gets there alone", "the baseline stands still"]
-    assert "its best is 39.00 %; small_0, which it was fused from, reaches" in text
+    assert "its best is 39.00 %; small_0, which it comes from, reaches" in text
 
 
 def test_withheld_ratios_are_data_and_no_cells():

@@ -127,9 +127,7 @@ def test_guards_withhold_the_ratio_of_a_baseline_that_ran_on(tmp_path):
     small, *others = arms(1, 44.0, 48.0)
     assert "took 0.63 of the baseline's FLOPs" in caption(small, *others)
     good = stage("small_0", "S", 1000, 0, 45.0)
-    assert "No ratio of the costs is given: small_0, which it was fused from" in caption(
-        good, *others
-    )
+    assert "No ratio of the costs is given: small_0, which it comes from" in caption(good, *others)
     # The baseline is at 44 % once, on the way to 48, and then not before its end.
     curve = [synthetic.point(step, 40.0) for step in (0, 100, 200, 400)]
     curve += [synthetic.point(300, 48.0), synthetic.point(500, 48.0)]

@@ -95,6 +95,15 @@ def test_a_restarted_model_is_not_called_fused(tmp_path):
     again = synthetic.fused("again", ("baseline",)) | {"init": "restarted"}
     workdir = synthetic.write_run(tmp_path, synthetic.baseline(), again)
     assert "again: the model of baseline was taken over and" in said(workdir)
+    assert "baseline, which it comes from, reaches the goal alone" in said(workdir)
+
+
+def test_the_models_named_are_those_of_the_sources_alone(tmp_path):
+    """And not what these come from."""
+    again = synthetic.fused("again", ("self_fusion",)) | {"init": "restarted"}
+    stages = synthetic.small(), synthetic.baseline(), synthetic.fused(), again
+    workdir = synthetic.write_run(tmp_path, *stages)
+    assert "again: the model of self_fusion was taken over and" in said(workdir)
 
 
 def test_two_sources_and_a_source_elsewhere(tmp_path):
