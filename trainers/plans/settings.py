@@ -63,7 +63,7 @@ OF_VALIDATION = ("text", "training_length")
 DTYPES = ("float32", "mixed_bfloat16")
 # The scale that makes 1/sqrt(max(n, warm-up)) a learning rate that the optimizer can use:
 # Adafactor's step is relative to the parameter's own RMS, AdamW's is not.
-OPTIMIZER_SCALES = {"adafactor": 1.0, "adamw": 0.05, "muon": 0.05}
+OPTIMIZER_SCALES = {"adafactor": 1.0, "adamw": 0.05, "muon": 0.1}
 # Optimizers whose state can grow.
 GROWING_OPTIMIZERS = ("adafactor", "adamw")
 
