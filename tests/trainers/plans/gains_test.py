@@ -186,7 +186,10 @@ def test_arms_of_another_optimizer_have_sources_of_it():
     stages = [stage for stage in plan.stages if not stage.is_continued]
     resolved = [settings.resolve(stage, nano.NANO, FLAGS) for stage in stages]
     assert {of.optimizer for of in resolved} == {"muon"}
-    assert [of.learning_rate_scale for of in resolved] == [0.05, 0.025, 0.05, 0.1]
+    # The small model's, and those of a sweep around it.
+    usual = settings.OPTIMIZER_SCALES["muon"]
+    factors = [1.0, 0.5, 1.0, 2.0]
+    assert [of.learning_rate_scale for of in resolved] == [usual * factor for factor in factors]
 
 
 def test_the_ramp_is_a_share_of_the_fused_steps():
