@@ -26,7 +26,9 @@ REFERENCE = "baseline"
 ARMS = {
     "self_fusion_25": ("self-fusion after a quarter", "#cc3311"),
     "self_fusion_50": ("after a half", "#ee9988"),
+    "fusion_property_25": ("two different models after a quarter", "#aa3377"),
     "stacked_half": ("stacked layers", "#228833"),
+    "restarted_25": ("random weights, restarted after a quarter", "#4477aa"),
 }
 
 
@@ -72,7 +74,7 @@ def draw(losses, of_long_text, file=FILE):
         file: where to.
     """
     matplotlib.use("Agg")
-    figure, (leads, ratios) = plt.subplots(1, 2, figsize=(9.2, 3.6), layout="constrained")
+    figure, (leads, ratios) = plt.subplots(1, 2, figsize=(9.2, 3.8), layout="constrained")
     reference = losses[REFERENCE]
     for arm, (words, color) in ARMS.items():
         for budget_axis, figure_of in ((leads, _leads), (ratios, _ratios)):
@@ -92,7 +94,7 @@ def draw(losses, of_long_text, file=FILE):
         axis.minorticks_off()
         axis.spines[["top", "right"]].set_visible(False)
     lines = leads.get_legend_handles_labels()
-    figure.legend(*lines, frameon=False, ncols=len(ARMS) + 1, loc="outside upper center")
+    figure.legend(*lines, frameon=False, ncols=3, loc="outside upper center")
     figure.savefig(file, dpi=110, metadata={"Software": None})
     plt.close(figure)
 
