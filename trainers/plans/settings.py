@@ -183,6 +183,8 @@ _BEGUN_ANEW = (
 _SCRATCH = (lambda stage: not stage.sources), "stages from random weights"
 _NOT_CONTINUED = (lambda stage: not stage.is_continued), "stages that do not continue another one"
 _OF_SOME = {
+    "noise": (_FUSED, None),  # their default is the size's
+    "noise_kind": (_FUSED, None),
     "decay_steps": (_NOT_CONTINUED, 0),
     "depth": (_SCRATCH, "whole"),
     "shape": (_SCRATCH, "even"),
@@ -289,8 +291,6 @@ def resolve(
     values["seed"] = _seed(stage, values["seed"], flags.get("seed", {}))
     if values["learning_rate_scale"] is None:
         values["learning_rate_scale"] = OPTIMIZER_SCALES[values["optimizer"]]
-    if not stage.is_fused:
-        values |= {"noise": None, "noise_kind": None}
     named = {name for name in flags if not {stage.name, stage.base}.isdisjoint(flags[name])}
     values["norm"] = _norm(stage, values["norm"], named="norm" in named)
     for setting, ((has_it, which), default) in _OF_SOME.items():

@@ -154,7 +154,7 @@ def test_what_a_plan_fixes_is_checked(fixed):
     (name, value), *_ = fixed.items()
     with pytest.raises(UserError, match=f"'a'.*Received: {name}={value!r}"):
         settings.resolve(Stage("a", "S", settings=fixed), TINY)
-    settings.resolve(Stage("a", "S", settings={"noise": 1, "steps": 5}), TINY)
+    settings.resolve(Stage("a", "S", settings={"clip_norm": 1, "steps": 5}), TINY)
 
 
 def test_a_stage_is_like_another_where_it_has_nothing_of_its_own():
@@ -227,6 +227,7 @@ def test_identity_names_newer_settings_only_where_they_are_not_the_default():
     ("given", "message"),
     [
         ({"fill": "baseline:copies"}, "fuse a model with itself only. Received: fill='copies'"),
+        ({"noise": "baseline:0.2"}, "are fused only. Received: noise=0.2 for stage 'baseline'"),
         ({"asymmetry": "0.1"}, "asymmetry of copies in stage 'self_fusion'. Received: fill="),
         (
             {"decay_steps": "9999"},
