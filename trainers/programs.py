@@ -29,8 +29,10 @@ A second signal, five seconds later or more, ends the program at once with 128 p
 """
 
 import argparse
+import atexit
 import dataclasses
 import functools
+import gc
 import json
 import math
 import re
@@ -327,6 +329,9 @@ def run(main: Callable[[object], int | None], config_class: type) -> None:
         config_class: as for `define_flags`; a field `command` gets what was typed.
     """
     process.keep_freed_memory()
+    # The interpreter goes through all objects when it ends, which takes seconds after TensorFlow
+    # and its graphs, and frees nothing that the end of the process would not.
+    atexit.register(gc.freeze)
     define_flags(config_class)
     app.run(
         functools.partial(_call, main, config_class),

@@ -284,6 +284,13 @@ def test_the_values_of_all_flags_but_folders():
     assert programs.flag_values(config) == expected
 
 
+def test_a_program_ends_without_going_through_its_objects():
+    # What is registered first is called last.
+    count = "import atexit, gc; atexit.register(lambda: print(len(gc.get_objects())))"
+    done = start("-c", f"{count}\n{PROGRAM}", "--count=7")
+    assert int(done.stdout.split()[-1]) < 1000, done.stderr
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="Only glibc is told.")
 def test_freed_memory_is_kept_for_the_next_array():
     """Pages that the system hands out are counted: a second array of the same size needs none."""
