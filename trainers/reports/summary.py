@@ -217,7 +217,7 @@ def _nothing_compared(run):
     if shown := [plan for plan in (gains.NAME, *beyond.NAMES) if run.experiment(plan)]:
         return f"Arms of plan {', '.join(shown)} are compared in a section of their own."
     if BASELINE not in run.stages:
-        reason = "there is no baseline in this run"
+        reason = "no stage named baseline is in this run"
     elif any(stage.sources for stage in run.stages.values()):
         reason = "no fused model has the baseline's size"
     else:

@@ -86,7 +86,7 @@ def test_not_reached_and_unfinished(tmp_path):
 
 def test_baseline_unfinished_or_absent(tmp_path):
     workdir = synthetic.write_run(tmp_path, synthetic.small(), synthetic.fused())
-    assert "Nothing can be compared: there is no baseline in this run." in said(workdir)
+    assert "Nothing can be compared: no stage named baseline is in this run." in said(workdir)
     synthetic.write_running(workdir, synthetic.baseline(600))
     assert "It cannot be compared with the baseline: the baseline is not finished." in said(workdir)
 
