@@ -5,7 +5,7 @@ import statistics
 from trainers.data.manifest import MANY_PASSES, MUCH_UNKNOWN
 from trainers.data.objectives import PREFIX_LM, SPAN_CORRUPTION
 from trainers.plans import beyond, gains
-from trainers.reports import headlines, numbers
+from trainers.reports import guards, headlines, numbers
 from trainers.reports.comparisons import BASELINE, SELF_FUSION, ancestors, variations
 from trainers.runs import passes
 from trainers.runs.history import RESTARTED, STACKED
@@ -188,6 +188,11 @@ def _saving(run, headline):
         f"{told('device_seconds')} of its device-seconds, every stage counted. "
         f"{_verdict('On average it' if seeds > 1 else 'So it', ratios)}"
     )
+    if seeds == 1 and abs(1 - ratios["flops"][0]) <= guards.WOBBLE:
+        text += (
+            f" One seed does not tell a ratio within {100 * guards.WOBBLE:g} % of 1 from 1: "
+            "repeat the run (--repeats=5)."
+        )
     intervals = {field: headlines.paired_interval(values) for field, values in ratios.items()}
     with_1 = [_MEASURES[field] for field, ends in intervals.items() if ends and _has_1(*ends)]
     if with_1:

@@ -59,6 +59,8 @@ def test_no_saving_is_said_plainly(tmp_path):
         (0.9, 1.1, "So it saved 10 % of the FLOPs, but no device time."),
         (1.1, 0.9, "So it saved 10 % of the device time, but no FLOPs."),
         (0.997, 0.998, "So it saved nothing here"),
+        (0.96, 0.9, "So it saved 4 % of the FLOPs and 10 % of the device time. One seed does not"),
+        (1.04, 1.1, "cost no more. One seed does not tell a ratio within 5 % of 1 from 1: repeat"),
     ],
 )
 def test_verdict(tmp_path, monkeypatch, flops, seconds, words):
@@ -70,6 +72,7 @@ def test_verdict(tmp_path, monkeypatch, flops, seconds, words):
     fields = {**vars(comparison), "flops_ratio": flops, "device_seconds_ratio": seconds}
     text = " ".join(summary.summarize(run, (comparisons.Comparison(**fields),)))
     assert words in text
+    assert ("One seed does not tell" in text) == (abs(1 - flops) < 0.05)
 
 
 def test_not_reached_and_unfinished(tmp_path):
