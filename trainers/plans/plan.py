@@ -59,3 +59,13 @@ def short(value: float) -> str:
     """
     _, digits, exponent = decimal.Decimal(repr(value)).normalize().as_tuple()
     return "".join(map(str, digits)) + (f"e{exponent}" if exponent else "")
+
+
+def product(value: float, factor: float) -> float:
+    """The product of two numbers as they are written, which rounding would give a long name.
+
+    Example:
+        >>> product(0.05, 1.4), 0.05 * 1.4
+        (0.07, 0.06999999999999999)
+    """
+    return float(decimal.Decimal(repr(value)) * decimal.Decimal(repr(factor)))

@@ -24,7 +24,7 @@ from trainers.plans import settings
 from trainers.plans.basis import Basis
 from trainers.plans.graph import Stage, ancestors, in_order
 from trainers.plans.known import PLANS
-from trainers.plans.plan import Plan, short
+from trainers.plans.plan import Plan, product, short
 
 NAME = "tune"
 ARMS = ("small_0", "baseline", "self_fusion")
@@ -75,7 +75,8 @@ def _halving(arm: Stage, steps: int, basis: Basis) -> list[tuple[Stage, dict]]:
     options = basis.options
     defaults = settings.resolve(arm, basis.size, basis.flags)
     warmups = [max(1, round(defaults.warmup_steps * f)) for f in options.tune_warmups or _WARMUPS]
-    scales = [defaults.learning_rate_scale * f for f in options.tune_scales or _SCALES]
+    scale = defaults.learning_rate_scale
+    scales = [product(scale, f) for f in options.tune_scales or _SCALES]
     candidates = list(itertools.product(dict.fromkeys(warmups), dict.fromkeys(scales)))
     stages: list[tuple[Stage, dict]] = []
     before: list[Stage] = []

@@ -289,6 +289,12 @@ def test_a_sweep_comes_in_a_command_before(tmp_path):
         PretrainConfig(("tune", "gains"), workdir=str(tmp_path))
 
 
+def test_the_scales_of_a_sweep_are_those_that_one_would_write():
+    last = last_stages(plan_of("baseline_adamw", gains_scales=(1.4, 0.7)), "baseline_adamw")
+    names = [stage.name for stage in last if stage.repeat == 1]
+    assert [name.rpartition("_")[2] for name in names] == ["s7e-2", "s35e-3"]
+
+
 def test_a_restarted_model_is_the_big_one_all_along():
     plan = plan_of("restarted_25", gains_scales=(0.5,), gains_seeds=1)
     source, again = plan.stages
