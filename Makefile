@@ -33,11 +33,12 @@ PYTHONS := $(if $(PYTHON),$(PYTHON),python3.11 python3 python3.12 python3.13)
 # Run, not looked up: a version manager's shim may exist for a Python that is not there.
 PYTHON_IS_GOOD := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-# The smallest budget of docs/gains.md, with the rates that its sweeps chose. Both arms are evaluated
-# at equal steps: with a finer grid one would reach the goal earlier, and evaluation takes time.
+# Three quarters of the smallest budget of docs/gains.md, with the rates that its sweeps chose. Both
+# arms are evaluated at equal steps: with a finer grid one would reach the goal earlier.
 TUNED := --tuning="the scales by sweeps over each arm, on the first seed (docs/gains.md)"
 DEMO_ARGS ?= --plan=baseline,self_fusion --size=tiny --corpus=docs --workdir=demo \
-  --decay_steps=M:160 --eval_every=M:32 --learning_rate_scale=self_fusion:0.5 $(TUNED)
+  --steps=S:1023,M:300,baseline:600 --decay_steps=M:120 --eval_every=M:50 \
+  --learning_rate_scale=self_fusion:0.5 $(TUNED)
 # Three seeds of Table 1 first; then one seed of everything else, in the same folder. After an
 # interruption it resumes. Without baseline_longer, which would continue a model after its decay.
 PAPER_DIR ?= paper

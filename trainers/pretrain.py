@@ -4,9 +4,10 @@
 
 trains, at tiny size, a baseline of size M from random weights, a small model of size S, and its
 self-fusion of size M: about eight minutes on two processor cores, to about 36 and 35 % token
-accuracy; the report is W/report/report.html. With `--decay_steps=M:160`, and the other settings of
-docs/demo.md, both come to 39 %. At `--size=table8` the same command is the experiment of the
-paper's Tables 1 and 2 (batches of 256 x 512 tokens, one million steps per stage: for accelerators).
+accuracy; the report is W/report/report.html. `make demo` has fewer steps and a learning rate that
+falls at the end (docs/demo.md), with which both come to 38 %. At `--size=table8` the command above
+is the experiment of the paper's Tables 1 and 2 (batches of 256 x 512 tokens, one million steps per
+stage: for accelerators).
 
 The command can be stopped and given again: finished stages are kept, a started one resumes from
 its newest checkpoint; after a signal or --max_seconds nothing is lost (exit codes: programs.py).

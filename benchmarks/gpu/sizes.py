@@ -34,7 +34,7 @@ class Experiment:
         }
 
 
-# 25 MB of docstrings: `docs` is read seven times at nine times the demo's budget.
+# 25 MB of docstrings: `docs` is read seven times at nine times the smallest budget.
 _LONG_TEXT = (
     *("tensorflow", "scipy", "scikit-learn", "jax", "python", "numpy", "keras"),
     *("matplotlib", "keras-hub"),
@@ -68,7 +68,7 @@ SIZES = {
         fused="t5_m",
         matmul=8192,
         experiments=(
-            # Nine times the compute of the demo: there the small model is no longer the better one.
+            # Nine times the smallest budget: there the small model is no longer the better one.
             Experiment(
                 "tiny",
                 ("--steps=baseline:7200",),

@@ -90,7 +90,7 @@ def draw(losses, of_long_text, file=FILE):
     ratios.set(ylabel="compute over that of random weights\nfor the same loss", xlabel="budget")
     for axis in (leads, ratios):
         axis.set_xscale("log")
-        axis.set_xticks([1, 3, 9], ["1", "3", "9"])
+        axis.set_xticks([0.75, 1, 3, 9], ["¾", "1", "3", "9"])
         axis.minorticks_off()
         axis.spines[["top", "right"]].set_visible(False)
     lines = leads.get_legend_handles_labels()
