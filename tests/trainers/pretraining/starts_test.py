@@ -22,14 +22,15 @@ from trainers.runs.rates import learning_rate
 from trainers.runs.state import RunState
 from trainers.training.optimizers import OPTIMIZERS
 
-RATE = {"warmup_steps": 2, "learning_rate_scale": 0.1, "noise": 0}
+RATE = {"warmup_steps": 2, "learning_rate_scale": 0.1}
 CONTINUES = {"optimizer_state": "grown", "schedule": "continue"}
 UNEQUAL = {"fill": "copies", "asymmetry": 0.2}
 
 
 def fused(name, source, size, init="self_fusion", copies=2, **fixed):
     fields = {"name": name, "size": size, "init": init, "sources": [source], "copies": copies}
-    return fields | {"settings": RATE | fixed}
+    without_noise = {"noise": 0} if init == "self_fusion" else {}
+    return fields | {"settings": RATE | without_noise | fixed}
 
 
 PLAN = {
