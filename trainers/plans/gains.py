@@ -39,7 +39,7 @@ from trainers.plans.arms import (
 from trainers.plans.basis import Basis
 from trainers.plans.graph import Stage, ancestors, in_order, repeated
 from trainers.plans.known import BASELINE, PLANS, SELF_FUSION
-from trainers.plans.plan import Plan, product, short
+from trainers.plans.plan import Plan, scaled, short
 from trainers.plans.settings import GROWTHS, OPTIMIZER_SCALES
 from trainers.plans.widths import GROWING_FIELDS
 
@@ -165,7 +165,7 @@ class _Maker:
         if arm.optimizer not in (None, tuned.optimizer):
             scale = OPTIMIZER_SCALES[arm.optimizer]
         warmups = [max(1, round(tuned.warmup_steps * f)) for f in options.gains_warmups or _WARMUPS]
-        scales = [product(scale, f) for f in options.gains_scales or _SCALES]
+        scales = [scaled(scale, f) for f in options.gains_scales or _SCALES]
         made: Candidates = {}
         for rate in itertools.product(dict.fromkeys(warmups), dict.fromkeys(scales)):
             rates = dict(zip(("warmup_steps", "learning_rate_scale"), rate, strict=True))

@@ -61,11 +61,11 @@ def short(value: float) -> str:
     return "".join(map(str, digits)) + (f"e{exponent}" if exponent else "")
 
 
-def product(value: float, factor: float) -> float:
-    """The product of two numbers as they are written, which rounding would give a long name.
+def scaled(value: float, factor: float) -> float:
+    """A number times a factor, in decimals: rounding would give some products long names.
 
     Example:
-        >>> product(0.05, 1.4), 0.05 * 1.4
+        >>> scaled(0.05, 1.4), 0.05 * 1.4
         (0.07, 0.06999999999999999)
     """
     return float(decimal.Decimal(repr(value)) * decimal.Decimal(repr(factor)))

@@ -24,7 +24,7 @@ from trainers.plans import settings
 from trainers.plans.basis import Basis
 from trainers.plans.graph import Stage, ancestors, in_order
 from trainers.plans.known import PLANS
-from trainers.plans.plan import Plan, product, short
+from trainers.plans.plan import Plan, scaled, short
 
 NAME = "tune"
 ARMS = ("small_0", "baseline", "self_fusion")
@@ -76,7 +76,7 @@ def _halving(arm: Stage, steps: int, basis: Basis) -> list[tuple[Stage, dict]]:
     defaults = settings.resolve(arm, basis.size, basis.flags)
     warmups = [max(1, round(defaults.warmup_steps * f)) for f in options.tune_warmups or _WARMUPS]
     scale = defaults.learning_rate_scale
-    scales = [product(scale, f) for f in options.tune_scales or _SCALES]
+    scales = [scaled(scale, f) for f in options.tune_scales or _SCALES]
     candidates = list(itertools.product(dict.fromkeys(warmups), dict.fromkeys(scales)))
     stages: list[tuple[Stage, dict]] = []
     before: list[Stage] = []
