@@ -330,7 +330,7 @@ def run(main: Callable[[object], int | None], config_class: type) -> None:
     """
     process.keep_freed_memory()
     # The interpreter goes through all objects when it ends, which takes seconds after TensorFlow
-    # and its graphs, and frees nothing that the end of the process would not.
+    # and its graphs. Programs close their files before: what an open one buffers may be lost.
     atexit.register(gc.freeze)
     define_flags(config_class)
     app.run(
